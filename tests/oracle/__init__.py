@@ -1,0 +1,1 @@
+"""Independent implementations that our own are compared with."""
