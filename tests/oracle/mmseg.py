@@ -97,8 +97,8 @@ def build(
 
     None keeps the config's value, so that `build("setr-pup")` is the full ViT-L. `image_size` is (height, width).
     `dataset` chooses among SETR's configs, whose auxiliary heads differ; Segmenter has ADE20K's only. SETR's 256 are
-    `decoder_channels`. `out_indices` follows the config's relative depths unless given. `patch_bias=True` is the layout of
-    files made by mmsegmentation up to 1.1.2. The scaled config is kept as `model.cfg`.
+    `decoder_channels`. `out_indices` follows the config's relative depths unless given. `patch_bias=True` is the layout
+    of files made by mmsegmentation up to 1.1.2. The scaled config is kept as `model.cfg`.
     """
     _import_mmseg()
     from mmseg.registry import MODELS
