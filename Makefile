@@ -1,0 +1,96 @@
+# make help lists the targets. Needs python3 with venv, and make; everything else is installed into .venv.
+
+PYTHON      ?= python3
+VENV        ?= .venv
+PYTEST_ARGS ?= --numprocesses=2
+ENGINE      ?= engines/
+BENCH_ARGS  ?=
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:                      # two pips must not write into one environment at a time
+
+BIN := $(VENV)/bin
+# Every install is constrained: an unpinned torch is gigabytes larger, and what is tested is what constraints.txt says.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+# an edited pyproject.toml means other dependencies or commands, an edited CMakeLists.txt another build
+FRAME := pyproject.toml constraints.txt CMakeLists.txt
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand --tabs=12
+
+.PHONY: demo
+demo: $(VENV)/.for-use  ## make a small checkpoint, export it, run it on an image
+	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
+
+.PHONY: test
+test: $(VENV)/.for-development  ## run the tests; PYTEST_ARGS="-k name" for some of them
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.for-development  ## check style, formatting and types
+	$(MAKE) --keep-going lint-python lint-types lint-native
+
+.PHONY: bench
+bench: $(VENV)/.for-use  ## measure a bundle: ENGINE=engines/ BENCH_ARGS=--json
+	$(BIN)/dovit-bench --engine $(ENGINE) $(BENCH_ARGS)
+
+.PHONY: format
+format: $(VENV)/.for-development  ## rewrite the sources as `make lint` wants them
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(NATIVE_SOURCES) | xargs -0 --no-run-if-empty $(BIN)/clang-format -i
+
+.PHONY: clean
+clean:  ## remove what was built and cached; the environment stays
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: distclean
+distclean: clean  ## remove the environment too
+	rm -rf $(VENV)
+
+# --- parts of lint, which are the pre-commit hooks as well ---
+
+.PHONY: lint-python lint-types lint-native
+lint-python: $(VENV)/.for-development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The editable install is an import hook, which mypy does not run, and the source folders are not named dovit. So mypy sees what
+# users get: the package as installed, a fresh copy every time (seconds), with its messages led back to the sources.
+TYPED := build/typed
+lint-types: $(VENV)/.for-development
+	rm -rf $(TYPED)
+	DOVIT_PYTHON_ONLY=1 $(PIP) install --quiet --no-deps --no-build-isolation --target $(TYPED) .
+	cd $(TYPED) && $(abspath $(BIN))/python -m mypy --config-file $(CURDIR)/pyproject.toml \
+	    --cache-dir $(CURDIR)/.mypy_cache --package dovit | sed 's|^dovit/||'
+
+NATIVE_SOURCES := find plugins engines runtime tests -type f \
+    '(' -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.hpp' ')' -print0
+lint-native: $(VENV)/.for-development
+	$(NATIVE_SOURCES) | xargs -0 --no-run-if-empty $(BIN)/clang-format --dry-run --Werror
+
+# --- the environment: one folder, filled as far as the target needs ---
+
+# Editable, so that edits and new files show without a reinstall. Without build isolation, so that what builds is pinned too.
+EDITABLE := $(INSTALL) --no-build-isolation --editable
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.for-use: $(FRAME) | $(BIN)/python
+	$(INSTALL) scikit-build-core cmake
+	$(EDITABLE) '.[export]'
+	touch $@
+
+# mmsegmentation asks for opencv-python, which needs libGL, which servers lack; the headless build of the same version does not.
+$(VENV)/.for-development: $(FRAME) | $(BIN)/python
+	$(INSTALL) scikit-build-core cmake
+	$(EDITABLE) '.[test,oracle,dev]'
+	$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+	    $(PIP) uninstall --quiet --yes opencv-python; \
+	    $(INSTALL) --no-deps --force-reinstall opencv-python-headless; }
+	touch $@ $(VENV)/.for-use
