@@ -1,0 +1,1 @@
+"""From a PyTorch checkpoint to a bundle of ONNX subgraphs. Knows torch and ONNX, and nothing of TensorRT."""

@@ -1,0 +1,171 @@
+"""What a model is: everything that its weights do not say. Stored in checkpoints as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# embed_dim, layers, attention heads, as timm, DeiT and mmsegmentation name them; heads are always 64 wide
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"embed_dim": 192, "depth": 12, "heads": 3},
+    "small": {"embed_dim": 384, "depth": 12, "heads": 6},
+    "base": {"embed_dim": 768, "depth": 12, "heads": 12},
+    "large": {"embed_dim": 1024, "depth": 24, "heads": 16},
+}
+IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
+
+
+def paper_decision_layers(depth: int) -> tuple[int, ...]:
+    """The paper's decision layers, counted from 1: (3, 6, 9) of 12, (6, 12, 18) of 24; quarters of any other depth."""
+    return tuple(sorted({depth * k // 4 for k in (1, 2, 3)} - {0, depth}))
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneConfig(_Frozen):
+    """A plain pre-norm ViT. `prefix` tokens (class, distillation) precede the patch tokens; 0 where there is none."""
+
+    embed_dim: int = Field(gt=0)
+    depth: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    mlp_dim: int = Field(gt=0)
+    patch: int = Field(default=16, gt=0)
+    prefix: int = Field(default=1, ge=0, le=2)
+    norm_eps: float = 1e-6
+    final_norm: bool = False
+
+    @classmethod
+    def of_size(cls, size: str, **changes: Any) -> BackboneConfig:
+        """The backbone of a known size, `tiny`, `small`, `base` or `large`, with `changes` on top."""
+        known = SIZES[size]
+        return cls(**{**known, "mlp_dim": 4 * known["embed_dim"], **changes})
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> BackboneConfig:
+        if self.embed_dim % self.heads:
+            raise ValueError(f"{self.heads} attention heads do not divide {self.embed_dim} channels")
+        return self
+
+
+class HeadConfig(_Frozen):
+    """A decision head after layer `layer` (from 1): [LayerNorm] → num_convs × (conv, BN, ReLU) → [concat] → 1×1 conv.
+
+    The paper's head is `num_convs=0`: a single 1×1 convolution. SETR's auxiliary heads have a norm and 1 or 2
+    convolutions of kernel 1 or 3; FCN heads have none to two, and may convolve their input and output together.
+    """
+
+    layer: int = Field(gt=0)
+    norm: bool = False
+    num_convs: int = Field(default=0, ge=0)
+    kernel: int = 1
+    channels: int = 256
+    concat: bool = False
+    norm_eps: float = 1e-6
+
+    @property
+    def on_map(self) -> bool:
+        """Whether the head looks at a token's neighbours and so needs the reconstructed map."""
+        return self.kernel > 1 and (self.num_convs > 0 or self.concat)
+
+
+class SetrUpDecoder(_Frozen):
+    """SETR-Naive and SETR-PUP: LayerNorm → num_convs × (conv, BN, ReLU, bilinear ×up_scale) → 1×1 conv."""
+
+    kind: Literal["setr-naive", "setr-pup"]
+    num_convs: int = 1
+    kernel: int = 1
+    channels: int = 256
+    up_scale: int = 4
+    norm_eps: float = 1e-6
+
+
+class SetrMlaDecoder(_Frozen):
+    """SETR-MLA: the outputs of four `taps` (layers from 1), a top-down neck, four small heads, ×up_scale, 1×1 conv."""
+
+    kind: Literal["setr-mla"] = "setr-mla"
+    taps: tuple[int, ...]
+    channels: int = 256
+    head_channels: int = 128
+    up_scale: int = 4
+    norm_eps: float = 1e-6
+
+
+class SegmenterLinearDecoder(_Frozen):
+    """Segmenter-Linear: one 1×1 convolution on the final norm's output."""
+
+    kind: Literal["segmenter-linear"] = "segmenter-linear"
+
+
+class SegmenterMaskDecoder(_Frozen):
+    """Segmenter-Mask: class embeddings join the patches for `layers` layers; masks are cosine similarities."""
+
+    kind: Literal["segmenter-mask"] = "segmenter-mask"
+    embed_dim: int
+    layers: int = 2
+    heads: int
+    mlp_dim: int
+    norm_eps: float = 1e-5
+
+
+DecoderConfig = Annotated[
+    SetrUpDecoder | SetrMlaDecoder | SegmenterLinearDecoder | SegmenterMaskDecoder, Field(discriminator="kind")
+]
+
+
+class ModelConfig(_Frozen):
+    """A whole segmenter. `image_size` and `slide_stride` are (height, width) in pixels; mean and std are RGB, 0…255."""
+
+    image_size: tuple[int, int]
+    classes: int = Field(gt=1)
+    backbone: BackboneConfig
+    decoder: DecoderConfig
+    decisions: tuple[HeadConfig, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    mean: tuple[float, float, float] = IMAGENET["mean"]
+    std: tuple[float, float, float] = IMAGENET["std"]
+    slide_stride: tuple[int, int] | None = None
+    class_names: tuple[str, ...] | None = None
+    palette: tuple[tuple[int, int, int], ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        patch = self.backbone.patch
+        if any(side < patch or side % patch for side in self.image_size):
+            raise ValueError(f"image size {self.image_size} is not divisible by the patch size {patch}")
+        layers = [head.layer for head in self.decisions]
+        if layers != sorted(set(layers)) or any(layer >= self.backbone.depth for layer in layers):
+            raise ValueError(f"decision layers {layers} must ascend and lie before layer {self.backbone.depth}")
+        if len(self.thresholds) != len(layers):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(layers)} decision layers")
+        for name in ("class_names", "palette"):
+            given = getattr(self, name)
+            if given is not None and len(given) != self.classes:
+                raise ValueError(f"{len(given)} entries in {name} for {self.classes} classes")
+        return self
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w): patches down and across."""
+        return self.image_size[0] // self.backbone.patch, self.image_size[1] // self.backbone.patch
+
+    @property
+    def tokens(self) -> int:
+        """N = h·w patch tokens."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def blocks(self) -> tuple[range, ...]:
+        """The layers (from 0) of blocks 1…D+1: each of the first D ends with a decision layer."""
+        ends = [head.layer for head in self.decisions] + [self.backbone.depth]
+        return tuple(range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True))
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Layers (from 1) that the decoder taps before the last one."""
+        if not isinstance(self.decoder, SetrMlaDecoder):
+            return ()
+        return tuple(layer for layer in self.decoder.taps if layer < self.backbone.depth)

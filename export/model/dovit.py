@@ -1,0 +1,130 @@
+"""DoViT: a segmenter whose easy tokens stop at decision layers.
+
+    image ─▶ embed ─▶ block 1 ─▶ head 1 ─▶ decide ─▶ gather ─▶ block 2 ─▶ … ─▶ block D+1 ─▶ reconstruct ─▶ decoder
+
+Read `token_pass.py` beside this file for the four functions between the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dovit.export.model import config as configs
+from dovit.export.model.config import ModelConfig
+from dovit.export.model.heads import DecisionHead
+from dovit.export.model.segmenter import SegmenterLinear, SegmenterMask
+from dovit.export.model.setr import SetrMla, SetrUp
+from dovit.export.model.token_pass import TokenState, confidence, decide, gather, reconstruct, with_tokens
+from dovit.export.model.vit import Backbone
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one decision saw and said."""
+
+    confidence: Tensor  # [B, M] float32
+    index: Tensor  # [B, M] int32: the positions of those M tokens
+    kept: Tensor  # [B, K] int32: the positions of the tokens that stay
+
+
+@dataclass(frozen=True)
+class Output:
+    """A forward pass: logits [B, C, h', w'] at the decoder's own resolution, and every decision on the way.
+
+    `decisions` has one tuple an image group: `exact` runs a batch image by image, since their counts differ.
+    """
+
+    logits: Tensor
+    decisions: tuple[tuple[Decision, ...], ...]
+
+
+def _decoder(config: ModelConfig) -> nn.Module:
+    dim, classes, decoder = config.backbone.embed_dim, config.classes, config.decoder
+    if isinstance(decoder, configs.SetrUpDecoder):
+        return SetrUp(decoder, dim, classes)
+    if isinstance(decoder, configs.SetrMlaDecoder):
+        return SetrMla(decoder, dim, classes)
+    if isinstance(decoder, configs.SegmenterMaskDecoder):
+        return SegmenterMask(decoder, dim, classes)
+    return SegmenterLinear(dim, classes)
+
+
+class DoViT(nn.Module):
+    """The reference segmenter with token pass. Without decision layers it is the plain dense segmenter."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone, config.tokens)
+        self.heads = nn.ModuleList(
+            DecisionHead(head, config.backbone.embed_dim, config.classes) for head in config.decisions
+        )
+        self.decoder = _decoder(config)
+        self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std), persistent=False)
+
+    def forward(
+        self, image: Tensor, thresholds: Sequence[float] | None = None, capacities: Sequence[int] | None = None
+    ) -> Output:
+        """Segment `image` [B, H, W, 3] uint8 RGB of the config's size.
+
+        `thresholds`: ξ of each decision, default the config's. `capacities`: the `bucketed` schedule's, ascending and
+        ending in N; None is the `exact` schedule.
+        """
+        if capacities is None and len(image) > 1:
+            outputs = [self(one[None], thresholds) for one in image]
+            return Output(torch.cat([o.logits for o in outputs]), tuple(o.decisions[0] for o in outputs))
+        thresholds = self.config.thresholds if thresholds is None else thresholds
+        prefix = self.config.backbone.prefix
+        taps: list[Tensor] = []
+        decisions = []
+
+        state = TokenState.start(self.embed(image), prefix)
+        for number, block in enumerate(self.config.blocks):
+            for layer in block:
+                state = with_tokens(state, self.backbone.layers[layer](state.tokens))
+                if layer + 1 in self.config.taps:
+                    taps.append(reconstruct(state, prefix))
+            if number < len(self.heads):
+                q = self.confidence(number, state)
+                keep = decide(q, thresholds[number], capacities)
+                decisions.append(Decision(q, state.index, state.index.gather(1, keep)))
+                if keep.shape[1] == 0:  # nothing is left to compute: the backbone ends early
+                    break
+                state = gather(state, keep, prefix)
+        full = reconstruct(state, prefix)
+        taps += [full] * (len(self.config.taps) - len(taps))
+        return Output(self.decode(full, taps), (tuple(decisions),))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """[B, H, W, 3] uint8 → tokens [B, P+N, E]."""
+        pixels = (image.to(self.mean.dtype) - self.mean) / self.std
+        return self.backbone.embed(pixels.permute(0, 3, 1, 2))
+
+    def confidence(self, number: int, state: TokenState) -> Tensor:
+        """q [B, M] of decision `number` (from 0) for the tokens of `state`."""
+        head, prefix = self.heads[number], self.config.backbone.prefix
+        if not self.config.decisions[number].on_map:  # kernel 1: each token by itself, so only those that are kept
+            kept = state.tokens[:, prefix:].transpose(1, 2)[..., None]  # [B, E, M, 1]
+            return confidence(head(kept)[..., 0])
+        every = confidence(head(self._as_map(reconstruct(state, prefix))).flatten(2))  # [B, N]
+        return every.gather(1, state.index.long())
+
+    def decode(self, full: Tensor, taps: list[Tensor]) -> Tensor:
+        """The full sequence and the tapped ones, each [B, N, E] → logits [B, C, h', w']."""
+        return self.decoder(self._as_map(self.backbone.norm(full)), [self._as_map(t) for t in taps])  # type: ignore[no-any-return]
+
+    def resize_logits(self, logits: Tensor) -> Tensor:
+        """[B, C, h', w'] → [B, C, H, W], bilinear."""
+        return F.interpolate(logits, self.config.image_size, mode="bilinear", align_corners=False)
+
+    def _as_map(self, full: Tensor) -> Tensor:
+        return full.transpose(1, 2).unflatten(2, self.config.grid)  # [B, N, E] → [B, E, h, w]

@@ -1,0 +1,96 @@
+"""Token pass: the one definition. Every other backend (ONNX functions, CUDA kernels) is tested against this file.
+
+    confidence  q = max_c softmax(H(f))[c]                                                           (2), (3)
+    decide      a token stops if q > ξ, strictly; a NaN keeps; a stopped token never returns         (4), (5)
+    gather      kept tokens are compacted in ascending order of position; stopping ones go to `full` (6)
+                and into the class token: T_0 ← ½ (T_0 + mean of all tokens stopped so far)          (8)
+    reconstruct kept tokens go back to `full` at their positions                                     (3.3)
+
+Sizes: B images, N patch tokens of E channels, M of them still kept before a decision and K after it, P prefix tokens
+(class and distillation token; 0…2) that are always kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenState:
+    """Everything that a decision needs and leaves behind."""
+
+    tokens: Tensor  # [B, P+M, E] prefix tokens first
+    index: Tensor  # [B, M] int32: original positions of the patch tokens, ascending
+    full: Tensor  # [B, N, E] every position's latest value
+    stopped_sum: Tensor  # [B, E] float32: sum of all tokens stopped so far
+    stopped_count: int  # per image; a batch has it in common because K is common
+
+    @classmethod
+    def start(cls, tokens: Tensor, prefix: int) -> TokenState:
+        """Nothing has stopped: tokens [B, P+N, E]."""
+        patches = tokens[:, prefix:]
+        batch, count, channels = patches.shape
+        index = torch.arange(count, dtype=torch.int32, device=tokens.device).repeat(batch, 1)
+        return cls(tokens, index, patches, patches.new_zeros(batch, channels, dtype=torch.float32), 0)
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """q [B, M] float32 from a head's logits [B, C, M]: the largest class probability of each token (2), (3)."""
+    return logits.float().softmax(dim=1).amax(dim=1)
+
+
+def decide(q: Tensor, threshold: float, capacities: Sequence[int] | None = None) -> Tensor:
+    """Which of M tokens stay: int64 [B, K], ascending, into the M tokens.
+
+    `exact` (capacities None): those with q ≤ ξ or NaN; a batch must agree on how many.
+    `bucketed`: K is the smallest capacity that holds the largest kept count in the batch; an image that keeps fewer is
+    filled up with its stopping tokens of lowest confidence, ties by lower index.
+    Raises ValueError where `exact` meets a batch with different counts, or no capacity holds the count.
+    """
+    stops = q > threshold  # [B, M]; NaN > ξ is False: a NaN keeps
+    counts = (~stops).sum(dim=1)
+    largest = int(counts.max())
+    if capacities is None:
+        if int(counts.min()) != largest:
+            raise ValueError("an exact decision over a batch whose images keep different numbers of tokens")
+        capacity = largest
+    else:
+        capacity = next((c for c in sorted(capacities) if c >= largest), -1)
+        if capacity < 0:
+            raise ValueError(f"no capacity in {sorted(capacities)} holds {largest} tokens")
+    rank = torch.where(stops, q, -torch.inf)  # kept tokens come first, then stopping ones by confidence
+    return rank.argsort(dim=1, stable=True)[:, :capacity].sort(dim=1).values
+
+
+def gather(state: TokenState, keep: Tensor, prefix: int) -> TokenState:
+    """The state after a decision: `keep` [B, K] stays (6), the others stop and are merged into the class token (8)."""
+    patches = state.tokens[:, prefix:]  # [B, M, E]
+    full = reconstruct(state, prefix)
+    stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
+    stopped_sum = state.stopped_sum + torch.where(stops[..., None], patches.float(), 0.0).sum(dim=1)
+    stopped_count = state.stopped_count + state.index.shape[1] - keep.shape[1]
+
+    prefix_tokens = state.tokens[:, :prefix]  # [B, P, E]
+    if prefix and stopped_count:
+        class_token = 0.5 * (prefix_tokens[:, :1].float() + stopped_sum[:, None] / stopped_count)
+        prefix_tokens = torch.cat([class_token.to(patches.dtype), prefix_tokens[:, 1:]], dim=1)
+    kept = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))  # [B, K, E]
+    return TokenState(
+        torch.cat([prefix_tokens, kept], dim=1), state.index.gather(1, keep), full, stopped_sum, stopped_count
+    )
+
+
+def reconstruct(state: TokenState, prefix: int) -> Tensor:
+    """[B, N, E]: `full` with the kept tokens written in at their positions; prefix tokens are dropped."""
+    patches = state.tokens[:, prefix:]  # [B, M, E]
+    where = state.index.long()[..., None].expand_as(patches)
+    return state.full.scatter(1, where, patches)
+
+
+def with_tokens(state: TokenState, tokens: Tensor) -> TokenState:
+    """The same state after a block: tokens [B, P+M, E] replaced by the block's output."""
+    return replace(state, tokens=tokens)
