@@ -1,0 +1,217 @@
+"""A DoViT as one ONNX graph: standard operators, and TokenDecide, TokenGather, TokenReconstruct between the blocks.
+
+Tensors that cross from one block to the next carry their block's number: `tokens1` leaves block 1; the gather after
+it makes `index1`, `full1`, `stopped_sum1`, `stopped_count1`; the state before any decision has number 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dovit.export.graph.functions import DOMAIN, DOMAIN_VERSION, OPSET
+from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
+from dovit.export.model import DoViT
+from dovit.export.model.token_pass import confidence
+
+EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 7  # sizes 0 and 1 would be taken for constants by the tracer
+
+
+class _Method(nn.Module):
+    """One of a model's methods as a module that can be traced."""
+
+    def __init__(self, model: DoViT) -> None:
+        super().__init__()
+        self.model = model
+
+
+class _Embed(_Method):
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.embed(image)
+
+
+class _Decode(_Method):
+    """Norm, decoder, upsampling and argmax: full [B, N, E] → logits [B, C, h', w'], labels [B, H, W]."""
+
+    def forward(self, full: Tensor, *taps: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model.decode(full, list(taps))
+        labels = self.model.resize_logits(logits).argmax(dim=1)
+        return logits, labels.to(torch.uint8 if self.model.config.classes <= 256 else torch.int16)
+
+
+class _TokenHead(nn.Module):
+    """A head of kernel 1 on the kept tokens alone: tokens [B, P+M, E] → confidence [B, M]."""
+
+    def __init__(self, head: nn.Module, prefix: int) -> None:
+        super().__init__()
+        self.head, self.prefix = head, prefix
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return confidence(self.head(tokens[:, self.prefix :].transpose(1, 2)[..., None])[..., 0])
+
+
+class _MapHead(nn.Module):
+    """A head of a larger kernel on the reconstructed map: full [B, N, E], index [B, M] → confidence [B, M]."""
+
+    def __init__(self, head: nn.Module, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.head, self.grid = head, grid
+
+    def forward(self, full: Tensor, index: Tensor) -> Tensor:
+        return confidence(self.head(full.transpose(1, 2).unflatten(2, self.grid)).flatten(2)).gather(1, index.long())
+
+
+class _Start(nn.Module):
+    """The state before any decision from tokens [B, P+N, E]: index, full, stopped_sum."""
+
+    def __init__(self, prefix: int) -> None:
+        super().__init__()
+        self.prefix = prefix
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        patches = tokens[:, self.prefix :]
+        index = torch.arange(patches.shape[1], dtype=torch.int32).expand(patches.shape[0], -1)
+        return index, patches, torch.zeros(patches.shape[0], patches.shape[2])
+
+
+class _Assembler:
+    def __init__(self, model: DoViT) -> None:
+        self.model, self.config = model, model.config
+        self.prefix, self.dim = model.config.backbone.prefix, model.config.backbone.embed_dim
+        self.graph = gs.Graph(
+            opset=OPSET, name="dovit", import_domains=_opsets(), ir_version=10
+        )
+        self._heads: dict[object, Piece] = {}
+
+    def piece(self, name: str, piece: Piece, module: nn.Module, data: list[gs.Variable]) -> list[gs.Variable]:
+        return add_piece(self.graph, piece, name, weights_of(module), data)
+
+    def rename(self, variable: gs.Variable, name: str, shape: list[int | str]) -> gs.Variable:
+        variable.name, variable.shape = name, shape
+        return variable
+
+    def node(self, op: str, name: str, inputs: list[gs.Variable], outputs: list[gs.Variable]) -> list[gs.Variable]:
+        attrs = {} if op == "TokenDecide" else {"prefix": self.prefix}
+        self.graph.nodes.append(gs.Node(op, name, attrs, inputs, outputs, DOMAIN))
+        return outputs
+
+    def reconstruct(self, name: str, full: gs.Variable, tokens: gs.Variable, index: gs.Variable) -> gs.Variable:
+        out = gs.Variable(name, np.float32, ["batch", self.config.tokens, self.dim])
+        return self.node("TokenReconstruct", f"{name}/reconstruct", [full, tokens, index], [out])[0]
+
+    def example(self, *shape: int) -> Tensor:
+        return torch.zeros(EXAMPLE_BATCH, *shape)
+
+    def build(self) -> gs.Graph:
+        config, model, tokens = self.config, self.model, self.config.tokens
+        height, width = config.image_size
+        image = gs.Variable("image", np.uint8, ["batch", height, width, 3])
+        capacities = gs.Variable("capacities", np.int64, ["capacities"])
+        self.graph.inputs = [image] + ([capacities] if config.decisions else [])
+
+        embed = _Embed(model)
+        example = torch.zeros(EXAMPLE_BATCH, height, width, 3, dtype=torch.uint8)
+        traced = trace(embed, {"image": (example, {0: "batch"})}, ["tokens"])
+        weights = {name.removeprefix("model."): t for name, t in weights_of(embed).items()}
+        [current] = add_piece(self.graph, _short(traced), "embed", weights, [image])
+
+        dims = {0: "batch", 1: "tokens"}
+        some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
+        layer_piece = trace(model.backbone.layers[0], {"tokens": (some, dims)}, ["out"])
+        start = _Start(self.prefix)
+        every = self.example(self.prefix + tokens, self.dim)
+        traced = trace(start, {"tokens": (every, {0: "batch"})}, ["index", "full", "stopped_sum"])
+        index, full, total = self.piece("start", traced, start, [current])
+        index = self.rename(index, "index0", ["batch", tokens])
+        full = self.rename(full, "full0", ["batch", tokens, self.dim])
+        total = self.rename(total, "stopped_sum0", ["batch", self.dim])
+        count: gs.Tensor = gs.Constant("stopped_count0", np.zeros(1, np.int64))
+        taps = []
+        for number, block in enumerate(config.blocks, start=1):
+            kept: int | str = tokens if number == 1 else f"kept{number - 1}"
+            for layer in block:
+                module = model.backbone.layers[layer]
+                [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current])
+                if layer + 1 in config.taps:
+                    taps.append(self.reconstruct(f"tap{layer + 1}", full, current, index))
+            current = self.rename(current, f"tokens{number}", ["batch", _plus(kept, self.prefix), self.dim])
+            if number > len(model.heads):
+                break
+            threshold = gs.Variable(f"threshold{number}", np.float32, [])
+            self.graph.inputs.append(threshold)
+            q = self.head(number, current, full, index, kept)
+            keep = gs.Variable(f"keep{number}", np.int32, ["batch", f"kept{number}"])
+            self.node("TokenDecide", f"decide{number}", [q, threshold, capacities], [keep])
+            outputs = [
+                gs.Variable(f"gathered{number}", np.float32, ["batch", _plus(f"kept{number}", self.prefix), self.dim]),
+                gs.Variable(f"index{number}", np.int32, ["batch", f"kept{number}"]),
+                gs.Variable(f"full{number}", np.float32, ["batch", tokens, self.dim]),
+                gs.Variable(f"stopped_sum{number}", np.float32, ["batch", self.dim]),
+                gs.Variable(f"stopped_count{number}", np.int64, [1]),
+            ]
+            state = [current, index, full, total, count, keep]
+            current, index, full, total, count = self.node("TokenGather", f"gather{number}", state, outputs)
+
+        sequence = self.reconstruct("sequence", full, current, index)
+        self.graph.outputs = self.decoder([sequence, *taps])
+        return self.graph
+
+    def head(
+        self, number: int, tokens: gs.Variable, full: gs.Variable, index: gs.Variable, kept: int | str
+    ) -> gs.Variable:
+        settings, head = self.config.decisions[number - 1], self.model.heads[number - 1]
+        structure = settings.model_copy(update={"layer": 1})
+        wrapped: nn.Module
+        if settings.on_map:
+            wrapped = _MapHead(head, self.config.grid)
+            whole = self.example(self.config.tokens, self.dim)
+            some = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int32)
+            example = {"full": (whole, {0: "batch"}), "index": (some, {0: "batch", 1: "kept"})}
+            data = [self.reconstruct(f"map{number}", full, tokens, index), index]
+        else:
+            wrapped = _TokenHead(head, self.prefix)
+            kept_tokens = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
+            example = {"tokens": (kept_tokens, {0: "batch", 1: "tokens"})}
+            data = [tokens]
+        if structure not in self._heads:
+            self._heads[structure] = trace(wrapped, example, ["confidence"])
+        [q] = self.piece(f"head{number}", self._heads[structure], wrapped, data)
+        return self.rename(q, f"confidence{number}", ["batch", kept])
+
+    def decoder(self, data: list[gs.Variable]) -> list[gs.Variable]:
+        decode = _Decode(self.model)
+        example = {v.name: (self.example(self.config.tokens, self.dim), {0: "batch"}) for v in data}
+        traced = trace(decode, example, ["logits", "labels"])
+        weights = {name.removeprefix("model."): t for name, t in weights_of(decode).items()}
+        logits, labels = add_piece(self.graph, _short(traced), "decoder", weights, data)
+        self.rename(logits, "logits", ["batch", self.config.classes, *(logits.shape or [])[2:]])
+        self.rename(labels, "labels", ["batch", *self.config.image_size])
+        return [logits, labels]
+
+
+def _short(piece: Piece) -> Piece:
+    """The piece with `model.` taken off its weights' names, so that they read as in the checkpoint."""
+    for tensor in piece.graph.inputs[piece.data :]:
+        tensor.name = tensor.name.removeprefix("model.")
+    return piece
+
+
+def _plus(kept: int | str, prefix: int) -> int | str:
+    return kept + prefix if isinstance(kept, int) else f"{kept}_plus_{prefix}" if prefix else kept
+
+
+def _opsets() -> list[object]:
+    import onnx
+
+    return [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+
+
+def assemble(model: DoViT) -> gs.Graph:
+    """The whole of `model` as one graph: inputs image, capacities, threshold1…D; outputs logits and labels.
+
+    Weights are views of the model's tensors: nothing is copied until the graph is written.
+    """
+    return _Assembler(model).build()

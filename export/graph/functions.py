@@ -1,0 +1,128 @@
+"""The token pass as ONNX functions of the domain `dovit`: nodes that carry their own definition.
+
+ONNX Runtime executes the bodies below; TensorRT picks a plugin of the same name first. They say the same as
+`dovit.export.model.token_pass`, which defines them; sizes are named there. Everything that decides or accumulates is
+float32, whatever the tokens are.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import onnx
+import onnx.parser
+
+DOMAIN = "dovit"
+DOMAIN_VERSION = 1
+OPSET = 20
+
+# keep [B, K] int32, ascending, into the M tokens. confidence [B, M] float32; threshold [] float32; capacities [k] int64.
+# TopK gives equal values in order of index, so ties fill by lower index; NaN > ξ is false, so a NaN keeps.
+_DECIDE = """
+TokenDecide (confidence, threshold, capacities) => (keep)
+{
+  one = Constant <value = int64[1] {1}> ()
+  stops = Greater (confidence, threshold)
+  keeps = Not (stops)
+  ones = Cast <to = 7> (keeps)
+  counts = ReduceSum <keepdims = 0> (ones, one)
+  largest = ReduceMax <keepdims = 1> (counts)
+  holds = GreaterOrEqual (capacities, largest)
+  never = Constant <value = int64[1] {9223372036854775807}> ()
+  candidates = Where (holds, capacities, never)
+  capacity = ReduceMin <keepdims = 1> (candidates)
+  first = Constant <value = float[1] {-inf}> ()
+  rank = Where (stops, confidence, first)
+  ranks, chosen = TopK <axis = 1, largest = 0, sorted = 1> (rank, capacity)
+  ascending, places = TopK <axis = 1, largest = 0, sorted = 1> (chosen, capacity)
+  keep = Cast <to = 6> (ascending)
+}
+"""
+
+# new_full [B, N, E]: full with tokens [B, P+M, E] written in at index [B, M] int32, prefix tokens dropped.
+_RECONSTRUCT = """
+TokenReconstruct <prefix> (full, tokens, index) => (new_full)
+{
+  zero = Constant <value = int64[1] {0}> ()
+  one = Constant <value = int64[1] {1}> ()
+  last = Constant <value = int64[1] {-1}> ()
+  end = Constant <value = int64[1] {9223372036854775807}> ()
+  scalar = Constant <value_int: int = @prefix> ()
+  begin = Unsqueeze (scalar, zero)
+  patches = Slice (tokens, begin, end, one)
+  where = Cast <to = 7> (index)
+  shape = Shape (where)
+  batch = Shape <start = 0, end = 1> (where)
+  count = Squeeze (batch, zero)
+  from = Squeeze (zero, zero)
+  step = Squeeze (one, zero)
+  images = Range (from, count, step)
+  column = Unsqueeze (images, one)
+  image = Expand (column, shape)
+  image3 = Unsqueeze (image, last)
+  where3 = Unsqueeze (where, last)
+  places = Concat <axis = 2> (image3, where3)
+  new_full = ScatterND (full, places, patches)
+}
+"""
+
+# keep [B, K] stays and is compacted; the rest goes to full, stopped_sum [B, E] float32 and stopped_count [1] int64;
+# class token ← ½ (class token + mean of all stopped) (8).
+_GATHER = """
+TokenGather <prefix> (tokens, index, full, stopped_sum, stopped_count, keep)
+  => (new_tokens, new_index, new_full, new_sum, new_count)
+{
+  zero = Constant <value = int64[1] {0}> ()
+  one = Constant <value = int64[1] {1}> ()
+  last = Constant <value = int64[1] {-1}> ()
+  end = Constant <value = int64[1] {9223372036854775807}> ()
+  scalar = Constant <value_int: int = @prefix> ()
+  begin = Unsqueeze (scalar, zero)
+  class_end = Min (begin, one)
+  class_token = Slice (tokens, zero, class_end, one)
+  other_prefix = Slice (tokens, class_end, begin, one)
+  patches = Slice (tokens, begin, end, one)
+  where = Cast <to = 7> (keep)
+
+  where3 = Unsqueeze (where, last)
+  kept = GatherND <batch_dims = 1> (patches, where3)
+  new_index = GatherElements <axis = 1> (index, where)
+  new_full = dovit.TokenReconstruct <prefix: int = @prefix> (full, tokens, index)
+
+  index_shape = Shape (index)
+  every = ConstantOfShape <value = bool[1] {1}> (index_shape)
+  keep_shape = Shape (where)
+  none = ConstantOfShape <value = bool[1] {0}> (keep_shape)
+  stops = ScatterElements <axis = 1> (every, where, none)
+  stops3 = Unsqueeze (stops, last)
+  patches32 = Cast <to = 1> (patches)
+  nothing = Constant <value = float[1] {0}> ()
+  stopping = Where (stops3, patches32, nothing)
+  sum = ReduceSum <keepdims = 0> (stopping, one)
+  new_sum = Add (stopped_sum, sum)
+  had = Shape <start = 1, end = 2> (index)
+  have = Shape <start = 1, end = 2> (keep)
+  fewer = Sub (had, have)
+  new_count = Add (stopped_count, fewer)
+
+  at_least_one = Max (new_count, one)
+  divisor = Cast <to = 1> (at_least_one)
+  mean = Div (new_sum, divisor)
+  mean3 = Unsqueeze (mean, one)
+  class32 = Cast <to = 1> (class_token)
+  both = Add (class32, mean3)
+  half = Constant <value = float[1] {0.5}> ()
+  merged = Mul (both, half)
+  any = Greater (new_count, zero)
+  new_class32 = Where (any, merged, class32)
+  new_class = CastLike (new_class32, tokens)
+  new_tokens = Concat <axis = 1> (new_class, other_prefix, kept)
+}
+"""
+
+
+@cache
+def token_pass_functions() -> tuple[onnx.FunctionProto, ...]:
+    """TokenDecide, TokenReconstruct and TokenGather, in an order in which each is defined before it is used."""
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : {DOMAIN_VERSION}]>\n'
+    return tuple(onnx.parser.parse_function(header + text) for text in (_DECIDE, _RECONSTRUCT, _GATHER))
