@@ -130,24 +130,26 @@ class _Assembler:
         total = self.rename(total, "stopped_sum0", ["batch", self.dim])
         count: gs.Tensor = gs.Constant("stopped_count0", np.zeros(1, np.int64))
         taps = []
+        kept: int | str = tokens  # M and P+M, numbers or names of dimensions
+        length: int | str = self.prefix + tokens
         for number, block in enumerate(config.blocks, start=1):
-            kept: int | str = tokens if number == 1 else f"kept{number - 1}"
             for layer in block:
                 module = model.backbone.layers[layer]
                 [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current])
                 if layer + 1 in config.taps:
                     taps.append(self.reconstruct(f"tap{layer + 1}", full, current, index))
-            current = self.rename(current, f"tokens{number}", ["batch", _plus(kept, self.prefix), self.dim])
+            current = self.rename(current, f"tokens{number}", ["batch", length, self.dim])
             if number > len(model.heads):
                 break
             threshold = gs.Variable(f"threshold{number}", np.float32, [])
             self.graph.inputs.append(threshold)
             q = self.head(number, current, full, index, kept)
-            keep = gs.Variable(f"keep{number}", np.int32, ["batch", f"kept{number}"])
+            kept, length = f"kept{number}", f"length{number}"
+            keep = gs.Variable(f"keep{number}", np.int32, ["batch", kept])
             self.node("TokenDecide", f"decide{number}", [q, threshold, capacities], [keep])
             outputs = [
-                gs.Variable(f"gathered{number}", np.float32, ["batch", _plus(f"kept{number}", self.prefix), self.dim]),
-                gs.Variable(f"index{number}", np.int32, ["batch", f"kept{number}"]),
+                gs.Variable(f"gathered{number}", np.float32, ["batch", length, self.dim]),
+                gs.Variable(f"index{number}", np.int32, ["batch", kept]),
                 gs.Variable(f"full{number}", np.float32, ["batch", tokens, self.dim]),
                 gs.Variable(f"stopped_sum{number}", np.float32, ["batch", self.dim]),
                 gs.Variable(f"stopped_count{number}", np.int64, [1]),
@@ -197,10 +199,6 @@ def _short(piece: Piece) -> Piece:
     for tensor in piece.graph.inputs[piece.data :]:
         tensor.name = tensor.name.removeprefix("model.")
     return piece
-
-
-def _plus(kept: int | str, prefix: int) -> int | str:
-    return kept + prefix if isinstance(kept, int) else f"{kept}_plus_{prefix}" if prefix else kept
 
 
 def _opsets() -> list[object]:

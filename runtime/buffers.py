@@ -1,0 +1,92 @@
+"""Where the tensors between the steps live: planned once from the manifest, reused by every image.
+
+Two tensors share memory if no step needs both. Sizes are those of an image that keeps every token, so nothing grows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dovit.runtime.bundle.manifest import Manifest, TensorSpec
+
+ALIGNMENT = 64  # bytes: a cache line, and enough for any vector load
+
+
+@dataclass(frozen=True)
+class BufferPlan:
+    """`slot` of each planned tensor, and the bytes of each slot."""
+
+    slot: dict[str, int]
+    sizes: tuple[int, ...]
+
+
+def full_dims(manifest: Manifest, batch: int) -> dict[str, int]:
+    """Every named dimension at its largest: each decision keeps all tokens."""
+    dims = {"batch": batch}
+    for number in range(1, len(manifest.decisions) + 1):
+        dims |= kept_dims(manifest, number, manifest.tokens)
+    return dims
+
+
+def kept_dims(manifest: Manifest, number: int, kept: int) -> dict[str, int]:
+    """The dimensions that decision `number` (from 1) fixes when it keeps `kept` tokens."""
+    return {f"kept{number}": kept, f"length{number}": kept + manifest.prefix}
+
+
+def plan_buffers(manifest: Manifest, batch: int) -> BufferPlan:
+    """Assign slots greedily in the order of the steps. Decisions' `keep` has no planned place: its size is the answer."""
+    dims = full_dims(manifest, batch)
+    needed: dict[str, int] = {}  # tensor -> the last step that reads it
+    for number, step in enumerate(manifest.steps):
+        needed |= {spec.name: number for spec in step.inputs}
+
+    slot: dict[str, int] = {}
+    sizes: list[int] = []
+    busy_until: list[int] = []
+    keeps = {decision.keep for decision in manifest.decisions}
+    for number, step in enumerate(manifest.steps[:-1]):  # what the last step makes belongs to the caller
+        for spec in step.outputs:
+            if spec.name in keeps:
+                continue
+            size = _bytes(spec, dims)
+            free = [s for s, until in enumerate(busy_until) if until < number]
+            chosen = min(free, key=lambda s: abs(sizes[s] - size), default=len(sizes))
+            if chosen == len(sizes):
+                sizes.append(0)
+                busy_until.append(0)
+            slot[spec.name] = chosen
+            sizes[chosen] = max(sizes[chosen], size)
+            busy_until[chosen] = needed.get(spec.name, number)  # a step's outputs never share memory
+    return BufferPlan(slot, tuple(sizes))
+
+
+def _bytes(spec: TensorSpec, dims: dict[str, int]) -> int:
+    return int(np.prod(spec.resolve(dims), dtype=np.int64)) * spec.itemsize
+
+
+class Workspace:
+    """The memory of one image (or batch) under way, on the host."""
+
+    def __init__(self, manifest: Manifest, batch: int) -> None:
+        self.batch = batch
+        self._plan = plan_buffers(manifest, batch)
+        self._slots = [_aligned(size) for size in self._plan.sizes]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(self._plan.sizes)
+
+    def array(self, spec: TensorSpec, dims: dict[str, int]) -> np.ndarray:
+        """The place of a tensor, as an array of its present shape."""
+        shape = spec.resolve(dims)
+        slot = self._slots[self._plan.slot[spec.name]]
+        return slot[: _bytes(spec, dims)].view(spec.dtype).reshape(shape)
+
+
+def _aligned(size: int) -> np.ndarray:
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]

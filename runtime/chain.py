@@ -1,0 +1,112 @@
+"""The steps of a bundle, one after the other: the tensors flow by name, the decisions say how many tokens go on."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dovit.runtime.buffers import Workspace, kept_dims
+from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State
+from dovit.runtime.engine import Engine
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What one decision saw and said, for a batch."""
+
+    confidence: np.ndarray  # [B, M] float32
+    index: np.ndarray  # [B, M] int32: positions of the M tokens
+    keep: np.ndarray  # [B, K] int32: which of the M stay
+
+
+@dataclass(frozen=True)
+class ChainResult:
+    """What a pass over the chain leaves: decisions may be fewer than D where no token was left."""
+
+    labels: np.ndarray  # [B, H, W]
+    logits: np.ndarray  # [B, C, h', w'] float32
+    decisions: tuple[Decided, ...]
+    tensors: dict[str, np.ndarray]  # with `keep_tensors`: a copy of every tensor between the steps
+
+
+class Chain:
+    """A bundle's steps and the memory between them. Threads may share one: each pass takes a workspace of its own."""
+
+    def __init__(self, manifest: Manifest, engines: Sequence[Engine]) -> None:
+        self.manifest = manifest
+        self._engines = list(engines)
+        self._idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
+
+    def run(
+        self, images: np.ndarray, thresholds: Sequence[float], capacities: Sequence[int], *, keep_tensors: bool = False
+    ) -> ChainResult:
+        """One pass over `images` [B, H, W, 3] uint8 of the bundle's size.
+
+        The kept count of each decision is the smallest of `capacities` that holds the batch's largest: the bundle's own
+        for `bucketed`, 0…N for `exact`.
+        """
+        workspace = self._take(len(images))
+        try:
+            return self._run(workspace, images, thresholds, capacities, keep_tensors)
+        finally:
+            self._idle.put(workspace)
+
+    def _take(self, batch: int) -> Workspace:
+        try:
+            workspace = self._idle.get_nowait()
+        except queue.Empty:
+            return Workspace(self.manifest, batch)
+        return workspace if workspace.batch == batch else Workspace(self.manifest, batch)
+
+    def _run(
+        self, workspace: Workspace, images: np.ndarray, thresholds: Sequence[float], capacities: Sequence[int],
+        keep_tensors: bool,
+    ) -> ChainResult:  # fmt: skip
+        manifest = self.manifest
+        dims = {"batch": len(images)}
+        tensors = {"image": np.ascontiguousarray(images), "capacities": np.asarray(capacities, np.int64)}
+        for decision, threshold in zip(manifest.decisions, thresholds, strict=True):
+            tensors[decision.threshold] = np.asarray(threshold, np.float32)
+        decided: list[Decided] = []
+        copies: dict[str, np.ndarray] = {}
+
+        number = 0
+        while number < len(manifest.steps):
+            step = manifest.steps[number]
+            deciding = manifest.decisions[number] if number < len(manifest.decisions) else None
+            places: dict[str, np.ndarray | None] = {}
+            for spec in step.outputs:
+                if deciding and spec.name == deciding.keep:
+                    places[spec.name] = None
+                elif number == len(manifest.steps) - 1:  # results belong to the caller, not to the workspace
+                    places[spec.name] = np.empty(spec.resolve(dims), spec.dtype)
+                else:
+                    places[spec.name] = workspace.array(spec, dims)
+            made = self._engines[number].run({spec.name: tensors[spec.name] for spec in step.inputs}, places)
+            tensors |= made
+            if keep_tensors:
+                copies |= {name: array.copy() for name, array in made.items()}
+            number += 1
+            if deciding:
+                keep = tensors[deciding.keep]
+                saw = (tensors[deciding.confidence], tensors[deciding.state.index])
+                decided.append(Decided(saw[0].copy(), saw[1].copy(), keep))
+                dims |= kept_dims(manifest, len(decided), keep.shape[1])
+                if keep.shape[1] == 0:  # the backbone ends early: the decoder takes over what there is
+                    tensors |= self._end_early(deciding, tensors)
+                    number = len(manifest.steps) - 1
+        return ChainResult(tensors["labels"], tensors["logits"], tuple(decided), copies)
+
+    def _end_early(self, decision: DecisionSpec, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The decoder's inputs from the state before a decision that kept nothing: every token has its final value."""
+        state, final = decision.state, self.manifest.final
+        taken = {getattr(final, role): tensors[getattr(state, role)] for role in State.model_fields}
+        missing = [tap for tap in self.manifest.taps if tap not in tensors]
+        if missing:
+            full, index = tensors[state.full].copy(), tensors[state.index]
+            full[np.arange(len(full))[:, None], index] = tensors[state.tokens][:, self.manifest.prefix :]
+            taken |= dict.fromkeys(missing, full)
+        return taken

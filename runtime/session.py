@@ -1,0 +1,135 @@
+"""A bundle ready to segment images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from dovit.runtime.bundle.manifest import Manifest, Schedule
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.chain import Chain, ChainResult, Decided
+from dovit.runtime.engine import OnnxRuntimeEngine
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.images import as_rgb
+from dovit.runtime.result import Result
+from dovit.runtime.slide import segment_slide
+from dovit.runtime.whole import segment_whole
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Backend = Literal["auto", "onnxruntime"]
+Mode = Literal["whole", "slide"]
+
+
+def load(path: str | Path, backend: Backend = "auto", *, threads: int | None = None) -> Session:
+    """Open the bundle in the folder `path` and get it ready to run.
+
+    `auto` takes the fastest backend that can run here; today that is `onnxruntime` on the CPU. `threads`: CPU threads,
+    default all; the first session of a process decides for all. Raises DovitError where the bundle or the machine does
+    not allow it, UsageError for an unknown backend.
+    """
+    if backend not in get_args(Backend):
+        raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
+    bundle = open_bundle(path)
+    engines = [OnnxRuntimeEngine(step, bundle.path(step.onnx), threads) for step in bundle.manifest.steps]
+    return Session(bundle.manifest, Chain(bundle.manifest, engines), "onnxruntime")
+
+
+class Session:
+    """Segments images of any size. Several threads may call one session at a time."""
+
+    def __init__(self, manifest: Manifest, chain: Chain, backend: str) -> None:
+        self.manifest = manifest
+        self.chain = chain
+        self.backend = backend
+
+    def __call__(
+        self,
+        image: np.ndarray | Image.Image,
+        *,
+        mode: Mode = "whole",
+        thresholds: float | Sequence[float] | None = None,
+        schedule: Schedule = "exact",
+        return_logits: bool = False,
+    ) -> Result:
+        """Segment one RGB image, uint8 [H, W, 3], or anything Pillow has opened.
+
+        `whole` resizes it to the bundle's size, `slide` moves a window of that size over it, as mmsegmentation does.
+        `thresholds`: ξ for all decisions or one each, within [0, 1]; default the bundle's. Raises UsageError for an
+        unsuitable argument, DovitError where the backend fails.
+        """
+        pixels = as_rgb(image)
+        xi = self.check_thresholds(thresholds)
+        capacities = self.capacities(schedule)
+
+        def core(window: np.ndarray) -> Result:
+            with _out_of_memory():
+                return self._result(self.chain.run(window[None], xi, capacities))
+
+        if mode == "whole":
+            result = segment_whole(pixels, self.manifest.image_size, core)
+        elif mode == "slide":
+            result = segment_slide(pixels, self.manifest.image_size, self.manifest.slide_stride, core)
+        else:
+            raise UsageError(f"unknown mode {mode!r}: choose whole or slide")
+        return result if return_logits else result.without_logits()
+
+    def check_thresholds(self, thresholds: float | Sequence[float] | None) -> tuple[float, ...]:
+        """One ξ a decision, the bundle's own where None is given; UsageError where they cannot be."""
+        count = len(self.manifest.decisions)
+        if thresholds is None:
+            return self.manifest.thresholds
+        given = [float(thresholds)] if isinstance(thresholds, int | float) else [float(t) for t in thresholds]
+        if len(given) == 1:
+            given *= count
+        if len(given) != count:
+            raise UsageError(f"{len(given)} thresholds for {count} decisions: give one for all, or one each")
+        for value in given:
+            if not 0 <= value <= 1:
+                raise UsageError(f"threshold {value} lies outside [0, 1]; 1 stops no token")
+        return tuple(given)
+
+    def capacities(self, schedule: Schedule) -> Sequence[int]:
+        """The kept counts that a schedule allows."""
+        if schedule == "exact":
+            return range(self.manifest.tokens + 1)
+        if schedule == "bucketed":
+            return self.manifest.capacities
+        raise UsageError(f"unknown schedule {schedule!r}: choose {' or '.join(get_args(Schedule))}")
+
+    def _result(self, made: ChainResult) -> Result:
+        shape = (len(self.manifest.decisions), *self.manifest.grid)
+        keep_maps, confidence_maps = decision_maps(made.decisions, self.manifest.tokens, len(self.manifest.decisions))
+        kept = tuple(d.keep.shape[1] for d in made.decisions)
+        return Result(
+            labels=made.labels[0],
+            kept=kept + (0,) * (shape[0] - len(kept)),
+            tokens=self.manifest.tokens,
+            keep_maps=keep_maps.reshape(shape),
+            confidence_maps=confidence_maps.reshape(shape),
+            logits=made.logits[0],
+        )
+
+
+def decision_maps(decisions: Sequence[Decided], tokens: int, count: int, image: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Per decision [count, N]: which positions stay (bool), and the confidence (float32, NaN where already stopped)."""
+    keep_maps = np.zeros((count, tokens), bool)
+    confidence_maps = np.full((count, tokens), np.nan, np.float32)
+    for number, decision in enumerate(decisions):
+        index = decision.index[image]
+        confidence_maps[number, index] = decision.confidence[image]
+        keep_maps[number, index[decision.keep[image]]] = True
+    return keep_maps, confidence_maps
+
+
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise DovitError("not enough memory for this image: use a smaller one, or mode slide") from None
