@@ -1,0 +1,90 @@
+"""From a model to the files and the manifest of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from dovit.export.graph.assemble import assemble
+from dovit.export.graph.save import save_step
+from dovit.export.graph.split import StepGraph, split
+from dovit.export.macs import step_macs
+from dovit.export.model import DoViT
+from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step, TensorSpec
+
+FOLDER = "onnx"
+
+
+def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Callable[[str], None]) -> Manifest:
+    """Write the subgraphs of `model` into `folder`/onnx and describe them. `progress` hears the name of each part."""
+    config = model.config
+    progress("tracing")
+    steps = split(assemble(model))
+    (folder / FOLDER).mkdir()
+    described, files = [], {}
+    for step, macs in zip(steps, step_macs(config), strict=True):
+        progress(step.name)
+        inputs, outputs = _specs(step.graph.inputs), _specs(step.graph.outputs)
+        parameters = _parameters(step)
+        saved = save_step(step, folder / FOLDER)
+        files |= {f"{FOLDER}/{file.path}": FileEntry(sha256=file.sha256, size=file.size) for file in saved}
+        described.append(
+            Step(
+                name=step.name, onnx=f"{FOLDER}/{saved[0].path}", inputs=inputs, outputs=outputs,
+                parameters=parameters, macs=macs,
+            )
+        )  # fmt: skip
+    count = len(config.decisions)
+    return Manifest(
+        dovit_version=version("dovit"),
+        architecture=architecture(model),
+        image_size=config.image_size,
+        patch=config.backbone.patch,
+        embed_dim=config.backbone.embed_dim,
+        prefix=config.backbone.prefix,
+        classes=config.classes,
+        class_names=config.class_names,
+        palette=config.palette,
+        mean=config.mean,
+        std=config.std,
+        slide_stride=config.slide_stride or config.image_size,
+        precision="fp32",
+        thresholds=config.thresholds,
+        capacities=capacities,
+        steps=tuple(described),
+        decisions=tuple(
+            DecisionSpec(
+                layer=head.layer, state=_state(k), threshold=f"threshold{k + 1}", confidence=f"confidence{k + 1}",
+                keep=f"keep{k + 1}",
+            )
+            for k, head in enumerate(config.decisions)
+        ),  # fmt: skip
+        final=_state(count),
+        taps=tuple(f"tap{layer}" for layer in config.taps),
+        files=files,
+    )
+
+
+def architecture(model: DoViT) -> str:
+    """Such as `setr-pup, ViT 24×1024`."""
+    backbone = model.config.backbone
+    return f"{model.config.decoder.kind}, ViT {backbone.depth}×{backbone.embed_dim}"
+
+
+def _state(number: int) -> State:
+    """The state after `number` decisions and the block that follows them."""
+    return State(tokens=f"tokens{number + 1}", index=f"index{number}", full=f"full{number}")
+
+
+def _specs(tensors: list[gs.Variable]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=t.name, dtype=np.dtype(t.dtype).name, shape=tuple(t.shape)) for t in tensors)  # type: ignore[arg-type]
+
+
+def _parameters(step: StepGraph) -> int:
+    """Weights of a step: constants of the graph that are more than a scalar or a shape."""
+    weights = [t.values for t in step.graph.tensors().values() if isinstance(t, gs.Constant)]
+    return int(sum(w.size for w in weights if w.dtype == np.float32 and w.size > 1))
