@@ -120,7 +120,7 @@ class DoViT(nn.Module):
 
     def decode(self, full: Tensor, taps: list[Tensor]) -> Tensor:
         """The full sequence and the tapped ones, each [B, N, E] → logits [B, C, h', w']."""
-        return self.decoder(self._as_map(self.backbone.norm(full)), [self._as_map(t) for t in taps])  # type: ignore[no-any-return]
+        return self.decoder(self._as_map(self.backbone.norm(full)), [self._as_map(t) for t in taps])
 
     def resize_logits(self, logits: Tensor) -> Tensor:
         """[B, C, h', w'] → [B, C, H, W], bilinear."""

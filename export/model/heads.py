@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +27,7 @@ class DecisionHead(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim, config.norm_eps) if config.norm else nn.Identity()
         widths = [dim] + [config.channels] * config.num_convs
-        self.convs = nn.ModuleList(
-            conv_bn_relu(i, o, config.kernel) for i, o in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(conv_bn_relu(i, o, config.kernel) for i, o in pairwise(widths))
         self.cat = conv_bn_relu(dim + widths[-1], config.channels, config.kernel) if config.concat else None
         self.classify = nn.Conv2d(config.channels if config.concat else widths[-1], classes, 1)
 
@@ -38,4 +38,4 @@ class DecisionHead(nn.Module):
             y = conv(y)
         if self.cat is not None:
             y = self.cat(torch.cat([x, y], dim=1))
-        return self.classify(y)  # type: ignore[no-any-return]
+        return self.classify(y)

@@ -18,7 +18,7 @@ class SegmenterLinear(nn.Module):
         self.classify = nn.Conv2d(dim, classes, 1)
 
     def forward(self, full: Tensor, taps: list[Tensor]) -> Tensor:
-        return self.classify(full)  # type: ignore[no-any-return]
+        return self.classify(full)
 
 
 class SegmenterMask(nn.Module):
@@ -46,4 +46,4 @@ class SegmenterMask(nn.Module):
         patches = F.normalize(self.project_patches(x[:, :-classes]), dim=-1)
         embeds = F.normalize(self.project_classes(x[:, -classes:]), dim=-1)
         masks = self.mask_norm(patches @ embeds.transpose(1, 2))  # [B, N, C]
-        return masks.transpose(1, 2).reshape(batch, classes, height, width)  # type: ignore[no-any-return]
+        return masks.transpose(1, 2).reshape(batch, classes, height, width)

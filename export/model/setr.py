@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,16 +25,14 @@ class SetrUp(nn.Module):
         self.up_scale = config.up_scale
         self.norm = nn.LayerNorm(dim, config.norm_eps)
         widths = [dim] + [config.channels] * config.num_convs
-        self.convs = nn.ModuleList(
-            conv_bn_relu(i, o, config.kernel) for i, o in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(conv_bn_relu(i, o, config.kernel) for i, o in pairwise(widths))
         self.classify = nn.Conv2d(widths[-1], classes, 1)
 
     def forward(self, full: Tensor, taps: list[Tensor]) -> Tensor:
         x = self.norm(full.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         for conv in self.convs:
             x = upsample(conv(x), self.up_scale)
-        return self.classify(x)  # type: ignore[no-any-return]
+        return self.classify(x)
 
 
 class SetrMla(nn.Module):
@@ -57,8 +57,8 @@ class SetrMla(nn.Module):
             project(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
             for x, norm, project in zip([*taps, full], self.norms, self.project, strict=True)
         ]
-        # extract and heads are counted from the deepest level, norm and project from the shallowest, as in the checkpoints
+        # as in the checkpoints, extract and heads count from the deepest level, norm and project from the shallowest
         for level, extract, head in zip(reversed(levels), self.extract, self.heads, strict=True):
             total = level if total is None else total + level
             outputs.append(upsample(head(extract(total)), self.up_scale))
-        return self.classify(torch.cat(outputs, dim=1))  # type: ignore[no-any-return]
+        return self.classify(torch.cat(outputs, dim=1))

@@ -23,7 +23,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(batch, count, 3, self.heads, dim // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, T, E/heads]
         x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(batch, count, dim))  # type: ignore[no-any-return]
+        return self.proj(x.transpose(1, 2).reshape(batch, count, dim))
 
 
 class Mlp(nn.Module):
@@ -35,7 +35,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Layer(nn.Module):
@@ -50,7 +50,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+        return x + self.mlp(self.norm2(x))
 
 
 class Backbone(nn.Module):
