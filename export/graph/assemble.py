@@ -115,7 +115,7 @@ class _Assembler:
         embed = _Embed(model)
         example = torch.zeros(EXAMPLE_BATCH, height, width, 3, dtype=torch.uint8)
         traced = trace(embed, {"image": (example, {0: "batch"})}, ["tokens"])
-        weights = {name.removeprefix("model."): t for name, t in weights_of(embed).items()}
+        weights = {_short_name(name): t for name, t in weights_of(embed).items()}
         [current] = add_piece(self.graph, _short(traced), "embed", weights, [image])
 
         dims = {0: "batch", 1: "tokens"}
@@ -187,7 +187,7 @@ class _Assembler:
         decode = _Decode(self.model)
         example = {v.name: (self.example(self.config.tokens, self.dim), {0: "batch"}) for v in data}
         traced = trace(decode, example, ["logits", "labels"])
-        weights = {name.removeprefix("model."): t for name, t in weights_of(decode).items()}
+        weights = {_short_name(name): t for name, t in weights_of(decode).items()}
         logits, labels = add_piece(self.graph, _short(traced), "decoder", weights, data)
         self.rename(logits, "logits", ["batch", self.config.classes, *(logits.shape or [])[2:]])
         self.rename(labels, "labels", ["batch", *self.config.image_size])
@@ -195,10 +195,14 @@ class _Assembler:
 
 
 def _short(piece: Piece) -> Piece:
-    """The piece with `model.` taken off its weights' names, so that they read as in the checkpoint."""
     for tensor in piece.graph.inputs[piece.data :]:
-        tensor.name = tensor.name.removeprefix("model.")
+        tensor.name = _short_name(tensor.name)
     return piece
+
+
+def _short_name(name: str) -> str:
+    """A weight's name without the module that every weight of its piece lies in."""
+    return name.removeprefix("model.").removeprefix("decoder.").replace("backbone.norm.", "final_norm.").removeprefix("backbone.")
 
 
 def _opsets() -> list[object]:

@@ -1,0 +1,56 @@
+"""The dense model as one ONNX graph, put together again from a bundle's steps: what token pass is compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from dovit.export.graph.functions import DOMAIN
+from dovit.runtime.bundle.open import Bundle
+
+
+def dense_graph(bundle: Bundle) -> onnx.ModelProto:
+    """Image → logits and labels of `bundle`'s model without decisions: no heads, no gathers, all tokens everywhere.
+
+    Its external data refer to the bundle's files by name: load it with those in the same folder.
+    """
+    parts = [
+        gs.import_onnx(onnx.load(bundle.path(step.onnx), load_external_data=False)) for step in bundle.manifest.steps
+    ]
+    tensors: dict[str, gs.Tensor] = {}
+
+    def shared(tensor: gs.Tensor) -> gs.Tensor:
+        """Steps were cut from one graph, so a name means the same tensor in all of them."""
+        return tensor if tensor.is_empty() else tensors.setdefault(tensor.name, tensor)
+
+    nodes = []
+    for part in parts:
+        for node in part.nodes:
+            node.inputs = [shared(t) for t in node.inputs]
+            node.outputs = [shared(t) for t in node.outputs]
+            nodes.append(node)
+    graph = gs.Graph(
+        nodes, [tensors["image"]], [tensors["logits"], tensors["labels"]], "dense", opset=parts[0].opset, ir_version=10
+    )
+    for node in list(graph.nodes):
+        if node.domain != DOMAIN:
+            continue
+        if node.op == "TokenGather":  # all tokens stay: the block reads what the block before it wrote
+            _replace(node.outputs[0], node.inputs[0])
+        elif node.op == "TokenReconstruct":
+            tokens, out = node.inputs[1], node.outputs[0]
+            node.outputs.clear()
+            bounds = [bundle.manifest.prefix], [(1 << 63) - 1], [1]
+            constants = [gs.Constant(f"{out.name}.{k}", np.array(b, np.int64)) for k, b in enumerate(bounds)]
+            graph.nodes.append(gs.Node("Slice", f"{out.name}/patches", {}, [tokens, *constants], [out]))
+    graph.cleanup(remove_unused_graph_inputs=True).toposort()
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Variable) and tensor.shape is not None and tensor not in (*graph.inputs, *graph.outputs):
+            tensor.shape = None  # `kept2` and the like are gone
+    return gs.export_onnx(graph, do_type_check=False)
+
+
+def _replace(old: gs.Variable, new: gs.Variable) -> None:
+    for user in list(old.outputs):
+        user.inputs = [new if t is old else t for t in user.inputs]

@@ -1,0 +1,99 @@
+"""Multiply-accumulates of a model, step by step, as polynomials in the number of tokens that a step runs on.
+
+The paper counts products with weights: convolutions and linear layers. The true count has the products of activations
+with each other as well: QKᵀ and AV of attention, and Segmenter's mask product. Neither has norms, activation functions,
+biases or interpolation; the paper's tables have the norms, 0.03 to 0.1 % of the whole (tests/model/test_macs.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from dovit.export.model import config as configs
+from dovit.export.model.config import HeadConfig, ModelConfig
+from dovit.runtime.bundle.macs import StepMacs
+
+
+def step_macs(config: ModelConfig) -> list[StepMacs]:
+    """The steps stem (patch embedding, block 1, head 1), block2 … block{D+1}, decoder.
+
+    A head of kernel 1 sees the patch tokens among a step's T tokens and not its P prefix tokens: h·(T - P), of which
+    -h·P goes into `fixed`.
+    """
+    backbone = config.backbone
+    dim = backbone.embed_dim
+    steps = []
+    for number, block in enumerate(config.blocks):
+        fixed = 3 * backbone.patch**2 * dim * config.tokens if number == 0 else 0
+        per_token = len(block) * _layer(dim, backbone.mlp_dim)
+        if number < len(config.decisions):
+            head = config.decisions[number]
+            per_patch = _head(head, dim, config.classes)
+            if head.on_map:
+                fixed += per_patch * config.tokens
+            else:
+                fixed -= per_patch * backbone.prefix
+                per_token += per_patch
+        steps.append(StepMacs(fixed=fixed, per_token=per_token, per_pair=len(block) * _attention(dim)))
+    return [*steps, _decoder(config)]
+
+
+def evaluate(steps: Sequence[StepMacs], tokens_per_step: Sequence[int]) -> tuple[int, int]:
+    """(paper's count, true count) of one image.
+
+    `tokens_per_step`: the tokens that stem, block2, … run on, prefix tokens included. There may be fewer of them than
+    blocks, where nothing was kept and the backbone ended early; the decoder always runs, and on everything.
+    """
+    if not 1 <= len(tokens_per_step) < len(steps):
+        raise ValueError(f"{len(tokens_per_step)} token counts for {len(steps) - 1} blocks")
+    counts = [*zip(steps[:-1], tokens_per_step, strict=False), (steps[-1], 0)]
+    return sum(step.paper(tokens) for step, tokens in counts), sum(step.true(tokens) for step, tokens in counts)
+
+
+def _layer(dim: int, hidden: int) -> int:
+    """Of one token in one layer: query, key, value and output projections, and the MLP."""
+    return 4 * dim * dim + 2 * dim * hidden
+
+
+def _attention(dim: int) -> int:
+    """Of one pair of tokens in one layer: its score and its share of the weighted sum, all heads together."""
+    return 2 * dim
+
+
+def _convs(widths: Sequence[int], kernel: int) -> int:
+    """Of one position in a row of same-size convolutions."""
+    return sum(inputs * outputs for inputs, outputs in pairwise(widths)) * kernel**2
+
+
+def _head(head: HeadConfig, dim: int, classes: int) -> int:
+    """Of one patch in a decision head."""
+    widths = [dim] + [head.channels] * head.num_convs
+    macs, last = _convs(widths, head.kernel), widths[-1]
+    if head.concat:
+        macs += _convs([dim + last, head.channels], head.kernel)
+        last = head.channels
+    return macs + last * classes
+
+
+def _decoder(config: ModelConfig) -> StepMacs:
+    """The decoder runs on all N patches, so nothing in it depends on the number of kept tokens."""
+    dim, classes, patches, decoder = config.backbone.embed_dim, config.classes, config.tokens, config.decoder
+    if isinstance(decoder, configs.SetrUpDecoder):
+        widths = [dim] + [decoder.channels] * decoder.num_convs
+        fixed, positions = 0, patches
+        for pair in pairwise(widths):
+            fixed += positions * _convs(pair, decoder.kernel)
+            positions *= decoder.up_scale**2  # every convolution is followed by upsampling
+        return StepMacs(fixed=fixed + positions * widths[-1] * classes)
+    if isinstance(decoder, configs.SetrMlaDecoder):
+        levels, width, narrow = len(decoder.taps), decoder.channels, decoder.head_channels
+        level = _convs([dim, width], 1) + _convs([width, width, narrow, narrow], 3)
+        return StepMacs(fixed=patches * levels * (level + decoder.up_scale**2 * narrow * classes))
+    if isinstance(decoder, configs.SegmenterMaskDecoder):
+        width, tokens = decoder.embed_dim, patches + classes  # class embeddings join the patches
+        fixed = patches * dim * width + decoder.layers * tokens * _layer(width, decoder.mlp_dim)
+        fixed += tokens * width * width  # patches and classes are projected, then multiplied
+        pairs = decoder.layers * _attention(width) * tokens * tokens + patches * width * classes
+        return StepMacs(fixed=fixed, fixed_pairs=pairs)
+    return StepMacs(fixed=patches * dim * classes)
