@@ -1,4 +1,4 @@
-"""Multiply-accumulates of one step as a polynomial in its number of tokens."""
+"""Multiply-accumulates of one step as a polynomial in its number of tokens: what an image cost, without the model."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StepMacs(BaseModel):
-    """MACs of a step that runs on T tokens, prefix tokens included."""
+    """MACs of a step that runs on T tokens, prefix tokens included.
+
+    `fixed` may be negative: a head leaves out the prefix tokens, which `per_token` counts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fixed: int = 0
     per_token: int = 0
-    per_pair: int = 0
-    fixed_pairs: int = 0
+    per_pair: int = 0  # of tokens: the attention products QKᵀ and AV
+    fixed_pairs: int = 0  # the same in a decoder, over a number of tokens that never changes; its mask product
 
     def paper(self, tokens: int) -> int:
-        """As the paper counts: without the two attention products."""
+        """As the paper counts: products with weights, without the attention products."""
         return self.fixed + self.per_token * tokens
 
     def true(self, tokens: int) -> int:
