@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from dovit.export.graph.assemble import assemble
 from dovit.export.graph.save import save_step
 from dovit.export.graph.split import StepGraph, split
-from dovit.export.macs import step_macs
+from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step, TensorSpec
 
@@ -55,6 +55,7 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
         precision="fp32",
         thresholds=config.thresholds,
         capacities=capacities,
+        dense_macs=_dense_macs(model),
         steps=tuple(described),
         decisions=tuple(
             DecisionSpec(
@@ -73,6 +74,11 @@ def architecture(model: DoViT) -> str:
     """Such as `setr-pup, ViT 24×1024`."""
     backbone = model.config.backbone
     return f"{model.config.decoder.kind}, ViT {backbone.depth}×{backbone.embed_dim}"
+
+
+def _dense_macs(model: DoViT) -> tuple[int, int]:
+    dense = model.config.model_copy(update={"decisions": (), "thresholds": ()})
+    return evaluate(step_macs(dense), [dense.backbone.prefix + dense.tokens])
 
 
 def _state(number: int) -> State:

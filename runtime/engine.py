@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dovit.runtime.bundle.manifest import Step
 from dovit.runtime.errors import DovitError
 
 
@@ -39,18 +38,24 @@ def _share_thread_pool(threads: int | None) -> None:
 class OnnxRuntimeEngine:
     """A step's ONNX file under ONNX Runtime's CPU provider, fed by IO binding."""
 
-    def __init__(self, step: Step, file: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, name: str, model: Path | bytes, *, weights: Path | None = None, threads: int | None = None
+    ) -> None:
+        """`model`: a file, or an ONNX model's bytes whose external weights lie in the folder `weights`."""
         import onnxruntime as ort
 
         _share_thread_pool(threads)
         options = ort.SessionOptions()
         options.use_per_session_threads = False
         options.log_severity_level = 3  # errors only; they reach the user as one sentence
+        if weights:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+        source = model if isinstance(model, bytes) else str(model)
         try:
-            self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises its own types, which share no base but Exception
-            raise DovitError(f"ONNX Runtime cannot load step {step.name} ({file.name}): {_line(error)}") from None
-        self._step = step
+            raise DovitError(f"ONNX Runtime cannot load step {name}: {_line(error)}") from None
+        self._name = name
 
     def run(self, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
         """See Engine."""
@@ -65,7 +70,7 @@ class OnnxRuntimeEngine:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise DovitError(f"ONNX Runtime failed in step {self._step.name}: {_line(error)}") from None
+            raise DovitError(f"ONNX Runtime failed in step {self._name}: {_line(error)}") from None
         values = dict(zip(outputs, binding.get_outputs(), strict=True))
         return {name: values[name].numpy() if place is None else place for name, place in outputs.items()}
 

@@ -36,7 +36,9 @@ def load(path: str | Path, backend: Backend = "auto", *, threads: int | None = N
     if backend not in get_args(Backend):
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
     bundle = open_bundle(path)
-    engines = [OnnxRuntimeEngine(step, bundle.path(step.onnx), threads) for step in bundle.manifest.steps]
+    engines = [
+        OnnxRuntimeEngine(step.name, bundle.path(step.onnx), threads=threads) for step in bundle.manifest.steps
+    ]
     return Session(bundle.manifest, Chain(bundle.manifest, engines), "onnxruntime")
 
 

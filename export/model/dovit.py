@@ -72,14 +72,19 @@ class DoViT(nn.Module):
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
 
     def forward(
-        self, image: Tensor, thresholds: Sequence[float] | None = None, capacities: Sequence[int] | None = None
+        self,
+        image: Tensor,
+        thresholds: Sequence[float] | None = None,
+        capacities: Sequence[int] | None = None,
+        keeps: Sequence[Tensor] | None = None,
     ) -> Output:
         """Segment `image` [B, H, W, 3] uint8 RGB of the config's size.
 
         `thresholds`: ξ of each decision, default the config's. `capacities`: the `bucketed` schedule's, ascending and
-        ending in N; None is the `exact` schedule.
+        ending in N; None is the `exact` schedule. `keeps`: decisions to follow instead, each int64 [B, K] as `decide`
+        returns them.
         """
-        if capacities is None and len(image) > 1:
+        if capacities is None and keeps is None and len(image) > 1:
             outputs = [self(one[None], thresholds) for one in image]
             return Output(torch.cat([o.logits for o in outputs]), tuple(o.decisions[0] for o in outputs))
         thresholds = self.config.thresholds if thresholds is None else thresholds
@@ -95,7 +100,7 @@ class DoViT(nn.Module):
                     taps.append(reconstruct(state, prefix))
             if number < len(self.heads):
                 q = self.confidence(number, state)
-                keep = decide(q, thresholds[number], capacities)
+                keep = decide(q, thresholds[number], capacities) if keeps is None else keeps[number]
                 decisions.append(Decision(q, state.index, state.index.gather(1, keep)))
                 if keep.shape[1] == 0:  # nothing is left to compute: the backbone ends early
                     break

@@ -91,6 +91,7 @@ class Manifest(_Frozen):
     precision: Literal["fp32"]
     thresholds: tuple[float, ...]
     capacities: tuple[int, ...]
+    dense_macs: tuple[int, int] = Field(description="the paper's and the true count of the model without decisions")
     steps: tuple[Step, ...]
     decisions: tuple[DecisionSpec, ...]
     final: State

@@ -1,0 +1,1 @@
+"""`dovit-bench`: the chain against the dense model, side by side in one run."""

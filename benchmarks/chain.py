@@ -1,0 +1,95 @@
+"""What is measured for a bundle: the dense model as one graph, and the chain at several thresholds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dovit.benchmarks.measure import interleaved, paired_ratio
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.engine import OnnxRuntimeEngine
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.session import Session, load
+
+DENSE = "dense, one graph"
+
+
+def bench(engine: Path, image: np.ndarray | None, keep: Sequence[float] | None, rounds: int, threads: int | None) -> dict[str, Any]:
+    """Rows with latency, MACs and the ratios against the dense model, which is put together from the bundle's steps.
+
+    `image` uint8 [H, W, 3] of the bundle's size, default noise; `keep`: shares of all tokens to keep after each
+    decision, for which thresholds are looked for on this image.
+    """
+    session = load(engine, "onnxruntime", threads=threads)
+    manifest = session.manifest
+    height, width = manifest.image_size
+    if image is None:
+        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    batch = image[None]
+    dense = _dense_engine(engine)
+    every = session.capacities("exact")
+
+    def chain(thresholds: Sequence[float]) -> Callable[[], object]:
+        return lambda: session.chain.run(batch, thresholds, every)
+
+    settings = {"chain, ξ = 1": (1.0,) * len(manifest.decisions), "chain, the bundle's ξ": manifest.thresholds}
+    if keep is not None:
+        settings[f"chain, keep {'/'.join(f'{k:g}' for k in keep)}"] = thresholds_for(session, batch, keep)
+    contestants: dict[str, Callable[[], object]] = {
+        DENSE: lambda: dense.run({"image": batch}, {"logits": None, "labels": None}),
+        **{name: chain(thresholds) for name, thresholds in settings.items()},
+    }
+    seconds = interleaved(contestants, rounds)
+
+    dense_macs = manifest.dense_macs
+    rows = [_row(DENSE, seconds, (), dense_macs, dense_macs)]
+    for name, thresholds in settings.items():
+        kept = tuple(d.keep.shape[1] for d in session.chain.run(batch, thresholds, every).decisions)
+        rows.append(_row(name, seconds, kept, manifest.macs(kept), dense_macs))
+    return {
+        "engine": str(engine), "backend": session.backend, "architecture": manifest.architecture,
+        "image_size": [height, width], "tokens": manifest.tokens, "rounds": rounds, "rows": rows,
+    }  # fmt: skip
+
+
+def thresholds_for(session: Session, batch: np.ndarray, keep: Sequence[float]) -> tuple[float, ...]:
+    """ξ of each decision such that this image keeps the given shares of all tokens, as nearly as its confidences allow."""
+    manifest = session.manifest
+    if len(keep) != len(manifest.decisions) or not all(0 < k <= 1 for k in keep) or list(keep) != sorted(keep, reverse=True):
+        raise UsageError(f"--keep needs {len(manifest.decisions)} falling shares of the tokens, each above 0 and at most 1")
+    found: list[float] = []
+    for share in keep:
+        rest = [1.0] * (len(keep) - len(found))
+        decision = session.chain.run(batch, [*found, *rest], session.capacities("exact")).decisions[len(found)]
+        ascending = np.sort(decision.confidence[0])
+        count = min(round(share * manifest.tokens), len(ascending))
+        upper = ascending[count] if count < len(ascending) else 1.0
+        found.append(float((float(ascending[count - 1]) + float(upper)) / 2))
+    return tuple(found)
+
+
+def _row(
+    name: str, seconds: dict[str, list[float]], kept: tuple[int, ...], macs: tuple[int, int], dense: tuple[int, int]
+) -> dict[str, Any]:
+    times = seconds[name]
+    speedup = paired_ratio(seconds[DENSE], times)
+    ratio = dense[1] / macs[1]
+    return {
+        "name": name, "kept": list(kept), "latency_ms": statistics.median(times) * 1e3, "fastest_ms": min(times) * 1e3,
+        "gmacs_paper": macs[0] / 1e9, "gmacs_true": macs[1] / 1e9, "mac_ratio": ratio, "speedup": speedup,
+        "efficiency": speedup / ratio,
+    }  # fmt: skip
+
+
+def _dense_engine(engine: Path) -> OnnxRuntimeEngine:
+    try:
+        from dovit.export.graph.dense import dense_graph
+    except ImportError as error:
+        raise DovitError(f"the dense graph needs the package {error.name}: pip install 'dovit[export]'") from None
+    bundle = open_bundle(engine)
+    folder = bundle.path(bundle.manifest.steps[0].onnx).parent
+    return OnnxRuntimeEngine("dense", dense_graph(bundle).SerializeToString(), weights=folder)

@@ -1,0 +1,24 @@
+"""Interleaved timing: each round runs every contestant once, so that a machine that drifts drifts for all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+
+def interleaved(contestants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Seconds of each contestant in each of `rounds` rounds, after `warmup` rounds that are not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(warmup + rounds):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            if number >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def paired_ratio(numerator: list[float], denominator: list[float]) -> float:
+    """Median over the rounds of one contestant's time over another's in the same round."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
