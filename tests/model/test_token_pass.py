@@ -1,0 +1,357 @@
+"""Token pass: its functions one by one, and whole sparse forwarding against a model that never drops a token."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import DECODERS, HEADS, random_images, randomised, small_config, spreading_thresholds
+from torch import Tensor
+
+from dovit.export.model import DoViT, HeadConfig, ModelConfig
+from dovit.export.model.token_pass import TokenState, confidence, decide, gather, reconstruct, with_tokens
+from dovit.export.model.vit import Layer
+
+NAN = math.nan
+QUICK = settings(max_examples=150, deadline=None, derandomize=True)
+
+# few values, so that ties and confidences equal to the threshold are common
+confidences = st.sampled_from([0.125, 0.25, 0.5, 0.75, 0.875, 1.0, NAN])
+thresholds = st.sampled_from([-1.0, 0.125, 0.25, 0.5, 0.75, 0.95, 1.0])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Tensor:
+    """q [B, M]."""
+    batch, count = draw(st.integers(1, 3)), draw(st.integers(1, 30))
+    return torch.tensor(
+        draw(st.lists(st.lists(confidences, min_size=count, max_size=count), min_size=batch, max_size=batch))
+    )
+
+
+def kept_in_words(q: list[float], threshold: float) -> list[int]:
+    return [i for i, value in enumerate(q) if math.isnan(value) or value <= threshold]
+
+
+def filled_in_words(q: list[float], threshold: float, capacity: int) -> list[int]:
+    """The kept tokens, and as many stopping ones as there is room for: lowest confidence first, then lowest index."""
+    kept = kept_in_words(q, threshold)
+    others = sorted((value, i) for i, value in enumerate(q) if i not in kept)
+    return sorted(kept + [i for _, i in others[: capacity - len(kept)]])
+
+
+# --- decide ---
+
+
+@QUICK
+@given(batches(), thresholds)
+def test_exact_keeps_what_is_not_confident(q: Tensor, threshold: float) -> None:
+    for image in q:
+        assert decide(image[None], threshold).tolist() == [kept_in_words(image.tolist(), threshold)]
+    expected = [kept_in_words(image, threshold) for image in q.tolist()]
+    if len({len(kept) for kept in expected}) == 1:
+        assert decide(q, threshold).tolist() == expected
+    else:
+        with pytest.raises(ValueError, match="different numbers"):
+            decide(q, threshold)
+
+
+@QUICK
+@given(batches(), thresholds, st.sets(st.integers(0, 30), max_size=4))
+def test_bucketed_fills_up_to_the_smallest_capacity_that_fits(q: Tensor, threshold: float, some: set[int]) -> None:
+    count = q.shape[1]
+    capacities = sorted({0, count, *(c for c in some if c < count)})
+    largest = max(len(kept_in_words(image, threshold)) for image in q.tolist())
+    capacity = min(c for c in capacities if c >= largest)
+    keep = decide(q, threshold, capacities)
+    assert keep.dtype == torch.int64
+    assert keep.tolist() == [filled_in_words(image, threshold, capacity) for image in q.tolist()]
+    for kept, image in zip(keep.tolist(), q.tolist(), strict=True):
+        assert kept == sorted(set(kept))
+        assert set(kept) >= set(kept_in_words(image, threshold))
+
+
+def test_bucketed_fill_takes_the_lower_index_of_a_tie() -> None:
+    q = torch.tensor([[0.9, 0.8, 0.1, 0.8, 0.8]])
+    assert decide(q, 0.5, [0, 3, 5]).tolist() == [[1, 2, 3]]
+
+
+def test_a_token_stops_strictly_above_the_threshold_and_nan_never() -> None:
+    assert decide(torch.tensor([[0.5, NAN, 0.500001, 0.4]]), 0.5).tolist() == [[0, 1, 3]]
+    assert decide(torch.tensor([[NAN, NAN]]), -1.0).tolist() == [[0, 1]]
+    assert decide(torch.tensor([[1.0, 0.3]]), 1.0).tolist() == [[0, 1]]
+
+
+def test_thresholds_are_compared_in_float32() -> None:
+    """As every backend does: the nearest float32 of these is above them, and yet does not exceed ξ."""
+    for xi in (0.985, 0.1):
+        q = torch.tensor([xi])
+        assert decide(q[None], xi).tolist() == [[0]]
+        assert decide(torch.nextafter(q, torch.ones(1))[None], xi).tolist() == [[]]
+
+
+def test_nothing_everything_and_one() -> None:
+    assert decide(torch.tensor([[0.9, 0.8]]), 0.5).shape == (1, 0)
+    assert decide(torch.tensor([[0.9, 0.8]]), 0.5, [0, 2]).shape == (1, 0)
+    assert decide(torch.tensor([[0.9, 0.8]]), 0.5, [1, 2]).tolist() == [[1]]
+    assert decide(torch.tensor([[0.1]]), 0.5, [0, 1]).tolist() == [[0]]
+    assert decide(torch.tensor([[0.9]]), 0.5).tolist() == [[]]
+
+
+def test_a_capacity_must_hold_the_tokens() -> None:
+    with pytest.raises(ValueError, match=r"no capacity in .* holds 2 tokens"):
+        decide(torch.tensor([[0.1, 0.2]]), 0.5, [0, 1])
+
+
+def test_confidence_is_the_largest_probability() -> None:
+    logits = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exponentials = np.exp(logits.numpy())
+    np.testing.assert_allclose(confidence(logits).numpy(), exponentials.max(1) / exponentials.sum(1), rtol=1e-6)
+    assert confidence(logits.half()).dtype == torch.float32
+
+
+# --- gather and reconstruct ---
+
+
+@st.composite
+def walks(draw: st.DrawFn) -> tuple[int, int, int, list[list[list[int]]], int]:
+    """(B, N, P, for each decision and image the tokens that stay among those that are left, seed)."""
+    batch, count, prefix = draw(st.integers(1, 3)), draw(st.integers(1, 20)), draw(st.integers(0, 2))
+    left, walk = count, []
+    for _ in range(draw(st.integers(1, 4))):
+        kept = draw(st.integers(0, left))
+        walk.append([sorted(draw(st.permutations(range(left)))[:kept]) for _ in range(batch)])
+        left = kept
+    return batch, count, prefix, walk, draw(st.integers(0, 1000))
+
+
+@QUICK
+@given(walks())
+def test_gather_and_reconstruct(walk: tuple[int, int, int, list[list[list[int]]], int]) -> None:
+    """Against an oracle that keeps a value and a stopped flag per position, in float64, and moves nothing."""
+    batch, count, prefix, decisions, seed = walk
+    rng = np.random.default_rng(seed)
+    tokens = rng.normal(size=(batch, prefix + count, 3))
+    state = TokenState.start(torch.from_numpy(tokens), prefix)
+    values, stopped, special = tokens[:, prefix:].copy(), np.zeros((batch, count), bool), tokens[:, :prefix].copy()
+
+    for stays in decisions:
+        keep = torch.tensor(stays, dtype=torch.int64).reshape(batch, -1)
+        before = state
+        assert np.array_equal(reconstruct(state, prefix).numpy(), values)
+        state = gather(state, keep, prefix)
+        # gathering and reconstructing lose nothing and change no patch token
+        assert np.array_equal(reconstruct(state, prefix).numpy(), values)
+        assert torch.equal(state.index, before.index.gather(1, keep))
+
+        for image in range(batch):
+            left = np.flatnonzero(~stopped[image])
+            stopped[image, np.setdiff1d(left, left[stays[image]])] = True
+            if prefix and stopped[image].any():
+                special[image, 0] = (special[image, 0] + values[image, stopped[image]].mean(axis=0)) / 2
+            # in ascending order, and none that stopped before
+            assert state.index[image].tolist() == np.flatnonzero(~stopped[image]).tolist()
+        assert state.stopped_count == stopped[0].sum()
+        np.testing.assert_allclose(state.tokens[:, :prefix].numpy(), special, rtol=1e-5, atol=1e-6)
+        for image in range(batch):
+            assert np.array_equal(state.tokens[image, prefix:].numpy(), values[image, ~stopped[image]])
+
+        # a block changes every token that is left, and the prefix
+        change = rng.normal(size=tuple(state.tokens.shape))
+        state = with_tokens(state, torch.from_numpy(change))
+        special = change[:, :prefix].copy()
+        for image in range(batch):
+            values[image, ~stopped[image]] = change[image, prefix:]
+    assert np.array_equal(reconstruct(state, prefix).numpy(), values)
+
+
+def test_gather_leaves_its_input_alone() -> None:
+    tokens = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0))
+    state = TokenState.start(tokens, 1)
+    before = tokens.clone()
+    after = with_tokens(gather(state, torch.tensor([[1, 3]]), 1), torch.zeros(1, 3, 3))
+    reconstruct(after, 1)
+    assert torch.equal(tokens, before)
+    assert torch.equal(state.full, before[:, 1:])
+    assert torch.equal(after.full, before[:, 1:])
+
+
+def test_the_class_token_in_half_precision_is_merged_in_float32() -> None:
+    """300 tokens of 300: their sum, 90 000, is beyond float16."""
+    tokens = torch.full((1, 301, 4), 300.0, dtype=torch.float16)
+    state = gather(TokenState.start(tokens, 1), torch.zeros(1, 0, dtype=torch.int64), 1)
+    assert state.tokens.dtype == torch.float16
+    assert torch.equal(state.tokens, torch.full((1, 1, 4), 300.0, dtype=torch.float16))
+
+
+# --- whole sparse forwarding ---
+
+
+def masked_layer(layer: Layer, x: Tensor, alive: Tensor) -> Tensor:
+    """`layer` on all tokens x [B, T, E]: those not `alive` [B, T] are no one's keys and stay as they are."""
+    batch, count, dim = x.shape
+    heads = layer.attn.heads
+    q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in layer.attn.qkv(layer.norm1(x)).chunk(3, dim=2))
+    scores = q @ k.transpose(2, 3) / math.sqrt(dim // heads)  # [B, heads, T, T]
+    mixed = scores.masked_fill(~alive[:, None, None, :], -math.inf).softmax(dim=3).nan_to_num() @ v
+    y = x + layer.attn.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
+    y = y + layer.mlp(layer.norm2(y))
+    return torch.where(alive[..., None], y, x)
+
+
+def masked_forward(
+    model: DoViT, images: Tensor, xi: tuple[float, ...], capacities: list[int] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and [B, N] bool of the tokens left after each decision. Every token is in every layer, behind a mask."""
+    config = model.config
+    prefix, (h, w) = config.backbone.prefix, config.grid
+
+    def as_map(x: Tensor) -> Tensor:
+        return x[:, prefix:].transpose(1, 2).reshape(len(x), -1, h, w)
+
+    x = model.embed(images)
+    left = torch.ones(len(images), config.tokens, dtype=torch.bool)
+    always = torch.ones(len(images), prefix, dtype=torch.bool)
+    taps, masks = [], []
+    for number, layer in enumerate(model.backbone.layers, start=1):
+        x = masked_layer(layer, x, torch.cat([always, left], dim=1))
+        if number in config.taps:
+            taps.append(as_map(x))
+        for head, decision, threshold in zip(model.heads, config.decisions, xi, strict=True):
+            if decision.layer != number:
+                continue
+            q = head(as_map(x)).softmax(dim=1).amax(dim=1).flatten(1)  # [B, N]
+            stay = left & ~(q > threshold)
+            if capacities is not None:
+                capacity = min(c for c in capacities if c >= int(stay.sum(dim=1).max()))
+                for image in range(len(images)):
+                    waiting = sorted(
+                        (left & ~stay)[image].nonzero().flatten().tolist(), key=lambda i: float(q[image, i])
+                    )
+                    stay[image, waiting[: capacity - int(stay[image].sum())]] = True
+            left = stay
+            masks.append(left)
+            for image in range(len(images)):
+                if prefix and not left[image].all():
+                    x[image, 0] = (x[image, 0] + x[image, prefix:][~left[image]].mean(dim=0)) / 2
+    final = model.backbone.norm(x)
+    return model.decoder(as_map(final), taps), masks
+
+
+@torch.no_grad()
+def compare(
+    model: DoViT, images: Tensor, xi: tuple[float, ...], capacities: list[int] | None = None
+) -> list[list[int]]:
+    """Assert that DoViT and the masked model agree; the number of tokens kept by each image's decisions."""
+    output = model(images, xi, capacities)
+    logits, masks = masked_forward(model, images, xi, capacities)
+    scale = logits.abs().max()
+    assert float((output.logits - logits).abs().max() / scale) < 1e-5
+    counts = []
+    for image in range(len(images)):
+        if capacities is None:
+            kept = [decision.kept[0].tolist() for decision in output.decisions[image]]
+        else:
+            kept = [decision.kept[image].tolist() for decision in output.decisions[0]]
+        expected = [mask[image].nonzero().flatten().tolist() for mask in masks]
+        assert kept == expected[: len(kept)]
+        assert not any(expected[len(kept) :])  # the backbone ended early
+        counts.append([len(k) for k in kept])
+    return counts
+
+
+def double(config: ModelConfig, seed: int = 0) -> DoViT:
+    return randomised(config, seed).double()
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_sparse_forwarding_is_masked_forwarding(decoder: str, head: str, prefix: int) -> None:
+    model = double(small_config(decoder, prefix, head))
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    counts = compare(model, images, xi)
+    assert len({tuple(c) for c in counts}) > 1  # images differ
+    assert all(24 > first > second > 0 for first, second in counts)  # and each decision stops some
+    capacities = [0, 6, 12, 15, 18, 24]
+    xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
+    assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
+
+
+@pytest.mark.parametrize("taps", [(1, 3, 5, 6), (2, 3, 4, 6), (1, 4, 6), (3, 6)])
+@pytest.mark.parametrize("layers", [(2, 4), (1, 3, 5), (2,), (5,)])
+def test_taps_anywhere(layers: tuple[int, ...], taps: tuple[int, ...]) -> None:
+    model = double(small_config("setr-mla", layers=layers, taps=taps))
+    images = random_images(model.config, batch=2)
+    compare(model, images, spreading_thresholds(model, images))
+    compare(model, images, spreading_thresholds(model, images, capacities=[0, 8, 16, 24]), [0, 8, 16, 24])
+
+
+@pytest.mark.parametrize("capacities", [None, [0, 8, 24]])
+@pytest.mark.parametrize("prefix", [0, 1])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_stopping_everything_ends_the_backbone_early(decoder: str, prefix: int, capacities: list[int] | None) -> None:
+    model = double(small_config(decoder, prefix, layers=(2, 3, 4)))
+    images = random_images(model.config, batch=2)
+    assert compare(model, images, (-1.0, 0.5, 0.5), capacities) == [[0], [0]]
+    assert compare(model, images, (1.0, -1.0, 0.5), capacities) == [[24, 0], [24, 0]]
+
+
+def test_one_token_left() -> None:
+    model = double(small_config())
+    image = random_images(model.config)
+    q = model(image, (2.0, 2.0)).decisions[0][0].confidence.flatten().double().sort().values
+    assert compare(model, image, (float(q[:2].mean()), 1.0)) == [[1, 1]]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_threshold_of_one_is_the_dense_model(decoder: str) -> None:
+    sparse = double(small_config(decoder, head="setr-k1"))
+    dense = double(small_config(decoder, layers=()))
+    missing = dense.load_state_dict(sparse.state_dict(), strict=False)
+    assert all(key.startswith("heads.") for key in missing.unexpected_keys)
+    assert not missing.missing_keys
+    images = random_images(sparse.config, batch=3)
+    expected = dense(images).logits
+    for capacities in (None, [0, 8, 24]):
+        output = sparse(images, (1.0, 1.0), capacities)
+        assert all(d.kept.shape[1] == 24 for group in output.decisions for d in group)
+        torch.testing.assert_close(output.logits, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_batch_is_its_images_one_by_one(decoder: str) -> None:
+    model = randomised(small_config(decoder))
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    together = model(images, xi)
+    assert len(together.decisions) == 3
+    for image, logits, decisions in zip(images, together.logits, together.decisions, strict=True):
+        alone = model(image[None], xi)
+        assert torch.equal(alone.logits[0], logits)
+        for one, other in zip(alone.decisions[0], decisions, strict=True):
+            assert torch.equal(one.kept, other.kept)
+            assert torch.equal(one.index, other.index)
+
+
+def test_thresholds_default_to_the_configs() -> None:
+    config = small_config()
+    model = randomised(config)
+    image = random_images(config)
+    xi = spreading_thresholds(model, image)
+    own = randomised(config.model_copy(update={"thresholds": xi}))
+    assert torch.equal(own(image).logits, model(image, xi).logits)
+
+
+def test_a_kernel_1_head_on_kept_tokens_is_the_head_on_the_map() -> None:
+    """Only a kernel above 1 needs the map: HeadConfig.on_map decides it."""
+    assert not HeadConfig(layer=1).on_map
+    assert not HeadConfig(layer=1, num_convs=2, kernel=1).on_map
+    assert not HeadConfig(layer=1, num_convs=0, kernel=3).on_map  # no convolution has that kernel
+    assert HeadConfig(layer=1, num_convs=1, kernel=3).on_map
+    assert HeadConfig(layer=1, concat=True, kernel=3).on_map
