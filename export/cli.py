@@ -1,0 +1,131 @@
+"""`dovit-export`."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.errors import UsageError
+
+EPILOG = """Examples:
+
+dovit-export --ckpt model.pth --out engines/
+
+dovit-export --ckpt setr_pup.pth --out engines/ --decision-layers 10,15,20 --threshold 0.98 --palette cityscapes
+
+dovit-export --ckpt plain_segmenter.pth --out dense/ --dense --image-size 512x1024
+"""
+
+
+class Arch(StrEnum):
+    """Decoders."""
+
+    SETR_NAIVE = "setr-naive"
+    SETR_PUP = "setr-pup"
+    SETR_MLA = "setr-mla"
+    SEGMENTER_MASK = "segmenter-mask"
+    SEGMENTER_LINEAR = "segmenter-linear"
+
+
+class Precision(StrEnum):
+    """Of weights and activations."""
+
+    FP32 = "fp32"
+
+
+def command(
+    ckpt: Annotated[Path, typer.Option(help="Checkpoint: ours, mmsegmentation's or segmenter's (.pth, .safetensors).")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; other files in it stay.")],
+    arch: Annotated[Arch | None, typer.Option(help="The decoder, where the checkpoint does not tell.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number; default the checkpoint's.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes, as a check.")] = None,
+    decision_layers: Annotated[str | None, typer.Option(help="Layers with a decision, from 1, as 3,6,9.")] = None,
+    palette: Annotated[str | None, typer.Option(help="cityscapes, ade20k, or a file with names and colours.")] = None,
+    threshold: Annotated[str | None, typer.Option(help="ξ: one value, or one a decision, as 0.98,0.97,0.96.")] = None,
+    capacities: Annotated[str | None, typer.Option(help="Kept counts of the bucketed schedule, as 256,512,1024; default sixteenths.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the subgraphs.")] = Precision.FP32,
+    dense: Annotated[bool, typer.Option("--dense", help="Export without decisions, whether the checkpoint has heads or not.")] = False,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the bundle with the torch model.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:  # fmt: skip
+    """Turn a checkpoint into a bundle of per-block ONNX subgraphs."""
+    options = {
+        "arch": arch.value if arch else None,
+        "image_size": _size(image_size),
+        "classes": classes,
+        "decision_layers": _numbers(decision_layers, int, "--decision-layers"),
+        "thresholds": _thresholds(threshold),
+        "dense": dense,
+    }
+    wanted = _numbers(capacities, int, "--capacities")
+    try:
+        from dovit.export.run import export
+    except ModuleNotFoundError as error:
+        raise UsageError(f"dovit-export needs the package {error.name}: pip install 'dovit[export]'") from None
+    from dovit.export.table import print_passes, print_steps
+
+    start = time.perf_counter()
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading the checkpoint", total=None)
+        done = export(
+            ckpt, out, options, wanted, palette, check=verify, progress=lambda text: bar.update(task, description=text)
+        )
+    seconds = time.perf_counter() - start
+    if as_json:
+        report = {
+            "engine": str(out), "format": done.format, "notes": done.notes, "seconds": round(seconds, 2),
+            "manifest": done.manifest.model_dump(mode="json"),
+            "verification": [{**vars(p), "ok": p.ok} for p in done.passes],
+        }  # fmt: skip
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    output = Console()
+    print_steps(output, done.manifest)
+    if done.passes:
+        print_passes(output, done.passes)
+    for note in done.notes:
+        output.print(f"note: {note}", highlight=False)
+    thresholds = ", ".join(f"{t:g}" for t in done.manifest.thresholds) or "none (dense)"
+    output.print(f"{out}: {done.format} checkpoint exported in {seconds:.1f} s; thresholds {thresholds}", highlight=False)
+
+
+def _numbers(text: str | None, kind: type, flag: str) -> tuple | None:  # type: ignore[type-arg]
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in re.split(r"[,\s]+", text.strip()))
+    except ValueError:
+        raise UsageError(f"{flag} {text}: give numbers separated by commas") from None
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[x×,](\d+))?", text.strip())
+    if not match or not int(match[1]) or match[2] == "0":
+        raise UsageError(f"--image-size {text}: give HEIGHTxWIDTH in pixels, as 512x1024, or one number")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _thresholds(text: str | None) -> tuple[float, ...] | None:
+    values = _numbers(text, float, "--threshold")
+    for value in values or ():
+        if not 0 <= value <= 1:
+            raise UsageError(f"--threshold {value:g} lies outside [0, 1]; 1 stops no token")
+    return values
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(command, "dovit-export", epilog=EPILOG)
