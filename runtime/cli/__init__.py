@@ -1,0 +1,1 @@
+"""The commands that run a bundle, and what all commands have in common."""

@@ -1,0 +1,48 @@
+"""What all commands have in common: an error is one line, and the exit status says whose it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+import typer
+
+from dovit.runtime.errors import DovitError
+
+
+def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> NoReturn:
+    """Run a typer command. Exit status 0; 1 for a failure, 2 for a usage error, each with one line; 130 if interrupted."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app.command(epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(command)
+    try:
+        app(prog_name=name, standalone_mode=False)
+    except DovitError as error:
+        _end(name, str(error), error.exit_status)
+    except click.exceptions.Abort:
+        _end(name, "interrupted", 130)
+    except KeyboardInterrupt:
+        _end(name, "interrupted; nothing half-written is left", 130)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.ClickException as error:
+        _end(name, f"{error.format_message().rstrip('.')}; see {name} --help", 2)
+    except BrokenPipeError:
+        # the reader went away (`| head`): Python would complain again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _end(name, "not enough memory", 1)
+    except Exception as error:
+        if os.environ.get("DOVIT_DEBUG"):
+            raise
+        what = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
+        _end(name, f"internal error: {type(error).__name__}: {what}; set DOVIT_DEBUG=1 for the traceback", 1)
+    sys.exit(0)
+
+
+def _end(name: str, sentence: str, status: int) -> NoReturn:
+    print(f"{name}: error: {sentence}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,75 @@
+"""`dovit-inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dovit.runtime.bundle.manifest import Manifest, TensorSpec
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.cli.app import run_command
+
+EPILOG = """Examples:
+
+dovit-inspect engines/
+
+dovit-inspect engines/ --json
+"""
+
+
+def command(
+    engine: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Show what is in a bundle, after checking every file's hash."""
+    manifest = open_bundle(engine).manifest
+    if as_json:
+        print(json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False))
+        return
+    console = Console()
+    for title, value in _facts(manifest).items():
+        console.print(f"[bold]{title:<14}[/bold] {value}", highlight=False)
+    table = Table()
+    for title in ("step", "inputs", "outputs", "parameters, M", "GMACs, paper", "GMACs, true", "file"):
+        table.add_column(title, justify="right" if title[0] in "pG" else "left")
+    for step in manifest.steps:
+        tokens = manifest.tokens + manifest.prefix
+        table.add_row(
+            step.name, "\n".join(map(_tensor, step.inputs)), "\n".join(map(_tensor, step.outputs)),
+            f"{step.parameters / 1e6:.2f}", f"{step.macs.paper(tokens) / 1e9:.2f}", f"{step.macs.true(tokens) / 1e9:.2f}",
+            step.onnx,
+        )  # fmt: skip
+    console.print(table)
+    size = sum(entry.size for entry in manifest.files.values())
+    console.print(f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all as exported (SHA-256)", highlight=False)
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    names = manifest.class_names
+    named = f" ({', '.join(names[:6])}{', …' if len(names) > 6 else ''})" if names else ""
+    return {
+        "architecture": manifest.architecture,
+        "image size": f"{manifest.image_size[0]}×{manifest.image_size[1]}, patch {manifest.patch}, {manifest.tokens} tokens",
+        "classes": f"{manifest.classes}{named}",
+        "decisions": ", ".join(
+            f"after layer {d.layer}: ξ = {t:g}" for d, t in zip(manifest.decisions, manifest.thresholds, strict=True)
+        ) or "none (dense)",
+        "capacities": ", ".join(map(str, manifest.capacities)),
+        "slide stride": f"{manifest.slide_stride[0]}×{manifest.slide_stride[1]}",
+        "precision": manifest.precision,
+        "made by": f"dovit {manifest.dovit_version}, schema {manifest.schema_version}",
+    }  # fmt: skip
+
+
+def _tensor(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype}\\[{', '.join(map(str, spec.shape))}]"
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(command, "dovit-inspect", epilog=EPILOG)

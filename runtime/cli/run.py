@@ -1,0 +1,164 @@
+"""`dovit-run`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from dovit.runtime import draw
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.images import expand, read_image
+from dovit.runtime.palettes import default_palette
+from dovit.runtime.result import Result
+from dovit.runtime.session import Session, load
+
+EPILOG = """Examples:
+
+dovit-run --engine engines/ image.png
+
+dovit-run --engine engines/ photos/ --out labels/ --mode slide --overlay --keep-maps
+
+dovit-run --engine engines/ 'frames/*.jpg' --threshold 0.98,0.97,0.96 --json
+"""
+
+
+class ModeChoice(StrEnum):
+    """How an image of another size is brought to the bundle's."""
+
+    whole = "whole"
+    slide = "slide"
+
+
+class ScheduleChoice(StrEnum):
+    """How many tokens are kept."""
+
+    exact = "exact"
+    bucketed = "bucketed"
+
+
+class BackendChoice(StrEnum):
+    """What runs the steps."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+
+
+def command(
+    images: Annotated[list[str], typer.Argument(help="Image files, folders, or quoted globs.")],
+    engine: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures; made if missing.")] = Path("dovit-out"),
+    mode: Annotated[ModeChoice, typer.Option(help="Resize the image, or slide a window over it.")] = ModeChoice.whole,
+    threshold: Annotated[str | None, typer.Option(help="ξ: one value, or one a decision, as 0.98,0.97,0.96.")] = None,
+    schedule: Annotated[ScheduleChoice, typer.Option(help="Keep what ξ says, or fill up to a capacity.")] = ScheduleChoice.exact,
+    backend: Annotated[BackendChoice, typer.Option(help="What runs the steps.")] = BackendChoice.auto,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also the image under its labels.")] = False,
+    keep_maps: Annotated[bool, typer.Option("--keep-maps", help="Also, for each decision, the patches still kept.")] = False,
+    confidence_maps: Annotated[bool, typer.Option("--confidence-maps", help="Also, for each decision, the confidence.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image.")] = False,
+) -> None:  # fmt: skip
+    """Segment images: labels go to OUT/NAME.png as indexed PNG."""
+    files = expand(images)
+    session = load(engine, backend.value)
+    thresholds = session.check_thresholds(_numbers(threshold))
+    names = output_names(files)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DovitError(f"{out}: cannot be made a folder ({error.strerror}); give --out another one") from None
+    _protect_inputs(files, [out / f"{name}.png" for name in names])
+    extras = {"overlay": overlay, "keep": keep_maps, "confidence": confidence_maps}
+    console, failed = Console(stderr=True), 0
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        for file, name in bar.track(list(zip(files, names, strict=True)), description="segmenting"):
+            try:
+                image = read_image(file)
+                start = time.perf_counter()
+                result = session(image, mode=mode.value, thresholds=thresholds, schedule=schedule.value)
+                milliseconds = (time.perf_counter() - start) * 1e3
+                labels = _save(session, image, result, out / name, extras)
+            except DovitError as error:
+                if len(files) == 1:
+                    raise
+                failed += 1
+                console.print(f"dovit-run: error: {error}", highlight=False, markup=False)
+                continue
+            row = {
+                "image": str(file), "labels": str(labels), "size": list(result.labels.shape), "tokens": result.tokens,
+                "kept": list(result.kept), "backend": session.backend, "schedule": schedule.value,
+                "latency_ms": round(milliseconds, 3),
+            }  # fmt: skip
+            _report(row, as_json)
+    if failed:
+        raise DovitError(f"{failed} of {len(files)} images failed; the others are in {out}")
+
+
+def _report(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(row), flush=True)
+    else:
+        kept = "/".join(map(str, row["kept"])) or "all"
+        print(f"{row['image']} → {row['labels']}  kept {kept} of {row['tokens']} tokens, {row['latency_ms']:.0f} ms")
+
+
+def output_names(files: list[Path]) -> list[str]:
+    """A name for each file: its stem; where two share one, with the folder or the suffix, or a number, in front."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        candidates = [file.stem, file.name.replace(".", "_"), f"{file.parent.name}_{file.stem}"]
+        candidates += [f"{file.stem}_{k}" for k in range(2, len(files) + 2)]
+        name = next(c for c in candidates if c not in taken)
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _protect_inputs(files: list[Path], outputs: list[Path]) -> None:
+    inputs = {file.resolve() for file in files}
+    clash = next((path for path in outputs if path.resolve() in inputs), None)
+    if clash:
+        raise UsageError(f"{clash} is an input image and would be overwritten: give --out another folder")
+
+
+def _save(session: Session, image: Any, result: Result, base: Path, extras: dict[str, bool]) -> Path:
+    manifest = session.manifest
+    palette = manifest.palette or default_palette(manifest.classes)
+    labels = base.with_name(f"{base.name}.png")
+    draw.save_labels(result.labels, palette, labels)
+    if extras["overlay"]:
+        draw.save(draw.overlay(image, result.labels, palette), base.with_name(f"{base.name}.overlay.png"))
+    if extras["keep"] or extras["confidence"]:
+        size = (image.shape[0], image.shape[1])
+        keeps, confidences = draw.whole_maps(result, size, manifest.image_size)
+        for number, (keep, confidence) in enumerate(zip(keeps, confidences, strict=True), start=1):
+            if extras["keep"]:
+                draw.save(draw.keep_picture(image, keep), base.with_name(f"{base.name}.keep{number}.png"))
+            if extras["confidence"]:
+                picture = draw.confidence_picture(confidence, size)
+                draw.save(picture, base.with_name(f"{base.name}.confidence{number}.png"))
+    return labels
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--threshold {text}: give numbers separated by commas, as 0.98,0.97,0.96") from None
+
+
+def main() -> None:
+    """Entry point."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a file name or → must not stop a run in a plain C locale
+    run_command(command, "dovit-run", epilog=EPILOG)

@@ -1,0 +1,116 @@
+"""Pictures: labels as indexed PNG, an overlay, the patches still kept, confidences."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dovit.runtime.errors import DovitError
+from dovit.runtime.resize import resize_image
+from dovit.runtime.result import Result
+
+# viridis at five points: dark blue is unsure, yellow is certain
+_VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float32)
+_STOPPED = np.array([255, 255, 255], np.uint8)
+
+
+def labels_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """labels [H, W] as an indexed image; with more than 256 classes, as 16-bit grey."""
+    if labels.dtype != np.uint8:
+        return Image.fromarray(labels.astype(np.uint16))
+    image = Image.fromarray(labels, "L")
+    image = image.copy()
+    image.putpalette([value for colour in palette for value in colour])
+    return image
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], alpha: float = 0.5) -> Image.Image:
+    """image uint8 [H, W, 3] mixed with the colours of its labels [H, W]."""
+    colours = np.asarray(palette, np.float32)[labels.astype(np.int64)]
+    return Image.fromarray((image * (1 - alpha) + colours * alpha).round().astype(np.uint8))
+
+
+def keep_picture(image: np.ndarray, keep_map: np.ndarray) -> Image.Image:
+    """image uint8 [H, W, 3] with the patches that stopped painted white, as the paper's Figure 5; keep_map bool [h, w]."""
+    kept = _spread(keep_map, image.shape[:2])
+    return Image.fromarray(np.where(kept[..., None], image, _STOPPED))
+
+
+def confidence_picture(confidence: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """confidence float32 [h, w], NaN where stopped before, as colours from blue (0) to yellow (1); white where stopped."""
+    scaled = np.nan_to_num(confidence).clip(0, 1) * (len(_VIRIDIS) - 1)
+    low = np.minimum(scaled.astype(np.int64), len(_VIRIDIS) - 2)
+    part = (scaled - low)[..., None]
+    colours = (_VIRIDIS[low] * (1 - part) + _VIRIDIS[low + 1] * part).round().astype(np.uint8)
+    return Image.fromarray(_spread(np.where(np.isnan(confidence)[..., None], _STOPPED, colours), size))
+
+
+def whole_maps(result: Result, size: tuple[int, int], crop: tuple[int, int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """For each decision the keep map and the confidence map of a picture of `size`, whichever mode made the result.
+
+    In `slide` mode a pixel counts as kept if a window over it keeps it, and has the lowest confidence of its windows.
+    """
+    if not result.windows:
+        return list(result.keep_maps), list(result.confidence_maps)
+    height = max(window.y for window in result.windows) + crop[0]
+    width = max(window.x for window in result.windows) + crop[1]
+    count = len(result.kept)
+    keeps = np.zeros((count, height, width), bool)
+    confidences = np.full((count, height, width), np.nan, np.float32)
+    for window in result.windows:
+        where = np.s_[:, window.y : window.y + crop[0], window.x : window.x + crop[1]]
+        keeps[where] |= np.stack([_spread(m, crop) for m in window.result.keep_maps]) if count else False
+        if count:
+            found = np.stack([_spread(m, crop) for m in window.result.confidence_maps])
+            confidences[where] = np.fmin(confidences[where], found)
+    return [_spread(m, size) for m in keeps], [_spread(m, size) for m in confidences]
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a PNG whole or not at all. Raises DovitError where the disk is full or the folder is not to be written."""
+    name = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
+            name = stream.name
+            image.save(stream, "PNG")
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except OSError as error:
+        if name:
+            with suppress(OSError):
+                os.unlink(name)
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise DovitError(f"{path}: cannot be written ({reason}); give --out another folder") from None
+
+
+def save_labels(labels: np.ndarray, palette: Sequence[Sequence[int]], path: Path) -> None:
+    """labels [H, W] as an indexed PNG whose pixel values are the class numbers."""
+    save(labels_image(labels, palette), path)
+
+
+def side_by_side(pictures: Sequence[Image.Image], gap: int = 6) -> Image.Image:
+    """Pictures of one height in a row, on white."""
+    rows = [np.asarray(picture.convert("RGB")) for picture in pictures]
+    space = np.full((rows[0].shape[0], gap, 3), 255, np.uint8)
+    parts = [part for row in rows for part in (resize_image(row, (rows[0].shape[0], row.shape[1])), space)]
+    return Image.fromarray(np.concatenate(parts[:-1], axis=1))
+
+
+def _spread(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[h, w, …] → [H, W, …], each value over the pixels of its patch."""
+    rows = np.arange(size[0]) * values.shape[0] // size[0]
+    columns = np.arange(size[1]) * values.shape[1] // size[1]
+    return values[rows[:, None], columns[None]]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

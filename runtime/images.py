@@ -1,0 +1,80 @@
+"""Image files, of whatever kind Pillow reads, as uint8 RGB."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dovit.runtime.errors import DovitError, UsageError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"}
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """The image file `path` as uint8 [H, W, 3] RGB, turned as its EXIF data say; alpha is dropped, as OpenCV does.
+
+    16-bit channels keep their upper 8 bits. Raises DovitError where the file is missing or is no whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _rgb(image)
+    except FileNotFoundError:
+        raise DovitError(f"{path}: no such image") from None
+    except IsADirectoryError:
+        raise DovitError(f"{path}: a folder, not an image") from None
+    except UnidentifiedImageError:
+        empty = Path(path).stat().st_size == 0
+        raise DovitError(f"{path}: {'the file is empty' if empty else 'not an image that Pillow can read'}") from None
+    except Image.DecompressionBombError:
+        raise DovitError(f"{path}: too many pixels; scale it down or cut it first") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DovitError(f"{path}: the image is damaged or cut off ({error}); get a whole copy") from None
+
+
+def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
+    """An image given by a program as uint8 [H, W, 3]. Raises UsageError for another type or shape."""
+    if isinstance(image, Image.Image):
+        return _rgb(image)
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"an image is a uint8 array [H, W, 3] or a Pillow image, not {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(f"an image is a uint8 array [H, W, 3], not {image.dtype} {list(image.shape)}")
+    return image
+
+
+def expand(paths: Iterable[str]) -> list[Path]:
+    """Files, folders (the images in them, sorted) and globs as files, in the order given, each once."""
+    found: dict[Path, None] = {}
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and p.is_file()]
+            if not inside:
+                raise UsageError(f"{text}: no images in this folder")
+        elif path.exists() or not glob.has_magic(text):
+            inside = [path]
+        else:
+            inside = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]
+            if not inside:
+                raise UsageError(f"{text}: no file matches")
+        found |= dict.fromkeys(inside)
+    return list(found)
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel (`I` is how Pillow opens some of them): keep the upper 8
+        values = np.asarray(image).astype(np.int64)
+        grey = (values.clip(0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image)).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
