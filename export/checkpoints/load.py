@@ -1,0 +1,75 @@
+"""Whatever checkpoint a user brings, as a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from dovit.export.checkpoints.mmseg import is_mmseg, read_mmseg
+from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.own import read_own
+from dovit.export.checkpoints.rstrudel import is_rstrudel, read_rstrudel
+from dovit.export.checkpoints.safe import read_file
+from dovit.export.checkpoints.timm import is_timm, read_timm
+from dovit.export.model import DoViT
+from dovit.runtime.errors import DovitError
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, the name of its file's format, and what the user should know about keys."""
+
+    model: DoViT
+    format: str
+    notes: list[str]
+
+
+def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedModel:
+    """Read the checkpoint `path`. Weights are float32 on the CPU.
+
+    Raises DovitError or UsageError with one sentence where the file cannot be read, is of no known format, or does not
+    fit; every key that is unknown, missing or of another shape is in it.
+    """
+    path, options = Path(path), options or ReadOptions()
+    content = read_file(path)
+    state = _weights(path, content)
+    try:
+        if content.get("dovit") is not None:
+            return LoadedModel(*_in_order("dovit", read_own(path, content["dovit"], state, options)))
+        if is_mmseg(state):
+            return LoadedModel(*_in_order("mmsegmentation", read_mmseg(path, content, state, options)))
+        if is_rstrudel(state):
+            return LoadedModel(*_in_order("segmenter", read_rstrudel(path, state, options)))
+        if is_timm(state):
+            return LoadedModel(*_in_order("timm/DeiT", read_timm(path, state, options)))
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise DovitError(f"{path}: cannot be a model: {reason}") from None
+    except KeyError as error:
+        raise DovitError(f"{path}: the key {error.args[0]} is missing; is this the whole checkpoint?") from None
+    keys = ", ".join(list(state)[:3])
+    raise DovitError(
+        f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, timm, DeiT); "
+        f"its keys begin {keys}"
+    )
+
+
+def _in_order(name: str, read: tuple[DoViT, list[str]]) -> tuple[DoViT, str, list[str]]:
+    return read[0], name, read[1]
+
+
+def _weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
+    """The dictionary of tensors, wherever the project nests it, without the prefix of data-parallel training."""
+    state: Any = content
+    for nest in ("state_dict", "model"):
+        if isinstance(content.get(nest), dict):
+            state = content[nest]
+            break
+    tensors = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise DovitError(f"{path}: holds no weights; give the file with the state_dict")
+    return tensors

@@ -1,0 +1,50 @@
+"""What a user may say about a checkpoint that its keys do not tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dovit.export.model.config import HeadConfig, paper_decision_layers
+from dovit.runtime.errors import DovitError, UsageError
+
+DEFAULT_THRESHOLD = 0.985  # the paper's for Cityscapes, and the upper end of its range for ADE20K
+
+NO_HEADS = (
+    "{path}: this checkpoint has no decision heads, and token pass decides by them: train some (dovit-train, coming), "
+    "or export the plain segmenter with --dense"
+)
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """None: as the checkpoint says, or the family's default. `image_size` is (height, width), layers count from 1.
+
+    `untrained`: parts that the checkpoint lacks (decoder, decision heads) are freshly initialised instead of refused;
+    that is for training, never for export.
+    """
+
+    arch: str | None = None
+    image_size: tuple[int, int] | None = None
+    classes: int | None = None
+    decision_layers: tuple[int, ...] | None = None
+    thresholds: tuple[float, ...] | None = None
+    dense: bool = False
+    untrained: bool = False
+
+    def thresholds_for(self, decisions: int, own: tuple[float, ...] = ()) -> tuple[float, ...]:
+        """One ξ a decision: those given, the checkpoint's own, or the default."""
+        given = self.thresholds or own or (DEFAULT_THRESHOLD,)
+        if len(given) == 1:
+            given = given * decisions
+        if len(given) != decisions and decisions:
+            raise UsageError(f"{len(given)} thresholds for {decisions} decisions: give one for all, or one each")
+        return given[:decisions]
+
+    def new_heads(self, path: object, depth: int) -> tuple[HeadConfig, ...]:
+        """Heads for a checkpoint that has none: no decision if dense, the paper's 1×1 convolutions if untrained parts
+        are allowed, otherwise DovitError."""
+        if self.dense:
+            return ()
+        if not self.untrained:
+            raise DovitError(NO_HEADS.format(path=path))
+        return tuple(HeadConfig(layer=layer) for layer in self.decision_layers or paper_decision_layers(depth))

@@ -1,0 +1,91 @@
+"""dovit's own checkpoints: the configuration and the weights, in `.pth` or `.safetensors`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dovit.export.checkpoints.keys import Account, check_classes
+from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
+from dovit.export.model import DoViT, ModelConfig
+from dovit.runtime.errors import DovitError, UsageError
+
+
+def save_model(model: DoViT, path: str | Path) -> None:
+    """Write `model` to `path`, whole or not at all: `.safetensors` with the configuration in its metadata under `dovit`,
+    anything else as a torch file {'dovit': configuration, 'state_dict': weights}."""
+    path = Path(path)
+    config = model.config.model_dump(mode="json")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    name = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
+            name = stream.name
+        if path.suffix == ".safetensors":
+            save_file(state, name, {"dovit": json.dumps(config)})
+        else:
+            torch.save({"dovit": config, "state_dict": state}, name)
+        os.replace(name, path)
+    except (OSError, RuntimeError) as error:
+        raise DovitError(f"{path}: cannot be written ({error})") from None
+    finally:
+        if name:
+            with suppress(OSError):
+                os.unlink(name)
+
+
+def read_own(path: Path, config: Any, state: dict[str, Tensor], options: ReadOptions) -> tuple[DoViT, list[str]]:
+    """The model and notes on keys that were left out."""
+    try:
+        model_config = ModelConfig.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "configuration"
+        raise DovitError(f"{path}: its configuration is not one that this dovit reads ({where}: {first['msg']})") from None
+    if options.arch and options.arch != model_config.decoder.kind:
+        raise UsageError(f"--arch {options.arch}: {path} says that it is {model_config.decoder.kind}")
+    check_classes(model_config.classes, options.classes)
+    layers = tuple(head.layer for head in model_config.decisions)
+    if options.decision_layers not in (None, layers) and layers:
+        raise UsageError(f"--decision-layers: the heads of {path} sit after layers {', '.join(map(str, layers))}")
+
+    account = Account(path, dict(state))
+    account.rename([(r"(?!backbone\.pos_embed$|mean$|std$).+", r"\g<0>")])
+    size = image_size_for(model_config.tokens, model_config.backbone.patch, options.image_size or model_config.image_size)
+    changes: dict[str, Any] = {"image_size": size}
+    if size != model_config.image_size:
+        changes["slide_stride"] = None
+    resized = model_config.model_copy(update=changes)
+    positions = account.take("backbone.pos_embed")
+    if resized.grid != model_config.grid:
+        positions = _resize(positions, model_config.grid, resized.grid)
+    account.weights["backbone.pos_embed"] = positions
+    if not model_config.decisions and not options.dense:
+        changes["decisions"] = options.new_heads(path, model_config.backbone.depth)
+    if options.dense:
+        changes["decisions"] = ()
+        for name in [name for name in account.weights if name.startswith("heads.")]:
+            del account.weights[name]
+            account.unused.setdefault("decision heads, left out by --dense", []).append(name)
+    decisions = changes.get("decisions", model_config.decisions)
+    changes["thresholds"] = options.thresholds_for(len(decisions), model_config.thresholds)
+    resized = ModelConfig.model_validate({**model_config.model_dump(), **changes})
+    return account.model(resized, ("heads.",) if options.untrained else ()), account.notes()
+
+
+def _resize(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """The grid is known here, so it need not be a square; a square goes the way of the other families."""
+    if grid[0] == grid[1] and grid[0] * grid[1] != target[0] * target[1]:
+        return resize_positions(positions, target, "bicubic")
+    image = positions.float().T.reshape(1, positions.shape[1], *grid)
+    return torch.nn.functional.interpolate(image, target, mode="bicubic", align_corners=False)[0].flatten(1).T
