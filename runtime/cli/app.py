@@ -7,27 +7,30 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import click
 import typer
 
 from dovit.runtime.errors import DovitError
 
+INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
+
+# What typer raises for a wrong command line: click's exception, or in newer releases that of the click inside typer,
+# where click itself need not be installed. The base class of a public exception is the right one in both.
+_ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
 
 def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> NoReturn:
-    """Run a typer command. Exit status 0; 1 for a failure, 2 for a usage error, each with one line; 130 if interrupted."""
+    """Run a typer command and exit: 0; 1 for a failure, 2 for a usage error, each with one line; 130 if interrupted."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     app.command(epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(command)
     try:
-        app(prog_name=name, standalone_mode=False)
+        status = app(prog_name=name, standalone_mode=False)  # what the command returned, or the status of a typer.Exit
     except DovitError as error:
         _end(name, str(error), error.exit_status)
-    except click.exceptions.Abort:
-        _end(name, "interrupted", 130)
-    except KeyboardInterrupt:
-        _end(name, "interrupted; nothing half-written is left", 130)
-    except click.exceptions.Exit as end:
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except typer.Exit as end:
         sys.exit(end.exit_code)
-    except click.ClickException as error:
+    except _ClickException as error:
         _end(name, f"{error.format_message().rstrip('.')}; see {name} --help", 2)
     except BrokenPipeError:
         # the reader went away (`| head`): Python would complain again when it flushes at exit
@@ -40,7 +43,9 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
             raise
         what = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
         _end(name, f"internal error: {type(error).__name__}: {what}; set DOVIT_DEBUG=1 for the traceback", 1)
-    sys.exit(0)
+    if status == INTERRUPTED:  # newer typers turn a KeyboardInterrupt into this status, older ones into an Abort
+        _end(name, "interrupted; nothing half-written is left", INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _end(name: str, sentence: str, status: int) -> NoReturn:

@@ -37,13 +37,17 @@ def command(
     table = Table()
     for title in ("step", "inputs", "outputs", "parameters, M", "GMACs, paper", "GMACs, true", "file"):
         table.add_column(title, justify="right" if title[0] in "pG" else "left")
+    tokens = manifest.tokens + manifest.prefix
     for step in manifest.steps:
-        tokens = manifest.tokens + manifest.prefix
         table.add_row(
-            step.name, "\n".join(map(_tensor, step.inputs)), "\n".join(map(_tensor, step.outputs)),
-            f"{step.parameters / 1e6:.2f}", f"{step.macs.paper(tokens) / 1e9:.2f}", f"{step.macs.true(tokens) / 1e9:.2f}",
+            step.name,
+            "\n".join(map(_tensor, step.inputs)),
+            "\n".join(map(_tensor, step.outputs)),
+            f"{step.parameters / 1e6:.2f}",
+            f"{step.macs.paper(tokens) / 1e9:.2f}",
+            f"{step.macs.true(tokens) / 1e9:.2f}",
             step.onnx,
-        )  # fmt: skip
+        )
     console.print(table)
     size = sum(entry.size for entry in manifest.files.values())
     console.print(f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all as exported (SHA-256)", highlight=False)
@@ -51,19 +55,20 @@ def command(
 
 def _facts(manifest: Manifest) -> dict[str, str]:
     names = manifest.class_names
+    height, width = manifest.image_size
     named = f" ({', '.join(names[:6])}{', …' if len(names) > 6 else ''})" if names else ""
+    paired = zip(manifest.decisions, manifest.thresholds, strict=True)
+    decisions = [f"after layer {decision.layer}: ξ = {threshold:g}" for decision, threshold in paired]
     return {
         "architecture": manifest.architecture,
-        "image size": f"{manifest.image_size[0]}×{manifest.image_size[1]}, patch {manifest.patch}, {manifest.tokens} tokens",
+        "image size": f"{height}×{width}, patch {manifest.patch}, {manifest.tokens} tokens",
         "classes": f"{manifest.classes}{named}",
-        "decisions": ", ".join(
-            f"after layer {d.layer}: ξ = {t:g}" for d, t in zip(manifest.decisions, manifest.thresholds, strict=True)
-        ) or "none (dense)",
+        "decisions": ", ".join(decisions) or "none (dense)",
         "capacities": ", ".join(map(str, manifest.capacities)),
         "slide stride": f"{manifest.slide_stride[0]}×{manifest.slide_stride[1]}",
         "precision": manifest.precision,
         "made by": f"dovit {manifest.dovit_version}, schema {manifest.schema_version}",
-    }  # fmt: skip
+    }
 
 
 def _tensor(spec: TensorSpec) -> str:

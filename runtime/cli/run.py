@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from enum import StrEnum
+from collections.abc import Sequence
+from enum import Enum
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,21 +33,21 @@ dovit-run --engine engines/ 'frames/*.jpg' --threshold 0.98,0.97,0.96 --json
 """
 
 
-class ModeChoice(StrEnum):
+class ModeChoice(str, Enum):
     """How an image of another size is brought to the bundle's."""
 
     whole = "whole"
     slide = "slide"
 
 
-class ScheduleChoice(StrEnum):
+class ScheduleChoice(str, Enum):
     """How many tokens are kept."""
 
     exact = "exact"
     bucketed = "bucketed"
 
 
-class BackendChoice(StrEnum):
+class BackendChoice(str, Enum):
     """What runs the steps."""
 
     auto = "auto"
@@ -57,27 +59,42 @@ def command(
     engine: Annotated[Path, typer.Option(help="The bundle's folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures; made if missing.")] = Path("dovit-out"),
     mode: Annotated[ModeChoice, typer.Option(help="Resize the image, or slide a window over it.")] = ModeChoice.whole,
-    threshold: Annotated[str | None, typer.Option(help="ξ: one value, or one a decision, as 0.98,0.97,0.96.")] = None,
-    schedule: Annotated[ScheduleChoice, typer.Option(help="Keep what ξ says, or fill up to a capacity.")] = ScheduleChoice.exact,
+    threshold: Annotated[
+        list[str] | None, typer.Option(help="ξ: one value, or one a decision: 0.98,0.97,0.96, or the flag repeated.")
+    ] = None,
+    schedule: Annotated[
+        ScheduleChoice, typer.Option(help="Keep what ξ says, or fill up to a capacity.")
+    ] = ScheduleChoice.exact,
     backend: Annotated[BackendChoice, typer.Option(help="What runs the steps.")] = BackendChoice.auto,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also the image under its labels.")] = False,
-    keep_maps: Annotated[bool, typer.Option("--keep-maps", help="Also, for each decision, the patches still kept.")] = False,
-    confidence_maps: Annotated[bool, typer.Option("--confidence-maps", help="Also, for each decision, the confidence.")] = False,
+    keep_maps: Annotated[
+        bool, typer.Option("--keep-maps", help="Also, for each decision, the patches still kept.")
+    ] = False,
+    confidence_maps: Annotated[
+        bool, typer.Option("--confidence-maps", help="Also, for each decision, the confidence.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Segment images: labels go to OUT/NAME.png as indexed PNG."""
     files = expand(images)
     session = load(engine, backend.value)
     thresholds = session.check_thresholds(_numbers(threshold))
-    names = output_names(files)
+    decisions = len(session.manifest.decisions)
+    endings = [".png"] + [".overlay.png"] * overlay
+    endings += [f".keep{k}.png" for k in range(1, decisions + 1) if keep_maps]
+    endings += [f".confidence{k}.png" for k in range(1, decisions + 1) if confidence_maps]
+    names = output_names(files, endings)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DovitError(f"{out}: cannot be made a folder ({error.strerror}); give --out another one") from None
-    _protect_inputs(files, [out / f"{name}.png" for name in names])
+    _protect_inputs(files, [out / (name + ending) for name in names for ending in endings])
     extras = {"overlay": overlay, "keep": keep_maps, "confidence": confidence_maps}
     console, failed = Console(stderr=True), 0
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    # With its stdout redirection on, rich would send our lines to stderr and break them at the terminal's width: right
+    # for people who see both in one terminal, and wrong for a file, a pipe, or whoever asked for JSON.
+    shown = console.is_terminal and not as_json
+    with Progress(console=console, transient=True, disable=not shown, redirect_stdout=sys.stdout.isatty()) as bar:
         for file, name in bar.track(list(zip(files, names, strict=True)), description="segmenting"):
             try:
                 image = read_image(file)
@@ -89,7 +106,7 @@ def command(
                 if len(files) == 1:
                     raise
                 failed += 1
-                console.print(f"dovit-run: error: {error}", highlight=False, markup=False)
+                console.print(f"dovit-run: error: {error}", highlight=False, markup=False, soft_wrap=True)
                 continue
             row = {
                 "image": str(file), "labels": str(labels), "size": list(result.labels.shape), "tokens": result.tokens,
@@ -109,15 +126,20 @@ def _report(row: dict[str, Any], as_json: bool) -> None:
         print(f"{row['image']} → {row['labels']}  kept {kept} of {row['tokens']} tokens, {row['latency_ms']:.0f} ms")
 
 
-def output_names(files: list[Path]) -> list[str]:
-    """A name for each file: its stem; where two share one, with the folder or the suffix, or a number, in front."""
+def output_names(files: list[Path], endings: Sequence[str] = (".png",)) -> list[str]:
+    """A name for each file, such that no two of `name + ending` are one file, even where case does not count.
+
+    It is the file's stem; where that is taken, its name with the suffix, or its folder's name in front, or a number.
+    """
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
-        candidates = [file.stem, file.name.replace(".", "_"), f"{file.parent.name}_{file.stem}"]
-        candidates += [f"{file.stem}_{k}" for k in range(2, len(files) + 2)]
-        name = next(c for c in candidates if c not in taken)
-        taken.add(name)
+        first = [file.stem, file.name.replace(".", "_"), f"{file.resolve().parent.name}_{file.stem}"]
+        for name in chain(first, (f"{file.stem}_{k}" for k in count(2))):
+            outputs = {(name + ending).casefold() for ending in endings}
+            if not outputs & taken:
+                break
+        taken |= outputs
         names.append(name)
     return names
 
@@ -148,9 +170,10 @@ def _save(session: Session, image: Any, result: Result, base: Path, extras: dict
     return labels
 
 
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
+def _numbers(given: Sequence[str] | None) -> tuple[float, ...] | None:
+    if not given:
         return None
+    text = ",".join(given)
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
