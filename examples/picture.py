@@ -1,0 +1,34 @@
+"""One picture of what dovit-run wrote: the image, its labels, and the patches still kept after each decision."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def main() -> None:
+    """Two columns of equal pictures, with a gap."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("folder", type=Path, help="where dovit-run --overlay --keep-maps wrote")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    stem = arguments.image.stem
+    keeps = sorted(arguments.folder.glob(f"{stem}.keep*.png"))
+    files = [arguments.image, arguments.folder / f"{stem}.overlay.png", *keeps]
+    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    height, width = pictures[0].shape[:2]
+    gap, rows = 8, -(-len(pictures) // 2)
+    sheet = np.full((rows * (height + gap) - gap, 2 * width + gap, 3), 128, np.uint8)
+    for number, picture in enumerate(pictures):
+        y, x = number // 2 * (height + gap), number % 2 * (width + gap)
+        sheet[y : y + height, x : x + width] = picture
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
