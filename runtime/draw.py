@@ -25,8 +25,7 @@ def labels_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.
     """labels [H, W] as an indexed image; with more than 256 classes, as 16-bit grey."""
     if labels.dtype != np.uint8:
         return Image.fromarray(labels.astype(np.uint16))
-    image = Image.fromarray(labels, "L")
-    image = image.copy()
+    image = Image.fromarray(labels).copy()
     image.putpalette([value for colour in palette for value in colour])
     return image
 
@@ -38,13 +37,16 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[in
 
 
 def keep_picture(image: np.ndarray, keep_map: np.ndarray) -> Image.Image:
-    """image uint8 [H, W, 3] with the patches that stopped painted white, as the paper's Figure 5; keep_map bool [h, w]."""
+    """image uint8 [H, W, 3] with the patches that stopped painted white, as the paper's Figure 5.
+
+    keep_map bool [h, w]: one value a patch, or one a pixel.
+    """
     kept = _spread(keep_map, image.shape[:2])
     return Image.fromarray(np.where(kept[..., None], image, _STOPPED))
 
 
 def confidence_picture(confidence: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """confidence float32 [h, w], NaN where stopped before, as colours from blue (0) to yellow (1); white where stopped."""
+    """confidence float32 [h, w], NaN where stopped before: from dark blue (0) to yellow (1), white where stopped."""
     scaled = np.nan_to_num(confidence).clip(0, 1) * (len(_VIRIDIS) - 1)
     low = np.minimum(scaled.astype(np.int64), len(_VIRIDIS) - 2)
     part = (scaled - low)[..., None]
@@ -52,7 +54,9 @@ def confidence_picture(confidence: np.ndarray, size: tuple[int, int]) -> Image.I
     return Image.fromarray(_spread(np.where(np.isnan(confidence)[..., None], _STOPPED, colours), size))
 
 
-def whole_maps(result: Result, size: tuple[int, int], crop: tuple[int, int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def whole_maps(
+    result: Result, size: tuple[int, int], crop: tuple[int, int]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """For each decision the keep map and the confidence map of a picture of `size`, whichever mode made the result.
 
     In `slide` mode a pixel counts as kept if a window over it keeps it, and has the lowest confidence of its windows.
@@ -82,12 +86,14 @@ def save(image: Image.Image, path: Path) -> None:
             image.save(stream, "PNG")
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too leaves nothing half-written
         if name:
             with suppress(OSError):
                 os.unlink(name)
+        if not isinstance(error, OSError):
+            raise
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise DovitError(f"{path}: cannot be written ({reason}); give --out another folder") from None
+        raise DovitError(f"{path}: cannot be written ({reason}); free it, or give --out another folder") from None
 
 
 def save_labels(labels: np.ndarray, palette: Sequence[Sequence[int]], path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +22,38 @@ def read_image(path: str | Path) -> np.ndarray:
     16-bit channels keep their upper 8 bits. Raises DovitError where the file is missing or is no whole image.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return _rgb(image)
+        if not Path(path).stat().st_size:
+            raise DovitError(f"{path}: the file is empty; get a whole copy")
+        with warnings.catch_warnings():
+            # Pillow warns of metadata that we do not use, and of images half as large as those it refuses
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                return _rgb(image)
     except FileNotFoundError:
-        raise DovitError(f"{path}: no such image") from None
+        raise DovitError(f"{path}: no such image; check the path") from None
     except IsADirectoryError:
-        raise DovitError(f"{path}: a folder, not an image") from None
+        raise DovitError(f"{path}: a folder, not an image; name a file in it") from None
+    except PermissionError:
+        raise DovitError(f"{path}: may not be read; check its permissions") from None
     except UnidentifiedImageError:
-        empty = Path(path).stat().st_size == 0
-        raise DovitError(f"{path}: {'the file is empty' if empty else 'not an image that Pillow can read'}") from None
+        raise DovitError(f"{path}: not an image that Pillow can read; convert it to PNG or JPEG") from None
     except Image.DecompressionBombError:
         raise DovitError(f"{path}: too many pixels; scale it down or cut it first") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DovitError(f"{path}: the image is damaged or cut off ({error}); get a whole copy") from None
+    except (DovitError, MemoryError):
+        raise
+    except Exception as error:  # whatever a decoder makes of a damaged file: each of Pillow's plugins has its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DovitError(f"{path}: the image is damaged or cut off ({reason}); get a whole copy") from None
 
 
 def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     """An image given by a program as uint8 [H, W, 3]. Raises UsageError for another type or shape."""
     if isinstance(image, Image.Image):
-        return _rgb(image)
+        try:
+            return _rgb(image)
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow reads the pixels only now
+            raise UsageError(f"the Pillow image cannot be read ({error}); pass a whole one") from None
     if not isinstance(image, np.ndarray):
         raise UsageError(f"an image is a uint8 array [H, W, 3] or a Pillow image, not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -48,26 +62,34 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
 
 
 def expand(paths: Iterable[str]) -> list[Path]:
-    """Files, folders (the images in them, sorted) and globs as files, in the order given, each once."""
+    """Files, folders (the images in them, sorted) and globs as files, in the order given, each once.
+
+    Raises UsageError where a folder has no images or a glob matches no file. A plain path need not exist: reading it
+    says so, and others are still read.
+    """
     found: dict[Path, None] = {}
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and p.is_file()]
+            try:
+                inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and p.is_file()]
+            except OSError as error:
+                raise DovitError(f"{text}: the folder cannot be read ({error.strerror})") from None
             if not inside:
-                raise UsageError(f"{text}: no images in this folder")
+                raise UsageError(f"{text}: no images in this folder; name a folder with some, or a file")
         elif path.exists() or not glob.has_magic(text):
             inside = [path]
         else:
             inside = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]
             if not inside:
-                raise UsageError(f"{text}: no file matches")
+                raise UsageError(f"{text}: no file matches; check the pattern")
         found |= dict.fromkeys(inside)
     return list(found)
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
+    with suppress(Exception):  # EXIF data that cannot be understood turn nothing
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits a pixel (`I` is how Pillow opens some of them): keep the upper 8
         values = np.asarray(image).astype(np.int64)
         grey = (values.clip(0, 65535) >> 8).astype(np.uint8)

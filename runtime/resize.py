@@ -10,10 +10,12 @@ BAND_BYTES = 1 << 25  # upsampled logits under way at a time
 
 def interpolation(source: int, target: int) -> np.ndarray:
     """float32 [target, source]: each row has the one or two weights of an output position."""
-    at = ((np.arange(target) + 0.5) * (source / target) - 0.5).clip(0)
+    # in float32 as torch, whose rounding of the positions shows in the weights of large images
+    scale = np.float32(source) / np.float32(target)
+    at = np.maximum(scale * (np.arange(target, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0)
     low = np.minimum(at.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)
-    part = (at - low).astype(np.float32)
+    part = np.clip(at - low, 0, 1).astype(np.float32)
     matrix = np.zeros((target, source), np.float32)
     rows = np.arange(target)
     matrix[rows, low] += 1 - part
@@ -30,14 +32,29 @@ def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def labels_from_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """logits [C, h, w] → labels [H, W]: upsampled and argmax'd in bands of rows, never all at once."""
+    """logits float32 [C, h, w] → labels [H, W], uint8 (int16 with more than 256 classes), the lowest class on a tie.
+
+    Upsampled in bands of rows, each from the few source rows that it lies between: memory stays near BAND_BYTES for an
+    image of any height, and no row is multiplied by zeros.
+    """
     classes, height, width = logits.shape[0], *size
-    wide = logits @ interpolation(logits.shape[2], width).T if logits.shape[2] != width else logits  # [C, h, W]
-    down = interpolation(logits.shape[1], height)
+    across = None if logits.shape[2] == width else interpolation(logits.shape[2], width).T  # [w, W]
+    down = None if logits.shape[1] == height else interpolation(logits.shape[1], height)  # [H, h]
     labels = np.empty(size, np.uint8 if classes <= 256 else np.int16)
-    rows = max(1, BAND_BYTES // (4 * classes * width))
+    widest = max(width, logits.shape[2]) * max(1, logits.shape[1] // height)  # floats behind one row of labels
+    rows = max(1, BAND_BYTES // (4 * classes * widest))
     for top in range(0, height, rows):
-        labels[top : top + rows] = (down[top : top + rows] @ wide).argmax(axis=0)
+        bottom = min(top + rows, height)
+        if down is None:
+            band = logits[:, top:bottom]
+        else:
+            used = np.flatnonzero(down[top:bottom].any(axis=0))
+            band = logits[:, used[0] : used[-1] + 1]  # [C, s, w]
+        if across is not None:
+            band = band @ across  # [C, s, W]
+        if down is not None:
+            band = down[top:bottom, used[0] : used[-1] + 1] @ band  # [C, rows, W]
+        labels[top:bottom] = band.argmax(axis=0)
     return labels
 
 

@@ -7,9 +7,12 @@ from itertools import product
 
 import numpy as np
 
+from dovit.runtime.errors import UsageError
 from dovit.runtime.resize import labels_from_logits, resize_bilinear, resize_image
 from dovit.runtime.result import Result, Window
 from dovit.runtime.whole import Core
+
+MOST_PIXELS = 1 << 26  # of an enlarged image: 8192×8192
 
 
 def starts(length: int, crop: int, stride: int) -> list[int]:
@@ -21,12 +24,18 @@ def starts(length: int, crop: int, stride: int) -> list[int]:
 def segment_slide(image: np.ndarray, size: tuple[int, int], stride: tuple[int, int], core: Core) -> Result:
     """Segment `image` uint8 [H, W, 3]: logits of all windows are upsampled, summed and divided by how many lie there.
 
-    An image smaller than the window is first enlarged, keeping its proportions, until the window fits.
+    An image smaller than the window is first enlarged, keeping its proportions, until the window fits. Raises
+    UsageError for an image so narrow that this makes it enormous.
     """
     original = (image.shape[0], image.shape[1])
     scale = max(1.0, size[0] / original[0], size[1] / original[1])
     scaled = (max(size[0], math.floor(original[0] * scale + 0.5)), max(size[1], math.floor(original[1] * scale + 0.5)))
     if scale > 1:
+        if scaled[0] * scaled[1] > MOST_PIXELS:
+            raise UsageError(
+                f"an image of {original[0]}×{original[1]} is too narrow for windows of {size[0]}×{size[1]}: "
+                "use mode whole"
+            )
         image = resize_image(image, scaled)
     else:
         scaled = original

@@ -32,7 +32,9 @@ def palette_for(spec: str, classes: int) -> tuple[tuple[str, ...] | None, tuple[
         colours = tuple((int(r), int(g), int(b)) for r, g, b in content["colours"])
         names = tuple(str(name) for name in content["names"]) if content.get("names") else None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DovitError(f'palette {spec}: expected JSON as {{"names": ["road"], "colours": [[128, 64, 128]]}}') from None
+        raise DovitError(
+            f'palette {spec}: expected JSON as {{"names": ["road"], "colours": [[128, 64, 128]]}}'
+        ) from None
     if any(not 0 <= value <= 255 for colour in colours for value in colour):
         raise DovitError(f"palette {spec}: colours are red, green and blue from 0 to 255")
     if len(colours) != classes or (names is not None and len(names) != classes):
