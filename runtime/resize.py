@@ -51,7 +51,8 @@ def labels_from_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             used = np.flatnonzero(down[top:bottom].any(axis=0))
             band = logits[:, used[0] : used[-1] + 1]  # [C, s, w]
         if across is not None:
-            band = band @ across  # [C, s, W]
+            stacked = band.reshape(-1, band.shape[2]) @ across  # one large product instead of C small ones
+            band = stacked.reshape(*band.shape[:2], width)  # [C, s, W]
         if down is not None:
             band = down[top:bottom, used[0] : used[-1] + 1] @ band  # [C, rows, W]
         labels[top:bottom] = band.argmax(axis=0)

@@ -19,10 +19,10 @@ def palette_for(spec: str, classes: int) -> tuple[tuple[str, ...] | None, tuple[
     Raises UsageError for an unknown palette or another number of classes, DovitError for a file that cannot be used.
     """
     if spec in BUILT_IN:
-        text = (files("dovit.runtime.palettes") / f"{spec}.json").read_text()
+        text = (files("dovit.runtime.palettes") / f"{spec}.json").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(spec).read_text()
+            text = Path(spec).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise UsageError(f"palette {spec}: neither {' nor '.join(BUILT_IN)}, nor a file") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -37,7 +37,9 @@ def palette_for(spec: str, classes: int) -> tuple[tuple[str, ...] | None, tuple[
         ) from None
     if any(not 0 <= value <= 255 for colour in colours for value in colour):
         raise DovitError(f"palette {spec}: colours are red, green and blue from 0 to 255")
-    if len(colours) != classes or (names is not None and len(names) != classes):
+    if names is not None and len(names) != len(colours):
+        raise DovitError(f"palette {spec} has {len(names)} names for {len(colours)} colours; give one each")
+    if len(colours) != classes:
         raise UsageError(f"palette {spec} has {len(colours)} classes, the model has {classes}")
     return names, colours
 
