@@ -106,7 +106,8 @@ def command(
                 if len(files) == 1:
                     raise
                 failed += 1
-                console.print(f"dovit-run: error: {error}", highlight=False, markup=False, soft_wrap=True)
+                named = str(error) if str(file) in str(error) else f"{file}: {error}"
+                console.print(f"dovit-run: error: {named}", highlight=False, markup=False, soft_wrap=True)
                 continue
             row = {
                 "image": str(file), "labels": str(labels), "size": list(result.labels.shape), "tokens": result.tokens,
@@ -115,7 +116,8 @@ def command(
             }  # fmt: skip
             _report(row, as_json)
     if failed:
-        raise DovitError(f"{failed} of {len(files)} images failed; the others are in {out}")
+        others = f"; the others are in {out}" if failed < len(files) else ""
+        raise DovitError(f"{failed} of {len(files)} images failed{others}")
 
 
 def _report(row: dict[str, Any], as_json: bool) -> None:

@@ -1,0 +1,275 @@
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from dovit.runtime.cli import run
+from dovit.runtime.cli.run import output_names
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.result import Result
+
+Outcome = tuple[int, str, str]  # exit status, stdout, stderr
+Dovit = Callable[..., Outcome]
+
+
+class FakeSession:
+    """Two decisions on a 2×3 grid; an image whose first pixel is 13 fails."""
+
+    backend = "onnxruntime"
+    manifest = SimpleNamespace(
+        decisions=(1, 2), classes=3, palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)), image_size=(4, 6)
+    )
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, object]] = []
+
+    def check_thresholds(self, thresholds: tuple[float, ...] | None) -> tuple[float, ...]:
+        if thresholds is not None and len(thresholds) == 3:
+            raise UsageError("3 thresholds for 2 decisions: give one for all, or one each")
+        return thresholds or (0.9, 0.8)
+
+    def __call__(self, image: np.ndarray, **options: object) -> Result:
+        self.calls.append(options)
+        if image[0, 0, 0] == 13:
+            raise DovitError("not enough memory for this image: use a smaller one, or mode slide")
+        if image[0, 0, 0] == 66:
+            raise KeyboardInterrupt
+        if image[0, 0, 0] == 77:
+            raise RuntimeError("a bug\nwith more lines")
+        keep = np.array([[[1, 1, 0], [1, 0, 0]], [[1, 0, 0], [0, 0, 0]]], bool)
+        confidence = np.full((2, 2, 3), 0.5, np.float32)
+        return Result((image[..., 0] % 3).astype(np.uint8), (3, 1), 6, keep, confidence)
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
+    fake = FakeSession()
+    monkeypatch.setattr(run, "load", lambda path, backend: fake)
+    return fake
+
+
+@pytest.fixture
+def dovit_run(
+    session: FakeSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Dovit:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DOVIT_DEBUG", raising=False)
+
+    def call(*arguments: str, engine: str | None = "engines") -> Outcome:
+        flags = ["--engine", engine] if engine else []
+        monkeypatch.setattr(sys, "argv", ["dovit-run", *flags, *arguments])
+        with pytest.raises(SystemExit) as end:
+            run.main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def picture(name: str, first: int = 0) -> np.ndarray:
+    pixels = np.random.default_rng(len(name)).integers(0, 250, (8, 12, 3), dtype=np.uint8)
+    pixels[0, 0, 0] = first
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(name)
+    return pixels
+
+
+def outputs(folder: str = "dovit-out") -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_labels_go_to_the_stem_and_the_line_is_short(dovit_run: Dovit) -> None:
+    pixels = picture("a.png")
+    status, out, err = dovit_run("a.png")
+    assert (status, err) == (0, "")
+    assert out.startswith("a.png → dovit-out/a.png  kept 3/1 of 6 tokens, ") and out.count("\n") == 1
+    assert outputs() == ["a.png"]
+    with Image.open("dovit-out/a.png") as labels:
+        assert labels.mode == "P" and labels.getpalette()[:9] == list(range(1, 10))  # type: ignore[index]
+        np.testing.assert_array_equal(np.asarray(labels), pixels[..., 0] % 3)
+
+
+def test_all_pictures(dovit_run: Dovit) -> None:
+    pixels = picture("a.png")
+    assert dovit_run("a.png", "--out", "o/p", "--overlay", "--keep-maps", "--confidence-maps")[0] == 0
+    extras = ["a.confidence1.png", "a.confidence2.png", "a.keep1.png", "a.keep2.png", "a.overlay.png"]
+    assert outputs("o/p") == sorted([*extras, "a.png"])
+    kept = np.asarray(Image.open("o/p/a.keep2.png"))
+    assert (kept[:4, :4] == pixels[:4, :4]).all()
+    assert (kept[4:] == 255).all() and (kept[:, 4:] == 255).all()
+
+
+def test_json_is_one_object_a_line(dovit_run: Dovit) -> None:
+    picture("a.png"), picture("b.png")
+    status, out, err = dovit_run("b.png", "a.png", "--json", "--schedule", "bucketed")
+    assert (status, err) == (0, "")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["image"] for row in rows] == ["b.png", "a.png"]
+    assert rows[0].pop("latency_ms") >= 0
+    assert rows[0] == {
+        "image": "b.png", "labels": "dovit-out/b.png", "size": [8, 12], "tokens": 6, "kept": [3, 1],
+        "backend": "onnxruntime", "schedule": "bucketed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", [("--json",), ()])
+def test_lines_stay_on_stdout_when_stderr_is_a_terminal(
+    dovit_run: Dovit, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    # the bar's console then takes over stdout, unless told not to: `dovit-run --json > file` would leave the file empty
+    monkeypatch.setattr(run, "Console", functools.partial(Console, force_terminal=True, width=20))
+    name = "a_name_that_is_longer_than_the_terminal_is_wide.png"
+    picture(name)
+    status, out, err = dovit_run(name, *flags)
+    assert status == 0 and out.count("\n") == 1 and name in out and name not in err
+
+
+def test_options_reach_the_session(dovit_run: Dovit, session: FakeSession) -> None:
+    picture("a.png")
+    assert dovit_run("a.png")[0] == 0
+    assert session.calls[-1] == {"mode": "whole", "thresholds": (0.9, 0.8), "schedule": "exact"}
+    assert dovit_run("a.png", "--mode", "slide", "--threshold", "0.5,0.25", "--schedule", "bucketed")[0] == 0
+    assert session.calls[-1] == {"mode": "slide", "thresholds": (0.5, 0.25), "schedule": "bucketed"}
+    assert dovit_run("a.png", "--threshold", "0.5", "--threshold", "1")[0] == 0
+    assert session.calls[-1]["thresholds"] == (0.5, 1.0)
+
+
+def test_one_bad_image_does_not_stop_the_others(dovit_run: Dovit) -> None:
+    picture("in/a.png"), picture("in/c.png", first=13), picture("in/d.png")
+    Path("in/b.png").write_text("no picture")
+    status, out, err = dovit_run("in", "gone.png")
+    assert status == 1
+    assert [line.split(" → ")[0] for line in out.splitlines()] == ["in/a.png", "in/d.png"]
+    assert err.splitlines() == [
+        "dovit-run: error: in/b.png: not an image that Pillow can read; convert it to PNG or JPEG",
+        "dovit-run: error: in/c.png: not enough memory for this image: use a smaller one, or mode slide",
+        "dovit-run: error: gone.png: no such image; check the path",
+        "dovit-run: error: 3 of 5 images failed; the others are in dovit-out",
+    ]
+    assert outputs() == ["a.png", "d.png"]
+
+
+BAD = {
+    "no image": ((), 2, "Missing argument"),
+    "unknown flag": (("a.png", "--nope"), 2, "No such option: --nope"),
+    "unknown mode": (("a.png", "--mode", "half"), 2, "'half' is not one of"),
+    "threshold no number": (("a.png", "--threshold", "0.9,high"), 2, "--threshold 0.9,high: give numbers"),
+    "three thresholds": (("a.png", "--threshold", "1,1,1"), 2, "3 thresholds for 2 decisions"),
+    "missing": (("gone.png",), 1, "gone.png: no such image"),
+    "empty": (("empty.png",), 1, "empty.png: the file is empty"),
+    "not an image": (("notes.txt",), 1, "notes.txt: not an image"),
+    "glob": (("*.jpeg",), 2, "*.jpeg: no file matches"),
+    "empty folder": (("hollow",), 2, "hollow: no images in this folder"),
+    "out is a file": (("a.png", "--out", "notes.txt"), 1, "notes.txt: cannot be made a folder"),
+    "out is below a file": (("a.png", "--out", "notes.txt/out"), 1, "cannot be made a folder"),
+    "out is the input's folder": (("a.png", "--out", "."), 2, "a.png is an input image and would be overwritten"),
+    "an extra is an input": (("a.png", "sub/a.keep2.png", "--out", "sub", "--keep-maps"), 2, "would be overwritten"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_gets_one_sentence_and_its_status(dovit_run: Dovit, kind: str) -> None:
+    arguments, expected, sentence = BAD[kind]
+    before = picture("a.png"), picture("sub/a.keep2.png")
+    Path("empty.png").touch()
+    Path("notes.txt").write_text("notes")
+    Path("hollow").mkdir()
+    status, out, err = dovit_run(*arguments)
+    assert (status, out) == (expected, "")
+    assert err.startswith("dovit-run: error: ") and err.count("\n") == 1
+    assert sentence in err
+    for name, pixels in zip(("a.png", "sub/a.keep2.png"), before, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(name)), pixels)
+
+
+def test_engine_is_asked_for(dovit_run: Dovit) -> None:
+    status, out, err = dovit_run("a.png", engine=None)
+    assert (status, out) == (2, "") and "--engine" in err and err.count("\n") == 1
+
+
+def test_a_folder_that_is_no_bundle(dovit_run: Dovit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from dovit.runtime.session import load
+
+    monkeypatch.setattr(run, "load", load)
+    picture("a.png")
+    status, out, err = dovit_run("a.png", engine=str(tmp_path))
+    assert (status, out) == (1, "") and "not a dovit bundle" in err and err.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_130(dovit_run: Dovit) -> None:
+    picture("a.png", first=66)
+    assert dovit_run("a.png") == (130, "", "dovit-run: error: interrupted; nothing half-written is left\n")
+
+
+def test_a_bug_is_one_line_and_its_traceback_on_request(dovit_run: Dovit, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture("a.png", first=77)
+    status, out, err = dovit_run("a.png")
+    assert (status, out) == (1, "")
+    assert err == "dovit-run: error: internal error: RuntimeError: a bug; set DOVIT_DEBUG=1 for the traceback\n"
+    monkeypatch.setenv("DOVIT_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["dovit-run", "--engine", "engines", "a.png"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        run.main()
+
+
+def test_help_has_examples(dovit_run: Dovit) -> None:
+    for flag in ("--help", "-h"):
+        status, out, err = dovit_run(flag)
+        assert (status, err) == (0, "") and "dovit-run --engine engines/ image.png" in out
+
+
+def test_equal_stems_get_names_of_their_own(dovit_run: Dovit) -> None:
+    for name in ("x/a.png", "y/a.png", "y/a.bmp", "A.png"):
+        picture(name)
+    status, out, _ = dovit_run("x/a.png", "y/a.png", "y/a.bmp", "A.png", "--json")
+    labels = [json.loads(line)["labels"] for line in out.splitlines()]
+    assert status == 0 and len({label.casefold() for label in labels}) == 4
+    assert labels[0] == "dovit-out/a.png"
+    for name, label in zip(("x/a.png", "y/a.png", "y/a.bmp", "A.png"), labels, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(label)), np.asarray(Image.open(name))[..., 0] % 3)
+
+
+def test_labels_of_one_image_are_not_the_overlay_of_another() -> None:
+    files = [Path("a.png"), Path("a.overlay.png"), Path("a.keep1.png")]
+    endings = [".png", ".overlay.png", ".keep1.png"]
+    names = output_names(files, endings)
+    made = [name + ending for name in names for ending in endings]
+    assert names[0] == "a" and len(set(made)) == len(made) == 9
+    assert output_names(files) == ["a", "a.overlay", "a.keep1"]
+
+
+def test_all_bad(dovit_run: Dovit) -> None:
+    status, out, err = dovit_run("gone.png", "lost.png")
+    assert (status, out) == (1, "") and err.splitlines()[-1] == "dovit-run: error: 2 of 2 images failed"
+
+
+def test_many_images_of_one_name() -> None:
+    names = output_names([Path("a.png")] * 50)
+    assert len(set(names)) == 50
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    code = (
+        "from dovit.runtime.cli.app import run_command\n"
+        "def command():\n    for i in range(100000):\n        print(i, flush=True)\n"
+        "run_command(command, 'dovit-run')"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_running_needs_neither_torch_nor_onnx() -> None:
+    code = "import sys, dovit.runtime.cli.run; sys.exit(bool({'torch', 'onnx'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
