@@ -45,16 +45,16 @@ def labels_from_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows = max(1, BAND_BYTES // (4 * classes * widest))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        if down is None:
-            band = logits[:, top:bottom]
-        else:
+        first, last = top, bottom
+        if down is not None:
             used = np.flatnonzero(down[top:bottom].any(axis=0))
-            band = logits[:, used[0] : used[-1] + 1]  # [C, s, w]
+            first, last = used[0], used[-1] + 1
+        band = logits[:, first:last]  # [C, s, w]
         if across is not None:
             stacked = band.reshape(-1, band.shape[2]) @ across  # one large product instead of C small ones
             band = stacked.reshape(*band.shape[:2], width)  # [C, s, W]
         if down is not None:
-            band = down[top:bottom, used[0] : used[-1] + 1] @ band  # [C, rows, W]
+            band = down[top:bottom, first:last] @ band  # [C, rows, W]
         labels[top:bottom] = band.argmax(axis=0)
     return labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -20,6 +21,9 @@ _ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__n
 
 def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> NoReturn:
     """Run a typer command and exit: 0; 1 for a failure, 2 for a usage error, each with one line; 130 if interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a file's name, ξ or → must not stop a command in a plain C locale
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     app.command(epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(command)
     try:

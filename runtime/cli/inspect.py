@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dovit.runtime.bundle.manifest import Manifest, TensorSpec
@@ -33,20 +34,20 @@ def command(
         return
     console = Console()
     for title, value in _facts(manifest).items():
-        console.print(f"[bold]{title:<14}[/bold] {value}", highlight=False)
+        console.print(f"[bold]{title:<14}[/bold] {escape(value)}", highlight=False)
     table = Table()
     for title in ("step", "inputs", "outputs", "parameters, M", "GMACs, paper", "GMACs, true", "file"):
         table.add_column(title, justify="right" if title[0] in "pG" else "left")
     tokens = manifest.tokens + manifest.prefix
     for step in manifest.steps:
         table.add_row(
-            step.name,
+            escape(step.name),
             "\n".join(map(_tensor, step.inputs)),
             "\n".join(map(_tensor, step.outputs)),
             f"{step.parameters / 1e6:.2f}",
             f"{step.macs.paper(tokens) / 1e9:.2f}",
             f"{step.macs.true(tokens) / 1e9:.2f}",
-            step.onnx,
+            escape(step.onnx),
         )
     console.print(table)
     size = sum(entry.size for entry in manifest.files.values())
@@ -72,7 +73,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 
 
 def _tensor(spec: TensorSpec) -> str:
-    return f"{spec.name} {spec.dtype}\\[{', '.join(map(str, spec.shape))}]"
+    return escape(f"{spec.name} {spec.dtype}[{', '.join(map(str, spec.shape))}]")
 
 
 def main() -> None:

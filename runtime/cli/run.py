@@ -135,14 +135,15 @@ def output_names(files: list[Path], endings: Sequence[str] = (".png",)) -> list[
     """
     names: list[str] = []
     taken: set[str] = set()
+
+    def outputs(name: str) -> set[str]:
+        return {(name + ending).casefold() for ending in endings}
+
     for file in files:
         first = [file.stem, file.name.replace(".", "_"), f"{file.resolve().parent.name}_{file.stem}"]
-        for name in chain(first, (f"{file.stem}_{k}" for k in count(2))):
-            outputs = {(name + ending).casefold() for ending in endings}
-            if not outputs & taken:
-                break
-        taken |= outputs
-        names.append(name)
+        candidates = chain(first, (f"{file.stem}_{k}" for k in count(2)))
+        names.append(next(name for name in candidates if not outputs(name) & taken))
+        taken |= outputs(names[-1])
     return names
 
 
@@ -184,6 +185,4 @@ def _numbers(given: Sequence[str] | None) -> tuple[float, ...] | None:
 
 def main() -> None:
     """Entry point."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a file name or → must not stop a run in a plain C locale
     run_command(command, "dovit-run", epilog=EPILOG)

@@ -270,6 +270,13 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+def test_a_plain_ascii_terminal_stops_nothing() -> None:
+    code = "from dovit.runtime.cli.app import run_command\nrun_command(lambda: print('→ ξ'), 'dovit-run')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "? ?\n", "")
+
+
 def test_running_needs_neither_torch_nor_onnx() -> None:
     code = "import sys, dovit.runtime.cli.run; sys.exit(bool({'torch', 'onnx'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

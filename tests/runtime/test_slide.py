@@ -20,7 +20,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 def decoder(image: np.ndarray) -> np.ndarray:
     """Fixed random logits [C, h / PATCH, w / PATCH] that depend on the whole window's mean, as attention's do."""
-    x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    x = torch.tensor(image).permute(2, 0, 1)[None].float()
     return torch.nn.functional.conv2d(x - x.mean(), WEIGHT, stride=PATCH)[0].numpy()
 
 
