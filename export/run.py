@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,7 @@ def export(
 
     def look(stage: Path) -> None:
         if check:
+            gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
             passes.extend(verify(stage, model, progress))
 
     manifest = write_bundle(out, fill, look)

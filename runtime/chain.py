@@ -29,7 +29,7 @@ class ChainResult:
     labels: np.ndarray  # [B, H, W]
     logits: np.ndarray  # [B, C, h', w'] float32
     decisions: tuple[Decided, ...]
-    tensors: dict[str, np.ndarray]  # with `keep_tensors`: a copy of every tensor between the steps
+    tensors: dict[str, np.ndarray]  # with `keep_tensors`: a copy of every tensor from one step to another
 
 
 class Chain:
@@ -87,7 +87,7 @@ class Chain:
                     places[spec.name] = workspace.array(spec, dims)
             made = self._engines[number].run({spec.name: tensors[spec.name] for spec in step.inputs}, places)
             tensors |= made
-            if keep_tensors:
+            if keep_tensors and number < len(manifest.steps) - 1:
                 copies |= {name: array.copy() for name, array in made.items()}
             number += 1
             if deciding:

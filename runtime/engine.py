@@ -20,34 +20,56 @@ class Engine(Protocol):
         ...
 
 
-_pool_lock = threading.Lock()
-_pool_threads: int | None = None
+_process_lock = threading.Lock()
+_process_ready = False
 
 
-def _share_thread_pool(threads: int | None) -> None:
-    """One pool for all sessions of the process: ONNX Runtime's default is one each, and their idle threads spin."""
+def _prepare_process(threads: int | None) -> None:
+    """One thread pool and one memory arena for all sessions of the process.
+
+    ONNX Runtime's default is one of each a session: idle pools spin against the one at work, and the steps of a chain,
+    which run one after the other, would each hold the memory that only one of them needs at a time.
+    """
     import onnxruntime as ort
 
-    global _pool_threads
-    with _pool_lock:
-        if _pool_threads is None:
-            _pool_threads = threads or len(os.sched_getaffinity(0))
-            ort.set_global_thread_pool_sizes(_pool_threads, 1)
+    global _process_ready
+    with _process_lock:
+        if _process_ready:
+            return
+        ort.set_global_thread_pool_sizes(threads or len(os.sched_getaffinity(0)), 1)
+        memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+        # grow by what is asked for (1), not to the next power of two
+        ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+        _process_ready = True
 
 
 class OnnxRuntimeEngine:
     """A step's ONNX file under ONNX Runtime's CPU provider, fed by IO binding."""
 
     def __init__(
-        self, name: str, model: Path | bytes, *, weights: Path | None = None, threads: int | None = None
+        self,
+        name: str,
+        model: Path | bytes,
+        *,
+        weights: Path | None = None,
+        threads: int | None = None,
+        prepack: bool = True,
     ) -> None:
-        """`model`: a file, or an ONNX model's bytes whose external weights lie in the folder `weights`."""
+        """`model`: a file, or an ONNX model's bytes whose external weights lie in the folder `weights`.
+
+        Without `prepack` the weights are used as they lie in the file, which is mapped: slower, but no copy of them.
+        """
         import onnxruntime as ort
 
-        _share_thread_pool(threads)
+        _prepare_process(threads)
         options = ort.SessionOptions()
         options.use_per_session_threads = False
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # weights lie outside the arena, which is never given back: closing a session frees them
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         options.log_severity_level = 3  # errors only; they reach the user as one sentence
+        if not prepack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if weights:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
         source = model if isinstance(model, bytes) else str(model)

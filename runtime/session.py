@@ -26,18 +26,22 @@ Backend = Literal["auto", "onnxruntime"]
 Mode = Literal["whole", "slide"]
 
 
-def load(path: str | Path, backend: Backend = "auto", *, threads: int | None = None) -> Session:
+def load(
+    path: str | Path, backend: Backend = "auto", *, threads: int | None = None, low_memory: bool = False
+) -> Session:
     """Open the bundle in the folder `path` and get it ready to run.
 
     `auto` takes the fastest backend that can run here; today that is `onnxruntime` on the CPU. `threads`: CPU threads,
-    default all; the first session of a process decides for all. Raises DovitError where the bundle or the machine does
+    default all; the first session of a process decides for all. `low_memory`: no repacked copy of the weights, which is
+    somewhat slower. Raises DovitError where the bundle or the machine does
     not allow it, UsageError for an unknown backend.
     """
     if backend not in get_args(Backend):
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
     bundle = open_bundle(path)
     engines = [
-        OnnxRuntimeEngine(step.name, bundle.path(step.onnx), threads=threads) for step in bundle.manifest.steps
+        OnnxRuntimeEngine(step.name, bundle.path(step.onnx), threads=threads, prepack=not low_memory)
+        for step in bundle.manifest.steps
     ]
     return Session(bundle.manifest, Chain(bundle.manifest, engines), "onnxruntime")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dovit.export.graph.functions import DOMAIN, DOMAIN_VERSION, OPSET
