@@ -34,24 +34,31 @@ def command(
         return
     console = Console()
     for title, value in _facts(manifest).items():
-        console.print(f"[bold]{title:<14}[/bold] {escape(value)}", highlight=False)
-    table = Table()
-    for title in ("step", "inputs", "outputs", "parameters, M", "GMACs, paper", "GMACs, true", "file"):
-        table.add_column(title, justify="right" if title[0] in "pG" else "left")
-    tokens = manifest.tokens + manifest.prefix
+        console.print(f"[bold]{title:<14}[/bold] {escape(value)}", highlight=False, soft_wrap=True)
+    console.print(_costs(manifest))
+    # lines of their own, and never wrapped: names cut short by a table would be of no use to anyone
     for step in manifest.steps:
-        table.add_row(
-            escape(step.name),
-            "\n".join(map(_tensor, step.inputs)),
-            "\n".join(map(_tensor, step.outputs)),
-            f"{step.parameters / 1e6:.2f}",
-            f"{step.macs.paper(tokens) / 1e9:.2f}",
-            f"{step.macs.true(tokens) / 1e9:.2f}",
-            escape(step.onnx),
-        )
-    console.print(table)
+        console.print(f"[bold]{escape(step.name)}[/bold]  {escape(step.onnx)}", highlight=False, soft_wrap=True)
+        for arrow, tensors in (("→", step.inputs), ("←", step.outputs)):
+            for spec in tensors:
+                console.print(f"  {arrow} {_tensor(spec)}", highlight=False, soft_wrap=True)
+    for name, entry in manifest.files.items():
+        console.print(f"{entry.size / 1e6:10.3f} MB  {escape(name)}", highlight=False, soft_wrap=True)
     size = sum(entry.size for entry in manifest.files.values())
     console.print(f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all as exported (SHA-256)", highlight=False)
+
+
+def _costs(manifest: Manifest) -> Table:
+    """Parameters and MACs of each step where no token stops."""
+    table = Table(caption="all tokens kept", caption_justify="left")
+    table.add_column("step")
+    for title in ("parameters, M", "GMACs, paper", "GMACs, true"):
+        table.add_column(title, justify="right")
+    for step in manifest.steps:
+        tokens = manifest.prefix + (0 if step is manifest.steps[-1] else manifest.tokens)
+        macs = step.macs.paper(tokens), step.macs.true(tokens)
+        table.add_row(escape(step.name), f"{step.parameters / 1e6:.2f}", *(f"{count / 1e9:.2f}" for count in macs))
+    return table
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
