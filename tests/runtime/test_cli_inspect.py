@@ -67,8 +67,8 @@ def test_shows_what_is_in_a_bundle(bundle: Path, dovit_inspect: Inspect) -> None
     assert (status, err) == (0, "")
     for part in (
         "setr-pup, ViT 6×192", "64×96, patch 16, 24 tokens", "3 (road, sky, [bold]car)", "after layer 2: ξ = 0.98",
-        "0, 12, 24", "40×60", "image uint8[batch, 64, 96, 3]", "tokens float32[batch, length1, 192]", "1.23", "1.25", "5.00",
-        "onnx/stem.onnx", "1 files, 1.5 MB, all as exported (SHA-256)",
+        "0, 12, 24", "40×60", "image uint8[batch, 64, 96, 3]", "tokens float32[batch, length1, 192]", "1.23",
+        "1.25", "5.00", "onnx/stem.onnx", "1 files, 1.5 MB, all as exported (SHA-256)",
     ):  # fmt: skip
         assert part in out
 
