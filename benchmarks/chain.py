@@ -18,7 +18,9 @@ from dovit.runtime.session import Session, load
 DENSE = "dense, one graph"
 
 
-def bench(engine: Path, image: np.ndarray | None, keep: Sequence[float] | None, rounds: int, threads: int | None) -> dict[str, Any]:
+def bench(
+    engine: Path, image: np.ndarray | None, keep: Sequence[float] | None, rounds: int, threads: int | None
+) -> dict[str, Any]:
     """Rows with latency, MACs and the ratios against the dense model, which is put together from the bundle's steps.
 
     `image` uint8 [H, W, 3] of the bundle's size, default noise; `keep`: shares of all tokens to keep after each
@@ -59,8 +61,14 @@ def bench(engine: Path, image: np.ndarray | None, keep: Sequence[float] | None, 
 def thresholds_for(session: Session, batch: np.ndarray, keep: Sequence[float]) -> tuple[float, ...]:
     """ξ of each decision such that this image keeps the given shares of all tokens, as nearly as its confidences allow."""
     manifest = session.manifest
-    if len(keep) != len(manifest.decisions) or not all(0 < k <= 1 for k in keep) or list(keep) != sorted(keep, reverse=True):
-        raise UsageError(f"--keep needs {len(manifest.decisions)} falling shares of the tokens, each above 0 and at most 1")
+    if (
+        len(keep) != len(manifest.decisions)
+        or not all(0 < k <= 1 for k in keep)
+        or list(keep) != sorted(keep, reverse=True)
+    ):
+        raise UsageError(
+            f"--keep needs {len(manifest.decisions)} falling shares of the tokens, each above 0 and at most 1"
+        )
     found: list[float] = []
     for share in keep:
         rest = [1.0] * (len(keep) - len(found))

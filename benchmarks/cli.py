@@ -26,7 +26,7 @@ dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --json
 def command(
     engine: Annotated[Path, typer.Option(help="The bundle's folder.")],
     image: Annotated[Path | None, typer.Option(help="An image to run on, resized to the bundle's size; default noise.")] = None,
-    keep: Annotated[str | None, typer.Option(help="Also at thresholds that keep these shares of the tokens, as 0.5,0.35,0.25.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Also keeping these shares of the tokens, as 0.5,0.35,0.25.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; in each, every contestant runs once.")] = 11,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -47,7 +47,9 @@ def command(
     if as_json:
         print(json.dumps(report))
         return
-    table = Table(title=f"{report['architecture']}, {report['image_size'][0]}×{report['image_size'][1]}, {report['backend']}")
+    table = Table(
+        title=f"{report['architecture']}, {report['image_size'][0]}×{report['image_size'][1]}, {report['backend']}"
+    )
     for title in ("", "kept", "ms, median", "GMACs, paper", "GMACs, true", "MAC ratio", "speed-up", "of the ratio"):
         table.add_column(title, justify="left" if title in ("", "kept") else "right")
     for row in report["rows"]:

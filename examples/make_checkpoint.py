@@ -67,7 +67,9 @@ def main() -> None:
     model = make_model()
     scenes = [scene(seed) for seed in range(160)]
     images = torch.from_numpy(np.stack([image for image, _ in scenes]))
-    labels = torch.from_numpy(np.stack([label[2::4, 2::4] for _, label in scenes])).long()  # at the decoder's resolution
+    labels = torch.from_numpy(
+        np.stack([label[2::4, 2::4] for _, label in scenes])
+    ).long()  # at the decoder's resolution
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=arguments.steps)
     for _ in track(range(arguments.steps), "fitting a small model"):
@@ -80,7 +82,9 @@ def main() -> None:
         schedule.step()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_model(model.eval(), arguments.out)
-    print(f"{arguments.out}: loss {value.item():.3f} after {arguments.steps} steps, {time.perf_counter() - start:.0f} s")
+    print(
+        f"{arguments.out}: loss {value.item():.3f} after {arguments.steps} steps, {time.perf_counter() - start:.0f} s"
+    )
 
 
 if __name__ == "__main__":

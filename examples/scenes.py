@@ -46,7 +46,12 @@ def scene(seed: int, height: int = 256, width: int = 512) -> tuple[np.ndarray, n
         for _ in range(9):
             ox, oy = random.normal(0, r / 2, 2)
             green = random.integers((30, 80, 20), (80, 140, 60))
-            shape("ellipse", [tx + ox - r / 2, horizon - 1.6 * r + oy - r / 2, tx + ox + r / 2, horizon - 1.6 * r + oy + r / 2], TREE, green)
+            shape(
+                "ellipse",
+                [tx + ox - r / 2, horizon - 1.6 * r + oy - r / 2, tx + ox + r / 2, horizon - 1.6 * r + oy + r / 2],
+                TREE,
+                green,
+            )
     for _ in range(random.integers(2, 6)):  # nearer cars are larger
         depth = random.uniform(0.08, 0.75)
         cy, size = horizon + (height - horizon) * depth, 10 + 60 * depth

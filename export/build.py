@@ -59,11 +59,14 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
         steps=tuple(described),
         decisions=tuple(
             DecisionSpec(
-                layer=head.layer, state=_state(k), threshold=f"threshold{k + 1}", confidence=f"confidence{k + 1}",
+                layer=head.layer,
+                state=_state(k),
+                threshold=f"threshold{k + 1}",
+                confidence=f"confidence{k + 1}",
                 keep=f"keep{k + 1}",
             )
             for k, head in enumerate(config.decisions)
-        ),  # fmt: skip
+        ),
         final=_state(count),
         taps=tuple(f"tap{layer}" for layer in config.taps),
         files=files,

@@ -75,7 +75,9 @@ def _as_sentences(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise DovitError(f"{target}: the disk is full; free some space and export again (nothing was changed)") from None
+            raise DovitError(
+                f"{target}: the disk is full; free some space and export again (nothing was changed)"
+            ) from None
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise DovitError(f"{target}: cannot be written ({error.strerror}); give --out a folder of yours") from None
         if error.errno in (errno.ENOTDIR, errno.EEXIST):

@@ -18,5 +18,7 @@ def check_capacities(capacities: tuple[int, ...], tokens: int) -> tuple[int, ...
     """`capacities` sorted, with 0 and N. Raises UsageError for one outside 0…N."""
     for capacity in capacities:
         if not 0 <= capacity <= tokens:
-            raise UsageError(f"capacity {capacity} lies outside 0…{tokens}, the tokens of this model at this image size")
+            raise UsageError(
+                f"capacity {capacity} lies outside 0…{tokens}, the tokens of this model at this image size"
+            )
     return tuple(sorted({0, tokens, *capacities}))

@@ -46,14 +46,14 @@ def command(
     ckpt: Annotated[Path, typer.Option(help="Checkpoint: ours, mmsegmentation's or segmenter's (.pth, .safetensors).")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; other files in it stay.")],
     arch: Annotated[Arch | None, typer.Option(help="The decoder, where the checkpoint does not tell.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number; default the checkpoint's.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, or one number; default the checkpoint's.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes, as a check.")] = None,
     decision_layers: Annotated[str | None, typer.Option(help="Layers with a decision, from 1, as 3,6,9.")] = None,
     palette: Annotated[str | None, typer.Option(help="cityscapes, ade20k, or a file with names and colours.")] = None,
     threshold: Annotated[str | None, typer.Option(help="ξ: one value, or one a decision, as 0.98,0.97,0.96.")] = None,
-    capacities: Annotated[str | None, typer.Option(help="Kept counts of the bucketed schedule, as 256,512,1024; default sixteenths.")] = None,
+    capacities: Annotated[str | None, typer.Option(help="Kept counts of the bucketed schedule, as 256,512.")] = None,
     precision: Annotated[Precision, typer.Option(help="Of the subgraphs.")] = Precision.FP32,
-    dense: Annotated[bool, typer.Option("--dense", help="Export without decisions, whether the checkpoint has heads or not.")] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="Export without decisions, as the plain segmenter.")] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the bundle with the torch model.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:  # fmt: skip
@@ -97,7 +97,9 @@ def command(
     for note in done.notes:
         output.print(f"note: {note}", highlight=False)
     thresholds = ", ".join(f"{t:g}" for t in done.manifest.thresholds) or "none (dense)"
-    output.print(f"{out}: {done.format} checkpoint exported in {seconds:.1f} s; thresholds {thresholds}", highlight=False)
+    output.print(
+        f"{out}: {done.format} checkpoint exported in {seconds:.1f} s; thresholds {thresholds}", highlight=False
+    )
 
 
 def _numbers(text: str | None, kind: type, flag: str) -> tuple | None:  # type: ignore[type-arg]

@@ -11,7 +11,9 @@ from dovit.runtime.bundle.manifest import Manifest
 
 def print_steps(console: Console, manifest: Manifest) -> None:
     """Steps with tokens (all kept), parameters, MACs in both counts, and file sizes."""
-    table = Table(title=f"{manifest.architecture}, {manifest.image_size[0]}×{manifest.image_size[1]}", title_justify="left")
+    table = Table(
+        title=f"{manifest.architecture}, {manifest.image_size[0]}×{manifest.image_size[1]}", title_justify="left"
+    )
     for name in ("step", "tokens", "parameters, M", "GMACs, paper", "GMACs, true", "files, MB"):
         table.add_column(name, justify="left" if name == "step" else "right")
     total = [0.0, 0.0, 0.0, 0.0]

@@ -103,6 +103,7 @@ def _run_bundle(
     settings = [ones]
     if count:
         half = tuple(_middle(d.confidence[0]) for d in results[0].decisions)
+        half += (1.0,) * (count - len(half))  # a wrong bundle may end early even at ξ = 1
         own = manifest.thresholds
         settings += [
             _Setting("ξ = 1, bucketed", (1.0,) * count, manifest.capacities),
@@ -172,7 +173,10 @@ def _check_decision(setting: _Setting, number: int, confidence: Tensor, keep: Te
     if setting.capacities is None:
         wrong |= bool((stays & ~may_stay).any())
     else:
-        fits = {min(c for c in setting.capacities if c >= int(n)) for n in range(int(must_stay.sum()), int(may_stay.sum()) + 1)}
+        fits = {
+            min(c for c in setting.capacities if c >= int(n))
+            for n in range(int(must_stay.sum()), int(may_stay.sum()) + 1)
+        }
         wrong |= keep.shape[1] not in fits
         filled, stopped = q[stays & ~may_stay], q[~stays]
         wrong |= bool(len(filled) and len(stopped) and filled.max() > stopped.min() + CONFIDENCE_BOUND)

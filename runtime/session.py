@@ -122,7 +122,9 @@ class Session:
         )
 
 
-def decision_maps(decisions: Sequence[Decided], tokens: int, count: int, image: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def decision_maps(
+    decisions: Sequence[Decided], tokens: int, count: int, image: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Per decision [count, N]: which positions stay (bool), and the confidence (float32, NaN where already stopped)."""
     keep_maps = np.zeros((count, tokens), bool)
     confidence_maps = np.full((count, tokens), np.nan, np.float32)

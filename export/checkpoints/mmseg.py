@@ -89,7 +89,9 @@ def is_mmseg(state: dict[str, Tensor]) -> bool:
     return "backbone.layers.0.ln1.weight" in state and any(key.startswith("decode_head.") for key in state)
 
 
-def read_mmseg(path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions) -> tuple[DoViT, list[str]]:
+def read_mmseg(
+    path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions
+) -> tuple[DoViT, list[str]]:
     """The model and notes on keys that were left out."""
     # a single auxiliary head has no number
     state = {re.sub(r"^auxiliary_head\.(?!\d)", "auxiliary_head.0.", key): tensor for key, tensor in state.items()}
@@ -141,7 +143,9 @@ def read_mmseg(path: Path, content: dict[str, Any], state: dict[str, Tensor], op
     )
     if options.dense:
         account.leave(r"auxiliary_head\..+", "auxiliary heads, left out by --dense")
-    account.rename(BACKBONE_RULES + HEAD_RULES + DECODER_RULES["setr-up" if kind in ("setr-naive", "setr-pup") else kind])
+    account.rename(
+        BACKBONE_RULES + HEAD_RULES + DECODER_RULES["setr-up" if kind in ("setr-naive", "setr-pup") else kind]
+    )
     return account.model(config, ("heads.",) if options.untrained else ()), account.notes()
 
 
@@ -193,7 +197,9 @@ def _heads(
 ) -> tuple[HeadConfig, ...]:
     count = account.count(r"auxiliary_head\.(\d+)\..+")
     if kind == "setr-mla" and count:
-        reason = "SETR-MLA's auxiliary heads sit on the neck, whose first input is the last layer: they cannot decide early"
+        reason = (
+            "SETR-MLA's auxiliary heads sit on the neck, whose first input is the last layer: they cannot decide early"
+        )
         account.leave(r"auxiliary_head\..+", reason)
         return ()
     if options.dense or not count:
@@ -234,7 +240,9 @@ def _decision_layers(
     if len(layers) != count:
         raise UsageError(f"--decision-layers names {len(layers)} layers, the checkpoint has {count} heads")
     if list(layers) != sorted(set(layers)) or layers[0] < 1 or layers[-1] >= depth:
-        raise UsageError(f"--decision-layers {','.join(map(str, layers))}: must ascend and lie between 1 and {depth - 1}")
+        raise UsageError(
+            f"--decision-layers {','.join(map(str, layers))}: must ascend and lie between 1 and {depth - 1}"
+        )
     return layers
 
 

@@ -51,7 +51,9 @@ def read_own(path: Path, config: Any, state: dict[str, Tensor], options: ReadOpt
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "configuration"
-        raise DovitError(f"{path}: its configuration is not one that this dovit reads ({where}: {first['msg']})") from None
+        raise DovitError(
+            f"{path}: its configuration is not one that this dovit reads ({where}: {first['msg']})"
+        ) from None
     if options.arch and options.arch != model_config.decoder.kind:
         raise UsageError(f"--arch {options.arch}: {path} says that it is {model_config.decoder.kind}")
     check_classes(model_config.classes, options.classes)
@@ -61,7 +63,9 @@ def read_own(path: Path, config: Any, state: dict[str, Tensor], options: ReadOpt
 
     account = Account(path, dict(state))
     account.rename([(r"(?!backbone\.pos_embed$|mean$|std$).+", r"\g<0>")])
-    size = image_size_for(model_config.tokens, model_config.backbone.patch, options.image_size or model_config.image_size)
+    size = image_size_for(
+        model_config.tokens, model_config.backbone.patch, options.image_size or model_config.image_size
+    )
     changes: dict[str, Any] = {"image_size": size}
     if size != model_config.image_size:
         changes["slide_stride"] = None

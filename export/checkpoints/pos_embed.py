@@ -15,7 +15,9 @@ def image_size_for(rows: int, patch: int, asked: tuple[int, int] | None) -> tupl
     """(height, width): what the user asks for, or the square that `rows` patches make. UsageError where neither works."""
     if asked is not None:
         if any(side < patch or side % patch for side in asked):
-            raise UsageError(f"--image-size {asked[0]}x{asked[1]}: both sides must be multiples of the patch size {patch}")
+            raise UsageError(
+                f"--image-size {asked[0]}x{asked[1]}: both sides must be multiples of the patch size {patch}"
+            )
         return asked
     side = math.isqrt(rows)
     if side * side != rows:

@@ -83,15 +83,21 @@ def _torch(path: Path, *, is_zip: bool) -> Any:
         with torch.serialization.safe_globals([(_Ignored, name) for name in IGNORED_NAMES]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        wanted = re.search(r"(?:GLOBAL|Unsupported (?:global|class|operand)[^\w]*:?|import of|type) `?([\w.]+\.[\w.]+)", str(error))
+        wanted = re.search(
+            r"(?:GLOBAL|Unsupported (?:global|class|operand)[^\w]*:?|import of|type) `?([\w.]+\.[\w.]+)", str(error)
+        )
         if wanted:
             raise DovitError(
                 f"{path}: this pickle wants {wanted[1]}, which a file of weights does not need; nothing of it was run. "
                 f"Save the state_dict alone with a tool that you trust"
             ) from None
-        raise DovitError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}); nothing of it was run") from None
+        raise DovitError(
+            f"{path}: not a checkpoint, or damaged ({_first_line(error)}); nothing of it was run"
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise DovitError(f"{path}: not a checkpoint, damaged or cut off ({_first_line(error)}); copy it again") from None
+        raise DovitError(
+            f"{path}: not a checkpoint, damaged or cut off ({_first_line(error)}); copy it again"
+        ) from None
 
 
 def _check_zip(path: Path) -> None:

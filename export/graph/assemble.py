@@ -80,9 +80,7 @@ class _Assembler:
     def __init__(self, model: DoViT) -> None:
         self.model, self.config = model, model.config
         self.prefix, self.dim = model.config.backbone.prefix, model.config.backbone.embed_dim
-        self.graph = gs.Graph(
-            opset=OPSET, name="dovit", import_domains=_opsets(), ir_version=10
-        )
+        self.graph = gs.Graph(opset=OPSET, name="dovit", import_domains=_opsets(), ir_version=10)
         self._heads: dict[object, Piece] = {}
 
     def piece(self, name: str, piece: Piece, module: nn.Module, data: list[gs.Variable]) -> list[gs.Variable]:
@@ -201,7 +199,12 @@ def _short(piece: Piece) -> Piece:
 
 def _short_name(name: str) -> str:
     """A weight's name without the module that every weight of its piece lies in."""
-    return name.removeprefix("model.").removeprefix("decoder.").replace("backbone.norm.", "final_norm.").removeprefix("backbone.")
+    return (
+        name.removeprefix("model.")
+        .removeprefix("decoder.")
+        .replace("backbone.norm.", "final_norm.")
+        .removeprefix("backbone.")
+    )
 
 
 def _opsets() -> list[object]:

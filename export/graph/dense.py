@@ -46,7 +46,11 @@ def dense_graph(bundle: Bundle) -> onnx.ModelProto:
             graph.nodes.append(gs.Node("Slice", f"{out.name}/patches", {}, [tokens, *constants], [out]))
     graph.cleanup(remove_unused_graph_inputs=True).toposort()
     for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Variable) and tensor.shape is not None and tensor not in (*graph.inputs, *graph.outputs):
+        if (
+            isinstance(tensor, gs.Variable)
+            and tensor.shape is not None
+            and tensor not in (*graph.inputs, *graph.outputs)
+        ):
             tensor.shape = None  # `kept2` and the like are gone
     return gs.export_onnx(graph, do_type_check=False)
 

@@ -102,5 +102,7 @@ def add_piece(
         label = weight.removesuffix(".T").removesuffix(".weight") if weight else f"{name}.{node.op}"
         counts[label] = counts.get(label, 0) + 1
         label = label if counts[label] == 1 else f"{label}_{counts[label]}"
-        graph.nodes.append(gs.Node(node.op, label, dict(node.attrs), given, [copied(t) for t in node.outputs], node.domain))
+        graph.nodes.append(
+            gs.Node(node.op, label, dict(node.attrs), given, [copied(t) for t in node.outputs], node.domain)
+        )
     return [tensors[id(tensor)] for tensor in piece.graph.outputs]

@@ -61,7 +61,9 @@ def split(graph: gs.Graph) -> list[StepGraph]:
             users = [step[m] for m in range(len(nodes)) if n in parents[m]]
             step[n] = min(users, default=step[n])
     names = ["stem", *(f"block{k}" for k in range(2, blocks + 1)), "decoder"]
-    return [_cut(graph, name, [node for node, s in zip(nodes, step, strict=True) if s == k]) for k, name in enumerate(names)]
+    return [
+        _cut(graph, name, [node for node, s in zip(nodes, step, strict=True) if s == k]) for k, name in enumerate(names)
+    ]
 
 
 def _is(node: gs.Node, op: str) -> bool:

@@ -1,0 +1,118 @@
+"""The exported chain under ONNX Runtime computes what the torch model computes and keeps the same tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bundles import make_bundle
+from models import DECODERS, random_images, randomised, small_config, spreading_thresholds
+
+from dovit.export.graph.dense import dense_graph
+from dovit.export.model import DoViT
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.chain import ChainResult
+from dovit.runtime.engine import OnnxRuntimeEngine
+from dovit.runtime.session import Session, load
+
+CASES = [(decoder, 1, "setr-k3") for decoder in DECODERS] + [
+    ("setr-naive", 0, "conv"),
+    ("setr-mla", 2, "setr-k1"),
+    ("segmenter-mask", 0, "fcn"),
+    ("segmenter-linear", 2, "conv"),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[DoViT, Session]:
+    decoder, prefix, head = request.param
+    model = randomised(small_config(decoder, prefix, head), seed=5)
+    folder = tmp_path_factory.mktemp("bundle")
+    make_bundle(model, folder)
+    return model, load(folder)
+
+
+def check(model: DoViT, result: ChainResult, images: torch.Tensor, thresholds: tuple, capacities: tuple | None) -> None:
+    with torch.inference_mode():
+        expected = model(images, thresholds, capacities)
+        labels = model.resize_logits(expected.logits).argmax(1)
+    logits = expected.logits.numpy()
+    assert np.abs(result.logits - logits).max() <= 1e-4 * np.abs(logits).max()
+    assert (result.labels == labels.numpy()).mean() >= 0.999
+    assert len(result.decisions) == len(expected.decisions[0])
+    for made, said in zip(result.decisions, expected.decisions[0], strict=True):
+        assert np.array_equal(made.index, said.index.numpy())
+        assert np.array_equal(np.take_along_axis(made.index, made.keep.astype(np.int64), 1), said.kept.numpy())
+        np.testing.assert_allclose(made.confidence, said.confidence.numpy(), rtol=1e-4)
+
+
+def test_exact(exported: tuple[DoViT, Session]) -> None:
+    model, session = exported
+    images = random_images(model.config, seed=1)
+    half = spreading_thresholds(model, images)
+    for thresholds in (half, (1.0, 1.0), (half[0], 0.0), (0.0, 0.0), (1.0, half[1])):
+        check(model, session.chain.run(images.numpy(), thresholds, range(25)), images, thresholds, None)
+
+
+def test_bucketed_and_batches(exported: tuple[DoViT, Session]) -> None:
+    model, session = exported
+    capacities = (0, 5, 11, 17, 24)
+    for batch in (1, 3):
+        images = random_images(model.config, batch, seed=2)
+        thresholds = spreading_thresholds(model, images, capacities=list(capacities))
+        check(model, session.chain.run(images.numpy(), thresholds, capacities), images, thresholds, capacities)
+        check(model, session.chain.run(images.numpy(), (1.0, 1.0), capacities), images, (1.0, 1.0), capacities)
+
+
+def test_memory_is_reused_and_results_are_the_callers(exported: tuple[DoViT, Session]) -> None:
+    model, session = exported
+    images = [random_images(model.config, seed=seed).numpy() for seed in (3, 4)]
+    first = session.chain.run(images[0], (0.5, 0.5), range(25))
+    copy = first.logits.copy(), first.labels.copy(), [d.confidence.copy() for d in first.decisions]
+    session.chain.run(images[1], (0.9, 0.1), range(25))
+    assert np.array_equal(first.logits, copy[0]) and np.array_equal(first.labels, copy[1])
+    assert all(np.array_equal(d.confidence, c) for d, c in zip(first.decisions, copy[2], strict=True))
+
+
+def test_dense_graph_has_no_token_pass_and_equals_the_chain(tmp_path: Path) -> None:
+    model = randomised(small_config("setr-mla", head="setr-k3"))
+    make_bundle(model, tmp_path)
+    bundle = open_bundle(tmp_path)
+    graph = dense_graph(bundle)
+    onnx.checker.check_model(graph)
+    assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
+    assert not any(
+        "head" in node.name.split(".")[0]
+        for node in graph.graph.node
+        if node.op_type == "Conv" and "decision" in node.name
+    )
+    assert [i.name for i in graph.graph.input] == ["image"]
+    engine = OnnxRuntimeEngine("dense", graph.SerializeToString(), weights=tmp_path / "onnx")
+    image = random_images(model.config).numpy()
+    made = engine.run({"image": image}, {"logits": None, "labels": None})
+    expected = load(tmp_path).chain.run(image, (1.0, 1.0), range(25))
+    np.testing.assert_allclose(made["logits"], expected.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dense_bundle_has_two_steps(tmp_path: Path) -> None:
+    model = randomised(small_config("segmenter-mask", layers=()))
+    manifest = make_bundle(model, tmp_path)
+    assert [step.name for step in manifest.steps] == ["stem", "decoder"]
+    images = random_images(model.config)
+    check(model, load(tmp_path).chain.run(images.numpy(), (), range(25)), images, (), None)
+
+
+def test_the_steps_are_valid_onnx_with_functions(tmp_path: Path) -> None:
+    manifest = make_bundle(randomised(small_config("setr-pup", head="setr-k3")), tmp_path)
+    for step in manifest.steps:
+        onnx.checker.check_model(str(tmp_path / step.onnx))
+        model = onnx.load(tmp_path / step.onnx, load_external_data=False)
+        used = {node.op_type for node in model.graph.node if node.domain == "dovit"}
+        assert used <= {function.name for function in model.functions}
+        assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+    block = onnx.load(tmp_path / manifest.steps[1].onnx, load_external_data=False)
+    gather = next(node for node in block.graph.node if node.op_type == "TokenGather")
+    assert list(gather.input) == ["tokens1", "index0", "full0", "stopped_sum0", "stopped_count0", "keep1"]

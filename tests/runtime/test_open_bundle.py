@@ -1,0 +1,147 @@
+"""Foreign, damaged and tampered bundles: one sentence each, before anything in them is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+from models import random_images, randomised, small_config
+
+from dovit.runtime import DovitError, UsageError, load
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    make_bundle(randomised(small_config()), folder)
+    return folder
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def edit(bundle: Path, change: Callable[[dict], None]) -> None:
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    change(manifest)
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+
+
+def refused(bundle: Path, sentence: str) -> None:
+    with pytest.raises(DovitError, match=sentence) as error:
+        load(bundle)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flipped_byte(bundle: Path) -> None:
+    for file in sorted((bundle / "onnx").iterdir()):
+        whole = file.read_bytes()
+        middle = len(whole) // 2
+        file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        refused(bundle, "SHA-256 differs")
+        file.write_bytes(whole)
+    load(bundle)
+
+
+def test_missing_and_cut_files(bundle: Path) -> None:
+    file = next((bundle / "onnx").glob("*.weights"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    refused(bundle, "the manifest says")
+    file.unlink()
+    refused(bundle, "is missing")
+    (bundle / "bundle.json").unlink()
+    refused(bundle, "not a dovit bundle")
+    refused(bundle / "nowhere", "not a dovit bundle")
+
+
+def test_paths_that_leave_the_bundle(bundle: Path) -> None:
+    entry = next(iter(json.loads((bundle / "bundle.json").read_text())["files"].values()))
+    for name in ("../secret", "/etc/passwd", "onnx/../../secret", "..\\secret"):
+        edit(bundle, lambda m, name=name: m["files"].update({name: entry}))
+        refused(bundle, "leaves the bundle")
+        edit(bundle, lambda m, name=name: m["files"].pop(name))
+    (bundle.parent / "outside").write_text("x")
+    (bundle / "link").symlink_to(bundle.parent / "outside")
+    edit(bundle, lambda m: m["files"].update({"link": entry}))
+    refused(bundle, "leaves the bundle")
+
+
+def test_a_step_outside_the_hashed_files(bundle: Path) -> None:
+    (bundle / "evil.onnx").write_bytes(b"x")
+    edit(bundle, lambda m: m["steps"][0].update(onnx="evil.onnx"))
+    refused(bundle, "does not list")
+
+
+def test_other_schemas_and_nonsense(bundle: Path) -> None:
+    edit(bundle, lambda m: m.update(schema_version=99))
+    refused(bundle, "newer than this dovit reads.*upgrade")
+    edit(bundle, lambda m: m.update(schema_version=1, classes="many"))
+    refused(bundle, "the field classes is wrong")
+    edit(bundle, lambda m: m.update(schema_version="1"))
+    refused(bundle, "not a dovit manifest")
+    for text in ("", "[]", "{", "null", "\x00"):
+        (bundle / "bundle.json").write_text(text)
+        refused(bundle, "not a dovit manifest")
+
+
+def test_wrong_arguments(bundle: Path) -> None:
+    session = load(bundle)
+    image = random_images(small_config())[0].numpy()
+    for arguments, sentence in [
+        ({"thresholds": 1.5}, "outside"),
+        ({"thresholds": -0.1}, "outside"),
+        ({"thresholds": float("nan")}, "outside"),
+        ({"thresholds": (0.5, 0.5, 0.5)}, "3 thresholds for 2 decisions"),
+        ({"mode": "crop"}, "unknown mode"),
+        ({"schedule": "loose"}, "unknown schedule"),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            session(image, **arguments)
+    with pytest.raises(UsageError, match="unknown backend"):
+        load(bundle, "cuda")
+    for wrong in (image.astype(np.float32), image[..., 0], image[:0]):
+        with pytest.raises(UsageError, match="uint8"):
+            session(wrong)
+
+
+def test_threads_share_a_session(bundle: Path) -> None:
+    session = load(bundle)
+    images = [random_images(small_config(), seed=seed)[0].numpy() for seed in range(8)]
+    expected = [session(image, thresholds=0.5, return_logits=True) for image in images]
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(10):
+            result = session(images[number], thresholds=0.5, return_logits=True)
+            same = np.array_equal(result.labels, expected[number].labels) and result.kept == expected[number].kept
+            close = np.allclose(result.logits, expected[number].logits, rtol=1e-5, atol=1e-6)
+            if not (same and close):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_results_describe_the_decisions(bundle: Path) -> None:
+    session = load(bundle)
+    result = session(random_images(small_config())[0].numpy(), thresholds=0.5)
+    assert result.logits is None and result.labels.shape == (64, 96) and result.labels.dtype == np.uint8
+    assert result.keep_maps.shape == result.confidence_maps.shape == (2, 4, 6)
+    assert tuple(result.keep_maps.sum((1, 2))) == result.kept
+    assert np.array_equal(np.isnan(result.confidence_maps[1]), ~result.keep_maps[0])
+    seen = ~np.isnan(result.confidence_maps)
+    assert np.array_equal(result.keep_maps[seen], result.confidence_maps[seen] <= np.float32(0.5))
+    nothing = session(random_images(small_config())[0].numpy(), thresholds=0.0)
+    assert nothing.kept == (0, 0) and not nothing.keep_maps.any()
