@@ -25,7 +25,8 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
     progress("tracing")
     steps = split(assemble(model))
     (folder / FOLDER).mkdir()
-    described, files = [], {}
+    described: list[Step] = []
+    files: dict[str, FileEntry] = {}
     for step, macs in zip(steps, step_macs(config), strict=True):
         progress(step.name)
         inputs, outputs = _specs(step.graph.inputs), _specs(step.graph.outputs)
@@ -90,7 +91,7 @@ def _state(number: int) -> State:
 
 
 def _specs(tensors: list[gs.Variable]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=t.name, dtype=np.dtype(t.dtype).name, shape=tuple(t.shape)) for t in tensors)  # type: ignore[arg-type]
+    return tuple(TensorSpec(name=t.name, dtype=np.dtype(t.dtype).name, shape=tuple(t.shape)) for t in tensors)
 
 
 def _parameters(step: StepGraph) -> int:

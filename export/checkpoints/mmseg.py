@@ -98,7 +98,7 @@ def read_mmseg(
     account = Account(path, state)
     kind = _kind(account, options)
     family = kind.split("-")[0]
-    meta = content.get("meta") if isinstance(content.get("meta"), dict) else {}
+    meta = _mapping(content.get("meta"))
 
     embed = account.take("backbone.pos_embed")[0].float()  # [1+N0, E]
     class_token = account.take("backbone.cls_token")[0].float()
@@ -129,6 +129,7 @@ def read_mmseg(
     side = image_size[0] if image_size[0] == image_size[1] else 0
     stride = STRIDES.get((family, side))
     names, palette = _labels(meta, classes)
+    statistics = IMAGENET if family == "setr" else HALF
     config = ModelConfig(
         image_size=image_size,
         classes=check_classes(classes, options.classes),
@@ -139,7 +140,8 @@ def read_mmseg(
         slide_stride=(stride, stride) if stride else (image_size[0] * 2 // 3, image_size[1] * 2 // 3),
         class_names=names,
         palette=palette,
-        **(IMAGENET if family == "setr" else HALF),
+        mean=statistics["mean"],
+        std=statistics["std"],
     )
     if options.dense:
         account.leave(r"auxiliary_head\..+", "auxiliary heads, left out by --dense")
@@ -252,11 +254,15 @@ def _rows(account: Account, key: str) -> int:
     return int(account.state[key].shape[0])
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _labels(meta: dict[str, Any], classes: int) -> tuple[Any, Any]:
     """Class names and palette from the metadata, in the spelling of 0.x or 1.x, where they fit."""
-    dataset = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else {}
-    names = meta.get("CLASSES") or dataset.get("classes")
-    palette = meta.get("PALETTE") or dataset.get("palette")
+    dataset = _mapping(meta.get("dataset_meta"))
+    names: Any = meta.get("CLASSES") or dataset.get("classes")
+    palette: Any = meta.get("PALETTE") or dataset.get("palette")
     fits = [isinstance(value, list | tuple) and len(value) == classes for value in (names, palette)]
     return (
         tuple(str(name) for name in names) if fits[0] else None,

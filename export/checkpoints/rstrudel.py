@@ -74,7 +74,8 @@ def read_rstrudel(path: Path, state: dict[str, Tensor], options: ReadOptions) ->
     else:
         decoder, classes = SegmenterLinearDecoder(), state["decoder.head.weight"].shape[0]
     heads = options.new_heads(path, depth)
-    statistics = variant.get("dataset_kwargs", {}).get("normalization", net.get("normalization", "vit"))
+    normalization = variant.get("dataset_kwargs", {}).get("normalization", net.get("normalization", "vit"))
+    statistics = IMAGENET if normalization == "deit" else HALF
     window = variant.get("inference_kwargs", {})
     stride = int(window.get("window_stride", 0)) if window.get("window_size") == size[0] == size[1] else 0
     config = ModelConfig(
@@ -88,7 +89,8 @@ def read_rstrudel(path: Path, state: dict[str, Tensor], options: ReadOptions) ->
         decisions=heads,
         thresholds=options.thresholds_for(len(heads)),
         slide_stride=(stride, stride) if stride else (size[0] * 2 // 3, size[1] * 2 // 3),
-        **(IMAGENET if statistics == "deit" else HALF),
+        mean=statistics["mean"],
+        std=statistics["std"],
     )  # fmt: skip
     return account.model(config, ("heads.",) if options.untrained else ()), account.notes()
 

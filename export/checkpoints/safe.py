@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import pickletools
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -80,24 +82,37 @@ def _torch(path: Path, *, is_zip: bool) -> Any:
     if is_zip:
         _check_zip(path)
     try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in IGNORED_NAMES]):
+        with torch.serialization.safe_globals([(_Ignored, name) for name in IGNORED_NAMES]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickle protocols: what cannot be read is said below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        wanted = re.search(
-            r"(?:GLOBAL|Unsupported (?:global|class|operand)[^\w]*:?|import of|type) `?([\w.]+\.[\w.]+)", str(error)
-        )
+        wanted = _wanted(path, str(error))
         if wanted:
             raise DovitError(
-                f"{path}: this pickle wants {wanted[1]}, which a file of weights does not need; nothing of it was run. "
+                f"{path}: this pickle wants {wanted}, which a file of weights does not need; nothing of it was run. "
                 f"Save the state_dict alone with a tool that you trust"
             ) from None
-        raise DovitError(
-            f"{path}: not a checkpoint, or damaged ({_first_line(error)}); nothing of it was run"
-        ) from None
+        raise DovitError(f"{path}: not a checkpoint that torch.save wrote, or damaged; nothing of it was run") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise DovitError(
             f"{path}: not a checkpoint, damaged or cut off ({_first_line(error)}); copy it again"
         ) from None
+
+
+def _wanted(path: Path, message: str) -> str | None:
+    """The name that a refused pickle asks for: from torch's message, or from the pickle's own instructions, unexecuted."""
+    named = re.search(r"GLOBAL `?([\w.]+\.[\w.]+)", message)
+    if named:
+        return named[1]
+    texts: list[str] = []
+    with contextlib.suppress(Exception), path.open("rb") as stream:  # not a pickle at all: then it names nothing
+        for operation, argument, _ in pickletools.genops(stream):
+            name = str(argument).replace(" ", ".") if operation.name == "GLOBAL" else ".".join(texts[-2:])
+            if operation.name in ("GLOBAL", "STACK_GLOBAL") and not name.startswith(("torch.", "collections.")):
+                return name
+            if isinstance(argument, str):
+                texts.append(argument)
+    return None
 
 
 def _check_zip(path: Path) -> None:

@@ -67,9 +67,10 @@ def read_timm(path: Path, state: dict[str, Tensor], options: ReadOptions) -> tup
         embed_dim=dim, depth=depth, heads=max(dim // 64, 1), patch=patch, prefix=keep, norm_eps=1e-6,
         mlp_dim=state["blocks.0.mlp.fc1.weight"].shape[0], final_norm=segmenter,
     )  # fmt: skip
+    statistics = HALF if segmenter else IMAGENET
     config = ModelConfig(
         image_size=size, classes=options.classes, backbone=backbone, decoder=_decoder(options.arch, backbone),
-        decisions=heads, thresholds=options.thresholds_for(len(heads)), **(HALF if segmenter else IMAGENET),
+        decisions=heads, thresholds=options.thresholds_for(len(heads)), mean=statistics["mean"], std=statistics["std"],
     )  # fmt: skip
     notes = [*account.notes(), "decoder and decision heads are freshly initialised"]
     return account.model(config, ("heads.", "decoder.")), notes

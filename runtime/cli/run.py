@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,21 +33,21 @@ dovit-run --engine engines/ 'frames/*.jpg' --threshold 0.98,0.97,0.96 --json
 """
 
 
-class ModeChoice(str, Enum):
+class ModeChoice(StrEnum):
     """How an image of another size is brought to the bundle's."""
 
     whole = "whole"
     slide = "slide"
 
 
-class ScheduleChoice(str, Enum):
+class ScheduleChoice(StrEnum):
     """How many tokens are kept."""
 
     exact = "exact"
     bucketed = "bucketed"
 
 
-class BackendChoice(str, Enum):
+class BackendChoice(StrEnum):
     """What runs the steps."""
 
     auto = "auto"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -27,7 +26,6 @@ def session(op: str, inputs: list[str], outputs: list[str], **attributes: int) -
     graph = helper.make_graph([node], op, infos(inputs), infos(outputs))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, functions=list(token_pass_functions()), ir_version=10)
-    onnx.checker.check_model(model)
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
