@@ -1,7 +1,11 @@
-"""Interleaved timing: each round runs every contestant once, so that a machine that drifts drifts for all of them."""
+"""Interleaved timing: each round runs every contestant once, so that a machine that drifts drifts for all of them.
+
+The order changes from round to round: whoever follows a light contestant finds a cooler processor.
+"""
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -10,8 +14,11 @@ from collections.abc import Callable
 def interleaved(contestants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
     """Seconds of each contestant in each of `rounds` rounds, after `warmup` rounds that are not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    order = list(contestants.items())
+    shuffle = random.Random(0).shuffle
     for number in range(warmup + rounds):
-        for name, run in contestants.items():
+        shuffle(order)
+        for name, run in order:
             start = time.perf_counter()
             run()
             if number >= warmup:

@@ -27,7 +27,8 @@ RULES: list[Rule] = [
     (r"decoder\.cls_emb", r"decoder.class_embed", lambda t: t[0]),
     (r"decoder\.proj_dec\.(.+)", r"decoder.project.\1"),
     # used as x @ P there, as x @ Wᵀ in a Linear
-    (r"decoder\.proj_(patch|classes)", r"decoder.project_\1.weight", lambda t: t.T),
+    (r"decoder\.proj_patch", r"decoder.project_patches.weight", lambda t: t.T),
+    (r"decoder\.proj_classes", r"decoder.project_classes.weight", lambda t: t.T),
     (r"decoder\.decoder_norm\.(.+)", r"decoder.norm.\1"),
     (r"decoder\.mask_norm\.(.+)", r"decoder.mask_norm.\1"),
 ]
