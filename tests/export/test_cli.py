@@ -1,0 +1,106 @@
+"""dovit-export and what follows it, as typed: exit status, one line, and what lies on the disk afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import random_images, randomised, small_config
+from PIL import Image
+
+from dovit.export import cli as export_cli
+from dovit.export.checkpoints import save_model
+from dovit.runtime.cli import inspect as inspect_cli
+from dovit.runtime.cli import run as run_cli
+from dovit.runtime.session import load
+
+
+def typed(module: object, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["command", *arguments])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
+    save_model(randomised(small_config()), path)
+    return path
+
+
+def test_export_run_inspect(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines, image = tmp_path / "engines", tmp_path / "image.png"
+    arguments = [
+        "--ckpt",
+        str(checkpoint),
+        "--out",
+        str(engines),
+        "--threshold",
+        "0.6,0.5",
+        "--capacities",
+        "8,16",
+        "--json",
+    ]
+    assert typed(export_cli, arguments, monkeypatch) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["manifest"]["thresholds"] == [0.6, 0.5] and report["manifest"]["capacities"] == [0, 8, 16, 24]
+    assert len(report["verification"]) == 6 and all(one["ok"] for one in report["verification"])
+
+    Image.fromarray(random_images(small_config())[0].numpy()).save(image)
+    out = ["--out", str(tmp_path / "out"), "--json", "--overlay", "--keep-maps", "--confidence-maps"]
+    assert typed(run_cli, ["--engine", str(engines), str(image), *out], monkeypatch) == 0
+    row = json.loads(capsys.readouterr().out)
+    expected = load(engines)(np.asarray(Image.open(image)))
+    assert row["kept"] == list(expected.kept) and row["size"] == [64, 96] and row["tokens"] == 24
+    assert np.array_equal(np.asarray(Image.open(row["labels"])), expected.labels)
+    assert len(list((tmp_path / "out").iterdir())) == 1 + 1 + 2 + 2
+
+    assert typed(inspect_cli, [str(engines), "--json"], monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"].startswith("setr-naive")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["--image-size", "65x96"], 2, "multiples of the patch size 16"),
+        (["--image-size", "big"], 2, "HEIGHTxWIDTH"),
+        (["--threshold", "1.01"], 2, "outside [0, 1]"),
+        (["--threshold", "0.5,0.5,0.5"], 2, "3 thresholds for 2 decisions"),
+        (["--threshold", "high"], 2, "numbers separated by commas"),
+        (["--capacities", "25"], 2, "outside 0…24"),
+        (["--classes", "19"], 2, "has 7 classes"),
+        (["--palette", "cityscapes"], 2, "has 19 classes, the model has 7"),
+        (["--arch", "setr-pup"], 2, "says that it is setr-naive"),
+        (["--arch", "unet"], 2, "unet"),
+        (["--precision", "fp16"], 2, "fp16"),
+        (["--ckpt", "missing.pth"], 1, "no such checkpoint"),
+    ],
+)
+def test_bad_requests(
+    arguments: list[str],
+    status: int,
+    sentence: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "engines"
+    assert typed(export_cli, ["--ckpt", str(checkpoint), "--out", str(out), *arguments], monkeypatch) == status
+    errors = capsys.readouterr().err.strip()
+    assert sentence in errors and len(errors.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_no_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(randomised(small_config(layers=())), tmp_path / "plain.pth")
+    arguments = ["--ckpt", str(tmp_path / "plain.pth"), "--out", str(tmp_path / "engines")]
+    assert typed(export_cli, arguments, monkeypatch) == 1
+    assert "no decision heads" in capsys.readouterr().err
+    assert typed(export_cli, [*arguments, "--dense"], monkeypatch) == 0
+    assert load(tmp_path / "engines").manifest.decisions == ()
