@@ -24,11 +24,12 @@ _process_lock = threading.Lock()
 _process_ready = False
 
 
-def _prepare_process(threads: int | None) -> None:
+def prepare_process(threads: int | None) -> None:
     """One thread pool and one memory arena for all sessions of the process.
 
     ONNX Runtime's default is one of each a session: idle pools spin against the one at work, and the steps of a chain,
-    which run one after the other, would each hold the memory that only one of them needs at a time.
+    which run one after the other, would each hold the memory that only one of them needs at a time. The pool is
+    the process's: once it is there, ONNX Runtime wants `use_per_session_threads = False` of every other session in it.
     """
     import onnxruntime as ort
 
@@ -61,7 +62,7 @@ class OnnxRuntimeEngine:
         """
         import onnxruntime as ort
 
-        _prepare_process(threads)
+        prepare_process(threads)
         options = ort.SessionOptions()
         options.use_per_session_threads = False
         options.add_session_config_entry("session.use_env_allocators", "1")

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from dovit.export.graph.functions import DOMAIN, DOMAIN_VERSION, OPSET, token_pass_functions
 from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct
+from dovit.runtime.engine import prepare_process
 
 STATE = ["tokens", "index", "full", "stopped_sum", "stopped_count"]
 TYPES = {"index": TensorProto.INT32, "keep": TensorProto.INT32, "stopped_count": TensorProto.INT64}
@@ -26,7 +27,12 @@ def session(op: str, inputs: list[str], outputs: list[str], **attributes: int) -
     graph = helper.make_graph([node], op, infos(inputs), infos(outputs))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, functions=list(token_pass_functions()), ir_version=10)
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    prepare_process(
+        None
+    )  # other tests of this process may have: ONNX Runtime then takes no session with its own threads
+    options = ort.SessionOptions()
+    options.use_per_session_threads = False
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 @pytest.fixture(scope="module")
