@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,10 +29,11 @@ def write_bundle(target: Path, fill: Callable[[Path], Manifest], check: Callable
         if target.exists() and not target.is_dir():
             raise DovitError(f"{target} is a file: give --out a folder")
         made = _missing_folders(target)
-        target.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=target))
+        stage = target / f"{STAGE_PREFIX}{secrets.token_hex(4)}"
         done = False
-        try:
+        try:  # before the first folder is made: an interrupt between making it and a `try` would leave it behind
+            target.mkdir(parents=True, exist_ok=True)
+            stage.mkdir()
             manifest = fill(stage)
             staged = stage / MANIFEST_NAME
             staged.write_text(manifest.model_dump_json(indent=1) + "\n")

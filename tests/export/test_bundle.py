@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import torch
 from bundles import make_bundle
 from models import randomised, small_config
 
-from dovit.export.bundle import write_bundle
+from dovit.export.bundle import STAGE_PREFIX, write_bundle
 from dovit.export.capacities import check_capacities, default_capacities
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
@@ -136,6 +137,21 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130 and "Traceback" not in errors
     assert "interrupted" in errors
     assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.parametrize("after", ["engines", STAGE_PREFIX])
+def test_an_interrupt_right_after_a_folder_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    real = Path.mkdir
+
+    def interrupted(self: Path, *args: Any, **more: Any) -> None:
+        real(self, *args, **more)
+        if self.name.startswith(after):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(tmp_path / "deep" / "engines", lambda stage: pytest.fail("filled"), lambda stage: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_capacities() -> None:
