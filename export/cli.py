@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.values import parse_numbers, parse_size, parse_thresholds
 from dovit.runtime.errors import UsageError
 
 EPILOG = """Examples:
@@ -60,13 +60,13 @@ def command(
     """Turn a checkpoint into a bundle of per-block ONNX subgraphs."""
     options = {
         "arch": arch.value if arch else None,
-        "image_size": _size(image_size),
+        "image_size": parse_size(image_size, "--image-size"),
         "classes": classes,
-        "decision_layers": _numbers(decision_layers, int, "--decision-layers"),
-        "thresholds": _thresholds(threshold),
+        "decision_layers": parse_numbers(decision_layers, int, "--decision-layers"),
+        "thresholds": parse_thresholds(threshold),
         "dense": dense,
     }
-    wanted = _numbers(capacities, int, "--capacities")
+    wanted = parse_numbers(capacities, int, "--capacities")
     try:
         from dovit.export.run import export
     except ModuleNotFoundError as error:
@@ -100,32 +100,6 @@ def command(
     output.print(
         f"{out}: {done.format} checkpoint exported in {seconds:.1f} s; thresholds {thresholds}", highlight=False
     )
-
-
-def _numbers(text: str | None, kind: type, flag: str) -> tuple | None:  # type: ignore[type-arg]
-    if text is None:
-        return None
-    try:
-        return tuple(kind(part) for part in re.split(r"[,\s]+", text.strip()))
-    except ValueError:
-        raise UsageError(f"{flag} {text}: give numbers separated by commas") from None
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)(?:[x×,](\d+))?", text.strip())
-    if not match or not int(match[1]) or match[2] == "0":
-        raise UsageError(f"--image-size {text}: give HEIGHTxWIDTH in pixels, as 512x1024, or one number")
-    return int(match[1]), int(match[2] or match[1])
-
-
-def _thresholds(text: str | None) -> tuple[float, ...] | None:
-    values = _numbers(text, float, "--threshold")
-    for value in values or ():
-        if not 0 <= value <= 1:
-            raise UsageError(f"--threshold {value:g} lies outside [0, 1]; 1 stops no token")
-    return values
 
 
 def main() -> None:

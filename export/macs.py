@@ -15,8 +15,10 @@ from dovit.export.model.config import HeadConfig, ModelConfig
 from dovit.runtime.bundle.macs import StepMacs
 
 
-def step_macs(config: ModelConfig) -> list[StepMacs]:
+def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMacs]:
     """The steps stem (patch embedding, block 1, head 1), block2 … block{D+1}, decoder.
+
+    `per_patch`: MACs of one patch in whatever decides in the place of a decision head (DynamicViT's modules).
 
     A head of kernel 1 sees the patch tokens among a step's T tokens and not its P prefix tokens: h·(T - P), of which
     -h·P goes into `fixed`.
@@ -29,12 +31,12 @@ def step_macs(config: ModelConfig) -> list[StepMacs]:
         per_token = len(block) * _layer(dim, backbone.mlp_dim)
         if number < len(config.decisions):
             head = config.decisions[number]
-            per_patch = _head(head, dim, config.classes)
+            of_head = _head(head, dim, config.classes) if per_patch is None else per_patch
             if head.on_map:
-                fixed += per_patch * config.tokens
+                fixed += of_head * config.tokens
             else:
-                fixed -= per_patch * backbone.prefix
-                per_token += per_patch
+                fixed -= of_head * backbone.prefix
+                per_token += of_head
         steps.append(StepMacs(fixed=fixed, per_token=per_token, per_pair=len(block) * _attention(dim)))
     return [*steps, _decoder(config)]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -21,22 +23,35 @@ from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError, UsageError
 
 
-def save_model(model: DoViT, path: str | Path) -> None:
+def save_model(model: DoViT, path: str | Path, *, half: bool = False) -> None:
     """Write `model` to `path`, whole or not at all: `.safetensors` with the configuration in its metadata under `dovit`,
-    anything else as a torch file {'dovit': configuration, 'state_dict': weights}."""
+    anything else as a torch file {'dovit': configuration, 'state_dict': weights}. `half`: weights as float16."""
     path = Path(path)
     config = model.config.model_dump(mode="json")
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    if half:
+        state = {name: t.half() if t.dtype == torch.float32 else t for name, t in state.items()}
+    if path.suffix == ".safetensors":
+        write_safetensors(state, {"dovit": json.dumps(config)}, path)
+    else:
+        state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+        _write(path, lambda part: torch.save({"dovit": config, "state_dict": state}, part))
+
+
+def write_safetensors(state: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
+    """Tensors and metadata into a `.safetensors` file, whole or not at all. DovitError where it cannot be written."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    _write(path, lambda part: save_file(state, part, about))
+
+
+def _write(path: Path, write: Callable[[str], None]) -> None:
     name = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
             name = stream.name
-        if path.suffix == ".safetensors":
-            save_file(state, name, {"dovit": json.dumps(config)})
-        else:
-            torch.save({"dovit": config, "state_dict": state}, name)
+        write(name)
         os.replace(name, path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise DovitError(f"{path}: cannot be written ({error})") from None
     finally:
         if name:

@@ -117,7 +117,10 @@ DecoderConfig = Annotated[
 
 
 class ModelConfig(_Frozen):
-    """A whole segmenter. `image_size` and `slide_stride` are (height, width) in pixels; mean and std are RGB, 0…255."""
+    """A whole segmenter. `image_size` and `slide_stride` are (height, width) in pixels; mean and std are RGB, 0…255.
+
+    `merge`: token merging (8). Off only in the paper's ablation; bundles always merge, so such a model is not exported.
+    """
 
     image_size: tuple[int, int]
     classes: int = Field(gt=1)
@@ -128,6 +131,7 @@ class ModelConfig(_Frozen):
     mean: tuple[float, float, float] = IMAGENET["mean"]
     std: tuple[float, float, float] = IMAGENET["std"]
     slide_stride: tuple[int, int] | None = None
+    merge: bool = True
     class_names: tuple[str, ...] | None = None
     palette: tuple[tuple[int, int, int], ...] | None = None
 

@@ -7,7 +7,7 @@ Read `token_pass.py` beside this file for the four functions between the blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,10 @@ class Output:
 
     logits: Tensor
     decisions: tuple[tuple[Decision, ...], ...]
+
+
+# (number of a decision from 0, the state before it) → (q [B, M] float32, which of the M stay: int64 [B, K], ascending)
+Policy = Callable[[int, TokenState], tuple[Tensor, Tensor]]
 
 
 def _decoder(config: ModelConfig) -> nn.Module:
@@ -87,11 +91,19 @@ class DoViT(nn.Module):
         if capacities is None and keeps is None and len(image) > 1:
             outputs = [self(one[None], thresholds) for one in image]
             return Output(torch.cat([o.logits for o in outputs]), tuple(o.decisions[0] for o in outputs))
-        thresholds = self.config.thresholds if thresholds is None else thresholds
+        xi = self.config.thresholds if thresholds is None else thresholds
+
+        def policy(number: int, state: TokenState) -> tuple[Tensor, Tensor]:
+            q = self.confidence(number, state)
+            return q, decide(q, xi[number], capacities) if keeps is None else keeps[number]
+
+        return self.follow(image, policy)
+
+    def follow(self, image: Tensor, policy: Policy) -> Output:
+        """The same for `image` [B, H, W, 3], with `policy` deciding; `decisions` then has one tuple for the batch."""
         prefix = self.config.backbone.prefix
         taps: list[Tensor] = []
         decisions = []
-
         state = TokenState.start(self.embed(image), prefix)
         for number, block in enumerate(self.config.blocks):
             for layer in block:
@@ -99,12 +111,11 @@ class DoViT(nn.Module):
                 if layer + 1 in self.config.taps:
                     taps.append(reconstruct(state, prefix))
             if number < len(self.heads):
-                q = self.confidence(number, state)
-                keep = decide(q, thresholds[number], capacities) if keeps is None else keeps[number]
+                q, keep = policy(number, state)
                 decisions.append(Decision(q, state.index, state.index.gather(1, keep)))
                 if keep.shape[1] == 0:  # nothing is left to compute: the backbone ends early
                     break
-                state = gather(state, keep, prefix)
+                state = gather(state, keep, prefix, merge=self.config.merge)
         full = reconstruct(state, prefix)
         taps += [full] * (len(self.config.taps) - len(taps))
         return Output(self.decode(full, taps), (tuple(decisions),))
@@ -116,12 +127,15 @@ class DoViT(nn.Module):
 
     def confidence(self, number: int, state: TokenState) -> Tensor:
         """q [B, M] of decision `number` (from 0) for the tokens of `state`."""
-        head, prefix = self.heads[number], self.config.backbone.prefix
+        prefix = self.config.backbone.prefix
         if not self.config.decisions[number].on_map:  # kernel 1: each token by itself, so only those that are kept
             kept = state.tokens[:, prefix:].transpose(1, 2)[..., None]  # [B, E, M, 1]
-            return confidence(head(kept)[..., 0])
-        every = confidence(head(self._as_map(reconstruct(state, prefix))).flatten(2))  # [B, N]
-        return every.gather(1, state.index.long())
+            return confidence(self.heads[number](kept)[..., 0])
+        return confidence(self.head_logits(number, state).flatten(2)).gather(1, state.index.long())
+
+    def head_logits(self, number: int, state: TokenState) -> Tensor:
+        """Logits [B, C, h, w] of head `number` (from 0) for every token, stopped or not (2)."""
+        return self.heads[number](self._as_map(reconstruct(state, self.config.backbone.prefix)))
 
     def decode(self, full: Tensor, taps: list[Tensor]) -> Tensor:
         """The full sequence and the tapped ones, each [B, N, E] → logits [B, C, h', w']."""

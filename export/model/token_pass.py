@@ -66,8 +66,8 @@ def decide(q: Tensor, threshold: float, capacities: Sequence[int] | None = None)
     return rank.argsort(dim=1, stable=True)[:, :capacity].sort(dim=1).values
 
 
-def gather(state: TokenState, keep: Tensor, prefix: int) -> TokenState:
-    """The state after a decision: `keep` [B, K] stays (6), the others stop and are merged into the class token (8)."""
+def gather(state: TokenState, keep: Tensor, prefix: int, *, merge: bool = True) -> TokenState:
+    """The state after a decision: `keep` [B, K] stays (6), the others stop and, with `merge`, go into the class token (8)."""
     patches = state.tokens[:, prefix:]  # [B, M, E]
     full = reconstruct(state, prefix)
     stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
@@ -75,7 +75,7 @@ def gather(state: TokenState, keep: Tensor, prefix: int) -> TokenState:
     stopped_count = state.stopped_count + state.index.shape[1] - keep.shape[1]
 
     prefix_tokens = state.tokens[:, :prefix]  # [B, P, E]
-    if prefix and stopped_count:
+    if merge and prefix and stopped_count:
         class_token = 0.5 * (prefix_tokens[:, :1].float() + stopped_sum[:, None] / stopped_count)
         prefix_tokens = torch.cat([class_token.to(patches.dtype), prefix_tokens[:, 1:]], dim=1)
     kept = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))  # [B, K, E]

@@ -1,0 +1,40 @@
+"""Numbers, sizes and thresholds as they are typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from dovit.runtime.errors import UsageError
+
+T = TypeVar("T", int, float)
+
+
+def parse_numbers(text: str | None, kind: Callable[[str], T], flag: str) -> tuple[T, ...] | None:
+    """`1,2,3` or `1 2 3`; None stays None. Raises UsageError naming `flag`."""
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in re.split(r"[,\s]+", text.strip()))
+    except ValueError:
+        raise UsageError(f"{flag} {text}: give numbers separated by commas") from None
+
+
+def parse_size(text: str | None, flag: str) -> tuple[int, int] | None:
+    """`512x1024` or one number for a square: (height, width). Raises UsageError naming `flag`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[x×,](\d+))?", text.strip())
+    if not match or not int(match[1]) or match[2] == "0":
+        raise UsageError(f"{flag} {text}: give HEIGHTxWIDTH in pixels, as 512x1024, or one number")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_thresholds(text: str | None) -> tuple[float, ...] | None:
+    """ξ for all decisions or one each, within [0, 1]. Raises UsageError."""
+    values = parse_numbers(text, float, "--threshold")
+    for value in values or ():
+        if not 0 <= value <= 1:
+            raise UsageError(f"--threshold {value:g} lies outside [0, 1]; 1 stops no token")
+    return values

@@ -1,0 +1,146 @@
+"""`dovit-train`."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dovit.export.cli import Arch
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.values import parse_numbers, parse_size, parse_thresholds
+from dovit.runtime.errors import UsageError
+
+EPILOG = """Examples:
+
+dovit-train --ckpt setr.pth --data cityscapes:/data/cityscapes --out runs/dovit --heads-only --steps 2000
+
+dovit-train --ckpt setr.pth --data /data/ade20k --out runs/dovit --lr 0.001 --batch 2 --threshold 0.97
+
+torchrun --nproc-per-node 8 -m dovit.training.cli.train --ckpt setr.pth --data /data/cityscapes --out runs/dovit
+
+dovit-train --new model.json --data streets --out runs/dense --dense --optimizer adamw --lr 0.001
+"""
+
+
+class Optimizer(StrEnum):
+    """Optimisers."""
+
+    SGD = "sgd"
+    ADAMW = "adamw"
+
+
+class Policy(StrEnum):
+    """Who decides which tokens stay."""
+
+    CONFIDENCE = "confidence"
+    DYNAMICVIT = "dynamicvit"
+
+
+class Precision(StrEnum):
+    """Of the forward pass; weights and their updates are float32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+def command(
+    data: Annotated[str, typer.Option(help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")],
+    out: Annotated[Path, typer.Option(help="Folder for model, state and log.")],
+    ckpt: Annotated[Path | None, typer.Option(help="What to start from: anything dovit-export reads, or a timm or DeiT backbone.")] = None,
+    new: Annotated[Path | None, typer.Option(help="Or a configuration (JSON) for a model with fresh weights.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
+    heads_only: Annotated[bool, typer.Option("--heads-only", help="Train the decision heads and nothing else.")] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="Train the plain segmenter, without decisions.")] = False,
+    policy: Annotated[Policy, typer.Option(help="What decides; dynamicvit is the baseline of the paper.")] = Policy.CONFIDENCE,
+    ratio: Annotated[float, typer.Option(min=0.01, max=1, help="dynamicvit: share of tokens kept at each stage.")] = 0.9,
+    teacher: Annotated[Path | None, typer.Option(help="Checkpoint of the teacher; default the first checkpoint.")] = None,
+    threshold: Annotated[str | None, typer.Option(help="ξ in training, and the model's default: one, or one a decision.")] = None,
+    alpha: Annotated[float, typer.Option(min=0, help="Weight of the decision heads' loss.")] = 1.0,
+    beta: Annotated[float, typer.Option(min=0, help="Weight of self-distillation.")] = 0.4,
+    merge: Annotated[bool, typer.Option("--merge/--no-merge", help="Token merging; off only for an ablation.")] = True,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 80_000,
+    batch: Annotated[int, typer.Option(min=1, help="Images a step and process.")] = 2,
+    optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = Optimizer.SGD,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.001,
+    min_lr: Annotated[float, typer.Option(min=0, help="Learning rate at the end.")] = 0.0,
+    power: Annotated[float, typer.Option(min=0, help="Power of the poly schedule.")] = 0.9,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 0,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay.")] = 0.0,
+    head_lr_mult: Annotated[float, typer.Option(help="Decoder and heads learn so many times as fast.")] = 1.0,
+    clip: Annotated[float | None, typer.Option(min=0, help="Largest norm of the gradient.")] = None,
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU.")] = Precision.AUTO,
+    label_stride: Annotated[int, typer.Option(min=1, help="See labels at every so many pixels only.")] = 1,
+    scale_range: Annotated[str, typer.Option(help="Random resize between these factors.")] = "0.5,2.0",
+    photometric: Annotated[bool, typer.Option("--photometric/--no-photometric", help="Change colours at random.")] = True,
+    val: Annotated[str | None, typer.Option(help="Data to validate on; default the data's own val split; `none`.")] = None,
+    val_every: Annotated[int, typer.Option(min=0, help="Validate after so many steps; 0: at the end.")] = 0,
+    val_limit: Annotated[int | None, typer.Option(min=1, help="At most so many images of it.")] = None,
+    save_every: Annotated[int, typer.Option(min=1, help="Save the state after so many steps.")] = 1000,
+    log_every: Annotated[int, typer.Option(min=1, help="Log every so many steps.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of weights, data order and augmentation.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default a GPU if there is one.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that prepare images.")] = 2,
+    arch: Annotated[Arch | None, typer.Option(help="The decoder to build on a backbone.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes, where neither data nor checkpoint says it.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the crops; default the checkpoint's.")] = None,
+    decision_layers: Annotated[str | None, typer.Option(help="Layers with a decision, from 1, as 3,6,9.")] = None,
+    reduce_zero_label: Annotated[bool | None, typer.Option("--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore; default as the data set has it.")] = None,
+) -> None:  # fmt: skip
+    """Train a segmenter with token pass, by the paper's pipeline. The model goes to OUT/model.safetensors."""
+    try:
+        from dovit.training.run import Start, run
+        from dovit.training.settings import Settings
+    except ModuleNotFoundError as error:
+        raise UsageError(f"dovit-train needs the package {error.name}: pip install 'dovit[training]'") from None
+
+    if (ckpt is None) == (new is None):
+        raise UsageError("give either --ckpt, a checkpoint to start from, or --new, a configuration")
+    if dense and (heads_only or policy is Policy.DYNAMICVIT):
+        raise UsageError("--dense trains a model without decisions: leave --heads-only and --policy out")
+    if lr <= 0:
+        raise UsageError(f"--lr {lr}: give a number above 0")
+    scales = parse_numbers(scale_range, float, "--scale-range")
+    if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+        raise UsageError(f"--scale-range {scale_range}: give two factors, as 0.5,2.0")
+    start = Start(
+        checkpoint=ckpt, config=new, teacher=teacher, merge=merge,
+        read={
+            "arch": arch.value if arch else None, "classes": classes, "image_size": parse_size(image_size, "--image-size"),
+            "decision_layers": parse_numbers(decision_layers, int, "--decision-layers"),
+            "thresholds": parse_thresholds(threshold), "dense": dense,
+        },
+    )  # fmt: skip
+    numbers: dict[str, Any] = {
+        "steps": steps, "batch": batch, "seed": seed, "policy": policy.value, "ratio": ratio, "heads_only": heads_only,
+        "alpha": alpha, "beta": 0.0 if heads_only else beta, "optimiser": optimizer.value, "lr": lr, "min_lr": min_lr,
+        "power": power, "warmup": warmup, "weight_decay": weight_decay, "head_lr_mult": head_lr_mult, "clip": clip,
+        "label_stride": label_stride, "ratio_range": scales, "photometric": photometric,
+    }  # fmt: skip
+    run(
+        start, lambda gpu: Settings(**numbers, precision=_precision(precision, gpu)), data, out,
+        device=device, resume=resume, validation=None if val == "none" else val or data, validate_every=val_every,
+        validate_limit=val_limit, validate_always=val is not None, save_every=save_every, log_every=log_every,
+        workers=workers, reduce_zero_label=reduce_zero_label,
+    )  # fmt: skip
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{out / 'model.safetensors'}: trained for {steps} steps; export it with dovit-export --ckpt")
+
+
+def _precision(asked: Precision, gpu: bool) -> str:
+    if asked is Precision.AUTO:
+        return "bf16" if gpu else "fp32"
+    return asked.value
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(command, "dovit-train", epilog=EPILOG)
+
+
+if __name__ == "__main__":  # as torchrun -m calls it
+    main()

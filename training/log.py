@@ -1,0 +1,96 @@
+"""What a run tells: a progress bar, OUT/log.jsonl, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LOG_NAME = "log.jsonl"
+Value = float | Sequence[float]
+
+
+class Log:
+    """A context manager; `quiet` (the other processes) tells nothing."""
+
+    def __init__(self, out: Path, steps: int, start: int, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._steps, self._start = steps, start
+        self._path = out / LOG_NAME
+        if not quiet:
+            _forget_after(self._path, start)
+            self._board = _tensorboard(out, start)
+            console = Console(stderr=True)
+            columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+            self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+
+    def __enter__(self) -> Log:
+        if not self._quiet:
+            self._file = self._path.open("a", encoding="utf-8")
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._steps, completed=self._start)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._quiet:
+            self._bar.stop()
+            self._file.close()
+            if self._board is not None:
+                self._board.close()
+
+    def write(self, step: int, values: Mapping[str, Value]) -> None:
+        """Record the values of the step that `step` steps precede."""
+        if self._quiet:
+            return
+        rounded = {name: _plain(value) for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._file.flush()
+        words = [f"{name} {_short(value)}" for name, value in values.items() if name in ("loss", "kept", "mIoU")]
+        if words:
+            self._bar.update(self._task, description=", ".join(words))
+        if self._board is not None:
+            for name, value in values.items():
+                for number, one in enumerate(value if isinstance(value, Sequence) else [value], start=1):
+                    self._board.add_scalar(f"{name}/{number}" if isinstance(value, Sequence) else name, one, step)
+
+    def advance(self, step: int) -> None:
+        """`step` steps are done."""
+        if not self._quiet:
+            self._bar.update(self._task, completed=step)
+
+
+def _plain(value: Value) -> Any:
+    return [float(v) for v in value] if isinstance(value, Sequence) else float(value)
+
+
+def _short(value: Value) -> str:
+    return "/".join(f"{v:.0f}" for v in value) if isinstance(value, Sequence) else f"{value:.3f}"
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """A run that goes on from `step` writes the later lines again."""
+    if path.exists():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) < step]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the half line of a killed run
+
+
+def _tensorboard(out: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(out / "tensorboard", purge_step=start)

@@ -1,0 +1,115 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dovit.export.model import DoViT
+from dovit.runtime.errors import DovitError
+from dovit.training.data import Augmentation, Dataset, batches
+from dovit.training.log import Log
+from dovit.training.objective import Objective
+from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate
+from dovit.training.parallel import Process
+from dovit.training.resume import load_state, save_state
+from dovit.training.settings import Settings
+
+Validate = Callable[[DoViT], dict[str, float]]  # the model in evaluation mode → metrics by name
+
+
+def train(
+    model: DoViT,
+    teacher: DoViT | None,
+    settings: Settings,
+    dataset: Dataset,
+    out: Path,
+    process: Process,
+    *,
+    validate: Validate | None = None,
+    validate_every: int = 0,
+    save_every: int = 1000,
+    log_every: int = 10,
+    workers: int = 2,
+) -> None:
+    """Train `model` in place; where OUT/last.pt exists, go on from there, exactly.
+
+    `validate` runs after every `validate_every` steps and after the last. Raises DovitError where the loss is no longer a
+    number, or the state cannot be written.
+    """
+    device = process.device
+    _choose_trained(model, settings.heads_only)
+    process.synchronised(model)
+    model.to(device)
+    optimiser = make_optimiser(model, settings.optimiser, settings.lr, settings.weight_decay, settings.head_lr_mult)
+    start = load_state(out, settings, model, optimiser)
+    objective = Objective(
+        model, model.config.thresholds, teacher, settings.alpha, settings.beta, settings.label_stride
+    )
+    objective.teacher_to(device)
+    wrapped = process.wrap(objective)
+    size = model.config.image_size
+    mean = tuple(round(value) for value in model.config.mean)
+    augmentation = Augmentation(
+        crop_size=size, ratio_range=settings.ratio_range, photometric=settings.photometric, pad_colour=mean
+    )
+    source = batches(
+        dataset, augmentation, settings.batch, settings.seed,
+        start_step=start, rank=process.rank, world=process.world, workers=workers,
+    )  # fmt: skip
+    with Log(out, settings.steps, start, quiet=not process.is_first) as log:
+        for step in range(start, settings.steps):
+            _training_mode(model, settings.heads_only)
+            rate = learning_rate(
+                step, settings.steps, settings.lr,
+                warmup=settings.warmup, power=settings.power, min_lr=settings.min_lr,
+            )  # fmt: skip
+            set_learning_rate(optimiser, rate)
+            # what is random in a step is a function of its number, so a resumed run needs no saved generators
+            torch.manual_seed(settings.seed * 1_000_003 + step * process.world + process.rank)
+            images, labels = (_to(array, device) for array in next(source))
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                losses = wrapped(images, labels.long())
+            optimiser.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            if settings.clip is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            optimiser.step()
+            done = step + 1
+            log.advance(done)
+            if step % log_every == 0 or done == settings.steps:
+                means = {name: process.mean(value.detach().float()).tolist() for name, value in losses.items()}
+                if not np.isfinite(means["loss"]):
+                    raise DovitError(
+                        f"the loss is {means['loss']} at step {step}: train with a lower --lr, a longer --warmup or --clip 1"
+                    )
+                log.write(step, {**means, "lr": rate})
+            if validate and (done == settings.steps or (validate_every and done % validate_every == 0)):
+                if process.is_first:
+                    model.eval()
+                    log.write(step, validate(model))
+                process.wait()
+            if done % save_every == 0 or done == settings.steps:
+                if process.is_first:
+                    save_state(out, done, settings, model, optimiser)
+                process.wait()
+    model.eval()
+
+
+def _choose_trained(model: DoViT, heads_only: bool) -> None:
+    model.requires_grad_(not heads_only)
+    model.heads.requires_grad_(True)
+
+
+def _training_mode(model: DoViT, heads_only: bool) -> None:
+    """Frozen parts keep their batch statistics."""
+    model.train(not heads_only)
+    model.heads.train()
+
+
+def _to(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)

@@ -1,0 +1,44 @@
+"""A DynamicViT's own file: `.safetensors` with configuration and ratio in its metadata under `dynamicvit`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from dovit.export.checkpoints.own import write_safetensors
+from dovit.export.model import ModelConfig
+from dovit.runtime.errors import DovitError
+from dovit.training.policies.dynamic_vit import DynamicViT
+
+KEY = "dynamicvit"
+
+
+def save_dynamic_vit(model: DynamicViT, path: Path) -> None:
+    """Write `model` to `path`, whole or not at all."""
+    about = {"ratio": model.ratio, "config": model.config.model_dump(mode="json")}
+    write_safetensors(model.state_dict(), {KEY: json.dumps(about)}, path)
+
+
+def is_dynamic_vit(path: Path) -> bool:
+    """Whether `path` is such a file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def load_dynamic_vit(path: Path) -> DynamicViT:
+    """The model in evaluation mode, float32. Raises DovitError where the file is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()[KEY])
+        model = DynamicViT(ModelConfig.model_validate(about["config"]), float(about["ratio"]))
+        model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    except (OSError, SafetensorError, ValidationError, KeyError, ValueError, TypeError, RuntimeError):
+        raise DovitError(f"{path}: damaged, or not of this dovit; train it again or copy it again") from None
+    return model.eval()

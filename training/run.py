@@ -1,0 +1,167 @@
+"""A run as one function: what to start from, the data, the settings → OUT/model.safetensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dovit.export.checkpoints import ReadOptions, load_model, save_model
+from dovit.export.model import DoViT, ModelConfig
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.training.data import Dataset, open_data
+from dovit.training.loop import Validate, train
+from dovit.training.parallel import process
+from dovit.training.policies.checkpoint import save_dynamic_vit
+from dovit.training.policies.dynamic_vit import DynamicViT
+from dovit.training.resume import STATE_NAME
+from dovit.training.settings import Settings
+from dovit.training.start import copied, described_by, fresh, read_config
+from dovit.training.torch_segmenter import validate
+
+MODEL_NAME = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from: `checkpoint` read with the options `read` (of ReadOptions), or fresh weights by `config`."""
+
+    read: dict[str, Any]
+    checkpoint: Path | None = None
+    config: Path | None = None
+    teacher: Path | None = None
+    merge: bool = True
+
+
+def run(
+    start: Start,
+    settings_for: Callable[[bool], Settings],
+    data: str,
+    out: Path,
+    *,
+    device: str | None = None,
+    resume: bool = False,
+    validation: str | None = None,
+    validate_every: int = 0,
+    validate_limit: int | None = None,
+    validate_always: bool = False,
+    save_every: int = 1000,
+    log_every: int = 10,
+    workers: int = 2,
+    reduce_zero_label: bool | None = None,
+) -> None:
+    """Train and save. `settings_for` gets whether there is a GPU; `validation` is the data whose val split is used, if it
+    has one, or in any case with `validate_always`. Raises DovitError or UsageError; a run in OUT is never overwritten.
+    """
+    with process(device) as here:
+        settings = settings_for(here.device.type == "cuda")
+        _prepare(out, resume)
+        torch.manual_seed(settings.seed)
+        known = _known(start)
+        dataset = open_data(
+            data, "train", size=known["image_size"], classes=known["classes"], reduce_zero_label=reduce_zero_label
+        )
+        first, student = _models(start, settings, dataset)
+        student = described_by(student, dataset)
+        check: Validate | None = None
+        if validation is not None:
+            check = _validation(
+                validation, student.config, validate_limit, reduce_zero_label, required=validate_always
+            )
+        train(
+            student, _teacher(start, settings, first), settings, dataset, out, here,
+            validate=check, validate_every=validate_every, save_every=save_every, log_every=log_every, workers=workers,
+        )  # fmt: skip
+        if here.is_first:
+            if isinstance(student, DynamicViT):
+                save_dynamic_vit(student, out / MODEL_NAME)
+            else:
+                save_model(student, out / MODEL_NAME)
+        here.wait()
+
+
+def _prepare(out: Path, resume: bool) -> None:
+    if (out / STATE_NAME).exists() and not resume:
+        raise UsageError(f"{out} holds a run: go on with it by --resume, or give another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".written").touch()
+        os.unlink(out / ".written")
+    except OSError as error:
+        raise DovitError(f"{out}: cannot be written ({error.strerror}); give --out a folder of yours") from None
+
+
+def _known(start: Start) -> dict[str, Any]:
+    """What is known of the model before it is made: procedural data need its size, a plain folder its classes."""
+    if start.config is not None:
+        config = read_config(start.config)
+        return {"image_size": start.read["image_size"] or config.image_size, "classes": config.classes}
+    assert start.checkpoint is not None
+    if start.read["image_size"] and start.read["classes"]:
+        return {"image_size": start.read["image_size"], "classes": start.read["classes"]}
+    try:
+        config = load_model(start.checkpoint, ReadOptions(**start.read, untrained=True)).model.config
+    except UsageError:  # a backbone alone: it needs the classes, which the data may tell
+        return {"image_size": start.read["image_size"], "classes": start.read["classes"]}
+    return {"image_size": config.image_size, "classes": config.classes}
+
+
+def _models(start: Start, settings: Settings, dataset: Dataset) -> tuple[DoViT, DoViT]:
+    """(the model that the run starts from, the one that is trained)."""
+    if start.config is not None:
+        config = read_config(start.config)
+        changes: dict[str, Any] = {"merge": start.merge}
+        if start.read["dense"]:
+            changes |= {"decisions": (), "thresholds": ()}
+        elif start.read["thresholds"]:
+            given = ReadOptions(thresholds=start.read["thresholds"])
+            changes["thresholds"] = given.thresholds_for(len(config.decisions))
+        if start.read["image_size"]:
+            changes["image_size"] = start.read["image_size"]
+        first = fresh(ModelConfig.model_validate({**config.model_dump(), **changes}))
+    else:
+        assert start.checkpoint is not None
+        read = {**start.read, "classes": start.read["classes"] or dataset.classes}
+        first = load_model(start.checkpoint, ReadOptions(**read, untrained=True)).model
+        first.config = first.config.model_copy(update={"merge": start.merge})
+    if settings.policy == "confidence":
+        return first, copied(first)
+    config = first.config.model_copy(update={"merge": False})
+    student = DynamicViT(config, settings.ratio)
+    weights = {name: value for name, value in first.state_dict().items() if not name.startswith("heads.")}
+    student.load_state_dict(weights, strict=False)
+    return first, student
+
+
+def _teacher(start: Start, settings: Settings, first: DoViT) -> DoViT | None:
+    """The segmenter that self-distillation follows: the one given, or what a run from a checkpoint started from."""
+    if settings.beta == 0 or settings.heads_only:
+        return None
+    if start.teacher is not None:
+        teacher = load_model(start.teacher, ReadOptions(image_size=first.config.image_size, untrained=True)).model
+        if teacher.config.classes != first.config.classes:
+            raise UsageError(
+                f"--teacher {start.teacher} has {teacher.config.classes} classes, the model {first.config.classes}"
+            )
+        return copied(teacher)
+    if start.checkpoint is None or start.read["dense"]:
+        return None  # nothing to learn from: fresh weights, or a dense model that would be its own teacher
+    return first.eval()
+
+
+def _validation(
+    spec: str, config: ModelConfig, limit: int | None, reduce_zero_label: bool | None, *, required: bool
+) -> Validate | None:
+    try:
+        dataset = open_data(
+            spec, "val", size=config.image_size, classes=config.classes, reduce_zero_label=reduce_zero_label
+        )
+    except (DovitError, UsageError):
+        if required:
+            raise
+        return None  # data to train on need not have a part to validate on
+    return lambda model: validate(model, dataset, limit)

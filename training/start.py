@@ -1,0 +1,68 @@
+"""What training starts from: a checkpoint, or a configuration with fresh weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from dovit.export.model import DoViT, ModelConfig
+from dovit.runtime.errors import DovitError
+from dovit.training.data import Dataset
+
+
+def read_config(path: Path) -> ModelConfig:
+    """A model's configuration from a JSON file. Raises DovitError with the first thing that is wrong in it."""
+    try:
+        return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DovitError(f"{path}: cannot be read ({error})") from None
+    except json.JSONDecodeError as error:
+        raise DovitError(f"{path}: is not JSON (line {error.lineno}: {error.msg})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise DovitError(f"{path}: is no model's configuration: {where}: {first['msg']}") from None
+
+
+def fresh(config: ModelConfig) -> DoViT:
+    """A model with random weights, as ViTs are initialised: normal with σ = 0.02, zero biases."""
+    model = DoViT(config)
+    for module in model.backbone.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    for parameter in (model.backbone.pos_embed, model.backbone.prefix):
+        nn.init.trunc_normal_(parameter, std=0.02)
+    return model
+
+
+def described_by(model: DoViT, dataset: Dataset) -> DoViT:
+    """`model` with the class names and colours of the data, which bundles carry.
+
+    Raises DovitError where the two differ in the number of classes.
+    """
+    classes = model.config.classes
+    if dataset.classes is not None and dataset.classes != classes:
+        raise DovitError(
+            f"the model has {classes} classes and the data {dataset.classes}: start from a backbone's checkpoint, "
+            "which gets a new decoder, or give data of the model's classes"
+        )
+    model.config = model.config.model_copy(
+        update={
+            "class_names": dataset.class_names or model.config.class_names,
+            "palette": dataset.palette or model.config.palette,
+        }
+    )
+    return model
+
+
+@torch.no_grad()
+def copied(model: DoViT) -> DoViT:
+    """A copy of `model` in evaluation mode, for a teacher that stays as training found it."""
+    twin = DoViT(model.config)
+    twin.load_state_dict(model.state_dict())
+    return twin.eval()
