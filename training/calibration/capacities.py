@@ -60,3 +60,16 @@ def fit_capacities(counts: np.ndarray, buckets: int, round_to: int = 1) -> tuple
         chosen.append(int(places[j]))
         number -= 1
     return tuple(reversed(chosen))
+
+
+def unseen_fill(folds: np.ndarray, buckets: int, round_to: int = 1) -> float | None:
+    """Mean fill on images that the capacities were not fitted to: each fold's with the capacities of the others.
+
+    `folds` [F, N+1]: counts as above, in groups of images. None where fewer than two groups have any.
+    """
+    full = [fold for fold in folds if fold.any()]
+    if len(full) < 2:
+        return None
+    everything = np.sum(full, axis=0)
+    filled = sum(mean_fill(f, fit_capacities(everything - f, buckets, round_to)) * int(f.sum()) for f in full)
+    return filled / int(everything.sum())

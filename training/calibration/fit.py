@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.training.calibration.capacities import check_buckets, fit_capacities, mean_fill
+from dovit.training.calibration.capacities import check_buckets, fit_capacities, mean_fill, unseen_fill
 from dovit.training.calibration.observe import Observer
 from dovit.training.calibration.point import Count, Point
 from dovit.training.calibration.thresholds import check_keep, fit_disagreement, fit_keep, fit_macs, scan
@@ -24,12 +24,16 @@ class Target:
     count: Count = "paper"  # which MACs
     per_decision: bool = False  # max_disagreement: let ξ differ between decisions
 
-    def check(self, decisions: int) -> None:
-        """Raises UsageError where it can be seen without an image that the target is wrong."""
+    def check_choice(self) -> None:
+        """Raises UsageError unless there is exactly one target."""
         if [self.keep, self.macs, self.max_disagreement].count(None) != 2:
             raise UsageError("give exactly one target: --keep, --macs or --max-disagreement")
         if self.per_decision and self.max_disagreement is None:
             raise UsageError("--per-decision goes with --max-disagreement; --keep has one ξ a decision anyway")
+
+    def check(self, decisions: int) -> None:
+        """Raises UsageError where it can be seen without an image that the target is wrong for so many decisions."""
+        self.check_choice()
         if not decisions:
             raise DovitError("the bundle has no decisions, so there is nothing to calibrate")
         if self.keep is not None:
@@ -56,6 +60,7 @@ class Calibration:
     capacities: tuple[int, ...]
     fill_before: float  # mean fill of a decision at the ξ found, with the old capacities
     fill: float  # and with the new
+    fill_unseen: float | None  # what to expect of the new on other images, by cross-validation; None for one image
     curve: tuple[Point, ...]  # one ξ for all decisions, ascending
     notes: tuple[str, ...]  # what was not reached, and why
 
@@ -66,6 +71,7 @@ class Calibration:
             "capacities": {
                 "before": list(self.capacities_before), "after": list(self.capacities),
                 "mean_fill_before": self.fill_before, "mean_fill_after": self.fill,
+                "mean_fill_unseen": self.fill_unseen,
             },
             "curve": [point.as_json() for point in self.curve], "notes": list(self.notes),
         }  # fmt: skip
@@ -96,7 +102,13 @@ def calibrate(
     before = observer.measure([manifest.thresholds])[0]
     counts = after.counts.sum(axis=0)  # one list of capacities serves all decisions
     capacities = fit_capacities(counts, most, round_to)
-    fills = mean_fill(counts, manifest.capacities), mean_fill(counts, capacities)
+    old = mean_fill(counts, manifest.capacities)
+    unseen = unseen_fill(after.counts, most, round_to)
+    if unseen is None or unseen > old:
+        notes.append(
+            "too few images for so many capacities: expect more fill on others; give more images, or fewer --buckets"
+        )
+    curve = tuple(observer.curve()) if points else ()
     return Calibration(
-        before, after, manifest.capacities, capacities, *fills, tuple(observer.curve()) if points else (), tuple(notes)
+        before, after, manifest.capacities, capacities, old, mean_fill(counts, capacities), unseen, curve, tuple(notes)
     )

@@ -12,19 +12,24 @@ from dovit.runtime.result import Result
 
 Count = Literal["paper", "true"]
 COUNTS: tuple[Count, Count] = ("paper", "true")
+FOLDS = 5  # groups of images, so that what is fitted to some can be tried on the others
 
 
 @dataclass(frozen=True)
 class Point:
-    """Means over windows (an image, or a window of mode slide); disagreement over all pixels of all images."""
+    """Means over windows (an image in mode whole, a window of one in mode slide); disagreement over all pixels."""
 
     thresholds: tuple[float, ...]
     tokens: int  # N
     kept: tuple[float, ...]  # tokens kept after each decision
-    kept_error: tuple[float, ...]  # standard error of these means; NaN for a single window
+    kept_error: tuple[
+        float, ...
+    ]  # standard error of these means, from the differences between images; NaN for one image
     macs: tuple[float, float]  # MACs / dense MACs in the paper's and the true count
     disagreement: float  # share of the pixels whose label is not the dense model's
-    counts: np.ndarray  # [D, N+1] int64: in how many windows decision d was made and kept n tokens
+    counts: (
+        np.ndarray
+    )  # [FOLDS, N+1] int64: how many of the decisions made kept n tokens; image k is in fold k mod FOLDS
 
     def ratio(self, count: Count) -> float:
         """MACs / dense MACs."""
@@ -51,34 +56,39 @@ class Tally:
     def __init__(self, manifest: Manifest, thresholds: tuple[float, ...]) -> None:
         self.thresholds = thresholds
         self._manifest = manifest
-        self._counts = np.zeros((len(manifest.decisions), manifest.tokens + 1), np.int64)
-        self._kept = np.zeros((2, len(manifest.decisions)), np.int64)  # sum and sum of squares
+        self._counts = np.zeros((FOLDS, manifest.tokens + 1), np.int64)
+        self._kept = np.zeros(len(manifest.decisions), np.int64)
+        self._image_means = np.zeros((2, len(manifest.decisions)))  # sum and sum of squares
         self._macs = [0, 0]
-        self._windows = self._pixels = self._differ = 0
+        self._images = self._windows = self._pixels = self._differ = 0
 
     def add(self, result: Result, dense: Result) -> None:
         """Count one image: its result at these ξ, and the dense one."""
         self._differ += int(np.count_nonzero(result.labels != dense.labels))
         self._pixels += result.labels.size
-        for kept in [w.result.kept for w in result.windows] or [result.kept]:
-            self._windows += 1
-            counts = np.asarray(kept, np.int64)
-            self._kept += np.stack([counts, counts**2])
-            for total, macs in enumerate(self._manifest.macs(kept)):
-                self._macs[total] += macs
-            for decision, count in enumerate(kept):
-                self._counts[decision, count] += 1
+        kepts = [w.result.kept for w in result.windows] or [result.kept]
+        for kept in kepts:
+            for which, macs in enumerate(self._manifest.macs(kept)):
+                self._macs[which] += macs
+            for count in kept:
+                self._counts[self._images % FOLDS, count] += 1
                 if count == 0:  # the later decisions are not made
                     break
+        mean = np.mean(kepts, axis=0)
+        self._kept += np.sum(kepts, axis=0)
+        self._image_means += np.stack([mean, mean**2])
+        self._windows += len(kepts)
+        self._images += 1
 
     def point(self) -> Point:
         """The means; at least one image must have been added."""
-        n = self._windows
-        mean = self._kept[0] / n
-        with np.errstate(invalid="ignore", divide="ignore"):
-            variance = np.maximum(self._kept[1] / n - mean**2, 0) / np.float64(n - 1)
-        paper, true = (total / n / dense for total, dense in zip(self._macs, self._manifest.dense_macs, strict=True))
+        images, windows = self._images, self._windows
+        squares = self._image_means[1] / images - (self._image_means[0] / images) ** 2
+        error = np.sqrt(np.maximum(squares, 0) / (images - 1)) if images > 1 else squares * np.nan
+        paper, true = (
+            total / windows / dense for total, dense in zip(self._macs, self._manifest.dense_macs, strict=True)
+        )
         return Point(
-            self.thresholds, self._manifest.tokens, tuple(mean.tolist()),
-            tuple(np.sqrt(variance).tolist()), (paper, true), self._differ / self._pixels, self._counts,
+            self.thresholds, self._manifest.tokens, tuple((self._kept / windows).tolist()), tuple(error.tolist()),
+            (paper, true), self._differ / self._pixels, self._counts,
         )  # fmt: skip

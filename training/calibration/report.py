@@ -13,43 +13,42 @@ from dovit.training.calibration.point import Point
 
 
 def print_report(console: Console, found: Calibration) -> None:
-    """Two tables, the capacities, and the notes."""
+    """Two tables, the ξ, the capacities, and the notes."""
     if found.curve:
         rows = [(f"{p.thresholds[0]:.9g}", p) for p in found.curve]
         console.print(_table("the curve: one ξ for all decisions", "ξ", rows))
-    named = [("the bundle's ξ", found.before), ("ξ found", found.after)]
-    console.print(_table("calibration", "", named))
-    for name, point in named:
-        _line(console, f"{name}: {', '.join(f'{x:.9g}' for x in point.thresholds)}")
+    console.print(_table("the bundle", "", [("before", found.before), ("after", found.after)]))
+    _line(console, f"ξ before: {_thresholds(found.before)}; after: {_thresholds(found.after)}")
+    if not any(map(math.isnan, found.after.kept_error)):
+        errors = ", ".join(f"{100 * error / found.after.tokens:.1f}" for error in found.after.kept_error)
+        _line(console, f"standard error of the kept shares, from the differences between images: {errors} points")
     _line(console, f"capacities: {', '.join(map(str, found.capacities))}")
+    unseen = "" if found.fill_unseen is None else f", {found.fill_unseen:.2f} on images they were not fitted to"
     _line(
         console,
-        f"tokens filled up by a decision on average: {found.fill_before:.2f} with the bundle's capacities, "
-        f"{found.fill:.2f} with the new ones",
+        f"tokens filled up by a decision on average: {found.fill_before:.2f} with the old capacities, "
+        f"{found.fill:.2f} with the new ones{unseen}",
     )
     for note in found.notes:
         _line(console, f"note: {note}")
 
 
 def _table(title: str, first: str, rows: Sequence[tuple[str, Point]]) -> Table:
+    """Shares in per cent of all tokens and of all pixels, MACs as ratios to the dense model's."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column(first, no_wrap=True)
-    for number in range(1, len(rows[0][1].kept) + 1):
-        table.add_column(f"kept by {number}, %", justify="right")
-    for heading in ("MACs, paper", "MACs, true", "labels changed, %"):
+    kept = [f"kept {number}, %" for number in range(1, len(rows[0][1].kept) + 1)]
+    for heading in (*kept, "MACs paper", "MACs true", "changed, %"):
         table.add_column(heading, justify="right")
     for name, point in rows:
-        kept = [
-            _kept(share, error / point.tokens) for share, error in zip(point.shares, point.kept_error, strict=True)
-        ]
+        shares = (f"{100 * share:.1f}" for share in point.shares)
         macs = (f"{ratio:.3f}" for ratio in point.macs)
-        table.add_row(name, *kept, *macs, f"{100 * point.disagreement:.3f}")
+        table.add_row(name, *shares, *macs, f"{100 * point.disagreement:.3f}")
     return table
 
 
-def _kept(share: float, error: float) -> str:
-    """A share in per cent with its standard error, where there is one."""
-    return f"{100 * share:.1f}" + ("" if math.isnan(error) else f" ± {100 * error:.1f}")
+def _thresholds(point: Point) -> str:
+    return ", ".join(f"{x:.9g}" for x in point.thresholds)
 
 
 def _line(console: Console, text: str) -> None:

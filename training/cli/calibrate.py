@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.errors import UsageError
+from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import expand
 from dovit.runtime.session import load
 from dovit.training.calibration.fit import Target, calibrate
@@ -65,9 +65,7 @@ def command(
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="So many of the images, spread over the list.")] = None,
     mode: Annotated[ModeChoice, typer.Option(help="Resize an image, or slide a window over it.")] = ModeChoice.whole,
-    points: Annotated[
-        int, typer.Option(min=0, help="How many ξ the curve starts from; 0 with --keep: no curve.")
-    ] = 9,
+    points: Annotated[int, typer.Option(min=0, help="How many ξ the curve starts from; 0 with --keep: no curve.")] = 9,
     buckets: Annotated[
         int | None, typer.Option(help="How many capacities, 0 and all tokens included; default as many as now.")
     ] = None,
@@ -102,22 +100,30 @@ def command(
 
         observer = Observer(session, files, mode.value, track)
         found = calibrate(observer, target, points=points, buckets=buckets, round_to=round_to)
+    failure: DovitError | None = None
+    if not dry_run:
+        try:
+            write_calibration(engine, session.manifest, found.after.thresholds, found.capacities)
+        except DovitError as error:  # the numbers took long to find: show them first
+            failure = error
+    written = not dry_run and not failure
     result = {
         "engine": str(engine), "images": len(files), "mode": mode.value, "tokens": session.manifest.tokens,
-        "target": target.as_json(), **found.as_json(), "written": not dry_run,
+        "target": target.as_json(), **found.as_json(), "written": written,
     }  # fmt: skip
-    if not dry_run:
-        write_calibration(engine, session.manifest, found.after.thresholds, found.capacities)
     text = json.dumps(result, ensure_ascii=False)
     if out:
         replace_text(out, text + "\n")
     if as_json:
         print(text)
-        return
-    screen = Console()
-    print_report(screen, found)
-    done = "nothing was written (--dry-run)" if dry_run else f"written into {engine}"
-    screen.print(f"{len(files)} images; {done}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        screen = Console()
+        print_report(screen, found)
+        done = f"written into {engine}" if written else "nothing was written" + " (--dry-run)" * dry_run
+        plural = "s" * (len(files) != 1)
+        screen.print(f"{len(files)} image{plural}; {done}", highlight=False, markup=False, soft_wrap=True)
+    if failure:
+        raise failure
 
 
 def spread_out(files: list[Path], limit: int | None) -> list[Path]:

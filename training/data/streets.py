@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dovit.runtime.palettes import palette_for
+from dovit.runtime.palettes import Colour, palette_for
 from dovit.training.data.dataset import Sample
 from dovit.training.streets import scene
 
@@ -17,7 +17,8 @@ class Streets:
     def __init__(self, count: int, size: tuple[int, int], first: int = 0) -> None:
         self.count, self.size, self.first = count, size, first
         names, colours = palette_for("cityscapes", CLASSES)
-        self.class_names, self.palette = names, colours
+        self.class_names: tuple[str, ...] | None = names
+        self.palette: tuple[Colour, ...] | None = colours
         self.classes = CLASSES
         self._drawn: dict[int, Sample] = {}
         self._most = MEMORY // (4 * size[0] * size[1])

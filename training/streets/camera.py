@@ -36,3 +36,26 @@ class Camera:
     def flat(self, x0: float, x1: float, z0: float, z1: float, y: float = 0.0) -> list[Point]:
         """A rectangle on the ground, or parallel to it."""
         return [self.at(x0, y, z0), self.at(x1, y, z0), self.at(x1, y, z1), self.at(x0, y, z1)]
+
+
+@dataclass(frozen=True)
+class Face:
+    """An upright plane with coordinates of its own: u metres along it from (x, z), v metres above the ground."""
+
+    camera: Camera
+    x: float
+    z: float
+    across: float  # how far x goes with u: -1 or 1 for a plane that faces the camera, 0 for one along the street
+    ahead: float  # how far z goes with u: 0 or 1
+
+    def at(self, u: float, v: float) -> Point:
+        """The pixel of a point on the plane."""
+        return self.camera.at(self.x + u * self.across, v, self.distance(u))
+
+    def rectangle(self, u0: float, u1: float, v0: float, v1: float) -> list[Point]:
+        """A rectangle on the plane."""
+        return [self.at(u0, v0), self.at(u1, v0), self.at(u1, v1), self.at(u0, v1)]
+
+    def distance(self, u: float) -> float:
+        """Metres ahead of the camera at u."""
+        return self.z + u * self.ahead

@@ -13,6 +13,11 @@ from dovit.training.streets.textures import Material
 Colour = tuple[float, float, float]
 
 
+def lit(colour: Colour, light: float) -> Colour:
+    """`colour` in `light` times the light."""
+    return colour[0] * light, colour[1] * light, colour[2] * light
+
+
 class Canvas:
     """An image [H, W, 3], labels [H, W], and for each pixel the material that gives it a texture in the end."""
 
@@ -46,7 +51,13 @@ class Canvas:
             self._on_materials.ellipse(box, fill=material)
 
     def line(
-        self, points: Sequence[Point], width: float, colour: Colour, label: int | None, material: Material, z: float = 0.0
+        self,
+        points: Sequence[Point],
+        width: float,
+        colour: Colour,
+        label: int | None,
+        material: Material,
+        z: float = 0.0,
     ) -> None:
         """Draw a line of `width` pixels, at least one."""
         wide = max(1, round(width))

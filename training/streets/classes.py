@@ -1,8 +1,10 @@
-"""The Cityscapes train ids that occur in the scenes."""
+"""The Cityscapes train ids that occur in the scenes: all 19."""
 
 ROAD = 0
 SIDEWALK = 1
 BUILDING = 2
+WALL = 3
+FENCE = 4
 POLE = 5
 LIGHT = 6
 SIGN = 7
@@ -14,4 +16,6 @@ RIDER = 12
 CAR = 13
 TRUCK = 14
 BUS = 15
+TRAIN = 16
+MOTORCYCLE = 17
 BICYCLE = 18

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dovit.training.streets.camera import Camera
-from dovit.training.streets.canvas import Canvas, Colour
+from dovit.training.streets.canvas import Canvas
 from dovit.training.streets.classes import VEGETATION
 from dovit.training.streets.textures import Material
 
@@ -25,13 +25,16 @@ class Plant:
     def draw(self, canvas: Canvas, camera: Camera) -> None:
         """Trunk, then the blobs from dark to light."""
         if self.trunk:
-            brown: Colour = (72, 60, 50)
-            points = camera.upright(self.x - 0.14, self.x + 0.14, 0, self.trunk, self.z)
-            canvas.polygon(points, brown, VEGETATION, Material.LEAVES, self.z)
+            foot, top = 0.17, 0.11
+            points = [
+                camera.at(self.x - foot, 0, self.z), camera.at(self.x + foot, 0, self.z),
+                camera.at(self.x + top, self.trunk + 0.8, self.z), camera.at(self.x - top, self.trunk + 0.8, self.z),
+            ]  # fmt: skip
+            canvas.polygon(points, (72, 60, 50), VEGETATION, Material.LEAVES, self.z)
         scale = camera.scale(self.z)
         for (dx, dy, radius), colour in zip(self.blobs, self.colours, strict=True):
             centre = camera.at(self.x + dx, self.trunk + dy, self.z)
-            radii = radius * scale, 0.9 * radius * scale
+            radii = radius * scale, 0.85 * radius * scale
             canvas.ellipse(centre, radii, (colour[0], colour[1], colour[2]), VEGETATION, Material.LEAVES, self.z)
 
 
@@ -39,14 +42,19 @@ def random_plant(random: np.random.Generator, x: float, z: float, *, tree: bool)
     """A tree of 4 to 10 metres, or a bush."""
     size = random.uniform(1.2, 2.8) if tree else random.uniform(0.4, 1.0)
     trunk = random.uniform(1.8, 3.4) if tree else 0.0
-    count = int(random.integers(10, 22)) if tree else 7
+    count = int(random.integers(24, 44)) if tree else 14
+    # Large blobs fill the crown; small ones, farther out, make its outline ragged.
+    out = np.sqrt(random.random(count))
+    turn = random.uniform(0, 2 * np.pi, count)
+    middle = 0.9 if tree else 0.3
+    tall = random.uniform(0.6, 1.0) if tree else 0.4
     blobs = np.column_stack(
         [
-            0.5 * size * random.uniform(-1, 1, count) * random.uniform(0.4, 1.6),
-            random.uniform(0.2, 1.6, count) * size if tree else random.uniform(0.1, 0.6, count) * size,
-            random.uniform(0.3, 0.65, count) * size,
+            0.72 * size * out * np.cos(turn),
+            size * (middle + tall * out * np.sin(turn)),
+            size * (0.5 - 0.34 * out) * random.uniform(0.7, 1.2, count),
         ]
     )
     base = random.uniform((40, 66, 26), (92, 120, 66))
-    light = np.sort(random.uniform(0.7, 1.25, count))
+    light = np.sort(random.uniform(0.65, 1.25, count))
     return Plant(x, z, trunk, blobs, base * light[:, None])

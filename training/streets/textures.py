@@ -1,4 +1,4 @@
-"""Materials: noise of several scales that gives a surface its grain, the same at every size of a scene."""
+"""Materials: noise of several scales that gives a surface its grain. It is of pixels, not of metres, as a camera's."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def tiles() -> np.ndarray:
     """[materials, TILE, TILE] int8, made once."""
     random = np.random.default_rng(20230805)
     octaves = [_noise(random, size) for size in (12, 64, 256)]
-    stacked = [
-        sum(amplitude * octave for amplitude, octave in zip(GRAINS[m], octaves, strict=True)) for m in Material
-    ]
+    stacked = [sum(amplitude * octave for amplitude, octave in zip(GRAINS[m], octaves, strict=True)) for m in Material]
     bricks = np.zeros((TILE, TILE))
     bricks[::8] -= 14  # mortar
     for course in range(0, TILE, 8):

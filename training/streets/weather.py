@@ -24,17 +24,25 @@ class Weather:
     gamma: float
     blur: float
     noise: float
+    sun: int  # the side that it is on: -1 left, 1 right
+    shadow: float  # how dark shadows are; 0 under a grey sky
+
+    def facade_light(self, side: int) -> float:
+        """What the houses of the side -1 or 1 get of the light: those across from the sun get most."""
+        return 1 - 0.5 * self.shadow * side * self.sun
 
 
 def random_weather(random: np.random.Generator) -> Weather:
     """Clear, cloudy or grey."""
     kind = random.choice(3)
     zenith = random.uniform(
-        ((70, 120, 190), (120, 150, 185), (165, 172, 180))[kind], ((110, 160, 225), (160, 185, 215), (215, 220, 225))[kind]
+        ((70, 120, 190), (120, 150, 185), (165, 172, 180))[kind],
+        ((110, 160, 225), (160, 185, 215), (215, 220, 225))[kind],
     )
     pale = random.uniform(195, 235)
     haze = (pale - random.uniform(0, 14), pale - random.uniform(0, 8), pale)
     cast = random.normal(1, 0.03, 3)
+    clear = (1.0, 0.6, 0.15)[kind]
     return Weather(
         zenith=(float(zenith[0]), float(zenith[1]), float(zenith[2])),
         haze=haze,
@@ -44,6 +52,8 @@ def random_weather(random: np.random.Generator) -> Weather:
         gamma=float(random.uniform(0.75, 1.15)),
         blur=float(random.uniform(0.3, 1.3)),
         noise=float(random.uniform(1, 7)),
+        sun=int(random.choice([-1, 1])),
+        shadow=clear * float(random.uniform(0.15, 0.55)),
     )
 
 

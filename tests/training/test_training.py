@@ -1,0 +1,263 @@
+"""Runs: they learn, go on exactly where they were killed, and change only what they should."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import random_images, randomised, small_config, spreading_thresholds
+
+from dovit.export.checkpoints import load_model, save_model
+from dovit.export.model import DoViT, ModelConfig
+from dovit.training.objective import Objective
+from dovit.training.run import Start, run
+from dovit.training.settings import Settings
+
+READ: dict[str, Any] = {
+    "arch": None, "classes": None, "image_size": None, "decision_layers": None, "thresholds": None, "dense": False,
+}  # fmt: skip
+
+
+def street_config(decoder: str = "setr-naive", **changes: Any) -> ModelConfig:
+    return small_config(decoder, **{"classes": 19, "embed_dim": 32, "depth": 4, "layers": (1, 2), **changes})
+
+
+def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:
+    """A run on streets; what its log says."""
+    chosen = Settings(**{"steps": 4, "batch": 2, "optimiser": "adamw", **settings})
+    run(
+        Start(checkpoint=checkpoint, read={**READ, **(read or {})}), lambda gpu: chosen, "streets:8", out,
+        device="cpu", log_every=1, workers=0,
+    )  # fmt: skip
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def weights(path: Path, **options: Any) -> dict[str, torch.Tensor]:
+    return load_model(path, **options).model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("start") / "model.pth"
+    save_model(randomised(street_config()), path)
+    return path
+
+
+# --- the objective ---
+
+
+def test_objective_is_the_papers_sum() -> None:
+    model, teacher = randomised(small_config(), 1).requires_grad_(), randomised(small_config(), 2)
+    images, labels = random_images(model.config, batch=2), torch.randint(0, 7, (2, 64, 96))
+    thresholds = spreading_thresholds(model, images)
+    parts = Objective(model, thresholds, teacher, alpha=0.7, beta=0.4)(images, labels)
+    expected = parts["segmentation"] + 0.7 * (parts["head1"] + parts["head2"]) + 0.4 * parts["distillation"]
+    torch.testing.assert_close(parts["loss"], expected)
+    assert parts["distillation"] > 0 and 0 < parts["kept"][1] < parts["kept"][0] < 24
+
+
+def test_the_teacher_stops_no_token_and_learns_nothing() -> None:
+    """At ξ = 1 the student is its own dense teacher: nothing to distil. The teacher's own ξ plays no part."""
+    model = randomised(small_config(thresholds=(0.2, 0.2))).requires_grad_()
+    teacher = randomised(small_config(thresholds=(0.2, 0.2)))
+    objective = Objective(model, (1, 1), teacher, alpha=1, beta=1)
+    parts = objective(random_images(model.config, batch=2), torch.randint(0, 7, (2, 64, 96)))
+    assert parts["distillation"].item() == pytest.approx(0, abs=1e-6)
+    parts["loss"].backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert {name.split(".")[0] for name in objective.state_dict()} == {"model"}
+
+
+def test_no_token_left_is_no_obstacle() -> None:
+    model = randomised(small_config()).requires_grad_()
+    parts = Objective(model, (0, 0), None, 1, 0.4)(random_images(model.config, 2), torch.randint(0, 7, (2, 64, 96)))
+    parts["loss"].backward()
+    assert parts["kept"].tolist() == [0, 0] and "head2" not in parts
+
+
+# --- runs ---
+
+
+def test_a_run_learns(tmp_path: Path, checkpoint: Path) -> None:
+    lines = trained(tmp_path, checkpoint, {"thresholds": (0.6,)}, steps=40, lr=0.003, clip=1.0, batch=4, label_stride=4)
+    first, last = (sum(line["loss"] for line in part) / 5 for part in (lines[:5], lines[-5:]))
+    assert last < 0.6 * first
+    assert load_model(tmp_path / "model.safetensors").model.config.thresholds == (0.6, 0.6)
+    names = load_model(tmp_path / "model.safetensors").model.config.class_names
+    assert names is not None and names[0] == "road"
+
+
+def test_the_same_run_twice_is_the_same(tmp_path: Path, checkpoint: Path) -> None:
+    assert trained(tmp_path / "a", checkpoint) == trained(tmp_path / "b", checkpoint)
+    assert trained(tmp_path / "c", checkpoint, seed=1) != trained(tmp_path / "a2", checkpoint)
+
+
+@pytest.mark.parametrize("policy", ["confidence", "dynamicvit"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, checkpoint: Path, policy: str) -> None:
+    """SIGKILL at some step; the resumed run's losses and weights are those of a run that was left alone, to the bit."""
+
+    def command(out: Path, *more: str) -> list[str]:
+        return [
+            sys.executable, "-m", "dovit.training.cli.train", "--ckpt", str(checkpoint), "--data", "streets:8",
+            "--out", str(out), "--steps", "24", "--batch", "2", "--lr", "0.01", "--policy", policy, "--val", "none",
+            "--save-every", "5", "--log-every", "1", "--workers", "1", "--device", "cpu", *more,
+        ]  # fmt: skip
+
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}  # the order of sums is the same on any machine's load
+    subprocess.run(command(tmp_path / "whole"), check=True, env=quiet, capture_output=True)
+    process = subprocess.Popen(command(tmp_path / "killed"), env=quiet, stdout=subprocess.DEVNULL)
+    log = tmp_path / "killed" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") > 7) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    refused = subprocess.run(command(tmp_path / "killed"), env=quiet, capture_output=True, text=True)
+    assert refused.returncode == 2 and "--resume" in refused.stderr and "Traceback" not in refused.stderr
+    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, env=quiet, capture_output=True)
+    assert log.read_text() == (tmp_path / "whole" / "log.jsonl").read_text()
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert files[0] == files[1]
+
+
+def test_resuming_needs_the_same_settings(tmp_path: Path, checkpoint: Path) -> None:
+    from dovit.runtime.errors import UsageError
+
+    trained(tmp_path, checkpoint)
+    changed = Settings(steps=4, batch=2, optimiser="adamw", lr=0.5)
+    with pytest.raises(UsageError, match=r"other settings \(lr\)"):
+        run(Start(checkpoint=checkpoint, read=READ), lambda gpu: changed, "streets:8", tmp_path, resume=True)
+
+
+def test_heads_only_changes_the_heads_and_nothing_else(tmp_path: Path, checkpoint: Path) -> None:
+    lines = trained(tmp_path, checkpoint, steps=6, lr=0.01, heads_only=True)
+    before, after = weights(checkpoint), weights(tmp_path / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("heads.") and not name.endswith("tracked")}
+    assert "distillation" not in lines[0]
+
+
+def test_missing_heads_are_added(tmp_path: Path) -> None:
+    """A plain segmenter becomes a DoViT with the paper's 1×1 heads; at ξ = 1 it is still the segmenter it was."""
+    dense = randomised(street_config(layers=()))
+    save_model(dense, tmp_path / "plain.pth")
+    trained(tmp_path / "out", tmp_path / "plain.pth", heads_only=True)
+    model = load_model(tmp_path / "out" / "model.safetensors").model
+    assert [(head.layer, head.num_convs) for head in model.config.decisions] == [(1, 0), (2, 0), (3, 0)]
+    images = random_images(dense.config)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images, (1, 1, 1)).logits, dense(images).logits)
+
+
+def test_training_from_a_backbone(tmp_path: Path) -> None:
+    """timm's keys: no decoder, no heads; both are made. The classes come from the data."""
+    donor = randomised(street_config())
+    state = {}
+    for name, value in donor.backbone.state_dict().items():
+        state[name.replace("layers.", "blocks.").replace("patch_embed.", "patch_embed.proj.")] = value
+    positions, prefix = state.pop("pos_embed"), state.pop("prefix")
+    square = torch.nn.functional.pad(positions, (0, 0, 0, 1))[:25]
+    state |= {"cls_token": prefix[None], "pos_embed": torch.cat([torch.zeros(1, 32), square])[None]}
+    state |= {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)}
+    torch.save(state, tmp_path / "vit.pth")
+    read = {"arch": "segmenter-linear", "image_size": (64, 96), "classes": 19}
+    trained(tmp_path / "out", tmp_path / "vit.pth", read)
+    model = load_model(tmp_path / "out" / "model.safetensors").model
+    assert model.config.classes == 19 and len(model.heads) == 3 and model.config.image_size == (64, 96)
+
+
+def test_no_merge_stays_with_the_model_and_is_not_exported(tmp_path: Path, checkpoint: Path) -> None:
+    from dovit.export.run import export
+    from dovit.runtime.errors import DovitError
+
+    settings = Settings(steps=1, batch=2)
+    start = Start(checkpoint=checkpoint, read=READ, merge=False)
+    run(start, lambda gpu: settings, "streets:8", tmp_path / "out", device="cpu", workers=0)
+    with pytest.raises(DovitError, match="without token merging"):
+        export(tmp_path / "out" / "model.safetensors", tmp_path / "engines", {}, None, None)
+    assert not (tmp_path / "engines").exists()
+
+
+def test_bf16_autocast(tmp_path: Path, checkpoint: Path) -> None:
+    low, full = (trained(tmp_path / p, checkpoint, precision=p)[0]["loss"] for p in ("bf16", "fp32"))
+    assert low != full and low == pytest.approx(full, rel=0.02)
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    """torchrun with 2 × 2 images: the same losses and weights as one process with 4, for a model without batch norm."""
+    save_model(randomised(street_config("segmenter-linear")), tmp_path / "model.pth")
+    common = [
+        "--ckpt", str(tmp_path / "model.pth"), "--data", "streets:8", "--steps", "6", "--lr", "0.01", "--threshold", "1",
+        "--scale-range", "1,1", "--val", "none", "--log-every", "1", "--workers", "0", "--device", "cpu",
+    ]  # fmt: skip
+    one = [sys.executable, "-m", "dovit.training.cli.train", *common, "--batch", "4", "--out", str(tmp_path / "one")]
+    two = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "dovit.training.cli.train", *common, "--batch", "2", "--out", str(tmp_path / "two"),
+    ]  # fmt: skip
+    for command in (one, two):
+        subprocess.run(command, check=True, capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    a, b = ([json.loads(line) for line in (tmp_path / n / "log.jsonl").read_text().splitlines()] for n in ("one", "two"))
+    assert [line["loss"] for line in a] == pytest.approx([line["loss"] for line in b], rel=1e-4)
+    first, second = (weights(tmp_path / n / "model.safetensors") for n in ("one", "two"))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    from dovit.runtime.errors import DovitError
+
+    model: DoViT = randomised(street_config())
+    with torch.no_grad():
+        model.decoder.classify.bias.fill_(float("nan"))
+    save_model(model, tmp_path / "model.pth")
+    with pytest.raises(DovitError, match="lower --lr"):
+        trained(tmp_path / "out", tmp_path / "model.pth")
+    assert not (tmp_path / "out" / "last.pt").exists()
+
+
+def test_a_damaged_state_is_named(tmp_path: Path, checkpoint: Path) -> None:
+    from dovit.runtime.errors import DovitError
+
+    trained(tmp_path, checkpoint)
+    state = tmp_path / "last.pt"
+    state.write_bytes(state.read_bytes()[:5000])
+    settings = Settings(steps=4, batch=2, optimiser="adamw")
+    with pytest.raises(DovitError, match=r"last\.pt: not the state of a run"):
+        run(Start(checkpoint=checkpoint, read=READ), lambda gpu: settings, "streets:8", tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ([], "give either --ckpt"),
+        (["--ckpt", "missing.pth"], "missing.pth"),
+        (["--ckpt", "CKPT", "--data", "nowhere"], "no such folder"),
+        (["--ckpt", "CKPT", "--lr", "0"], "above 0"),
+        (["--ckpt", "CKPT", "--scale-range", "2"], "two factors"),
+        (["--ckpt", "CKPT", "--device", "cuda"], "no GPU"),
+        (["--ckpt", "CKPT", "--dense", "--heads-only"], "leave --heads-only"),
+        (["--new", "CKPT"], "cannot be read"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    tmp_path: Path, checkpoint: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    more: list[str], sentence: str,
+) -> None:  # fmt: skip
+    from dovit.training.cli.train import main
+
+    if "cuda" in more and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(checkpoint) if one == "CKPT" else one for one in more]
+    monkeypatch.setattr(sys, "argv", ["dovit-train", "--data", "streets:4", "--out", "out", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    error = capfd.readouterr().err
+    assert end.value.code in (1, 2) and sentence in error and error.count("\n") == 1
