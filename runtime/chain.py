@@ -41,16 +41,26 @@ class Chain:
         self._idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
 
     def run(
-        self, images: np.ndarray, thresholds: Sequence[float], capacities: Sequence[int], *, keep_tensors: bool = False
+        self,
+        images: np.ndarray,
+        thresholds: Sequence[float],
+        capacities: Sequence[int],
+        *,
+        counts: Sequence[int] | None = None,
+        keep_tensors: bool = False,
     ) -> ChainResult:
         """One pass over `images` [B, H, W, 3] uint8 of the bundle's size.
 
         The kept count of each decision is the smallest of `capacities` that holds the batch's largest: the bundle's own
-        for `bucketed`, 0…N for `exact`.
+        for `bucketed`, 0…N for `exact`. With `counts`, each decision keeps that many tokens of every image instead, those
+        of lowest confidence; they must not grow.
         """
+        # ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
+        allowed = [capacities] * len(thresholds) if counts is None else [[count] for count in counts]
+        xi = thresholds if counts is None else [0.0] * len(counts)
         workspace = self._take(len(images))
         try:
-            return self._run(workspace, images, thresholds, capacities, keep_tensors)
+            return self._run(workspace, images, xi, allowed, keep_tensors)
         finally:
             self._idle.put(workspace)
 
@@ -62,12 +72,12 @@ class Chain:
         return workspace if workspace.batch == batch else Workspace(self.manifest, batch)
 
     def _run(
-        self, workspace: Workspace, images: np.ndarray, thresholds: Sequence[float], capacities: Sequence[int],
-        keep_tensors: bool,
+        self, workspace: Workspace, images: np.ndarray, thresholds: Sequence[float],
+        capacities: Sequence[Sequence[int]], keep_tensors: bool,
     ) -> ChainResult:  # fmt: skip
         manifest = self.manifest
         dims = {"batch": len(images)}
-        tensors = {"image": np.ascontiguousarray(images), "capacities": np.asarray(capacities, np.int64)}
+        tensors = {"image": np.ascontiguousarray(images)}
         for decision, threshold in zip(manifest.decisions, thresholds, strict=True):
             tensors[decision.threshold] = np.asarray(threshold, np.float32)
         decided: list[Decided] = []
@@ -77,6 +87,8 @@ class Chain:
         while number < len(manifest.steps):
             step = manifest.steps[number]
             deciding = manifest.decisions[number] if number < len(manifest.decisions) else None
+            if deciding:
+                tensors["capacities"] = np.asarray(capacities[number], np.int64)
             places: dict[str, np.ndarray | None] = {}
             for spec in step.outputs:
                 if deciding and spec.name == deciding.keep:

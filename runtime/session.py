@@ -61,21 +61,24 @@ class Session:
         mode: Mode = "whole",
         thresholds: float | Sequence[float] | None = None,
         schedule: Schedule = "exact",
+        counts: Sequence[int] | None = None,
         return_logits: bool = False,
     ) -> Result:
         """Segment one RGB image, uint8 [H, W, 3], or anything Pillow has opened.
 
         `whole` resizes it to the bundle's size, `slide` moves a window of that size over it, as mmsegmentation does.
-        `thresholds`: ξ for all decisions or one each, within [0, 1]; default the bundle's. Raises UsageError for an
-        unsuitable argument, DovitError where the backend fails.
+        `thresholds`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `counts` keeps so many tokens
+        after each decision instead, the least confident ones: a fixed ratio, to compare token pass with. Raises
+        UsageError for an unsuitable argument, DovitError where the backend fails.
         """
         pixels = as_rgb(image)
         xi = self.check_thresholds(thresholds)
         capacities = self.capacities(schedule)
+        fixed = None if counts is None else self.check_counts(counts)
 
         def core(window: np.ndarray) -> Result:
             with _out_of_memory():
-                return self._result(self.chain.run(window[None], xi, capacities))
+                return self._result(self.chain.run(window[None], xi, capacities, counts=fixed))
 
         if mode == "whole":
             result = segment_whole(pixels, self.manifest.image_size, core)
@@ -99,6 +102,16 @@ class Session:
             if not 0 <= value <= 1:
                 raise UsageError(f"threshold {value} lies outside [0, 1]; 1 stops no token")
         return tuple(given)
+
+    def check_counts(self, counts: Sequence[int]) -> tuple[int, ...]:
+        """Tokens to keep after each decision; UsageError where they cannot be."""
+        limits = [self.manifest.tokens, *counts]
+        decisions = len(self.manifest.decisions)
+        if len(counts) != decisions or any(not 0 <= k <= most for k, most in zip(counts, limits, strict=False)):
+            raise UsageError(
+                f"counts {', '.join(map(str, counts))}: give {decisions} falling numbers of tokens, from {limits[0]} to 0"
+            )
+        return tuple(counts)
 
     def capacities(self, schedule: Schedule) -> Sequence[int]:
         """The kept counts that a schedule allows."""

@@ -104,9 +104,10 @@ def calibrate(
     capacities = fit_capacities(counts, most, round_to)
     old = mean_fill(counts, manifest.capacities)
     unseen = unseen_fill(after.counts, most, round_to)
-    if unseen is None or unseen > old:
+    if unseen is None or (unseen > old and most >= len(manifest.capacities)):
         notes.append(
-            "too few images for so many capacities: expect more fill on others; give more images, or fewer --buckets"
+            "too few images for so many capacities: on other images they may fill up more than the old ones; "
+            "give more images, or fewer --buckets"
         )
     curve = tuple(observer.curve()) if points else ()
     return Calibration(
