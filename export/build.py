@@ -26,7 +26,9 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
     Raises DovitError for a model without token merging."""
     config = model.config
     if not config.merge:
-        raise DovitError("this model was trained without token merging, for an ablation; a bundle always merges: train it again")
+        raise DovitError(
+            "this model was trained without token merging, for an ablation; a bundle always merges: train it again"
+        )
     progress("tracing")
     steps = split(assemble(model))
     (folder / FOLDER).mkdir()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dovit.runtime.errors import DovitError
+from dovit.runtime.files import replacing
 from dovit.runtime.resize import resize_image
 from dovit.runtime.result import Result
 
@@ -79,21 +75,8 @@ def whole_maps(
 
 def save(image: Image.Image, path: Path) -> None:
     """Write a PNG whole or not at all. Raises DovitError where the disk is full or the folder is not to be written."""
-    name = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
-            name = stream.name
-            image.save(stream, "PNG")
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException as error:  # Ctrl-C too leaves nothing half-written
-        if name:
-            with suppress(OSError):
-                os.unlink(name)
-        if not isinstance(error, OSError):
-            raise
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise DovitError(f"{path}: cannot be written ({reason}); free it, or give --out another folder") from None
+    with replacing(path) as part:
+        image.save(part, "PNG")
 
 
 def save_labels(labels: np.ndarray, palette: Sequence[Sequence[int]], path: Path) -> None:
@@ -114,9 +97,3 @@ def _spread(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows = np.arange(size[0]) * values.shape[0] // size[0]
     columns = np.arange(size[1]) * values.shape[1] // size[1]
     return values[rows[:, None], columns[None]]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

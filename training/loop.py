@@ -47,9 +47,7 @@ def train(
     model.to(device)
     optimiser = make_optimiser(model, settings.optimiser, settings.lr, settings.weight_decay, settings.head_lr_mult)
     start = load_state(out, settings, model, optimiser)
-    objective = Objective(
-        model, model.config.thresholds, teacher, settings.alpha, settings.beta, settings.label_stride
-    )
+    objective = Objective(model, model.config.thresholds, teacher, settings.alpha, settings.beta, settings.label_stride)
     objective.teacher_to(device)
     wrapped = process.wrap(objective)
     size = model.config.image_size

@@ -28,7 +28,9 @@ def make_optimiser(
             decay = 0.0 if name == "adamw" and plain else weight_decay
             scale = 1.0 if parameter_name.startswith("backbone.") else head_lr_mult
             groups.setdefault((scale, decay), []).append(parameter)
-    described = [{"params": p, "lr_scale": s, "weight_decay": d} for (s, d), p in sorted(groups.items(), key=lambda g: g[0])]
+    described = [
+        {"params": p, "lr_scale": s, "weight_decay": d} for (s, d), p in sorted(groups.items(), key=lambda g: g[0])
+    ]
     if name == "sgd":
         return torch.optim.SGD(described, lr=lr, momentum=0.9)
     return torch.optim.AdamW(described, lr=lr)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +11,24 @@ import torch
 from torch import nn
 
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import replacing
 from dovit.training.settings import Settings
 
 STATE_NAME = "last.pt"
 
 
-def save_state(
-    out: Path, step: int, settings: Settings, model: nn.Module, optimiser: torch.optim.Optimizer
-) -> None:
+def save_state(out: Path, step: int, settings: Settings, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """Write OUT/last.pt, after `step` steps, whole or not at all. Random numbers need no saving: they are a function of seed and step."""
     path = out / STATE_NAME
     content = {
         "step": step, "settings": settings.model_dump(mode="json"),
         "model": model.state_dict(), "optimiser": optimiser.state_dict(),
     }  # fmt: skip
-    part = path.with_suffix(".part")
     try:
-        torch.save(content, part)
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:
-        raise DovitError(
-            f"{path}: cannot be written ({error}); the state of an earlier step is as it was, go on with --resume"
-        ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
+        with replacing(path) as part:
+            torch.save(content, part)
+    except RuntimeError as error:  # as torch reports what the system refused it
+        raise DovitError(f"{path}: cannot be written ({error}); go on with --resume when it can") from None
 
 
 def load_state(out: Path, settings: Settings, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
@@ -59,7 +50,16 @@ def load_state(out: Path, settings: Settings, model: nn.Module, optimiser: torch
         model.load_state_dict(content["model"])
         optimiser.load_state_dict(content["optimiser"])
         return int(content["step"])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError):
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+    ):
         raise DovitError(
             f"{path}: not the state of a run of this model, or damaged; delete it to begin anew, or give another --out"
         ) from None

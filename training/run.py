@@ -53,8 +53,9 @@ def run(
     log_every: int = 10,
     workers: int = 2,
     reduce_zero_label: bool | None = None,
+    half: bool = False,
 ) -> None:
-    """Train and save. `settings_for` gets whether there is a GPU; `validation` is the data whose val split is used, if it
+    """Train and save, with `half` as float16. `settings_for` gets whether there is a GPU; `validation` is the data whose val split is used, if it
     has one, or in any case with `validate_always`. Raises DovitError or UsageError; a run in OUT is never overwritten.
     """
     with process(device) as here:
@@ -69,18 +70,16 @@ def run(
         student = described_by(student, dataset)
         check: Validate | None = None
         if validation is not None:
-            check = _validation(
-                validation, student.config, validate_limit, reduce_zero_label, required=validate_always
-            )
+            check = _validation(validation, student.config, validate_limit, reduce_zero_label, required=validate_always)
         train(
             student, _teacher(start, settings, first), settings, dataset, out, here,
             validate=check, validate_every=validate_every, save_every=save_every, log_every=log_every, workers=workers,
         )  # fmt: skip
         if here.is_first:
             if isinstance(student, DynamicViT):
-                save_dynamic_vit(student, out / MODEL_NAME)
+                save_dynamic_vit(student, out / MODEL_NAME, half=half)
             else:
-                save_model(student, out / MODEL_NAME)
+                save_model(student, out / MODEL_NAME, half=half)
         here.wait()
 
 

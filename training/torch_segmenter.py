@@ -1,28 +1,93 @@
-"""A torch model as something that evaluation can run: any token policy, no export needed."""
+"""A torch model as something that evaluation can run: any token policy, and no export needed."""
 
 from __future__ import annotations
 
-from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from dovit.export.checkpoints import ReadOptions, load_model
+from dovit.export.macs import evaluate as evaluate_macs
+from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
-from dovit.runtime.resize import labels_from_logits, resize_image
+from dovit.runtime.chain import Decided
+from dovit.runtime.result import Result
+from dovit.runtime.session import Mode, decision_maps
+from dovit.runtime.slide import segment_slide
+from dovit.runtime.whole import segment_whole
 from dovit.training.data import Dataset
-from dovit.training.policies.dynamic_vit import DynamicViT
+from dovit.training.evaluation.cost import Cost
+from dovit.training.evaluation.evaluate import evaluate
+from dovit.training.evaluation.segmenter import Setting
+from dovit.training.policies.checkpoint import is_dynamic_vit, load_dynamic_vit
+from dovit.training.policies.dynamic_vit import DynamicViT, predictor_macs
+from dovit.training.policies.ranked import FixedRatio
+
+
+def read_segmenter(path: Path, device: torch.device, mode: Mode = "whole") -> TorchSegmenter:
+    """Any checkpoint that dovit-export reads, or a DynamicViT's. Raises DovitError or UsageError."""
+    if is_dynamic_vit(path):
+        return TorchSegmenter(load_dynamic_vit(path).to(device), mode)
+    return TorchSegmenter(load_model(path, ReadOptions()).model.to(device), mode)
+
+
+class TorchSegmenter:
+    """A model in evaluation mode. Token pass is `exact`; a DynamicViT keeps its own counts whatever ξ says."""
+
+    def __init__(self, model: DoViT, mode: Mode = "whole") -> None:
+        self.model, self.mode = model, mode
+        config = model.config
+        self.classes, self.decisions = config.classes, len(model.heads)
+        self.own = Setting(f"ξ = {config.thresholds[0]:g}" if config.thresholds else "dense", config.thresholds)
+        per_patch = None
+        if isinstance(model, DynamicViT):
+            per_patch = predictor_macs(config.backbone.embed_dim)
+            self.own = Setting(f"DyViT/{model.ratio:g}", (1.0,) * self.decisions, model.counts)
+        bare = step_macs(config.model_copy(update={"decisions": (), "thresholds": ()}))
+        dense = evaluate_macs(bare, [config.tokens + config.backbone.prefix])
+        self.cost = Cost(tuple(step_macs(config, per_patch)), config.backbone.prefix, config.tokens, dense)
+
+    def segment(self, image: np.ndarray, setting: Setting) -> Result:
+        """As Segmenter has it."""
+        size = self.model.config.image_size
+        if self.mode == "whole":
+            return segment_whole(image, size, lambda window: self._window(window, setting))
+        stride = self.model.config.slide_stride or size
+        return segment_slide(image, size, stride, lambda window: self._window(window, setting))
+
+    @torch.no_grad()
+    def _window(self, window: np.ndarray, setting: Setting) -> Result:
+        model, config = self.model, self.model.config
+        pixels = torch.tensor(window)[None].to(model.mean.device)
+        if isinstance(model, DynamicViT):
+            output = model.follow(pixels, model.top_scores)
+        elif setting.counts is not None:
+            output = model.follow(pixels, FixedRatio(model, setting.counts))
+        else:
+            output = model(pixels, setting.thresholds)
+        decided = [
+            Decided(
+                d.confidence.float().cpu().numpy(), d.index.cpu().numpy(),
+                np.searchsorted(d.index.cpu().numpy()[0], d.kept.cpu().numpy()),
+            )
+            for d in output.decisions[0]
+        ]  # fmt: skip
+        keep, confidence = decision_maps(decided, config.tokens, self.decisions)
+        shape = (self.decisions, *config.grid)
+        kept = tuple(d.keep.shape[1] for d in decided)
+        return Result(
+            labels=model.resize_logits(output.logits.float())[0].argmax(dim=0).to(torch.uint8).cpu().numpy(),
+            kept=kept + (0,) * (self.decisions - len(kept)),
+            tokens=config.tokens,
+            keep_maps=keep.reshape(shape),
+            confidence_maps=confidence.reshape(shape),
+            logits=output.logits[0].float().cpu().numpy(),
+        )
 
 
 def validate(model: DoViT, dataset: Dataset, limit: int | None = None) -> dict[str, float]:
-    """mIoU, aAcc and mAcc in percent, of `model` in evaluation mode at its own ξ, whole images, one at a time."""
-    from dovit.training.evaluation.metrics import Confusion
-
-    device = next(model.parameters()).device
-    confusion = Confusion(model.config.classes)
-    for sample in islice((dataset[k] for k in range(len(dataset))), limit):
-        image = torch.from_numpy(resize_image(sample.image, model.config.image_size)[None]).to(device)
-        policy = model.top_scores if isinstance(model, DynamicViT) else None
-        output = model(image) if policy is None else model.follow(image, policy)
-        labels = labels_from_logits(output.logits[0].float().cpu().numpy(), sample.labels.shape)
-        confusion.add(labels, sample.labels)
-    return confusion.summary()
+    """PA, mPA and mIoU in percent and the MACs ratio (paper's count) of `model` at its own setting, whole images."""
+    segmenter = TorchSegmenter(model)
+    (outcome,) = evaluate(segmenter, dataset, [segmenter.own], limit=limit)
+    return {**outcome.confusion.summary(), "macs_ratio": outcome.macs_ratio[0]}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
 from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import replacing
 
 
 def save_model(model: DoViT, path: str | Path, *, half: bool = False) -> None:
@@ -28,35 +26,30 @@ def save_model(model: DoViT, path: str | Path, *, half: bool = False) -> None:
     anything else as a torch file {'dovit': configuration, 'state_dict': weights}. `half`: weights as float16."""
     path = Path(path)
     config = model.config.model_dump(mode="json")
-    state = model.state_dict()
-    if half:
-        state = {name: t.half() if t.dtype == torch.float32 else t for name, t in state.items()}
     if path.suffix == ".safetensors":
-        write_safetensors(state, {"dovit": json.dumps(config)}, path)
+        write_safetensors(model.state_dict(), {"dovit": json.dumps(config)}, path, half=half)
     else:
-        state = {name: tensor.detach().cpu() for name, tensor in state.items()}
+        state = _stored(model.state_dict(), half)
         _write(path, lambda part: torch.save({"dovit": config, "state_dict": state}, part))
 
 
-def write_safetensors(state: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
+def write_safetensors(state: dict[str, Tensor], about: dict[str, str], path: Path, *, half: bool = False) -> None:
     """Tensors and metadata into a `.safetensors` file, whole or not at all. DovitError where it cannot be written."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    _write(path, lambda part: save_file(state, part, about))
+    _write(path, lambda part: save_file(_stored(state, half), part, about))
 
 
-def _write(path: Path, write: Callable[[str], None]) -> None:
-    name = None
+def _stored(state: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
+    """Tensors as they go into a file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    return {name: t.half() if half and t.dtype == torch.float32 else t for name, t in tensors.items()}
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as stream:
-            name = stream.name
-        write(name)
-        os.replace(name, path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise DovitError(f"{path}: cannot be written ({error})") from None
-    finally:
-        if name:
-            with suppress(OSError):
-                os.unlink(name)
+        with replacing(path) as part:
+            write(part)
+    except (RuntimeError, SafetensorError) as error:  # as torch and safetensors report what the system refused them
+        raise DovitError(f"{path}: cannot be written ({error}); give another place") from None
 
 
 def read_own(path: Path, config: Any, state: dict[str, Tensor], options: ReadOptions) -> tuple[DoViT, list[str]]:

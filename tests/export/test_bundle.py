@@ -140,7 +140,9 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", ["engines", STAGE_PREFIX])
-def test_an_interrupt_right_after_a_folder_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+def test_an_interrupt_right_after_a_folder_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
     real = Path.mkdir
 
     def interrupted(self: Path, *args: Any, **more: Any) -> None:

@@ -100,8 +100,8 @@ def test_writing_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("error", "raised", "sentence"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), DovitError, "cannot be written .the disk is full."),
-        (OSError(errno.EROFS, "Read-only file system"), DovitError, "cannot be written .Read-only file system."),
+        (OSError(errno.ENOSPC, "No space left on device"), DovitError, "the disk is full; free some space"),
+        (OSError(errno.EROFS, "Read-only file system"), DovitError, "cannot be written: Read-only file system"),
         (KeyboardInterrupt(), KeyboardInterrupt, None),
     ],
 )
@@ -115,8 +115,8 @@ def test_a_write_that_fails_keeps_the_old_file(
     target = tmp_path / "a.png"
     target.write_bytes(b"old")
 
-    def fail(self: Image.Image, stream: object, kind: str) -> None:
-        stream.write(b"half")  # type: ignore[attr-defined]
+    def fail(self: Image.Image, part: Path, kind: str) -> None:
+        part.write_bytes(b"half")
         raise error
 
     monkeypatch.setattr(Image.Image, "save", fail)

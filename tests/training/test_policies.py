@@ -132,6 +132,7 @@ def test_predictor_means_over_the_kept() -> None:
 def test_cost_is_the_papers(size: str, ratio: float, gflops: float, parameters: float) -> None:
     """Table 1's rows "DyViT-B/0.9, /0.85" and "DyViT-S/0.9". Its parameters have the three auxiliary heads of training
     as well, its FLOPs do not."""
+
     def config(image: tuple[int, int]) -> ModelConfig:
         return ModelConfig(
             image_size=image, classes=19, backbone=BackboneConfig.of_size(size), merge=False,

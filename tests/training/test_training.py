@@ -202,8 +202,12 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         "-m", "dovit.training.cli.train", *common, "--batch", "2", "--out", str(tmp_path / "two"),
     ]  # fmt: skip
     for command in (one, two):
-        subprocess.run(command, check=True, capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    a, b = ([json.loads(line) for line in (tmp_path / n / "log.jsonl").read_text().splitlines()] for n in ("one", "two"))
+        subprocess.run(
+            command, check=True, capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    a, b = (
+        [json.loads(line) for line in (tmp_path / n / "log.jsonl").read_text().splitlines()] for n in ("one", "two")
+    )
     assert [line["loss"] for line in a] == pytest.approx([line["loss"] for line in b], rel=1e-4)
     first, second = (weights(tmp_path / n / "model.safetensors") for n in ("one", "two"))
     for name in first:

@@ -56,7 +56,7 @@ class Confidences:
         """Up to `count` ξ strictly between `low` and `high`, ascending: at even shares of the confidences there, or
         evenly spaced where there are none."""
         values, counts = self._merge()
-        first, last = np.searchsorted(values, np.float32([low, high]), side="right")
+        first, last = np.searchsorted(values, np.array([low, high], np.float32), side="right")
         kept = self.nans + np.concatenate([[0], np.cumsum(counts)])
         found = {self.threshold(k)[0] for k in np.linspace(kept[first], kept[last], count + 2)[1:-1]}
         inside = {x for x in found if low < x < high}

@@ -82,6 +82,7 @@ def command(
     val_limit: Annotated[int | None, typer.Option(min=1, help="At most so many images of it.")] = None,
     save_every: Annotated[int, typer.Option(min=1, help="Save the state after so many steps.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Log every so many steps.")] = 10,
+    fp16_weights: Annotated[bool, typer.Option("--fp16-weights", help="Store the model's weights as float16.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, data order and augmentation.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default a GPU if there is one.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Threads that prepare images.")] = 2,
@@ -125,7 +126,7 @@ def command(
         start, lambda gpu: Settings(**numbers, precision=_precision(precision, gpu)), data, out,
         device=device, resume=resume, validation=None if val == "none" else val or data, validate_every=val_every,
         validate_limit=val_limit, validate_always=val is not None, save_every=save_every, log_every=log_every,
-        workers=workers, reduce_zero_label=reduce_zero_label,
+        workers=workers, reduce_zero_label=reduce_zero_label, half=fp16_weights,
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":
         print(f"{out / 'model.safetensors'}: trained for {steps} steps; export it with dovit-export --ckpt")

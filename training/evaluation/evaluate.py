@@ -29,11 +29,15 @@ class Outcome:
     confusion: Confusion
     images: int = 0
     windows: int = 0
-    counts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))  # [D, N+1]: windows that kept n tokens
+    counts: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 0), np.int64)
+    )  # [D, N+1]: windows that kept n tokens
     macs: tuple[int, int] = (0, 0)  # summed over all windows
     latency: Spread = field(default_factory=Spread)
 
-    def add(self, result: Result, labels: np.ndarray, seconds: float, segmenter: Segmenter) -> list[list[tuple[int, int]]]:
+    def add(
+        self, result: Result, labels: np.ndarray, seconds: float, segmenter: Segmenter
+    ) -> list[list[tuple[int, int]]]:
         """Count one image; returns the MACs of each step of each of its windows."""
         self.confusion.add(result.labels, labels)
         self.latency.add(seconds)
@@ -98,7 +102,9 @@ def evaluate(
             seconds = time.perf_counter() - start
             costs = outcomes[place].add(result, sample.labels, seconds, segmenter)
             if per_image is not None:
-                record["settings"][place] = _record(settings[place], result, costs, sample.labels, seconds, tokens, ignore)
+                record["settings"][place] = _record(
+                    settings[place], result, costs, sample.labels, seconds, tokens, ignore
+                )
         if per_image is not None:
             per_image(record)
     return outcomes

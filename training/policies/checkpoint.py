@@ -17,10 +17,10 @@ from dovit.training.policies.dynamic_vit import DynamicViT
 KEY = "dynamicvit"
 
 
-def save_dynamic_vit(model: DynamicViT, path: Path) -> None:
-    """Write `model` to `path`, whole or not at all."""
+def save_dynamic_vit(model: DynamicViT, path: Path, *, half: bool = False) -> None:
+    """Write `model` to `path`, whole or not at all; with `half` its weights as float16."""
     about = {"ratio": model.ratio, "config": model.config.model_dump(mode="json")}
-    write_safetensors(model.state_dict(), {KEY: json.dumps(about)}, path)
+    write_safetensors(model.state_dict(), {KEY: json.dumps(about)}, path, half=half)
 
 
 def is_dynamic_vit(path: Path) -> bool:

@@ -104,4 +104,3 @@ def _hidden_attention(attention: Attention, x: Tensor, visible: Tensor) -> Tenso
 def predictor_macs(dim: int) -> int:
     """Multiply-accumulates of one token in a prediction module."""
     return dim * dim + dim * (dim // 2) + (dim // 2) * (dim // 4) + (dim // 4) * 2
-

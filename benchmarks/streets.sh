@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Makes assets/streets-tiny.safetensors and every number about it in docs/results.md, from nothing, on two CPU cores:
+# the dense teacher, DoViT from it, the sweep of ξ, the ablation of the paper's Table 3, and DynamicViT as in its Table 1.
+#   bash benchmarks/streets.sh FOLDER     # an interrupted run goes on where it was
+set -euo pipefail
+out=${1:?give a folder for the runs}
+here=$(cd "$(dirname "$0")/.." && pwd)
+mkdir -p "$out"
+
+common=(--batch 8 --optimizer adamw --weight-decay 0.01 --clip 1 --precision bf16 --label-stride 4
+    --scale-range 0.75,1.5 --val none --log-every 20 --save-every 200)
+data=streets:3400
+held_out=streets:200 # scenes 1,000,000 … 1,000,199
+
+train() { # name, further arguments
+    local name=$1
+    shift
+    [ -e "$out/$name/model.safetensors" ] && return
+    local start=$SECONDS
+    dovit-train --data "$data" --out "$out/$name" --resume "${common[@]}" "$@"
+    echo "$name: $((SECONDS - start)) s"
+}
+
+measure() { # name, model, further arguments
+    local name=$1 model=$2
+    shift 2
+    [ -e "$out/$name.json" ] && return
+    dovit-eval --ckpt "$out/$model/model.safetensors" --data "$held_out" --out "$out/$name.json" "$@"
+}
+
+student=(--ckpt "$out/dense/model.safetensors" --lr 0.0005 --warmup 50 --threshold 0.98 --fp16-weights)
+
+train dense --new "$here/assets/streets-tiny.json" --dense --steps 4400 --lr 0.001 --warmup 300
+measure dense dense
+train dovit "${student[@]}" --steps 1200
+dovit-export --ckpt "$out/dovit/model.safetensors" --out "$out/engines"
+[ -e "$out/sweep.json" ] || dovit-eval --engine "$out/engines" --data "$held_out" --out "$out/sweep.json" \
+    --plot "$out/sweep.png" --per-image "$out/images.jsonl" --fixed-ratio \
+    --sweep 0.8,0.85,0.9,0.93,0.95,0.96,0.97,0.975,0.98,0.985,0.99,0.995,1.0
+
+for seed in 0 1; do # Table 3, short runs
+    train "nothing-$seed" "${student[@]}" --steps 500 --seed $seed --no-merge --beta 0
+    train "merging-$seed" "${student[@]}" --steps 500 --seed $seed --beta 0
+    train "both-$seed" "${student[@]}" --steps 500 --seed $seed
+    for row in nothing merging both; do
+        measure "$row-$seed" "$row-$seed"
+    done
+done
+for ratio in 0.85 0.6 0.9; do # Table 1
+    train "dynamicvit-$ratio" "${student[@]}" --steps 500 --policy dynamicvit --ratio $ratio
+    measure "dynamicvit-$ratio" "dynamicvit-$ratio"
+done

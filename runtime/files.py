@@ -1,0 +1,39 @@
+"""Files that are there whole or as they were before."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dovit.runtime.errors import DovitError
+
+PART_SUFFIX = ".part"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to; it takes the place of `path` when the block is left without an exception.
+
+    Raises DovitError with one sentence where that fails; whatever is raised, `path` is as it was.
+    """
+    path = path.resolve()  # of a link, what it points to is replaced
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+        if path.exists():
+            shutil.copymode(path, part)
+        os.replace(part, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DovitError(f"{path}: the disk is full; free some space and try again (nothing was changed)") from None
+        raise DovitError(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()

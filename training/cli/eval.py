@@ -1,0 +1,181 @@
+"""`dovit-eval`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track as rich_track
+
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.run import BackendChoice, ModeChoice, ScheduleChoice
+from dovit.runtime.cli.values import parse_numbers
+from dovit.runtime.errors import UsageError
+from dovit.runtime.files import replacing
+from dovit.runtime.session import load
+from dovit.training.data import open_data
+from dovit.training.data.dataset import IGNORE
+from dovit.training.evaluation.evaluate import Outcome, PerImage, evaluate
+from dovit.training.evaluation.plot import plot as draw
+from dovit.training.evaluation.report import as_json as outcome_as_json
+from dovit.training.evaluation.report import print_classes, print_outcomes
+from dovit.training.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
+
+EPILOG = """Examples:
+
+dovit-eval --engine engines/ --data cityscapes:/data/cityscapes
+
+dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.96,0.97,0.98,0.99,1 --plot sweep.png --out sweep.json
+
+dovit-eval --engine engines/ --data streets:200 --sweep 0.95,0.98 --fixed-ratio --per-image images.jsonl
+
+dovit-eval --ckpt dyvit.safetensors --data streets:200
+"""
+
+
+class Split(StrEnum):
+    """Parts of a data set."""
+
+    TRAIN = "train"
+    VAL = "val"
+
+
+def command(
+    data: Annotated[str, typer.Option(help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")],
+    engine: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
+    ckpt: Annotated[Path | None, typer.Option(help="Or a checkpoint, run by torch: dovit's, a DynamicViT's, …")] = None,
+    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.VAL,
+    mode: Annotated[ModeChoice, typer.Option(help="Resize the image, or slide a window over it.")] = ModeChoice.whole,
+    schedule: Annotated[ScheduleChoice, typer.Option(help="Keep what ξ says, or fill up to a capacity.")] = ScheduleChoice.exact,
+    backend: Annotated[BackendChoice, typer.Option(help="What runs the steps.")] = BackendChoice.auto,
+    threshold: Annotated[str | None, typer.Option(help="ξ: one value, or one a decision; default the bundle's.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Keep these shares of the tokens in every image instead, as 0.5,0.35,0.25.")] = None,
+    sweep: Annotated[list[str] | None, typer.Option(help="Several ξ, each for all decisions: 0.95,0.98,1, or the flag repeated.")] = None,
+    fixed_ratio: Annotated[bool, typer.Option("--fixed-ratio", help="Beside each ξ, as many tokens in every image as it keeps on average.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many images only.")] = None,
+    ignore_index: Annotated[int, typer.Option(min=0, max=255, help="The label that does not count.")] = IGNORE,
+    reduce_zero_label: Annotated[bool | None, typer.Option("--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore; default as the data set has it.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all.")] = None,
+    per_image: Annotated[Path | None, typer.Option(help="Tokens and MACs by block of every image, as JSON lines.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the sweep: .png, .svg or .pdf.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON report into a file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
+) -> None:  # fmt: skip
+    """Measure a bundle on labelled images: mIoU, PA, mPA, tokens kept, MACs, latency."""
+    if (engine is None) == (ckpt is None):
+        raise UsageError("give either --engine, a bundle, or --ckpt, a checkpoint")
+    if plot is not None and not sweep:
+        raise UsageError("--plot draws a sweep: give --sweep with some ξ, as 0.95,0.97,0.99,1")
+    about: dict[str, Any]
+    if engine is not None:
+        session = load(engine, backend.value, threads=threads)
+        segmenter: Segmenter = BundleSegmenter(session, mode.value, schedule.value)
+        own, size = Setting("bundle's ξ", session.manifest.thresholds), session.manifest.image_size
+        names = session.manifest.class_names
+        about = {"engine": str(engine), "backend": session.backend, "schedule": schedule.value}
+    else:
+        assert ckpt is not None
+        segmenter, own, size, names = _torch(ckpt, mode)
+        about = {"ckpt": str(ckpt), "backend": "torch", "schedule": "exact"}
+    dataset = open_data(data, split.value, size=size, classes=segmenter.classes, reduce_zero_label=reduce_zero_label)
+    names = names or dataset.class_names or tuple(map(str, range(segmenter.classes)))
+    settings = _settings(segmenter, own, threshold, keep, sweep)
+
+    console = Console(stderr=True)
+
+    def track(numbers: Iterable[int], total: int) -> Iterable[int]:
+        return rich_track(numbers, "images", total, console=console, transient=True, disable=not console.is_terminal)
+
+    with _lines(per_image) as write:
+        outcomes = evaluate(
+            segmenter, dataset, settings, limit=limit, ignore=ignore_index, per_image=write, track=track
+        )
+    if fixed_ratio:
+        matched = [_matched(o) for o in outcomes if o.setting.counts is None]
+        outcomes += evaluate(segmenter, dataset, matched, limit=limit, ignore=ignore_index, track=track)
+    report = {
+        **about, "data": data, "split": split.value, "mode": mode.value,
+        "settings": [outcome_as_json(outcome, names) for outcome in outcomes],
+    }  # fmt: skip
+    if out is not None:
+        with replacing(out) as part:
+            part.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if plot is not None:
+        draw(outcomes, plot, f"{engine or ckpt} on {outcomes[0].images} images of {data}")
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    output = Console()
+    print_outcomes(output, outcomes)
+    if len(outcomes) == 1:
+        print_classes(output, outcomes[0], names)
+
+
+def _torch(ckpt: Path, mode: ModeChoice) -> tuple[Segmenter, Setting, tuple[int, int], tuple[str, ...] | None]:
+    try:
+        import torch
+
+        from dovit.training.torch_segmenter import read_segmenter
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--ckpt needs the package {error.name}: pip install 'dovit[training]'") from None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    segmenter = read_segmenter(ckpt, device, mode.value)
+    config = segmenter.model.config
+    return segmenter, segmenter.own, config.image_size, config.class_names
+
+
+def _settings(
+    segmenter: Segmenter, own: Setting, threshold: str | None, keep: str | None, sweep: Sequence[str] | None
+) -> list[Setting]:
+    if sum(given is not None for given in (threshold, keep, sweep or None)) > 1:
+        raise UsageError("give one of --threshold, --keep and --sweep")
+    decisions, tokens = segmenter.decisions, segmenter.cost.tokens
+    if keep is not None:
+        shares = parse_numbers(keep, float, "--keep") or ()
+        if len(shares) != decisions or any(not 0 <= share <= 1 for share in shares):
+            raise UsageError(f"--keep {keep}: give {decisions} falling shares of the tokens, from 0 to 1")
+        return [Setting(f"keep {keep}", (1.0,) * decisions, tuple(round(share * tokens) for share in shares))]
+    if sweep:
+        values = [value for text in sweep for value in parse_numbers(text, float, "--sweep") or ()]
+        return [_common(value, decisions, "--sweep") for value in sorted(set(values))]
+    if threshold is not None:
+        given = parse_numbers(threshold, float, "--threshold") or ()
+        if len(given) == 1:
+            return [_common(given[0], decisions, "--threshold")]
+        if len(given) != decisions or any(not 0 <= xi <= 1 for xi in given):
+            raise UsageError(f"--threshold {threshold}: give one ξ from 0 to 1, or {decisions} of them")
+        return [Setting(f"ξ = {threshold}", given)]
+    return [own]
+
+
+def _common(value: float, decisions: int, flag: str) -> Setting:
+    if not 0 <= value <= 1:
+        raise UsageError(f"{flag} {value:g} lies outside [0, 1]; 1 stops no token")
+    return Setting(f"ξ = {value:g}", (value,) * decisions)
+
+
+def _matched(outcome: Outcome) -> Setting:
+    """A fixed ratio that keeps in every image as many tokens as this outcome's ξ keeps on average."""
+    counts = tuple(round(kept) for kept in outcome.kept)
+    return Setting(f"fixed ratio as {outcome.setting.name}", outcome.setting.thresholds, counts)
+
+
+@contextmanager
+def _lines(path: Path | None) -> Iterator[PerImage | None]:
+    """A file of JSON lines that is there in the end or not at all."""
+    if path is None:
+        yield None
+        return
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+        yield lambda record: print(json.dumps(record, ensure_ascii=False), file=file)
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(command, "dovit-eval", epilog=EPILOG)
