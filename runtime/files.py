@@ -30,10 +30,21 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.copymode(path, part)
         os.replace(part, path)
+        _sync_folder(path.parent)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DovitError(f"{path}: the disk is full; free some space and try again (nothing was changed)") from None
         raise DovitError(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename to the disk as well, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

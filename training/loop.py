@@ -51,9 +51,9 @@ def train(
     objective.teacher_to(device)
     wrapped = process.wrap(objective)
     size = model.config.image_size
-    mean = tuple(round(value) for value in model.config.mean)
+    red, green, blue = (round(value) for value in model.config.mean)  # a padded pixel is zero once normalised
     augmentation = Augmentation(
-        crop_size=size, ratio_range=settings.ratio_range, photometric=settings.photometric, pad_colour=mean
+        size, ratio_range=settings.ratio_range, photometric=settings.photometric, pad_colour=(red, green, blue)
     )
     source = batches(
         dataset, augmentation, settings.batch, settings.seed,

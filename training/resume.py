@@ -18,7 +18,8 @@ STATE_NAME = "last.pt"
 
 
 def save_state(out: Path, step: int, settings: Settings, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Write OUT/last.pt, after `step` steps, whole or not at all. Random numbers need no saving: they are a function of seed and step."""
+    """Write OUT/last.pt, after `step` steps, whole or not at all. Random numbers need no saving: they are a function of
+    seed and step."""
     path = out / STATE_NAME
     content = {
         "step": step, "settings": settings.model_dump(mode="json"),

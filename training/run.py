@@ -55,8 +55,10 @@ def run(
     reduce_zero_label: bool | None = None,
     half: bool = False,
 ) -> None:
-    """Train and save, with `half` as float16. `settings_for` gets whether there is a GPU; `validation` is the data whose val split is used, if it
-    has one, or in any case with `validate_always`. Raises DovitError or UsageError; a run in OUT is never overwritten.
+    """Train and save, with `half` as float16. `settings_for` gets whether there is a GPU; `validation` is the data whose
+    val split is used, if it has one, or in any case with `validate_always`.
+
+    Raises DovitError or UsageError; a run in OUT is never overwritten.
     """
     with process(device) as here:
         settings = settings_for(here.device.type == "cuda")

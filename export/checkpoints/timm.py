@@ -38,7 +38,7 @@ def read_timm(path: Path, state: dict[str, Tensor], options: ReadOptions) -> tup
     """The model with a freshly initialised decoder and heads, and notes. DovitError unless `untrained` is allowed."""
     if not options.untrained:
         raise DovitError(
-            f"{path}: a timm or DeiT backbone without a decoder, which can start a training (dovit-train, coming) but has "
+            f"{path}: a timm or DeiT backbone without a decoder, which can start a training (dovit-train --ckpt) but has "
             f"nothing to segment with; export the segmenter that is trained from it"
         )
     if options.arch is None or options.classes is None:

@@ -107,12 +107,17 @@ def test_no_more_labels_change_than_asked_for(session: Session, files: list[Path
 
 
 def test_one_threshold_a_decision_costs_less_and_still_agrees(session: Session, files: list[Path]) -> None:
+    files = files[:4]
     observer = Observer(session, files)
-    start = calibrate(observer, Target(max_disagreement=0.1), points=5).after
-    best = refine(observer, start, 0.1, "paper")
-    assert best.ratio("paper") <= start.ratio("paper")
-    assert disagreement(session, files, best.thresholds) <= 0.1
+    start = observer.measure([(0.99, 0.99)])[0]
+    limit = 1.5 * start.disagreement
+    best = refine(observer, start, limit, "paper")
+    assert best.ratio("paper") < start.ratio("paper") and best.disagreement <= limit
+    assert disagreement(session, files, best.thresholds) == pytest.approx(best.disagreement, abs=1e-12)
     assert mean_cost(session, run(session, files, best.thresholds), "paper") == pytest.approx(best.ratio("paper"))
+    tight = calibrate(observer, Target(max_disagreement=0.1), points=4).after
+    whole = calibrate(observer, Target(max_disagreement=0.1, per_decision=True), points=4).after
+    assert whole.ratio("paper") <= tight.ratio("paper") and whole.disagreement <= 0.1
 
 
 def test_slide_counts_windows(session: Session, tmp_path: Path) -> None:
@@ -318,7 +323,7 @@ def test_a_write_that_fails_leaves_the_old_manifest(
     def fail(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr(f"dovit.training.calibration.write.{where}", fail)
+    monkeypatch.setattr(f"dovit.runtime.files.{where}", fail)
     with pytest.raises(expected, match=sentence):
         write_calibration(copy, manifest, (0.1, 0.2), (0, 5, TOKENS))
     assert (copy / "bundle.json").read_bytes() == before

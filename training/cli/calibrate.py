@@ -15,12 +15,13 @@ from rich.progress import Progress
 
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import replacing
 from dovit.runtime.images import expand
 from dovit.runtime.session import load
 from dovit.training.calibration.fit import Target, calibrate
 from dovit.training.calibration.observe import Observer
 from dovit.training.calibration.report import print_report
-from dovit.training.calibration.write import check_writable, replace_text, write_calibration
+from dovit.training.calibration.write import check_writable, write_calibration
 
 EPILOG = """Examples:
 
@@ -56,7 +57,7 @@ def command(
     max_disagreement: Annotated[
         str | None, typer.Option(help="Target: share of the pixels whose label may change: 0.5% or 0.005.")
     ] = None,
-    more_images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGES]...", help="More of --images.")] = None,
+    more_images: Annotated[list[str] | None, typer.Argument(metavar="IMAGES", help="More of --images.")] = None,
     macs_count: Annotated[
         CountChoice, typer.Option(help="Without the attention products, as the paper, or with them.")
     ] = CountChoice.paper,
@@ -113,7 +114,8 @@ def command(
     }  # fmt: skip
     text = json.dumps(result, ensure_ascii=False)
     if out:
-        replace_text(out, text + "\n")
+        with replacing(out) as part:
+            part.write_text(text + "\n", encoding="utf-8")
     if as_json:
         print(text)
     else:

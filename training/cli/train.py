@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,7 +51,7 @@ class Precision(StrEnum):
 def command(
     data: Annotated[str, typer.Option(help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")],
     out: Annotated[Path, typer.Option(help="Folder for model, state and log.")],
-    ckpt: Annotated[Path | None, typer.Option(help="What to start from: anything dovit-export reads, or a timm or DeiT backbone.")] = None,
+    ckpt: Annotated[Path | None, typer.Option(help="Start from this: what dovit-export reads, or a timm or DeiT file.")] = None,
     new: Annotated[Path | None, typer.Option(help="Or a configuration (JSON) for a model with fresh weights.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     heads_only: Annotated[bool, typer.Option("--heads-only", help="Train the decision heads and nothing else.")] = False,
@@ -90,7 +90,10 @@ def command(
     classes: Annotated[int | None, typer.Option(help="Number of classes, where neither data nor checkpoint says it.")] = None,
     image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the crops; default the checkpoint's.")] = None,
     decision_layers: Annotated[str | None, typer.Option(help="Layers with a decision, from 1, as 3,6,9.")] = None,
-    reduce_zero_label: Annotated[bool | None, typer.Option("--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore; default as the data set has it.")] = None,
+    reduce_zero_label: Annotated[
+        bool | None,
+        typer.Option("--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore; default as the data has it."),
+    ] = None,
 ) -> None:  # fmt: skip
     """Train a segmenter with token pass, by the paper's pipeline. The model goes to OUT/model.safetensors."""
     try:
@@ -132,10 +135,8 @@ def command(
         print(f"{out / 'model.safetensors'}: trained for {steps} steps; export it with dovit-export --ckpt")
 
 
-def _precision(asked: Precision, gpu: bool) -> str:
-    if asked is Precision.AUTO:
-        return "bf16" if gpu else "fp32"
-    return asked.value
+def _precision(asked: Precision, gpu: bool) -> Literal["fp32", "bf16"]:
+    return "bf16" if asked is Precision.BF16 or (asked is Precision.AUTO and gpu) else "fp32"
 
 
 def main() -> None:

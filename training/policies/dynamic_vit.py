@@ -8,6 +8,8 @@ value for every position: a dropped token has the one it had when it was dropped
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,7 +72,7 @@ class DynamicViT(DoViT):
         for number, block in enumerate(self.config.blocks):
             visible = torch.cat([kept.new_ones(batch, prefix, 1), kept], dim=1)[:, :, 0]  # [B, P+N]
             for layer in block:
-                tokens = hidden_layer(self.backbone.layers[layer], tokens, visible)
+                tokens = hidden_layer(cast(Layer, self.backbone.layers[layer]), tokens, visible)
                 if layer + 1 in self.config.taps:
                     taps.append(torch.lerp(full, tokens[:, prefix:], kept))
             full = torch.lerp(full, tokens[:, prefix:], kept)  # of the tokens that this block still computed
