@@ -32,21 +32,21 @@ student=(--ckpt "$out/dense/model.safetensors" --lr 0.0005 --warmup 50 --thresho
 
 train dense --new "$here/assets/streets-tiny.json" --dense --steps 4400 --lr 0.001 --warmup 300
 measure dense dense
-train dovit "${student[@]}" --steps 1200
+train dovit "${student[@]}" --steps 1000
 dovit-export --ckpt "$out/dovit/model.safetensors" --out "$out/engines"
 [ -e "$out/sweep.json" ] || dovit-eval --engine "$out/engines" --data "$held_out" --out "$out/sweep.json" \
     --plot "$out/sweep.png" --per-image "$out/images.jsonl" --fixed-ratio \
     --sweep 0.8,0.85,0.9,0.93,0.95,0.96,0.97,0.975,0.98,0.985,0.99,0.995,1.0
 
 for seed in 0 1; do # Table 3, short runs
-    train "nothing-$seed" "${student[@]}" --steps 500 --seed $seed --no-merge --beta 0
-    train "merging-$seed" "${student[@]}" --steps 500 --seed $seed --beta 0
-    train "both-$seed" "${student[@]}" --steps 500 --seed $seed
+    train "nothing-$seed" "${student[@]}" --steps 300 --seed $seed --no-merge --beta 0
+    train "merging-$seed" "${student[@]}" --steps 300 --seed $seed --beta 0
+    train "both-$seed" "${student[@]}" --steps 300 --seed $seed
     for row in nothing merging both; do
         measure "$row-$seed" "$row-$seed"
     done
 done
-for ratio in 0.85 0.6 0.9; do # Table 1
-    train "dynamicvit-$ratio" "${student[@]}" --steps 500 --policy dynamicvit --ratio $ratio
+for ratio in 0.85 0.6; do # Table 1
+    train "dynamicvit-$ratio" "${student[@]}" --steps 300 --policy dynamicvit --ratio $ratio
     measure "dynamicvit-$ratio" "dynamicvit-$ratio"
 done

@@ -40,6 +40,14 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def check_writable(folder: Path, flag: str) -> None:
+    """Raise DovitError now rather than after hours of work, where no file can be put into `folder`."""
+    if not folder.is_dir():
+        raise DovitError(f"{folder}: no such folder; make it, or give {flag} another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DovitError(f"{folder}: may not be written; give {flag} a place of yours")
+
+
 def _sync_folder(folder: Path) -> None:
     """The rename to the disk as well, where the system can."""
     with suppress(OSError):

@@ -29,7 +29,7 @@ def read_segmenter(path: Path, device: torch.device, mode: Mode = "whole") -> To
     """Any checkpoint that dovit-export reads, or a DynamicViT's. Raises DovitError or UsageError."""
     if is_dynamic_vit(path):
         return TorchSegmenter(load_dynamic_vit(path).to(device), mode)
-    return TorchSegmenter(load_model(path, ReadOptions()).model.to(device), mode)
+    return TorchSegmenter(load_model(path, ReadOptions(plain=True)).model.to(device), mode)
 
 
 class TorchSegmenter:

@@ -20,7 +20,8 @@ class ReadOptions:
     """None: as the checkpoint says, or the family's default. `image_size` is (height, width), layers count from 1.
 
     `untrained`: parts that the checkpoint lacks (decoder, decision heads) are freshly initialised instead of refused;
-    that is for training, never for export.
+    that is for training, never for export. `plain`: a checkpoint without decision heads is taken as the dense segmenter
+    that it is; that is for evaluation.
     """
 
     arch: str | None = None
@@ -30,6 +31,7 @@ class ReadOptions:
     thresholds: tuple[float, ...] | None = None
     dense: bool = False
     untrained: bool = False
+    plain: bool = False
 
     def thresholds_for(self, decisions: int, own: tuple[float, ...] = ()) -> tuple[float, ...]:
         """One ξ a decision: those given, the checkpoint's own, or the default."""
@@ -41,9 +43,9 @@ class ReadOptions:
         return given[:decisions]
 
     def new_heads(self, path: object, depth: int) -> tuple[HeadConfig, ...]:
-        """Heads for a checkpoint that has none: no decision if dense, the paper's 1×1 convolutions if untrained parts
-        are allowed, otherwise DovitError."""
-        if self.dense:
+        """Heads for a checkpoint that has none: no decision if dense or plain, the paper's 1×1 convolutions if untrained
+        parts are allowed, otherwise DovitError."""
+        if self.dense or self.plain:
             return ()
         if not self.untrained:
             raise DovitError(NO_HEADS.format(path=path))

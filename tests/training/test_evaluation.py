@@ -99,12 +99,14 @@ def test_metrics_by_hand() -> None:
     assert math.isnan(Confusion(3).summary()["mIoU"])
     with pytest.raises(DovitError, match="label is 7"):
         confusion.add(np.zeros((1, 1), int), np.array([[7]]))
+    with pytest.raises(DovitError, match="labels are 2×1 pixels, the image 1×1"):
+        confusion.add(np.zeros((1, 1), int), np.array([[0, 0]]))
 
 
 def test_another_ignore_index() -> None:
     confusion = Confusion(3, ignore=0)
-    confusion.add(np.array([[1, 2]]), np.array([[0, 2]]))
-    assert confusion.summary()["PA"] == 100
+    confusion.add(np.array([[1, 2, 1]]), np.array([[0, 2, 255]]))
+    assert confusion.summary()["PA"] == 100 and confusion.counts.sum() == 1
 
 
 def test_quantiles_to_a_percent() -> None:
@@ -217,7 +219,21 @@ def test_images_are_let_go(session: Session) -> None:
             return sample
 
     evaluate(BundleSegmenter(session), Watched(6), [Setting("", (1.0, 1.0))])
-    assert len(alive) == 6
+    assert len(alive) == 6 + 1  # one to warm up
+
+
+def test_what_cannot_be_measured_is_named(session: Session) -> None:
+    class Wrong(Images):
+        def __getitem__(self, number: int) -> Sample:
+            sample = super().__getitem__(number)
+            return Sample(sample.name, sample.image, sample.labels + np.uint8(number == 1) * 20)
+
+    with pytest.raises(DovitError, match=r"image 1: a label is \d+"):
+        evaluate(BundleSegmenter(session), Wrong(3), [Setting("", (1.0, 1.0))])
+    with pytest.raises(DovitError, match="9 classes and the model 7"):
+        evaluate(BundleSegmenter(session), Images(3, 9), [Setting("", (1.0, 1.0))])
+    with pytest.raises(DovitError, match="no images"):
+        evaluate(BundleSegmenter(session), Images(0), [Setting("", (1.0, 1.0))])
 
 
 def test_limit(session: Session) -> None:
@@ -303,7 +319,11 @@ def test_command_on_a_checkpoint_prints_classes(
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.2,0.5"], "falling", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--sweep", "1"], "one of", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--plot", "a.png"], "--sweep", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--out", "no/folder/a.json"], "cannot be written", 1),
+        (["--engine", "ENGINE", "--data", "DATA", "--out", "no/folder/a.json"], "no such folder", 1),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "1", "--plot", "a.doc"], "ends in one of", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--fixed-ratio"], "one of them", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--out", "a", "--per-image", "a"], "a file each", 2),
+        (["--ckpt", "ENGINE", "--data", "DATA", "--schedule", "bucketed"], "a checkpoint is run by torch", 2),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,11 +26,3 @@ def write_calibration(
     with replacing(root / MANIFEST_NAME) as part:
         part.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return manifest
-
-
-def check_writable(folder: Path, flag: str) -> None:
-    """Raise DovitError now rather than after hours of work, where no file can be put into `folder`."""
-    if not folder.is_dir():
-        raise DovitError(f"{folder}: no such folder; make it, or give {flag} another place")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DovitError(f"{folder}: may not be written; give {flag} a place of yours")

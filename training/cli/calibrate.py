@@ -15,13 +15,13 @@ from rich.progress import Progress
 
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import replacing
+from dovit.runtime.files import check_writable, replacing
 from dovit.runtime.images import expand
 from dovit.runtime.session import load
 from dovit.training.calibration.fit import Target, calibrate
 from dovit.training.calibration.observe import Observer
 from dovit.training.calibration.report import print_report
-from dovit.training.calibration.write import check_writable, write_calibration
+from dovit.training.calibration.write import write_calibration
 
 EPILOG = """Examples:
 

@@ -17,11 +17,12 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.run import BackendChoice, ModeChoice, ScheduleChoice
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import replacing
+from dovit.runtime.files import check_writable, replacing
 from dovit.runtime.session import load
 from dovit.training.data import open_data
 from dovit.training.data.dataset import IGNORE
 from dovit.training.evaluation.evaluate import Outcome, PerImage, evaluate
+from dovit.training.evaluation.plot import check_plot
 from dovit.training.evaluation.plot import plot as draw
 from dovit.training.evaluation.report import as_json as outcome_as_json
 from dovit.training.evaluation.report import print_classes, print_outcomes
@@ -77,6 +78,17 @@ def command(
         raise UsageError("give either --engine, a bundle, or --ckpt, a checkpoint")
     if plot is not None and not sweep:
         raise UsageError("--plot draws a sweep: give --sweep with some ξ, as 0.95,0.97,0.99,1")
+    if fixed_ratio and keep is not None:
+        raise UsageError("--fixed-ratio goes with ξ, and --keep is a fixed ratio by itself: give one of them")
+    if ckpt is not None and (schedule is not ScheduleChoice.exact or backend is not BackendChoice.auto):
+        raise UsageError("--schedule and --backend are a bundle's: a checkpoint is run by torch, exact")
+    written = [(path, flag) for path, flag in ((out, "--out"), (plot, "--plot"), (per_image, "--per-image")) if path]
+    if len({path for path, _ in written}) < len(written):
+        raise UsageError("--out, --plot and --per-image need a file each")
+    for path, flag in written:  # now, and not after hours of work
+        check_writable(path.absolute().parent, flag)
+    if plot is not None:
+        check_plot(plot)
     about: dict[str, Any]
     if engine is not None:
         session = load(engine, backend.value, threads=threads)
@@ -108,18 +120,18 @@ def command(
         **about, "data": data, "split": split.value, "mode": mode.value,
         "settings": [outcome_as_json(outcome, names) for outcome in outcomes],
     }  # fmt: skip
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        output = Console()
+        print_outcomes(output, outcomes)
+        if len(outcomes) == 1:
+            print_classes(output, outcomes[0], names)
     if out is not None:
         with replacing(out) as part:
             part.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if plot is not None:
         draw(outcomes, plot, f"{engine or ckpt} on {outcomes[0].images} images of {data}")
-    if as_json:
-        print(json.dumps(report, ensure_ascii=False))
-        return
-    output = Console()
-    print_outcomes(output, outcomes)
-    if len(outcomes) == 1:
-        print_classes(output, outcomes[0], names)
 
 
 def _torch(ckpt: Path, mode: ModeChoice) -> tuple[Segmenter, Setting, tuple[int, int], tuple[str, ...] | None]:
@@ -168,7 +180,7 @@ def _common(value: float, decisions: int, flag: str) -> Setting:
 def _matched(outcome: Outcome) -> Setting:
     """A fixed ratio that keeps in every image as many tokens as this outcome's ξ keeps on average."""
     counts = tuple(round(kept) for kept in outcome.kept)
-    return Setting(f"fixed ratio as {outcome.setting.name}", outcome.setting.thresholds, counts)
+    return Setting(f"fixed, as {outcome.setting.name}", outcome.setting.thresholds, counts)
 
 
 @contextmanager

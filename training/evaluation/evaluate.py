@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dovit.runtime.errors import DovitError
 from dovit.runtime.result import Result
 from dovit.training.data.dataset import IGNORE, Dataset
-from dovit.training.evaluation.metrics import Confusion
+from dovit.training.evaluation.metrics import Confusion, counted
 from dovit.training.evaluation.segmenter import Segmenter, Setting
 from dovit.training.evaluation.spread import Spread
 
@@ -81,8 +82,10 @@ def evaluate(
     """Run `dataset`, or its first `limit` images, through `segmenter` at all `settings`.
 
     Memory does not grow with the number of images: each is read, run, counted and let go. The settings take turns in
-    being first, so that none is always the one that finds cold caches. `per_image` gets one record for each image.
+    being first, so that none is always the one that finds cold caches, and each has run once before the clock starts.
+    `per_image` gets one record for each image. Raises DovitError naming the image that cannot be run or counted.
     """
+    _check(segmenter, dataset)
     tokens = segmenter.cost.tokens
     outcomes = [
         Outcome(
@@ -92,15 +95,20 @@ def evaluate(
         for setting in settings
     ]  # fmt: skip
     total = len(dataset) if limit is None else min(limit, len(dataset))
+    for setting in settings:
+        segmenter.segment(dataset[0].image, setting)
     for number in track(range(total), total):
         sample = dataset[number]
         record: dict[str, Any] = {"name": sample.name, "settings": [None] * len(settings)}
         for turn in range(len(settings)):
             place = (number + turn) % len(settings)
-            start = time.perf_counter()
-            result = segmenter.segment(sample.image, settings[place])
-            seconds = time.perf_counter() - start
-            costs = outcomes[place].add(result, sample.labels, seconds, segmenter)
+            try:
+                start = time.perf_counter()
+                result = segmenter.segment(sample.image, settings[place])
+                seconds = time.perf_counter() - start
+                costs = outcomes[place].add(result, sample.labels, seconds, segmenter)
+            except DovitError as error:
+                raise type(error)(f"{sample.name}: {error}") from None
             if per_image is not None:
                 record["settings"][place] = _record(
                     settings[place], result, costs, sample.labels, seconds, tokens, ignore
@@ -108,6 +116,15 @@ def evaluate(
         if per_image is not None:
             per_image(record)
     return outcomes
+
+
+def _check(segmenter: Segmenter, dataset: Dataset) -> None:
+    if not len(dataset):
+        raise DovitError("the data has no images: nothing to measure")
+    if dataset.classes is not None and dataset.classes != segmenter.classes:
+        raise DovitError(
+            f"the data has {dataset.classes} classes and the model {segmenter.classes}: give data of its own"
+        )
 
 
 def kept_by_window(result: Result) -> list[tuple[int, ...]]:
@@ -120,7 +137,7 @@ def _record(
     tokens: int, ignore: int,
 ) -> dict[str, Any]:  # fmt: skip
     """As the paper's Figure 6: the tokens that each block runs on, and its MACs (the last are the decoder's)."""
-    seen = labels != ignore
+    seen = counted(labels, ignore)
     blocks = np.sum([(tokens, *kept) for kept in kept_by_window(result)], axis=0)
     macs = np.sum(costs, axis=0)  # [steps, 2]
     return {

@@ -10,6 +10,11 @@ from dovit.runtime.errors import DovitError
 from dovit.training.data.dataset import IGNORE
 
 
+def counted(labels: np.ndarray, ignore: int = IGNORE) -> np.ndarray:
+    """Which pixels count: neither 255, which every data set here has for "no label", nor `ignore`."""
+    return (labels != IGNORE) & (labels != ignore)
+
+
 class Confusion:
     """Counts pixels by (true class, predicted class)."""
 
@@ -18,8 +23,11 @@ class Confusion:
         self.counts = np.zeros((classes, classes), np.int64)
 
     def add(self, predicted: np.ndarray, labels: np.ndarray) -> None:
-        """Count one image: class ids [H, W] each. Raises DovitError for a label that is no class."""
-        seen = labels != self.ignore
+        """Count one image: class ids [H, W] each. Raises DovitError for a label that is no class, or another size."""
+        if predicted.shape != labels.shape:
+            sizes = (f"{s[1]}×{s[0]}" for s in (labels.shape, predicted.shape))
+            raise DovitError("the labels are {} pixels, the image {}; they must be of one size".format(*sizes))
+        seen = counted(labels, self.ignore)
         true, found = labels[seen].astype(np.int64), predicted[seen]
         if true.size and int(true.max()) >= self.classes:
             raise DovitError(f"a label is {int(true.max())}, and the model has {self.classes} classes")

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import UsageError
+from dovit.runtime.files import replacing
 from dovit.training.evaluation.evaluate import Outcome
+
+
+def check_plot(path: Path) -> None:
+    """Raise UsageError now rather than after the evaluation, where `path` cannot be drawn to."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError:
+        raise UsageError("--plot needs matplotlib: pip install 'dovit[training]'") from None
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:] not in known:
+        raise UsageError(f"--plot {path}: give a name that ends in one of .{', .'.join(sorted(known))}")
 
 
 def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     """Draw the outcomes of a sweep, and beside them those of fixed ratios, into an image file.
 
-    Raises UsageError where matplotlib is missing, DovitError where the file cannot be written.
+    Raises DovitError where the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise UsageError("--plot needs matplotlib: pip install 'dovit[training]'") from None
+    from matplotlib.figure import Figure
+
     swept = sorted((o for o in outcomes if o.setting.counts is None), key=lambda o: o.setting.thresholds)
     fixed = sorted((o for o in outcomes if o.setting.counts is not None), key=lambda o: o.macs_ratio)
     labels = [f"{min(o.setting.thresholds, default=1):g}" for o in swept]
@@ -52,7 +62,5 @@ def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     right.legend()
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
-    try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise DovitError(f"{path}: the plot cannot be written ({error})") from None
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110, format=path.suffix[1:])

@@ -41,7 +41,7 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     first = outcomes[0]
     table = Table(title=f"{first.images} images, {first.tokens} tokens each" + _windows(first))
     for title in ("", "mIoU", "PA", "mPA", "kept", "MACs, paper", "MACs, true", "ms, median"):
-        table.add_column(title, justify="left" if title in ("", "kept") else "right")
+        table.add_column(title, justify="left" if title in ("", "kept") else "right", no_wrap=not title)
     for outcome in outcomes:
         summary = outcome.confusion.summary()
         kept = "/".join(f"{k:.0f}" for k in outcome.kept) or "all"
