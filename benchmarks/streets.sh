@@ -6,6 +6,7 @@ set -euo pipefail
 out=${1:?give a folder for the runs}
 here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"
+cd "$out"
 
 common=(--batch 8 --optimizer adamw --weight-decay 0.01 --clip 1 --precision bf16 --label-stride 4
     --scale-range 0.75,1.5 --val none --log-every 20 --save-every 200)
@@ -15,28 +16,28 @@ held_out=streets:200 # scenes 1,000,000 … 1,000,199
 train() { # name, further arguments
     local name=$1
     shift
-    [ -e "$out/$name/model.safetensors" ] && return
+    [ -e "$name/model.safetensors" ] && return
     local start=$SECONDS
-    dovit-train --data "$data" --out "$out/$name" --resume "${common[@]}" "$@"
+    dovit-train --data "$data" --out "$name" --resume "${common[@]}" "$@"
     echo "$name: $((SECONDS - start)) s"
 }
 
 measure() { # name, model, further arguments
     local name=$1 model=$2
     shift 2
-    [ -e "$out/$name.json" ] && return
-    dovit-eval --ckpt "$out/$model/model.safetensors" --data "$held_out" --out "$out/$name.json" "$@"
+    [ -e "$name.json" ] && return
+    dovit-eval --ckpt "$model/model.safetensors" --data "$held_out" --out "$name.json" "$@"
 }
 
-student=(--ckpt "$out/dense/model.safetensors" --lr 0.0005 --warmup 50 --threshold 0.98 --fp16-weights)
+student=(--ckpt "dense/model.safetensors" --lr 0.0007 --warmup 50 --threshold 0.9 --fp16-weights)
 
 train dense --new "$here/assets/streets-tiny.json" --dense --steps 4400 --lr 0.001 --warmup 300
 measure dense dense
-train dovit "${student[@]}" --steps 1000
-dovit-export --ckpt "$out/dovit/model.safetensors" --out "$out/engines"
-[ -e "$out/sweep.json" ] || dovit-eval --engine "$out/engines" --data "$held_out" --out "$out/sweep.json" \
-    --plot "$out/sweep.png" --per-image "$out/images.jsonl" --fixed-ratio \
-    --sweep 0.8,0.85,0.9,0.93,0.95,0.96,0.97,0.975,0.98,0.985,0.99,0.995,1.0
+train dovit "${student[@]}" --steps 2400
+dovit-export --ckpt "dovit/model.safetensors" --out engines
+[ -e sweep.json ] || dovit-eval --engine engines --data "$held_out" --out sweep.json \
+    --plot sweep.png --per-image images.jsonl --fixed-ratio \
+    --sweep 0.7,0.8,0.85,0.88,0.9,0.92,0.94,0.96,0.97,0.98,0.985,0.99,1.0
 
 for seed in 0 1; do # Table 3, short runs
     train "nothing-$seed" "${student[@]}" --steps 300 --seed $seed --no-merge --beta 0

@@ -131,7 +131,7 @@ def command(
         with replacing(out) as part:
             part.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if plot is not None:
-        draw(outcomes, plot, f"{engine or ckpt} on {outcomes[0].images} images of {data}")
+        draw(outcomes, plot, f"{(engine or ckpt or plot).absolute().name} on {outcomes[0].images} images")
 
 
 def _torch(ckpt: Path, mode: ModeChoice) -> tuple[Segmenter, Setting, tuple[int, int], tuple[str, ...] | None]:
