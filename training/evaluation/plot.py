@@ -27,6 +27,7 @@ def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     Raises DovitError where the file cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     swept = sorted((o for o in outcomes if o.setting.counts is None), key=lambda o: o.setting.thresholds)
     fixed = sorted((o for o in outcomes if o.setting.counts is not None), key=lambda o: o.macs_ratio)
@@ -36,8 +37,8 @@ def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     cost = [100 * o.macs_ratio[0] for o in swept]
     slowest = swept[-1].latency.quantile(0.5)
 
-    figure = Figure(figsize=(14, 4), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.08)  # the middle of the three has labels on both sides
+    spaced = ConstrainedLayoutEngine(wspace=0.08)  # the left of the three has labels on both sides
+    figure = Figure(figsize=(14, 4), layout=spaced)
     figure.suptitle(title)
     left, middle, right = figure.subplots(1, 3)
     left.plot(places, miou, "o-", color="tab:blue")
