@@ -18,7 +18,8 @@ def main() -> None:
     arguments = parser.parse_args()
     stem = arguments.image.stem
     keeps = sorted(arguments.folder.glob(f"{stem}.keep*.png"))
-    files = [arguments.image, arguments.folder / f"{stem}.overlay.png", *keeps]
+    labels, overlay = arguments.folder / f"{stem}.png", arguments.folder / f"{stem}.overlay.png"
+    files = [arguments.image, *[labels] * (len(keeps) % 2), overlay, *keeps]  # an even number
     pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     height, width = pictures[0].shape[:2]
     gap, rows = 8, -(-len(pictures) // 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,11 +24,12 @@ def replacing(path: Path) -> Iterator[Path]:
     path = path.resolve()  # of a link, what it points to is replaced
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
     try:
+        part.touch(exist_ok=False)
+        mode = stat.S_IMODE((path if path.exists() else part).stat().st_mode)
         yield part
+        part.chmod(mode)  # some writers make a file of their own, which nobody else may read
         with part.open("rb") as file:
             os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
-        if path.exists():
-            shutil.copymode(path, part)
         os.replace(part, path)
         _sync_folder(path.parent)
     except OSError as error:
