@@ -40,14 +40,14 @@ dovit-export --ckpt "dovit/model.safetensors" --out engines
     --sweep 0.7,0.8,0.85,0.88,0.9,0.92,0.94,0.96,0.97,0.98,0.985,0.99,1.0
 
 for seed in 0 1; do # Table 3, short runs
-    train "nothing-$seed" "${student[@]}" --steps 300 --seed $seed --no-merge --beta 0
-    train "merging-$seed" "${student[@]}" --steps 300 --seed $seed --beta 0
-    train "both-$seed" "${student[@]}" --steps 300 --seed $seed
+    train "nothing-$seed" "${student[@]}" --steps 1000 --seed $seed --no-merge --beta 0
+    train "merging-$seed" "${student[@]}" --steps 1000 --seed $seed --beta 0
+    train "both-$seed" "${student[@]}" --steps 1000 --seed $seed
     for row in nothing merging both; do
         measure "$row-$seed" "$row-$seed"
     done
 done
 for ratio in 0.85 0.6; do # Table 1
-    train "dynamicvit-$ratio" "${student[@]}" --steps 300 --policy dynamicvit --ratio $ratio
+    train "dynamicvit-$ratio" "${student[@]}" --steps 1000 --policy dynamicvit --ratio $ratio
     measure "dynamicvit-$ratio" "dynamicvit-$ratio"
 done
