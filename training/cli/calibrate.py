@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.run import ModeChoice
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import check_writable, replacing
 from dovit.runtime.images import expand
@@ -31,13 +32,6 @@ dovit-calibrate --engine engines/ --images 'frames/*.jpg' --limit 200 --macs 0.5
 
 dovit-calibrate --engine engines/ --images photos/ --max-disagreement 0.5% --dry-run --out curve.json
 """
-
-
-class ModeChoice(StrEnum):
-    """How an image of another size is brought to the bundle's."""
-
-    whole = "whole"
-    slide = "slide"
 
 
 class CountChoice(StrEnum):
