@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, checkpo
     def command(out: Path, *more: str) -> list[str]:
         return [
             sys.executable, "-m", "dovit.training.cli.train", "--ckpt", str(checkpoint), "--data", "streets:8",
-            "--out", str(out), "--steps", "24", "--batch", "2", "--lr", "0.01", "--policy", policy, "--val", "none",
+            "--out", str(out), "--steps", "80", "--batch", "2", "--lr", "0.01", "--policy", policy, "--val", "none",
             "--save-every", "5", "--log-every", "1", "--workers", "1", "--device", "cpu", *more,
         ]  # fmt: skip
 
