@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,8 +38,3 @@ def strided(labels: Tensor, stride: int) -> Tensor:
 
 def _size(labels: Tensor) -> tuple[int, int]:
     return labels.shape[1], labels.shape[2]
-
-
-def is_finite(losses: dict[str, Tensor]) -> bool:
-    """Whether training can go on."""
-    return all(bool(torch.isfinite(value)) for value in losses.values())
