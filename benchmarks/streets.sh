@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes assets/streets-tiny.safetensors and every number about it in docs/results.md, from nothing, on two CPU cores:
-# the dense teacher, DoViT from it, the sweep of ξ, the ablation of the paper's Table 3, and DynamicViT as in its Table 1.
+# the dense teacher, its control, DoViT from it, the sweep of ξ, the ablation of the paper's Table 3, and DynamicViT as in its Table 1.
 #   bash benchmarks/streets.sh FOLDER     # an interrupted run goes on where it was
 set -euo pipefail
 out=${1:?give a folder for the runs}
@@ -33,6 +33,9 @@ student=(--ckpt "dense/model.safetensors" --lr 0.0007 --warmup 50 --threshold 0.
 
 train dense --new "$here/assets/streets-tiny.json" --dense --steps 4400 --lr 0.001 --warmup 300
 measure dense dense
+# the control: the teacher with the same further steps as DoViT gets, but dense
+train dense-longer --ckpt dense/model.safetensors --dense --lr 0.0007 --warmup 50 --steps 2400
+measure dense-longer dense-longer
 train dovit "${student[@]}" --steps 2400
 dovit-export --ckpt "dovit/model.safetensors" --out engines
 [ -e sweep.json ] || dovit-eval --engine engines --data "$held_out" --out sweep.json \
@@ -47,7 +50,7 @@ for seed in 0 1; do # Table 3, short runs
         measure "$row-$seed" "$row-$seed"
     done
 done
-for ratio in 0.85 0.6; do # Table 1
+for ratio in 0.9 0.85 0.6; do # Table 1, and about the MACs of DoViT
     train "dynamicvit-$ratio" "${student[@]}" --steps 1000 --policy dynamicvit --ratio $ratio
     measure "dynamicvit-$ratio" "dynamicvit-$ratio"
 done
