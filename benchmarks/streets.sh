@@ -29,28 +29,31 @@ measure() { # name, model, further arguments
     dovit-eval --ckpt "$model/model.safetensors" --data "$held_out" --out "$name.json" "$@"
 }
 
-student=(--ckpt "dense/model.safetensors" --lr 0.0007 --warmup 50 --threshold 0.9 --fp16-weights)
+again=(--lr 0.0007 --warmup 50 --steps 2400)
+student=(--ckpt dense/model.safetensors --threshold 0.9 --fp16-weights)
 
-train dense --new "$here/assets/streets-tiny.json" --dense --steps 4400 --lr 0.001 --warmup 300
+train dense-first --new "$here/assets/streets-tiny.json" --dense --steps 4400 --lr 0.001 --warmup 300
+train dense --ckpt dense-first/model.safetensors --dense "${again[@]}" # the teacher
 measure dense dense
-# the control: the teacher with the same further steps as DoViT gets, but dense
-train dense-longer --ckpt dense/model.safetensors --dense --lr 0.0007 --warmup 50 --steps 2400
-measure dense-longer dense-longer
-train dovit "${student[@]}" --steps 2400
-dovit-export --ckpt "dovit/model.safetensors" --out engines
+train dovit "${student[@]}" "${again[@]}"
+dovit-export --ckpt dovit/model.safetensors --out engines
 [ -e sweep.json ] || dovit-eval --engine engines --data "$held_out" --out sweep.json \
     --plot sweep.png --per-image images.jsonl --fixed-ratio \
     --sweep 0.7,0.8,0.85,0.88,0.9,0.92,0.94,0.96,0.97,0.98,0.985,0.99,1.0
+# the control: the teacher with the same further steps as DoViT got, but dense
+train dense-longer --ckpt dense/model.safetensors --dense "${again[@]}"
+measure dense-longer dense-longer
 
-for seed in 0 1; do # Table 3, short runs
-    train "nothing-$seed" "${student[@]}" --steps 1000 --seed $seed --no-merge --beta 0
-    train "merging-$seed" "${student[@]}" --steps 1000 --seed $seed --beta 0
-    train "both-$seed" "${student[@]}" --steps 1000 --seed $seed
+short=(--lr 0.0007 --warmup 50 --steps 1000)
+for seed in 0 1; do # Table 3
+    train "nothing-$seed" "${student[@]}" "${short[@]}" --seed $seed --no-merge --beta 0
+    train "merging-$seed" "${student[@]}" "${short[@]}" --seed $seed --beta 0
+    train "both-$seed" "${student[@]}" "${short[@]}" --seed $seed
     for row in nothing merging both; do
         measure "$row-$seed" "$row-$seed"
     done
 done
 for ratio in 0.9 0.85 0.6; do # Table 1, and about the MACs of DoViT
-    train "dynamicvit-$ratio" "${student[@]}" --steps 1000 --policy dynamicvit --ratio $ratio
+    train "dynamicvit-$ratio" "${student[@]}" "${short[@]}" --policy dynamicvit --ratio $ratio
     measure "dynamicvit-$ratio" "dynamicvit-$ratio"
 done

@@ -14,7 +14,8 @@ from dovit.export.graph.save import save_step
 from dovit.export.graph.split import StepGraph, split
 from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import DoViT
-from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step, TensorSpec
+from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step
+from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.errors import DovitError
 
 FOLDER = "onnx"

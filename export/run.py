@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dovit.export.build import build
-from dovit.export.bundle import write_bundle
+from dovit.runtime.bundle.write import write_bundle
 from dovit.export.capacities import check_capacities, default_capacities
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.export.model import DoViT

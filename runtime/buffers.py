@@ -5,13 +5,29 @@ Two tensors share memory if no step needs both. Sizes are those of an image that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from dovit.runtime.bundle.manifest import Manifest, TensorSpec
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.tensors import TensorSpec
 
 ALIGNMENT = 64  # bytes: a cache line, and enough for any vector load
+
+
+class ChainStep(Protocol):
+    """What a chain must know of a step: a Step of the manifest, or a PlanStep."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def step(self) -> str: ...
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -35,18 +51,18 @@ def kept_dims(manifest: Manifest, number: int, kept: int) -> dict[str, int]:
     return {f"kept{number}": kept, f"length{number}": kept + manifest.prefix}
 
 
-def plan_buffers(manifest: Manifest, batch: int) -> BufferPlan:
-    """Assign slots greedily in the order of the steps. Decisions' `keep` has no planned place: its size is the answer."""
+def plan_buffers(manifest: Manifest, steps: Sequence[ChainStep], batch: int) -> BufferPlan:
+    """Assign slots greedily in the order of `steps`. Decisions' `keep` has no planned place: its size is the answer."""
     dims = full_dims(manifest, batch)
     needed: dict[str, int] = {}  # tensor -> the last step that reads it
-    for number, step in enumerate(manifest.steps):
+    for number, step in enumerate(steps):
         needed |= {spec.name: number for spec in step.inputs}
 
     slot: dict[str, int] = {}
     sizes: list[int] = []
     busy_until: list[int] = []
     keeps = {decision.keep for decision in manifest.decisions}
-    for number, step in enumerate(manifest.steps[:-1]):  # what the last step makes belongs to the caller
+    for number, step in enumerate(steps[:-1]):  # what the last step makes belongs to the caller
         for spec in step.outputs:
             if spec.name in keeps:
                 continue
@@ -69,9 +85,9 @@ def _bytes(spec: TensorSpec, dims: dict[str, int]) -> int:
 class Workspace:
     """The memory of one image (or batch) under way, on the host."""
 
-    def __init__(self, manifest: Manifest, batch: int) -> None:
+    def __init__(self, manifest: Manifest, steps: Sequence[ChainStep], batch: int) -> None:
         self.batch = batch
-        self._plan = plan_buffers(manifest, batch)
+        self._plan = plan_buffers(manifest, steps, batch)
         self._slots = [_aligned(size) for size in self._plan.sizes]
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dovit.runtime.buffers import Workspace, kept_dims
+from dovit.runtime.buffers import ChainStep, Workspace, kept_dims
 from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State
 from dovit.runtime.engine import Engine
 
@@ -35,8 +35,12 @@ class ChainResult:
 class Chain:
     """A bundle's steps and the memory between them. Threads may share one: each pass takes a workspace of its own."""
 
-    def __init__(self, manifest: Manifest, engines: Sequence[Engine]) -> None:
+    def __init__(self, manifest: Manifest, engines: Sequence[Engine], steps: Sequence[ChainStep] | None = None) -> None:
+        """`steps`, one an engine: the manifest's own where None is given, else those of a PlanSet."""
         self.manifest = manifest
+        self.steps = manifest.steps if steps is None else steps
+        # a pass that has no token left goes on here
+        self._decoder = next(n for n, step in enumerate(self.steps) if step.step == self.steps[-1].step)
         self._engines = list(engines)
         self._idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
 
@@ -68,8 +72,8 @@ class Chain:
         try:
             workspace = self._idle.get_nowait()
         except queue.Empty:
-            return Workspace(self.manifest, batch)
-        return workspace if workspace.batch == batch else Workspace(self.manifest, batch)
+            return Workspace(self.manifest, self.steps, batch)
+        return workspace if workspace.batch == batch else Workspace(self.manifest, self.steps, batch)
 
     def _run(
         self, workspace: Workspace, images: np.ndarray, thresholds: Sequence[float],
@@ -77,29 +81,31 @@ class Chain:
     ) -> ChainResult:  # fmt: skip
         manifest = self.manifest
         dims = {"batch": len(images)}
-        tensors = {"image": np.ascontiguousarray(images)}
+        tensors = {"image": np.ascontiguousarray(images), "stopped_count0": np.zeros(1, np.int64)}
         for decision, threshold in zip(manifest.decisions, thresholds, strict=True):
             tensors[decision.threshold] = np.asarray(threshold, np.float32)
+        decisions = {decision.keep: decision for decision in manifest.decisions}
         decided: list[Decided] = []
         copies: dict[str, np.ndarray] = {}
 
-        number = 0
-        while number < len(manifest.steps):
-            step = manifest.steps[number]
-            deciding = manifest.decisions[number] if number < len(manifest.decisions) else None
+        number, ended = 0, False
+        while number < len(self.steps):
+            step = self.steps[number]
+            last = number == len(self.steps) - 1
+            deciding = next((decisions[spec.name] for spec in step.outputs if spec.name in decisions), None)
             if deciding:
-                tensors["capacities"] = np.asarray(capacities[number], np.int64)
+                tensors["capacities"] = np.asarray(capacities[len(decided)], np.int64)
             places: dict[str, np.ndarray | None] = {}
             for spec in step.outputs:
                 if deciding and spec.name == deciding.keep:
                     places[spec.name] = None
-                elif number == len(manifest.steps) - 1:  # results belong to the caller, not to the workspace
+                elif last or ended:  # results are the caller's; after an early end, slots hold what is read out of turn
                     places[spec.name] = np.empty(spec.resolve(dims), spec.dtype)
                 else:
                     places[spec.name] = workspace.array(spec, dims)
             made = self._engines[number].run({spec.name: tensors[spec.name] for spec in step.inputs}, places)
             tensors |= made
-            if keep_tensors and number < len(manifest.steps) - 1:
+            if keep_tensors and not last:
                 copies |= {name: array.copy() for name, array in made.items()}
             number += 1
             if deciding:
@@ -109,7 +115,7 @@ class Chain:
                 dims |= kept_dims(manifest, len(decided), keep.shape[1])
                 if keep.shape[1] == 0:  # the backbone ends early: the decoder takes over what there is
                     tensors |= self._end_early(deciding, tensors)
-                    number = len(manifest.steps) - 1
+                    number, ended = self._decoder, True
         return ChainResult(tensors["labels"], tensors["logits"], tuple(decided), copies)
 
     def _end_early(self, decision: DecisionSpec, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

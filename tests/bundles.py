@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dovit.export.build import build
-from dovit.export.bundle import write_bundle
+from dovit.runtime.bundle.write import write_bundle
 from dovit.export.capacities import default_capacities
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import Manifest

@@ -12,7 +12,8 @@ from functools import cache
 import onnx
 import onnx.parser
 
-DOMAIN = "dovit"
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN as DOMAIN
+
 DOMAIN_VERSION = 1
 OPSET = 20
 

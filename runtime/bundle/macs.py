@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from dovit.runtime.bundle.frozen import Frozen
 
 
-class StepMacs(BaseModel):
+class StepMacs(Frozen):
     """MACs of a step that runs on T tokens, prefix tokens included.
 
     `fixed` may be negative: a head leaves out the prefix tokens, which `per_token` counts.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fixed: int = 0
     per_token: int = 0

@@ -4,50 +4,36 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from dovit.runtime.bundle.frozen import Frozen
 from dovit.runtime.bundle.macs import StepMacs
+from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.bundle.tensors import TensorSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: plans, and bundles without ONNX files
 MANIFEST_NAME = "bundle.json"
+OPERATOR_DOMAIN = "dovit"  # of the token pass's nodes in the ONNX files
 Schedule = Literal["exact", "bucketed"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TensorSpec(_Frozen):
-    """A tensor that enters or leaves a step. A dimension is a number or one of these names: `batch`; `kept3`, the
-    tokens kept by decision 3; `length3`, the same with the prefix tokens; `capacities`, any number of them."""
-
-    name: str
-    dtype: Literal["uint8", "int16", "int32", "int64", "float32"]
-    shape: tuple[int | str, ...]
-
-    def resolve(self, dims: dict[str, int]) -> tuple[int, ...]:
-        """The shape with its names replaced. Raises KeyError where a dimension is not known yet."""
-        return tuple(d if isinstance(d, int) else dims[d] for d in self.shape)
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one element."""
-        return np.dtype(self.dtype).itemsize
-
-
-class Step(_Frozen):
+class Step(Frozen):
     """One subgraph: tensors flow between steps by name."""
 
     name: str
-    onnx: str = Field(description="path of the ONNX file, relative to the bundle")
+    onnx: str | None = Field(description="path of the ONNX file, relative to the bundle; None where it was left out")
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: int
     macs: StepMacs
 
+    @property
+    def step(self) -> str:
+        """The step it belongs to: itself. What a PlanStep says as well."""
+        return self.name
 
-class State(_Frozen):
+
+class State(Frozen):
     """The names of the tensors that say where every token is: see `dovit.export.model.token_pass.TokenState`."""
 
     tokens: str
@@ -55,7 +41,7 @@ class State(_Frozen):
     full: str
 
 
-class DecisionSpec(_Frozen):
+class DecisionSpec(Frozen):
     """A decision at the end of a block: the state it is made on, its inputs and what it says, by tensor name."""
 
     layer: int
@@ -65,14 +51,22 @@ class DecisionSpec(_Frozen):
     keep: str
 
 
-class FileEntry(_Frozen):
+class Source(Frozen):
+    """What the ONNX files were made of: where nothing of it has changed, they need not be made again."""
+
+    checkpoint: str = Field(description="SHA-256 of the checkpoint file")
+    options: str = Field(description="SHA-256 of the options, and of the code that exports")
+    verified: bool = Field(description="whether the files were compared with the torch model")
+
+
+class FileEntry(Frozen):
     """A file of the bundle."""
 
     sha256: str
     size: int
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """Everything that a runtime must know about a bundle. Sizes are (height, width)."""
 
     schema_version: int = SCHEMA_VERSION
@@ -96,6 +90,8 @@ class Manifest(_Frozen):
     decisions: tuple[DecisionSpec, ...]
     final: State
     taps: tuple[str, ...]
+    plans: tuple[PlanSet, ...] = ()
+    source: Source | None = None
     files: dict[str, FileEntry]
 
     @property

@@ -40,9 +40,11 @@ def open_bundle(path: str | Path) -> Bundle:
             )
         if sha256(file) != entry.sha256:
             raise DovitError(f"{root}: {name} is not the file that was exported (its SHA-256 differs); export again")
-    for step in bundle.manifest.steps:
-        if step.onnx not in bundle.manifest.files:
-            raise DovitError(f"{root}: step {step.name} uses {step.onnx}, which the manifest does not list")
+    used = [(step.name, step.onnx) for step in bundle.manifest.steps if step.onnx is not None]
+    used += [(step.name, step.plan.file) for plans in bundle.manifest.plans for step in plans.steps if step.plan]
+    for step_name, name in used:
+        if name not in bundle.manifest.files:
+            raise DovitError(f"{root}: step {step_name} uses {name}, which the manifest does not list")
     return bundle
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dovit.runtime.bundle.manifest import Manifest, TensorSpec
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli.app import run_command
 

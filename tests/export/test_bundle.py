@@ -18,7 +18,7 @@ import torch
 from bundles import make_bundle
 from models import randomised, small_config
 
-from dovit.export.bundle import STAGE_PREFIX, write_bundle
+from dovit.runtime.bundle.write import STAGE_PREFIX, write_bundle
 from dovit.export.capacities import check_capacities, default_capacities
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
@@ -54,7 +54,7 @@ def test_a_failure_leaves_the_old_bundle(stage: str, tmp_path: Path, monkeypatch
     elif stage == "replace":
         real = os.replace
         monkeypatch.setattr(
-            "dovit.export.bundle.os.replace", lambda a, b: full() if "bundle.json" in str(b) else real(a, b)
+            "dovit.runtime.bundle.write.os.replace", lambda a, b: full() if "bundle.json" in str(b) else real(a, b)
         )
     from dovit.export.build import build
 

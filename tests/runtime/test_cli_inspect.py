@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dovit.runtime.bundle.macs import StepMacs
-from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step, TensorSpec
+from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step
+from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.bundle.open import sha256
 from dovit.runtime.cli import inspect
 
