@@ -6,11 +6,17 @@ Nothing is compiled yet: `left_out` says what this installation goes without, an
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 from typing import NoReturn
 
 from dovit.runtime.errors import DovitError
 
-__all__ = ["left_out", "load"]
+__all__ = ["left_out", "library", "load"]
+
+
+def library() -> Path | None:
+    """The compiled plugin library, which a TensorRT plan can carry; None where this installation has none."""
+    return None
 
 
 def left_out() -> str:

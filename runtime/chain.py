@@ -41,7 +41,7 @@ class Chain:
         self.steps = manifest.steps if steps is None else steps
         # a pass that has no token left goes on here
         self._decoder = next(n for n, step in enumerate(self.steps) if step.step == self.steps[-1].step)
-        self._engines = list(engines)
+        self.engines = list(engines)
         self._idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
 
     def run(
@@ -103,7 +103,7 @@ class Chain:
                     places[spec.name] = np.empty(spec.resolve(dims), spec.dtype)
                 else:
                     places[spec.name] = workspace.array(spec, dims)
-            made = self._engines[number].run({spec.name: tensors[spec.name] for spec in step.inputs}, places)
+            made = self.engines[number].run({spec.name: tensors[spec.name] for spec in step.inputs}, places)
             tensors |= made
             if keep_tensors and not last:
                 copies |= {name: array.copy() for name, array in made.items()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
@@ -76,24 +75,39 @@ def _move_roots(graph: gs.Graph, stage: dict[int, int]) -> None:
 
 
 def _subgraph(graph: gs.Graph, name: str, nodes: list[gs.Node]) -> gs.Graph:
+    """`nodes` with tensors of their own: what the parts do with theirs is no concern of the others."""
     inside = {id(node) for node in nodes}
-    made = {id(t) for node in nodes for t in node.outputs}
+    copies: dict[int, gs.Tensor] = {}
+
+    def copied(tensor: gs.Tensor, *, call: bool = False) -> gs.Tensor:
+        if tensor.is_empty():
+            return gs.Variable.empty()
+        if id(tensor) not in copies:
+            if isinstance(tensor, gs.Constant) and not call:
+                copies[id(tensor)] = gs.Constant(tensor.name, tensor._values)  # mapped or not yet loaded, so no copy
+            else:
+                shape = tensor.values.shape if isinstance(tensor, gs.Constant) else tensor.shape
+                copies[id(tensor)] = gs.Variable(tensor.name, tensor.dtype, None if shape is None else list(shape))
+        return copies[id(tensor)]
+
     inputs: dict[str, gs.Tensor] = {}
-    outputs: dict[str, gs.Variable] = {}
+    outputs: dict[str, gs.Tensor] = {}
+    made = {id(t) for node in nodes for t in node.outputs}
+    part = gs.Graph(
+        name=name, opset=graph.opset, import_domains=graph.import_domains,
+        functions=graph.functions if any(_is_ours(node) for node in nodes) else None, ir_version=graph.ir_version,
+    )  # fmt: skip
     for node in nodes:
-        if _is_ours(node):  # an operation is a call: what was a constant of the graph is an argument now
-            node.inputs = [_variable(t) if isinstance(t, gs.Constant) else t for t in node.inputs]
-        for t in node.inputs:
-            if isinstance(t, gs.Variable) and not t.is_empty() and id(t) not in made:
-                inputs[t.name] = t
+        # an operation is a call: what was a constant of the graph is an argument now
+        given = [copied(t, call=_is_ours(node)) for t in node.inputs]
+        for source, copy in zip(node.inputs, given, strict=True):
+            if isinstance(copy, gs.Variable) and not copy.is_empty() and id(source) not in made:
+                inputs[copy.name] = copy
         for t in node.outputs:
             if t in graph.outputs or any(id(user) not in inside for user in t.outputs):
-                outputs[t.name] = t
-    return gs.Graph(
-        nodes=nodes, inputs=list(inputs.values()), outputs=list(outputs.values()), name=name, opset=graph.opset,
-        import_domains=graph.import_domains, functions=graph.functions, ir_version=graph.ir_version,
-    )  # fmt: skip
-
-
-def _variable(constant: gs.Constant) -> gs.Variable:
-    return gs.Variable(constant.name, np.dtype(constant.values.dtype), list(constant.values.shape))
+                outputs[t.name] = copied(t)
+        part.nodes.append(
+            gs.Node(node.op, node.name, dict(node.attrs), given, [copied(t) for t in node.outputs], node.domain)
+        )
+    part.inputs, part.outputs = list(inputs.values()), list(outputs.values())
+    return part

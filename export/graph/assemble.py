@@ -134,6 +134,7 @@ class _Assembler:
                 module = model.backbone.layers[layer]
                 [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current])
                 if layer + 1 in config.taps:
+                    current.shape = ["batch", length, self.dim]
                     taps.append(self.reconstruct(f"tap{layer + 1}", full, current, index))
             current = self.rename(current, f"tokens{number}", ["batch", length, self.dim])
             if number > len(model.heads):

@@ -1,0 +1,160 @@
+"""What a precision costs, before any GPU has seen it: the lowered graphs against the float32 ones, on scenes.
+
+Twice for every scene: each plan fed with what float32 fed it, where a difference is that plan's own; and a pass of its own
+from image to labels, where differences add up and tokens near ξ go other ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from dovit.engines.lowering.emulate import emulate
+from dovit.engines.lowering.files import write_part
+from dovit.engines.lowering.lower import lower_bundle
+from dovit.engines.lowering.precision import LOW_TYPES
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.open import Bundle
+from dovit.runtime.bundle.plans import Accuracy, PlanStep, Precision
+from dovit.runtime.bundle.tensors import TensorSpec
+from dovit.runtime.chain import Chain, ChainResult
+from dovit.runtime.engine import OnnxRuntimeEngine
+from dovit.runtime.errors import DovitError
+from dovit.runtime.session import decision_maps
+from dovit.training.evaluation.metrics import Confusion
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image [H, W, 3] uint8 of the bundle's size, and its labels [H, W] where the bundle's classes are theirs."""
+
+    image: np.ndarray
+    labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far a precision may be from float32. Stated in docs/engines.md with what was measured."""
+
+    difference: float  # of a plan's output, relative to its largest value
+    label_agreement: float
+
+
+BOUNDS: dict[Precision, Bounds] = {"fp32": Bounds(1e-4, 0.999), "fp16": Bounds(0.02, 0.97), "bf16": Bounds(0.12, 0.85)}
+
+
+def measure_accuracy(
+    bundle: Bundle, precision: Precision, scenes: Sequence[Scene], progress: Callable[[str], None] = lambda text: None
+) -> Accuracy:
+    """Compare `precision` with float32 on `scenes`, with the bundle's ξ and the exact schedule. Needs no GPU."""
+    manifest = bundle.manifest
+    scores = Confusion(manifest.classes), Confusion(manifest.classes)
+    differences: dict[str, float] = {}
+    equal, agreed = [], []
+    with TemporaryDirectory(prefix=".accuracy-", dir=bundle.root) as scratch:
+        chain = _chain(bundle, "fp32", Path(scratch))
+        references = []
+        for number, scene in enumerate(scenes, start=1):
+            progress(f"float32, scene {number} of {len(scenes)}")
+            references.append(_run(chain, scene, keep_tensors=True))
+        del chain  # so that the two precisions' weights are never in memory together
+        chain = _chain(bundle, precision, Path(scratch))
+        for number, (scene, reference) in enumerate(zip(scenes, references, strict=True), start=1):
+            progress(f"{precision}, scene {number} of {len(scenes)}")
+            for name, difference in _forced(chain, scene, reference).items():
+                differences[name] = max(differences.get(name, 0.0), difference)
+            made = _run(chain, scene)
+            equal.append((made.labels == reference.labels).mean())
+            agreed.append((_keep_maps(manifest, made) == _keep_maps(manifest, reference)).mean(axis=1))
+            if scene.labels is not None:
+                for score, result in zip(scores, (reference, made), strict=True):
+                    score.add(result.labels[0], scene.labels)
+    scored = all(scene.labels is not None for scene in scenes)
+    return Accuracy(
+        scenes=len(scenes),
+        differences=differences,
+        label_agreement=float(np.mean(equal)),
+        kept_agreement=tuple(float(share) for share in np.mean(agreed, axis=0)),
+        miou=(scores[0].summary()["mIoU"], scores[1].summary()["mIoU"]) if scored else None,
+    )
+
+
+def check_accuracy(accuracy: Accuracy, precision: Precision) -> None:
+    """Raises DovitError, with what to do, where a figure is out of its bound."""
+    bounds = BOUNDS[precision]
+    other = "fp32" if precision == "bf16" else "bf16 or fp32"
+    worst = max(accuracy.differences, key=lambda name: accuracy.differences[name])
+    difference = accuracy.differences[worst]
+    if np.isinf(difference):
+        raise DovitError(
+            f"{precision} cannot hold the values of this model: {worst} overflows; use --precision {other} "
+            f"(no plan was added)"
+        )
+    if difference > bounds.difference:
+        raise DovitError(
+            f"{precision} is too far from float32 for this model: {worst} differs by {difference:.1e} of its largest value "
+            f"(bound {bounds.difference:.0e}); use --precision {other}, or --no-verify to have it all the same"
+        )
+    if accuracy.label_agreement < bounds.label_agreement:
+        raise DovitError(
+            f"{precision} is too far from float32 for this model: {accuracy.label_agreement:.2%} of the labels agree "
+            f"(bound {bounds.label_agreement:.0%}); use --precision {other}, or --no-verify to have it all the same"
+        )
+
+
+def _chain(bundle: Bundle, precision: Precision, scratch: Path) -> Chain:
+    """The lowered steps under ONNX Runtime, a low precision by its rounding."""
+    low = LOW_TYPES.get(precision)
+    described, engines = [], []
+    for step in lower_bundle(bundle, precision):
+        if low is not None:
+            emulate(step.graph)
+        file = scratch / f"{step.described.name.replace('/', '-')}-{precision}.onnx"
+        write_part(step.graph, file)
+        engines.append(OnnxRuntimeEngine(f"{step.described.name} in {precision}", file, prepack=False))
+        described.append(_as_float32(step.described))
+    return Chain(bundle.manifest, engines, described)
+
+
+def _as_float32(step: PlanStep) -> PlanStep:
+    """The description of an emulated step: low values are carried as float32."""
+
+    def widened(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        low = {dtype.name for dtype in LOW_TYPES.values()}
+        return tuple(s.model_copy(update={"dtype": "float32"}) if s.dtype in low else s for s in specs)
+
+    return step.model_copy(update={"inputs": widened(step.inputs), "outputs": widened(step.outputs)})
+
+
+def _run(chain: Chain, scene: Scene, *, keep_tensors: bool = False) -> ChainResult:
+    manifest = chain.manifest
+    every = range(manifest.tokens + 1)
+    return chain.run(scene.image[None], manifest.thresholds, every, keep_tensors=keep_tensors)
+
+
+def _forced(chain: Chain, scene: Scene, reference: ChainResult) -> dict[str, float]:
+    """Each plan's largest difference from `reference` when it reads what float32 made; infinite where it is not finite."""
+    known = {**reference.tensors, "image": scene.image[None], "logits": reference.logits}
+    found: dict[str, float] = {}
+    for step, engine in zip(chain.steps, chain.engines, strict=True):
+        if not isinstance(step, PlanStep) or step.kind != "plan" or any(s.name not in known for s in step.inputs):
+            continue  # an operation, or a step that this scene's pass did not reach
+        made = engine.run({s.name: known[s.name] for s in step.inputs}, dict.fromkeys(s.name for s in step.outputs))
+        compared = [s.name for s in step.outputs if s.dtype == "float32" and s.name in known]
+        found[step.name] = max((_relative(made[name], known[name]) for name in compared), default=0.0)
+    return found
+
+
+def _relative(made: np.ndarray, reference: np.ndarray) -> float:
+    if not np.isfinite(made).all():
+        return float("inf")
+    scale = float(np.abs(reference).max(initial=0)) or 1.0
+    return float(np.abs(made - reference).max(initial=0)) / scale
+
+
+def _keep_maps(manifest: Manifest, result: ChainResult) -> np.ndarray:
+    return decision_maps(result.decisions, manifest.tokens, len(manifest.decisions))[0]

@@ -1,0 +1,86 @@
+"""All of a bundle's steps as a flavour can build them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from dovit.engines.lowering.files import read_step
+from dovit.engines.lowering.parts import Part, cut_parts
+from dovit.engines.lowering.precision import lower_precision
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, Manifest
+from dovit.runtime.bundle.open import Bundle
+from dovit.runtime.bundle.plans import PlanStep, Precision
+from dovit.runtime.bundle.tensors import TensorSpec
+from dovit.runtime.errors import DovitError
+
+
+@dataclass(frozen=True)
+class LoweredStep:
+    """One step of a chain to be: its description, yet without a plan, and its graph."""
+
+    described: PlanStep
+    graph: gs.Graph
+
+
+def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugins: bool = False) -> list[LoweredStep]:
+    """The steps of `bundle` for `batch` images at a time, in `precision`, with nothing custom in a plan unless `plugins`.
+
+    Weights are mapped from the bundle's files and stay float32 until a graph is written. Raises DovitError for a
+    bundle without ONNX files.
+    """
+    manifest = bundle.manifest
+    cut: list[tuple[str, Part]] = []
+    for step in manifest.steps:
+        if step.onnx is None:
+            raise DovitError(
+                f"{bundle.root}: holds plans only, and plans are built from ONNX files; "
+                f"export again from the checkpoint: dovit-export --ckpt model.pth --out {bundle.root}"
+            )
+        try:
+            cut += [(step.name, part) for part in cut_parts(read_step(bundle.path(step.onnx)), step.name, plugins=plugins)]
+        except ValueError as error:
+            raise DovitError(f"{bundle.root}: step {step.name} cannot be built: {error}; export it again") from None
+    float32 = _float32(manifest, [part for _, part in cut])
+    lowered = []
+    for step_name, part in cut:
+        _widen_labels(part.graph)
+        lower_precision(part.graph, precision, float32)
+        for tensor in (*part.graph.inputs, *part.graph.outputs):
+            tensor.shape = [batch if size == "batch" else size for size in tensor.shape]
+        described = PlanStep(
+            name=part.name, step=step_name, kind=part.kind,
+            inputs=_specs(_arguments(part)), outputs=_specs(part.graph.outputs),
+        )  # fmt: skip
+        lowered.append(LoweredStep(described, part.graph))
+    return lowered
+
+
+def _float32(manifest: Manifest, parts: list[Part]) -> set[str]:
+    """Tensors between the parts that are float32 in every precision."""
+    names = {"logits", *(d.confidence for d in manifest.decisions), *(d.threshold for d in manifest.decisions)}
+    for part in parts:
+        for node in part.graph.nodes:
+            if node.domain == OPERATOR_DOMAIN and node.op == "TokenGather":  # stopped_sum
+                names |= {node.inputs[3].name, node.outputs[3].name}
+    return names
+
+
+def _arguments(part: Part) -> list[gs.Variable]:
+    """An operation's inputs in the order of its node, which says what each is; a plan's are known by name."""
+    return list(part.graph.inputs if part.kind == "plan" else part.graph.nodes[0].inputs)
+
+
+def _widen_labels(graph: gs.Graph) -> None:
+    """Labels of more than 256 classes are int16, which TensorRT does not have."""
+    for tensor in graph.outputs:
+        if tensor.dtype == np.int16:
+            tensor.dtype = np.dtype(np.int32)
+            tensor.inputs[0].attrs["to"] = TensorProto.INT32
+
+
+def _specs(tensors: list[gs.Variable]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=t.name, dtype=np.dtype(t.dtype).name, shape=tuple(t.shape)) for t in tensors)

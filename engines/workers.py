@@ -1,0 +1,155 @@
+"""Build workers side by side, as many as the memory allows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dovit.engines.request import BuildReport, BuildRequest
+from dovit.runtime.errors import DovitError
+
+# what a build needs, measured with ViT-L blocks under TensorRT-RTX 1.7: the library, and the weights a few times over
+BASE_BYTES = 700 << 20
+WEIGHTS_TIMES = 4
+
+Progress = Callable[[str, float], None]
+
+
+def build_all(requests: Sequence[BuildRequest], jobs: int, progress: Progress) -> list[BuildReport]:
+    """Build every plan, up to `jobs` at a time; `progress` hears a plan's name and how much of it is done.
+
+    Raises DovitError for the first that fails; workers that still build are ended, and so they are on an interrupt.
+    """
+    team = _Team()
+    room = _Room()
+
+    def build(request: BuildRequest) -> BuildReport:
+        with room.place(BASE_BYTES + WEIGHTS_TIMES * _weights(request)):
+            report = team.mine().build(request, lambda fraction: progress(request.name, fraction))
+        if report.kind == "failed":
+            raise DovitError(f"{request.flavour} cannot build {request.name}: {report.error}")
+        return report
+
+    with ThreadPoolExecutor(max(1, min(jobs, len(requests)))) as pool:
+        largest_first = sorted(requests, key=_weights, reverse=True)
+        futures = {request.name: pool.submit(build, request) for request in largest_first}
+        try:
+            done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            team.end()
+    for future in done:
+        future.result()  # of several failures, the first: the others only say that they were ended
+    return [futures[request.name].result() for request in requests]
+
+
+def default_jobs() -> int:
+    """One a core: a build is one thread for most of its time."""
+    return len(os.sched_getaffinity(0))
+
+
+def _weights(request: BuildRequest) -> int:
+    file = Path(request.onnx).with_suffix(".weights")
+    return file.stat().st_size if file.exists() else 0
+
+
+class _Team:
+    """The workers, one a thread; once it has ended there are no new ones."""
+
+    def __init__(self) -> None:
+        self._workers: list[_Worker] = []
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def mine(self) -> _Worker:
+        """This thread's worker."""
+        with self._lock:
+            if self._ended:
+                raise DovitError("the build was stopped")
+            if not hasattr(self._local, "worker"):
+                self._local.worker = _Worker()
+                self._workers.append(self._local.worker)
+            worker: _Worker = self._local.worker
+            return worker
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+            for worker in self._workers:
+                worker.end()
+
+
+class _Worker:
+    """One build process."""
+
+    def __init__(self) -> None:
+        self._complaints = tempfile.TemporaryFile("w+b")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dovit.engines.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, text=True, bufsize=1,
+        )  # fmt: skip
+
+    def build(self, request: BuildRequest, progress: Callable[[float], None]) -> BuildReport:
+        assert self._process.stdin and self._process.stdout
+        with suppress(BrokenPipeError):
+            print(request.model_dump_json(), file=self._process.stdin, flush=True)
+            for line in self._process.stdout:
+                report = BuildReport.model_validate_json(line)
+                if report.kind != "progress":
+                    return report
+                progress(report.fraction)
+        return BuildReport(kind="failed", error=self._death())
+
+    def _death(self) -> str:
+        status = self._process.wait()
+        if status == -signal.SIGKILL:
+            return "the build process was killed, most likely because memory ran out: try --jobs 1"
+        how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        self._complaints.seek(0)
+        said = self._complaints.read().decode(errors="replace").split()
+        return f"the build process {how}" + (f", last saying: {' '.join(said)[-300:]}" if said else "")
+
+    def end(self) -> None:
+        """At once, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+
+class _Room:
+    """Memory that builds may still take. One is always let in, or a small machine could build nothing."""
+
+    def __init__(self) -> None:
+        self._free = available_memory()
+        self._inside = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def place(self, need: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside == 0 or need <= self._free)
+            self._inside += 1
+            self._free -= need
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._free += need
+                self._changed.notify_all()
+
+
+def available_memory() -> int:
+    """Bytes that new processes can have without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 4 << 30

@@ -1,0 +1,33 @@
+"""The GPU of this machine, if it has one that can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU, and the newest CUDA that its driver runs."""
+
+    name: str
+    compute_capability: str  # such as 8.9
+    driver_cuda: tuple[int, int]  # such as (13, 0)
+
+
+@cache
+def find_gpu() -> Gpu | str:
+    """The first GPU, or why there is none."""
+    try:
+        from cuda.bindings import driver
+        from cuda.core import Device
+    except ImportError as error:
+        return f"the package {error.name or 'cuda-core'} is missing: pip install 'dovit[tensorrt-rtx]'"
+    try:
+        device = Device(0)
+        _, version = driver.cuDriverGetVersion()
+        major, minor = device.compute_capability
+        return Gpu(device.name, f"{major}.{minor}", (version // 1000, version % 1000 // 10))
+    except Exception as error:  # no driver library, a driver that is too old, no device: types of several packages
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return f"no NVIDIA GPU was found ({reason[:120]})"
