@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from dovit.engines.lowering.digest import lowering_digest
 from dovit.engines.lowering.emulate import emulate
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import lower_bundle
@@ -76,6 +77,7 @@ def measure_accuracy(
     scored = all(scene.labels is not None for scene in scenes)
     return Accuracy(
         scenes=len(scenes),
+        lowering=lowering_digest(),
         differences=differences,
         label_agreement=float(np.mean(equal)),
         kept_agreement=tuple(float(share) for share in np.mean(agreed, axis=0)),

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +19,7 @@ import dovit
 from dovit import plugins
 from dovit.engines.cache import PlanCache
 from dovit.engines.flavours import FLAVOURS, check_builder, cuda_of, target_capabilities
+from dovit.engines.lowering.digest import lowering_digest
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import LoweredStep, lower_bundle
 from dovit.engines.options import BuildOptions
@@ -166,7 +165,7 @@ def _key(bundle: Bundle, step: LoweredStep, request: BuildRequest, version: str,
     assert source.onnx is not None
     parts = {
         "onnx": bundle.manifest.files[source.onnx].sha256,
-        "lowering": _lowering_digest(),
+        "lowering": lowering_digest(),
         "precision": options.precision,
         "batch": options.batch,
         "version": version,
@@ -175,16 +174,6 @@ def _key(bundle: Bundle, step: LoweredStep, request: BuildRequest, version: str,
         "plugins": sha256(Path(request.plugin_library)) if request.plugin_library else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _lowering_digest() -> str:
-    """The code that lowers: another version of it may make other graphs of the same files."""
-    digest = hashlib.sha256()
-    for file in sorted(resources.files("dovit.engines.lowering").iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".py"):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 @contextmanager

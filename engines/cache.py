@@ -18,7 +18,7 @@ from dovit.engines.request import BuildReport
 from dovit.runtime.bundle.frozen import Frozen
 from dovit.runtime.bundle.open import sha256
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import replacing
+from dovit.runtime.files import link_or_copy, replacing
 
 
 def default_cache() -> Path:
@@ -66,11 +66,3 @@ class PlanCache:
                 shutil.copyfile(plan, part)
             with replacing(self.folder / f"{key}.json") as part:
                 part.write_text(_Entry(sha256=digest, report=report).model_dump_json())
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name where the disk allows it, else a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -12,6 +12,7 @@ from typing import get_args
 from dovit.runtime.bundle.plans import Flavour
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import Gpu, find_gpu
+from dovit.runtime.plans import MODULES, TITLES
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,6 @@ class FlavourFacts:
     """What a builder of this flavour can do and needs."""
 
     name: Flavour
-    title: str
-    module: str
-    install: str
     oldest: tuple[int, int]
     needs_gpu: bool  # it tries kernels out on the GPU that the plan will run on
     plugins: bool
@@ -30,14 +28,29 @@ class FlavourFacts:
     # for the shapes that come, and one profile is all it needs
     profiles: int
 
+    @property
+    def title(self) -> str:
+        """Its name in sentences."""
+        return TITLES[self.name]
+
+    @property
+    def module(self) -> str:
+        """Its Python module."""
+        return MODULES[self.name]
+
+    @property
+    def install(self) -> str:
+        """The extra that brings it."""
+        return f"dovit[{self.name}]"
+
 
 FLAVOURS: dict[Flavour, FlavourFacts] = {
     "tensorrt": FlavourFacts(
-        "tensorrt", "TensorRT", "tensorrt", "dovit[tensorrt]", (10, 7),
+        "tensorrt", (10, 7),
         needs_gpu=True, plugins=True, timing_cache=True, profiles=4,
     ),
     "tensorrt-rtx": FlavourFacts(
-        "tensorrt-rtx", "TensorRT-RTX", "tensorrt_rtx", "dovit[tensorrt-rtx]", (1, 3),
+        "tensorrt-rtx", (1, 3),
         needs_gpu=False, plugins=False, timing_cache=False, profiles=1,
     ),
 }  # fmt: skip
@@ -57,7 +70,9 @@ def load_module(flavour: Flavour) -> ModuleType:
         ) from None
     if version_of(version) < facts.oldest:
         oldest = ".".join(map(str, facts.oldest))
-        raise DovitError(f"{facts.title} {version} is too old, {oldest} or newer is needed: pip install -U '{facts.install}'")
+        raise DovitError(
+            f"{facts.title} {version} is too old, {oldest} or newer is needed: pip install -U '{facts.install}'"
+        )
     return module
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.values import parse_numbers, parse_size, parse_thresholds
+from dovit.runtime.cli.values import parse_capabilities, parse_numbers, parse_size, parse_thresholds
 from dovit.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from dovit.engines.add import Added
+    from dovit.export.run import Exported, PlanBuilder
 
 EPILOG = """Examples:
 
@@ -23,7 +30,14 @@ dovit-export --ckpt model.pth --out engines/
 dovit-export --ckpt setr_pup.pth --out engines/ --decision-layers 10,15,20 --threshold 0.98 --palette cityscapes
 
 dovit-export --ckpt plain_segmenter.pth --out dense/ --dense --image-size 512x1024
+
+dovit-export --ckpt model.pth --out engines/ --backend tensorrt-rtx --precision bf16 --compute-capability 8.9,12.0
+
+dovit-export --engine engines/ --backend tensorrt    (plans for a bundle that is there; needs no checkpoint and no torch)
+
+dovit-export --list-backends
 """
+MODEL, PLANS, BUNDLE = "Model", "TensorRT plans", "Bundle"
 
 
 class Arch(StrEnum):
@@ -36,29 +50,102 @@ class Arch(StrEnum):
     SEGMENTER_LINEAR = "segmenter-linear"
 
 
-class Precision(StrEnum):
-    """Of weights and activations."""
+class PrecisionChoice(StrEnum):
+    """What plans compute in."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+class ExportBackend(StrEnum):
+    """For what the bundle is made."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 def command(
-    ckpt: Annotated[Path, typer.Option(help="Checkpoint: ours, mmsegmentation's or segmenter's (.pth, .safetensors).")],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle; other files in it stay.")],
-    arch: Annotated[Arch | None, typer.Option(help="The decoder, where the checkpoint does not tell.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH, or one number; default the checkpoint's.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes, as a check.")] = None,
-    decision_layers: Annotated[str | None, typer.Option(help="Layers with a decision, from 1, as 3,6,9.")] = None,
-    palette: Annotated[str | None, typer.Option(help="cityscapes, ade20k, or a file with names and colours.")] = None,
-    threshold: Annotated[str | None, typer.Option(help="ξ: one value, or one a decision, as 0.98,0.97,0.96.")] = None,
-    capacities: Annotated[str | None, typer.Option(help="Kept counts of the bucketed schedule, as 256,512.")] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the subgraphs.")] = Precision.FP32,
-    dense: Annotated[bool, typer.Option("--dense", help="Export without decisions, as the plain segmenter.")] = False,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare the bundle with the torch model.")] = True,
+    ckpt: Annotated[Path | None, typer.Option(help="Checkpoint: ours, mmsegmentation's or segmenter's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; other files in it stay.")] = None,
+    engine: Annotated[Path | None, typer.Option(help="Or a bundle that only needs plans; --out is optional then.")] = None,
+    arch: Annotated[
+        Arch | None, typer.Option(help="The decoder, where the checkpoint does not tell.", rich_help_panel=MODEL)
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH, or one number; default the checkpoint's.", rich_help_panel=MODEL)
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes, as a check.", rich_help_panel=MODEL)] = None,
+    decision_layers: Annotated[
+        str | None, typer.Option(help="Layers with a decision, from 1, as 3,6,9.", rich_help_panel=MODEL)
+    ] = None,
+    palette: Annotated[
+        str | None, typer.Option(help="cityscapes, ade20k, or a file with names and colours.", rich_help_panel=MODEL)
+    ] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help="ξ: one value, or one a decision, as 0.98,0.97,0.96.", rich_help_panel=MODEL)
+    ] = None,
+    capacities: Annotated[
+        str | None, typer.Option(help="Kept counts of the bucketed schedule, as 256,512.", rich_help_panel=MODEL)
+    ] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Export without decisions, as the plain segmenter.", rich_help_panel=MODEL)
+    ] = False,
+    backend: Annotated[
+        ExportBackend,
+        typer.Option(help="Build plans for this; auto: for what can build here.", rich_help_panel=PLANS),
+    ] = ExportBackend.AUTO,
+    precision: Annotated[
+        PrecisionChoice | None, typer.Option(help="Of the plans; default fp16. ONNX is fp32.", rich_help_panel=PLANS)
+    ] = None,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(help="GPUs to build for, as 8.9,12.0; default this GPU's, or portable.", rich_help_panel=PLANS),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images a pass.", rich_help_panel=PLANS)] = 1,
+    profiles: Annotated[
+        int | None, typer.Option(help="Ranges of token counts to optimise for.", rich_help_panel=PLANS)
+    ] = None,
+    workspace: Annotated[
+        int | None, typer.Option(help="Limit of the builder's workspace, MiB.", rich_help_panel=PLANS)
+    ] = None,
+    optimisation_level: Annotated[
+        int | None,
+        typer.Option("--optimisation-level", "--optimization-level", help="0 to 5, as trtexec has it.", rich_help_panel=PLANS),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="TensorRT's timings, read and added to.", rich_help_panel=PLANS)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of plans built before; default ~/.cache/dovit.", rich_help_panel=PLANS)
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Build every plan, and keep none.", rich_help_panel=PLANS)
+    ] = False,
+    jobs: Annotated[int | None, typer.Option(help="Plans built side by side.", rich_help_panel=PLANS)] = None,
+    plans_only: Annotated[
+        bool, typer.Option("--plans-only", help="Leave the ONNX files out of the bundle.", rich_help_panel=BUNDLE)
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Compare with the torch model, and plans' precision with fp32.",
+                     rich_help_panel=BUNDLE),
+    ] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make everything anew, even if nothing changed.", rich_help_panel=BUNDLE)
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    list_backends: Annotated[
+        bool, typer.Option("--list-backends", help="Say what is installed and can build or run here.")
+    ] = False,
 ) -> None:  # fmt: skip
-    """Turn a checkpoint into a bundle of per-block ONNX subgraphs."""
-    options = {
+    """Turn a checkpoint into a bundle: per-block ONNX subgraphs, and TensorRT plans where they can be built."""
+    if list_backends:
+        _list_backends(as_json)
+        return
+    model_flags = {
         "arch": arch.value if arch else None,
         "image_size": parse_size(image_size, "--image-size"),
         "classes": classes,
@@ -67,39 +154,132 @@ def command(
         "dense": dense,
     }
     wanted = parse_numbers(capacities, int, "--capacities")
-    try:
-        from dovit.export.run import export
-    except ModuleNotFoundError as error:
-        raise UsageError(f"dovit-export needs the package {error.name}: pip install 'dovit[export]'") from None
-    from dovit.export.table import print_passes, print_steps
+    if (ckpt is None) == (engine is None):
+        raise UsageError("give either --ckpt, a checkpoint, or --engine, a bundle")
+    if ckpt is not None and out is None:
+        raise UsageError("give --out, the folder of the bundle")
+    if engine is not None and (any(model_flags.values()) or wanted or palette or force):
+        raise UsageError("options of the model, and --force, are for --ckpt: the bundle's ONNX files stay as they are")
 
     start = time.perf_counter()
+    with _progress() as progress:
+        progress("looking for a builder")
+        builder, added = _plan_builder(
+            backend, precision,
+            {
+                "batch": batch, "profiles": profiles, "workspace_mib": workspace, "jobs": jobs,
+                "optimisation_level": optimisation_level, "timing_cache": timing_cache,
+                "compute_capabilities": parse_capabilities(compute_capability),
+            },
+            cache, no_cache=no_cache, verify=verify,
+        )  # fmt: skip
+        try:
+            from dovit.export.run import add_plans, export
+
+            if engine is not None:
+                if builder is None:
+                    raise UsageError(
+                        "--engine adds plans, and none can be built here; dovit-export --list-backends says why"
+                    )
+                done = add_plans(engine, out or engine, builder, keep_onnx=not plans_only, progress=progress)
+            else:
+                assert ckpt is not None and out is not None
+                done = export(
+                    ckpt, out, model_flags, wanted, palette, check=verify, plans=builder, keep_onnx=not plans_only,
+                    force=force, progress=progress,
+                )  # fmt: skip
+        except ModuleNotFoundError as error:
+            raise UsageError(f"dovit-export needs the package {error.name}: pip install 'dovit[export]'") from None
+    _report(done, added, out or engine, time.perf_counter() - start, as_json=as_json)
+
+
+def _plan_builder(
+    backend: ExportBackend, precision: PrecisionChoice | None, given: dict[str, Any], cache: Path | None, *,
+    no_cache: bool, verify: bool,
+) -> tuple[PlanBuilder | None, Added | None]:  # fmt: skip
+    """What builds the plans; None where the bundle gets none."""
+    from dovit.engines.flavours import check_builder, choose_flavour
+
+    flavour = choose_flavour(backend.value)
+    if flavour is None:
+        asked = [name for name, value in given.items() if value not in (None, (), 1)] + ["precision"] * (
+            precision is not None
+        )
+        if asked and backend is ExportBackend.ONNXRUNTIME:
+            raise UsageError(
+                f"--{asked[0].replace('_', '-')} is for plans: ONNX Runtime's files are float32 and need no build"
+            )
+        return None, None
+    check_builder(flavour)
+    from dovit.engines.add import Added, plan_builder
+    from dovit.engines.cache import default_cache
+    from dovit.engines.options import BuildOptions
+    from dovit.engines.scenes import street_scenes
+
+    options = BuildOptions(
+        flavour, precision.value if precision else "fp16", cache=None if no_cache else cache or default_cache(), **given
+    )
+    added = Added()
+    return plan_builder(options, street_scenes if verify else None, added), added
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A line on the terminal that says what is going on."""
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading the checkpoint", total=None)
-        done = export(
-            ckpt, out, options, wanted, palette, check=verify, progress=lambda text: bar.update(task, description=text)
-        )
-    seconds = time.perf_counter() - start
+        task = bar.add_task("starting", total=None)
+        yield lambda text: bar.update(task, description=text)
+
+
+def _report(done: Exported, added: Added | None, out: Path | None, seconds: float, *, as_json: bool) -> None:
+    manifest = done.manifest
+    built = added.plans if added else None
     if as_json:
         report = {
             "engine": str(out), "format": done.format, "notes": done.notes, "seconds": round(seconds, 2),
-            "manifest": done.manifest.model_dump(mode="json"),
+            "reused": done.reused, "manifest": manifest.model_dump(mode="json"),
             "verification": [{**vars(p), "ok": p.ok} for p in done.passes],
+            "plans": None if built is None else {"name": built.plans.name, "built": built.built, "peak_bytes": built.peak_bytes},
         }  # fmt: skip
         print(json.dumps(report, ensure_ascii=False))
         return
+    from dovit.engines.table import print_accuracy, print_plans
+    from dovit.export.table import print_passes, print_steps
+
     output = Console()
-    print_steps(output, done.manifest)
+    print_steps(output, manifest)
     if done.passes:
         print_passes(output, done.passes)
+    for plans in manifest.plans:
+        print_plans(output, manifest, plans)
+        if plans.accuracy:
+            print_accuracy(output, plans)
     for note in done.notes:
         output.print(f"note: {note}", highlight=False)
-    thresholds = ", ".join(f"{t:g}" for t in done.manifest.thresholds) or "none (dense)"
-    output.print(
-        f"{out}: {done.format} checkpoint exported in {seconds:.1f} s; thresholds {thresholds}", highlight=False
-    )
+    if built is None:
+        output.print("no plans were built: dovit-export --list-backends says what can", highlight=False)
+    else:
+        reused = sum(step.kind == "plan" for step in built.plans.steps) - built.built
+        output.print(f"{built.plans.name}: {built.built} plans built, {reused} taken from the cache", highlight=False)
+    thresholds = ", ".join(f"{t:g}" for t in manifest.thresholds) or "none (dense)"
+    what = "ONNX files as they were" if done.reused else f"{done.format} checkpoint exported"
+    output.print(f"{out}: {what}, in {seconds:.1f} s; thresholds {thresholds}", highlight=False)
+
+
+def _list_backends(as_json: bool) -> None:
+    from dovit.engines.backends import list_backends
+
+    reports = list_backends()
+    if as_json:
+        print(json.dumps([vars(report) for report in reports], ensure_ascii=False))
+        return
+    console = Console()
+    for report in reports:
+        console.print(f"[bold]{report.name}[/bold]  {report.version or 'not installed'}", highlight=False)
+        for verb, answer in (("build", report.build), ("run", report.run)):
+            console.print(f"  {verb:<6} {escape(answer)}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

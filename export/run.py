@@ -1,31 +1,36 @@
-"""The export as one function: checkpoint → model → steps → verified bundle in place."""
+"""The export as one function: checkpoint → ONNX steps → plans → bundle in place, leaving out what is there already."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dovit.export.build import build
-from dovit.runtime.bundle.write import write_bundle
-from dovit.export.capacities import check_capacities, default_capacities
-from dovit.export.checkpoints import ReadOptions, load_model
-from dovit.export.model import DoViT
-from dovit.export.verify import Pass, verify
-from dovit.runtime.bundle.manifest import Manifest
-from dovit.runtime.palettes import palette_for
+from dovit.export.source import is_same, source_of
+from dovit.runtime.bundle.manifest import MANIFEST_NAME, Manifest, Source
+from dovit.runtime.bundle.open import Bundle, open_bundle
+from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.bundle.write import seal, take_files, write_bundle
+from dovit.runtime.errors import DovitError
+
+if TYPE_CHECKING:
+    from dovit.export.verify import Pass
+
+Progress = Callable[[str], None]
+# (the bundle so far, the set of that kind that the old bundle has, progress) → the bundle's manifest with a new set
+PlanBuilder = Callable[[Bundle, Manifest | None, Progress], Manifest]
 
 
 @dataclass
 class Exported:
-    """What came of an export."""
+    """What came of an export. Without passes, the ONNX files are those that were there, or were not compared."""
 
     manifest: Manifest
     format: str
     notes: list[str]
     passes: list[Pass] = field(default_factory=list)
+    reused: bool = False
 
 
 def export(
@@ -36,36 +41,105 @@ def export(
     palette: str | None,
     *,
     check: bool = True,
-    progress: Callable[[str], None] = lambda text: None,
+    plans: PlanBuilder | None = None,
+    keep_onnx: bool = True,
+    force: bool = False,
+    progress: Progress = lambda text: None,
 ) -> Exported:
     """Export `checkpoint` into the folder `out`. `options` are those of ReadOptions, `palette` as `palette_for` takes it.
 
-    Raises DovitError or UsageError, and then leaves `out` as it was.
+    `plans` adds TensorRT plans; those of other flavours and precisions stay where the ONNX files stay. Without `keep_onnx`
+    the bundle holds plans alone. What an earlier export of the same checkpoint with the same options left in `out` is taken
+    as it is, unless `force`. Raises DovitError or UsageError, and then leaves `out` as it was.
     """
-    facts: dict[str, Any] = {}
-    passes: list[Pass] = []
+    progress("comparing with what is there")
+    source = source_of(checkpoint, options, capacities, palette, verified=check)
+    old = None if force else _usable(out, source)
 
-    def model() -> DoViT:
-        loaded = load_model(checkpoint, ReadOptions(**options))
-        facts.update(format=loaded.format, notes=list(loaded.notes))
-        if palette is not None:
-            names, colours = palette_for(palette, loaded.model.config.classes)
-            update = {"palette": tuple(map(tuple, colours)), "class_names": tuple(names) if names else None}
-            loaded.model.config = loaded.model.config.model_copy(update=update)
-        return loaded.model
+    exported: Exported | None = None
 
     def fill(stage: Path) -> Manifest:
-        # the model lives in this function only: verification loads it again, after it is done with the bundle
-        progress("reading the checkpoint")
-        made = model()
-        tokens = made.config.tokens
-        chosen = default_capacities(tokens) if capacities is None else check_capacities(capacities, tokens)
-        return build(made, chosen, stage, progress)
+        nonlocal exported
+        if old:
+            manifest = _take_onnx(old, stage)
+            exported = Exported(manifest, "unchanged", [], reused=True)
+        else:
+            from dovit.export.fresh import make_onnx
 
-    def look(stage: Path) -> None:
-        if check:
-            gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
-            passes.extend(verify(stage, model, progress))
+            fresh = make_onnx(checkpoint, stage, options, capacities, palette, check=check, progress=progress)
+            manifest = fresh.manifest.model_copy(update={"source": source})
+            exported = Exported(manifest, fresh.format, fresh.notes, fresh.passes)
+        return _with_plans(manifest, old, stage, plans, keep_onnx=keep_onnx, progress=progress)
 
-    manifest = write_bundle(out, fill, look)
-    return Exported(manifest, facts["format"], facts["notes"], passes)
+    manifest = write_bundle(out, fill)
+    assert exported is not None
+    exported.manifest = manifest
+    return exported
+
+
+def add_plans(
+    engine: Path, out: Path, plans: PlanBuilder, *, keep_onnx: bool = True, progress: Progress = lambda text: None
+) -> Exported:
+    """Build plans for the bundle in `engine`, and write it with them to `out`, which may be the same folder."""
+    old = open_bundle(engine)
+
+    def fill(stage: Path) -> Manifest:
+        return _with_plans(_take_onnx(old, stage), old, stage, plans, keep_onnx=keep_onnx, progress=progress)
+
+    return Exported(write_bundle(out, fill), "unchanged", [], reused=True)
+
+
+def _usable(out: Path, source: Source) -> Bundle | None:
+    """The bundle in `out`, where it is whole and was made of the same."""
+    if not (out / MANIFEST_NAME).is_file():
+        return None
+    try:
+        bundle = open_bundle(out)
+    except DovitError:
+        return None
+    complete = all(step.onnx for step in bundle.manifest.steps)
+    return bundle if complete and is_same(bundle.manifest.source, source) else None
+
+
+def _take_onnx(old: Bundle, stage: Path) -> Manifest:
+    """The old bundle without its plans."""
+    plans = {name for plan_set in old.manifest.plans for name in plan_set.files}
+    files = {name: entry for name, entry in old.manifest.files.items() if name not in plans}
+    take_files(old, stage, files)
+    return old.manifest.model_copy(update={"plans": (), "files": files})
+
+
+def _with_plans(
+    manifest: Manifest,
+    old: Bundle | None,
+    stage: Path,
+    plans: PlanBuilder | None,
+    *,
+    keep_onnx: bool,
+    progress: Progress,
+) -> Manifest:
+    if plans:
+        seal(stage, manifest)
+        manifest = plans(Bundle(stage, manifest), old.manifest if old else None, progress)
+    if old:
+        manifest = _keep_others(manifest, old, stage)
+    return manifest if keep_onnx else _without_onnx(manifest)
+
+
+def _keep_others(manifest: Manifest, old: Bundle, stage: Path) -> Manifest:
+    """`manifest` with those of the old bundle's plan sets that were not built anew."""
+    new = {plan_set.name for plan_set in manifest.plans}
+    kept: list[PlanSet] = [plan_set for plan_set in old.manifest.plans if plan_set.name not in new]
+    names = [name for plan_set in kept for name in plan_set.files if name not in manifest.files]
+    take_files(old, stage, names)
+    files = manifest.files | {name: old.manifest.files[name] for name in names}
+    return manifest.model_copy(update={"plans": (*kept, *manifest.plans), "files": files})
+
+
+def _without_onnx(manifest: Manifest) -> Manifest:
+    if not manifest.plans:
+        raise DovitError("without ONNX files and without plans a bundle would be empty: choose a --backend with plans")
+    plans = {name for plan_set in manifest.plans for name in plan_set.files}
+    steps = tuple(step.model_copy(update={"onnx": None}) for step in manifest.steps)
+    files = {name: entry for name, entry in manifest.files.items() if name in plans}
+    return manifest.model_copy(update={"steps": steps, "files": files, "source": None})

@@ -20,8 +20,7 @@ def print_steps(console: Console, manifest: Manifest) -> None:
     for step in manifest.steps:
         last = step is manifest.steps[-1]
         tokens = manifest.tokens if last else manifest.tokens + manifest.prefix
-        stem = step.onnx.rsplit("/", 1)[-1].split("-")[0]
-        size = sum(e.size for f, e in manifest.files.items() if f.rsplit("/", 1)[-1].split("-")[0] == stem)
+        size = sum(e.size for f, e in manifest.files.items() if f.startswith(f"onnx/{step.name}-"))
         row = [step.parameters / 1e6, step.macs.paper(tokens) / 1e9, step.macs.true(tokens) / 1e9, size / 1e6]
         total = [a + b for a, b in zip(total, row, strict=True)]
         table.add_row(step.name, str(tokens), *(f"{value:.2f}" for value in row))

@@ -15,6 +15,8 @@ from dovit.runtime.chain import Chain, ChainResult, Decided
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import as_rgb
+from dovit.runtime.machine import find_gpu
+from dovit.runtime.plans import check_plans, choose_plans, look
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
 from dovit.runtime.whole import segment_whole
@@ -22,7 +24,7 @@ from dovit.runtime.whole import segment_whole
 if TYPE_CHECKING:
     from PIL import Image
 
-Backend = Literal["auto", "onnxruntime"]
+Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Mode = Literal["whole", "slide"]
 
 
@@ -31,19 +33,33 @@ def load(
 ) -> Session:
     """Open the bundle in the folder `path` and get it ready to run.
 
-    `auto` takes the fastest backend that can run here; today that is `onnxruntime` on the CPU. `threads`: CPU threads,
-    default all; the first session of a process decides for all. `low_memory`: no repacked copy of the weights, which is
-    somewhat slower. Raises DovitError where the bundle or the machine does
+    `auto` takes the fastest backend that can run here; today that is `onnxruntime` on the CPU, for the chain of plans on a
+    GPU is not there yet. `threads`: CPU threads, default all; the first session of a process decides for all. `low_memory`:
+    no repacked copy of the weights, which is somewhat slower. Raises DovitError where the bundle or the machine does
     not allow it, UsageError for an unknown backend.
     """
     if backend not in get_args(Backend):
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
     bundle = open_bundle(path)
-    engines = [
-        OnnxRuntimeEngine(step.name, bundle.path(step.onnx), threads=threads, prepack=not low_memory)
-        for step in bundle.manifest.steps
-    ]
-    return Session(bundle.manifest, Chain(bundle.manifest, engines), "onnxruntime")
+    manifest = bundle.manifest
+    if backend == "tensorrt" or backend == "tensorrt-rtx":
+        check_plans(bundle.root, choose_plans(bundle.root, manifest, backend), look(backend))
+        raise DovitError(
+            f"{path}: this dovit builds {backend} plans and cannot run them yet; --backend onnxruntime runs the bundle"
+        )
+    engines = []
+    for step in manifest.steps:
+        if step.onnx is None:
+            there = ", ".join(plans.name for plans in manifest.plans)
+            gpu = find_gpu()
+            why = gpu if isinstance(gpu, str) else "the chain of plans on a GPU is not there yet"
+            raise DovitError(
+                f"{path}: holds plans only ({there}), which cannot run here: {why}; add ONNX Runtime's files with "
+                f"dovit-export --ckpt model.pth --out {path} --backend onnxruntime"
+            )
+        file = bundle.path(step.onnx)
+        engines.append(OnnxRuntimeEngine(step.name, file, threads=threads, prepack=not low_memory))
+    return Session(manifest, Chain(manifest, engines), "onnxruntime")
 
 
 class Session:

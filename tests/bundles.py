@@ -14,4 +14,4 @@ from dovit.runtime.bundle.manifest import Manifest
 def make_bundle(model: DoViT, folder: Path, capacities: tuple[int, ...] | None = None) -> Manifest:
     """Write the bundle of `model`, unverified."""
     chosen = capacities or default_capacities(model.config.tokens)
-    return write_bundle(folder, lambda stage: build(model, chosen, stage, lambda _: None), lambda stage: None)
+    return write_bundle(folder, lambda stage: build(model, chosen, stage, lambda _: None))

@@ -33,7 +33,11 @@ def emulate(graph: gs.Graph) -> None:
                 node.outputs[position] = raw
                 _round(graph, raw, tensor)
     for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Variable) and tensor.dtype is not None and np.dtype(tensor.dtype) in LOW_TYPES.values():
+        if (
+            isinstance(tensor, gs.Variable)
+            and tensor.dtype is not None
+            and np.dtype(tensor.dtype) in LOW_TYPES.values()
+        ):
             tensor.dtype = FLOAT32
     graph.toposort()
 

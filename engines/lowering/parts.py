@@ -56,7 +56,9 @@ def cut_parts(graph: gs.Graph, step: str, *, plugins: bool = False) -> list[Part
             plans = sum(part.kind == "plan" for part in parts)
             name = step if plans == 0 else f"{step}-{plans + 1}"
             parts.append(Part(name, "plan", _subgraph(graph, name, standard)))
-        parts += [Part(node.name, KINDS[node.op], _subgraph(graph, node.name, [node])) for node in here if _is_ours(node)]
+        parts += [
+            Part(node.name, KINDS[node.op], _subgraph(graph, node.name, [node])) for node in here if _is_ours(node)
+        ]
     return parts
 
 

@@ -76,9 +76,7 @@ class _Lowering:
             return
         wanted = self._computes_in(node)
         sizes = SIZES.get(node.op, ())
-        node.inputs = [
-            self._as(t, wanted) if _is_float(t) and n not in sizes else t for n, t in enumerate(node.inputs)
-        ]
+        node.inputs = [self._as(t, wanted) if _is_float(t) and n not in sizes else t for n, t in enumerate(node.inputs)]
         for tensor in node.outputs:
             if _is_float(tensor):
                 self._retype(tensor, wanted)
@@ -140,4 +138,6 @@ class _Lowering:
 
 
 def _is_float(tensor: gs.Tensor) -> bool:
-    return not tensor.is_empty() and tensor.dtype is not None and np.dtype(tensor.dtype) in (FLOAT32, *LOW_TYPES.values())
+    return (
+        not tensor.is_empty() and tensor.dtype is not None and np.dtype(tensor.dtype) in (FLOAT32, *LOW_TYPES.values())
+    )

@@ -57,6 +57,7 @@ class Accuracy(Frozen):
     """The lowered graphs against the float32 ones, on scenes. Shares and differences, not percent."""
 
     scenes: int
+    lowering: str = Field(description="SHA-256 of the code that lowered them")
     differences: dict[str, float] = Field(
         description="of each plan, fed with what float32 feeds it: largest difference over the largest value"
     )

@@ -6,20 +6,21 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, Manifest
-from dovit.runtime.bundle.open import read_manifest
+from dovit.runtime.bundle.open import Bundle, read_manifest
 from dovit.runtime.errors import DovitError
+from dovit.runtime.files import link_or_copy
 
 STAGE_PREFIX = ".dovit-export-"
 
 
-def write_bundle(target: Path, fill: Callable[[Path], Manifest], check: Callable[[Path], None]) -> Manifest:
-    """Let `fill` write files into an empty folder and return their manifest, let `check` run the bundle that they make,
-    and only then put it in place of the one in `target`. Other files in `target` stay as they are.
+def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
+    """Let `fill` write a bundle's files into an empty folder and return their manifest, and put them in place of the bundle
+    in `target`. Other files in `target` stay as they are. `fill` may `seal` its folder to try the bundle out.
 
     The files' names carry their hashes, so moving them in touches none of the old ones; renaming the manifest over the
     old one is the switch; then the old bundle's files go. Raises DovitError where the folder cannot be written;
@@ -35,14 +36,12 @@ def write_bundle(target: Path, fill: Callable[[Path], Manifest], check: Callable
             target.mkdir(parents=True, exist_ok=True)
             stage.mkdir()
             manifest = fill(stage)
-            staged = stage / MANIFEST_NAME
-            staged.write_text(manifest.model_dump_json(indent=1) + "\n")
-            check(stage)
+            seal(stage, manifest)
             old = _old_files(target)
             for name in manifest.files:
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(stage / name, target / name)
-            os.replace(staged, target / MANIFEST_NAME)
+            os.replace(stage / MANIFEST_NAME, target / MANIFEST_NAME)
             done = True
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -53,6 +52,18 @@ def write_bundle(target: Path, fill: Callable[[Path], Manifest], check: Callable
         for name in old - set(manifest.files):
             (target / name).unlink(missing_ok=True)
         return manifest
+
+
+def seal(folder: Path, manifest: Manifest) -> None:
+    """Make the files in `folder` a bundle that can be opened."""
+    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def take_files(old: Bundle, stage: Path, names: Iterable[str]) -> None:
+    """Files of another bundle into `stage`: the same ones where the disk allows it, else copies."""
+    for name in names:
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(old.path(name), stage / name)
 
 
 def _missing_folders(target: Path) -> list[Path]:

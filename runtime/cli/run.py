@@ -52,6 +52,8 @@ class BackendChoice(StrEnum):
 
     auto = "auto"
     onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
 
 
 def command(

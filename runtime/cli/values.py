@@ -38,3 +38,12 @@ def parse_thresholds(text: str | None) -> tuple[float, ...] | None:
         if not 0 <= value <= 1:
             raise UsageError(f"--threshold {value:g} lies outside [0, 1]; 1 stops no token")
     return values
+
+
+def parse_capabilities(texts: list[str] | None) -> tuple[str, ...]:
+    """`8.9,12.0`, or the flag repeated. Raises UsageError."""
+    parts = [part for text in texts or () for part in re.split(r"[,\s]+", text.strip())]
+    for part in parts:
+        if not re.fullmatch(r"\d+\.\d", part):
+            raise UsageError(f"--compute-capability {part}: give numbers such as 8.9, separated by commas")
+    return tuple(dict.fromkeys(parts))

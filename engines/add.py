@@ -1,0 +1,54 @@
+"""Plans for a bundle: built, measured against float32, and put into its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dovit.engines.accuracy import Scene, check_accuracy, measure_accuracy
+from dovit.engines.build import BuiltPlans, build_plans
+from dovit.engines.lowering.digest import lowering_digest
+from dovit.engines.options import BuildOptions
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.open import Bundle
+from dovit.runtime.bundle.plans import Accuracy
+
+SCENES = 2  # enough to tell a precision that fails from one that does not; dovit-eval measures properly
+
+
+@dataclass
+class Added:
+    """What the last call of the builder did."""
+
+    plans: BuiltPlans | None = None
+    reused_accuracy: bool = False
+
+
+def plan_builder(
+    options: BuildOptions, scenes: Callable[[Manifest], Sequence[Scene]] | None, added: Added
+) -> Callable[[Bundle, Manifest | None, Callable[[str], None]], Manifest]:
+    """What the export calls with a bundle that has its ONNX files. `scenes` makes images for the accuracy check, which is
+    left out for None; `added` is filled in."""
+
+    def add(bundle: Bundle, old: Manifest | None, progress: Callable[[str], None]) -> Manifest:
+        accuracy = _known_accuracy(old, bundle.manifest, options)
+        added.reused_accuracy = accuracy is not None
+        if scenes and options.precision != "fp32" and accuracy is None:
+            # before the plans: a precision that cannot be used need not be built
+            accuracy = measure_accuracy(bundle, options.precision, scenes(bundle.manifest), progress)
+            check_accuracy(accuracy, options.precision)
+        built = added.plans = build_plans(bundle, bundle.root, options, progress)
+        plan_set = built.plans.model_copy(update={"accuracy": accuracy})
+        return bundle.manifest.model_copy(
+            update={"plans": (*bundle.manifest.plans, plan_set), "files": bundle.manifest.files | built.files}
+        )
+
+    return add
+
+
+def _known_accuracy(old: Manifest | None, new: Manifest, options: BuildOptions) -> Accuracy | None:
+    """What was measured before of the same files, at the same ξ: the flavour makes no difference to it."""
+    if old is None or [s.onnx for s in old.steps] != [s.onnx for s in new.steps] or old.thresholds != new.thresholds:
+        return None
+    known = (s.accuracy for s in old.plans if s.precision == options.precision and s.accuracy)
+    return next((accuracy for accuracy in known if accuracy.lowering == lowering_digest()), None)

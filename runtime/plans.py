@@ -1,0 +1,88 @@
+"""Which of a bundle's plan sets can run here, and why the others cannot."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.plans import Flavour, PlanSet, Precision
+from dovit.runtime.errors import DovitError
+from dovit.runtime.machine import Gpu, find_gpu
+
+MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+TITLES: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+PORTABLE_FROM = "8.0"  # what a TensorRT-RTX plan without targets runs on: Ampere and newer
+
+
+@dataclass(frozen=True)
+class Found:
+    """What this machine has for a flavour: the library's version, and a GPU; or why not."""
+
+    version: str | None
+    gpu: Gpu | str
+
+
+def look(flavour: Flavour) -> Found:
+    """What is installed and present."""
+    try:
+        version = str(importlib.import_module(MODULES[flavour]).__version__)
+    except (ImportError, OSError, AttributeError):
+        version = None
+    return Found(version, find_gpu())
+
+
+def choose_plans(root: Path, manifest: Manifest, flavour: Flavour, precision: Precision | None = None) -> PlanSet:
+    """The bundle's plan set of `flavour`, in `precision` where given, else the one built last. Raises DovitError."""
+    fits = [s for s in manifest.plans if s.flavour == flavour and precision in (None, s.precision)]
+    if not fits:
+        wanted = f"{flavour} {precision}" if precision else flavour
+        there = ", ".join(s.name for s in manifest.plans) or "none"
+        raise DovitError(
+            f"{root}: no {wanted} plans in this bundle (there are: {there}); build them: {_command(root, flavour, precision)}"
+        )
+    return fits[-1]
+
+
+def check_plans(root: Path, plans: PlanSet, found: Found) -> None:
+    """Raises DovitError where `plans` cannot run with what was found: which field disagrees, and what rebuilds them."""
+    rebuild = f"rebuild the plans: {_command(root, plans.flavour, plans.precision)}"
+    title = TITLES[plans.flavour]
+    if found.version is None:
+        raise DovitError(
+            f"{root}: the {plans.name} plans need {title} {plans.version}, which is not installed here: "
+            f"pip install 'dovit[{plans.flavour}]'"
+        )
+    if found.version != plans.version:
+        raise DovitError(
+            f"{root}: the bundle's version says {title} {plans.version}, {found.version} is installed; {rebuild}"
+        )
+    if isinstance(found.gpu, str):
+        raise DovitError(
+            f"{root}: the {plans.name} plans need an NVIDIA GPU: {found.gpu}; --backend onnxruntime runs on a CPU"
+        )
+    capability = found.gpu.compute_capability
+    if plans.compute_capabilities and capability not in plans.compute_capabilities:
+        raise DovitError(
+            f"{root}: the bundle's compute_capabilities say {', '.join(plans.compute_capabilities)}, this GPU "
+            f"({found.gpu.name}) has {capability}; {rebuild}"
+        )
+    if not plans.compute_capabilities and _numbers(capability) < _numbers(PORTABLE_FROM):
+        raise DovitError(
+            f"{root}: the bundle's compute_capabilities are left open, which means {PORTABLE_FROM} and newer, this GPU "
+            f"({found.gpu.name}) has {capability}; {rebuild} --compute-capability {capability}"
+        )
+    if plans.cuda is not None and found.gpu.driver_cuda[0] < plans.cuda:
+        driver = ".".join(map(str, found.gpu.driver_cuda))
+        raise DovitError(
+            f"{root}: the bundle's cuda says {plans.cuda}, this machine's driver runs CUDA {driver} at most: update the driver"
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _command(root: Path, flavour: Flavour, precision: Precision | None) -> str:
+    return f"dovit-export --engine {root} --backend {flavour}" + (f" --precision {precision}" if precision else "")
