@@ -65,7 +65,7 @@ TYPED := build/typed
 lint-types: $(VENV)/.for-development
 	rm -rf $(TYPED)
 	DOVIT_PYTHON_ONLY=1 $(PIP) install --quiet --no-deps --no-build-isolation --target $(TYPED) .
-	cd $(TYPED) && $(abspath $(BIN))/python -m mypy --config-file $(CURDIR)/pyproject.toml \
+	cd $(TYPED) && MYPYPATH=$(abspath $(VENV))/stubs $(abspath $(BIN))/python -m mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache --package dovit | sed 's|^dovit/||'
 
 NATIVE_SOURCES := find plugins engines runtime tests -type f \
@@ -86,10 +86,14 @@ $(VENV)/.for-use: $(FRAME) | $(BIN)/python
 	$(EDITABLE) '.[export]'
 	touch $@
 
+# TensorRT's stubs ask for TensorRT itself, gigabytes that a type checker has no use for, and would be taken for it by an import:
+# so they lie in a folder of their own, which only mypy is told of. The sed mends two signatures in them that no parser takes.
 # mmsegmentation asks for opencv-python, which needs libGL, which servers lack; the headless build of the same version does not.
 $(VENV)/.for-development: $(FRAME) | $(BIN)/python
 	$(INSTALL) scikit-build-core cmake
 	$(EDITABLE) '.[test,oracle,dev]'
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/stubs tensorrt-stubs
+	sed -i -E 's/(= None, channel_axis: int)\)/\1 = ...)/; s/\bin: list/in_: list/' $(VENV)/stubs/tensorrt_bindings/tensorrt.pyi
 	$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 	    $(PIP) uninstall --quiet --yes opencv-python; \
 	    $(INSTALL) --no-deps --force-reinstall opencv-python-headless; }

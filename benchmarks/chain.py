@@ -99,5 +99,5 @@ def _dense_engine(engine: Path) -> OnnxRuntimeEngine:
     except ImportError as error:
         raise DovitError(f"the dense graph needs the package {error.name}: pip install 'dovit[export]'") from None
     bundle = open_bundle(engine)
-    folder = bundle.path(bundle.manifest.steps[0].onnx).parent
+    folder = bundle.onnx(bundle.manifest.steps[0]).parent
     return OnnxRuntimeEngine("dense", dense_graph(bundle).SerializeToString(), weights=folder)

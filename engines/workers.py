@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dovit.engines.request import BuildReport, BuildRequest
+from dovit.runtime.bundle.plans import Flavour
 from dovit.runtime.errors import DovitError
 
 # what a build needs, measured with ViT-L blocks under TensorRT-RTX 1.7: the library, and the weights a few times over
@@ -33,7 +34,7 @@ def build_all(requests: Sequence[BuildRequest], jobs: int, progress: Progress) -
 
     def build(request: BuildRequest) -> BuildReport:
         with room.place(BASE_BYTES + WEIGHTS_TIMES * _weights(request)):
-            report = team.mine().build(request, lambda fraction: progress(request.name, fraction))
+            report = team.mine(request.flavour).build(request, lambda fraction: progress(request.name, fraction))
         if report.kind == "failed":
             raise DovitError(f"{request.flavour} cannot build {request.name}: {report.error}")
         return report
@@ -70,13 +71,13 @@ class _Team:
         self._lock = threading.Lock()
         self._ended = False
 
-    def mine(self) -> _Worker:
-        """This thread's worker."""
+    def mine(self, flavour: Flavour) -> _Worker:
+        """This thread's worker, which builds for `flavour`, as all of a build's do."""
         with self._lock:
             if self._ended:
                 raise DovitError("the build was stopped")
             if not hasattr(self._local, "worker"):
-                self._local.worker = _Worker()
+                self._local.worker = _Worker(flavour)
                 self._workers.append(self._local.worker)
             worker: _Worker = self._local.worker
             return worker
@@ -91,10 +92,10 @@ class _Team:
 class _Worker:
     """One build process."""
 
-    def __init__(self) -> None:
-        self._complaints = tempfile.TemporaryFile("w+b")
+    def __init__(self, flavour: Flavour) -> None:
+        self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dovit.engines.worker"],
+            [sys.executable, "-m", "dovit.engines.worker", flavour],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, text=True, bufsize=1,
         )  # fmt: skip
 

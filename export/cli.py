@@ -245,8 +245,8 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
         }  # fmt: skip
         print(json.dumps(report, ensure_ascii=False))
         return
-    from dovit.engines.table import print_accuracy, print_plans
     from dovit.export.table import print_passes, print_steps
+    from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
 
     output = Console()
     print_steps(output, manifest)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dovit.export.build import build
-from dovit.runtime.bundle.write import write_bundle
 from dovit.export.capacities import default_capacities
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.write import write_bundle
 
 
 def make_bundle(model: DoViT, folder: Path, capacities: tuple[int, ...] | None = None) -> Manifest:

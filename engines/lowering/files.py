@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx.external_data_helper import ExternalDataInfo, set_external_data
+from onnx.external_data_helper import set_external_data
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 EXTERNAL_FROM = 1024  # bytes: smaller constants stay in the ONNX file
@@ -23,11 +23,12 @@ def read_step(file: Path) -> gs.Graph:
             continue
         proto = tensor._values.tensor
         if proto.data_location == onnx.TensorProto.EXTERNAL:
-            place = ExternalDataInfo(proto)
+            place = {entry.key: entry.value for entry in proto.external_data}
             dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
             tensor.values = np.memmap(
-                file.parent / place.location, dtype, "r", place.offset or 0, shape=tuple(proto.dims)
-            )
+                file.parent / place["location"],
+                dtype=dtype, mode="r", offset=int(place.get("offset", 0)), shape=tuple(proto.dims),
+            )  # fmt: skip
     return graph
 
 

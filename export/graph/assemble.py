@@ -11,10 +11,11 @@ import onnx_graphsurgeon as gs
 import torch
 from torch import Tensor, nn
 
-from dovit.export.graph.functions import DOMAIN, DOMAIN_VERSION, OPSET
+from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
 from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
 from dovit.export.model import DoViT
 from dovit.export.model.token_pass import confidence
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 7  # sizes 0 and 1 would be taken for constants by the tracer
 
@@ -92,7 +93,7 @@ class _Assembler:
 
     def node(self, op: str, name: str, inputs: list[gs.Variable], outputs: list[gs.Variable]) -> list[gs.Variable]:
         attrs = {} if op == "TokenDecide" else {"prefix": self.prefix}
-        self.graph.nodes.append(gs.Node(op, name, attrs, inputs, outputs, DOMAIN))
+        self.graph.nodes.append(gs.Node(op, name, attrs, inputs, outputs, OPERATOR_DOMAIN))
         return outputs
 
     def reconstruct(self, name: str, full: gs.Variable, tokens: gs.Variable, index: gs.Variable) -> gs.Variable:
@@ -211,7 +212,7 @@ def _short_name(name: str) -> str:
 def _opsets() -> list[object]:
     import onnx
 
-    return [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    return [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(OPERATOR_DOMAIN, DOMAIN_VERSION)]
 
 
 def assemble(model: DoViT) -> gs.Graph:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from dovit.export.graph.functions import DOMAIN
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 from dovit.runtime.bundle.open import Bundle
 
 
@@ -15,9 +15,7 @@ def dense_graph(bundle: Bundle) -> onnx.ModelProto:
 
     Its external data refer to the bundle's files by name: load it with those in the same folder.
     """
-    parts = [
-        gs.import_onnx(onnx.load(bundle.path(step.onnx), load_external_data=False)) for step in bundle.manifest.steps
-    ]
+    parts = [gs.import_onnx(onnx.load(bundle.onnx(step), load_external_data=False)) for step in bundle.manifest.steps]
     tensors: dict[str, gs.Tensor] = {}
 
     def shared(tensor: gs.Tensor) -> gs.Tensor:
@@ -34,7 +32,7 @@ def dense_graph(bundle: Bundle) -> onnx.ModelProto:
         nodes, [tensors["image"]], [tensors["logits"], tensors["labels"]], "dense", opset=parts[0].opset, ir_version=10
     )
     for node in list(graph.nodes):
-        if node.domain != DOMAIN:
+        if node.domain != OPERATOR_DOMAIN:
             continue
         if node.op == "TokenGather":  # all tokens stay: the block reads what the block before it wrote
             _replace(node.outputs[0], node.inputs[0])

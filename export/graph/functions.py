@@ -12,7 +12,7 @@ from functools import cache
 import onnx
 import onnx.parser
 
-from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN as DOMAIN
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 DOMAIN_VERSION = 1
 OPSET = 20
@@ -129,5 +129,5 @@ TokenGather <prefix> (tokens, index, full, stopped_sum, stopped_count, keep)
 @cache
 def token_pass_functions() -> tuple[onnx.FunctionProto, ...]:
     """TokenDecide, TokenReconstruct and TokenGather, in an order in which each is defined before it is used."""
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : {DOMAIN_VERSION}]>\n'
+    header = f'<domain: "{OPERATOR_DOMAIN}", opset_import: ["" : {OPSET}, "{OPERATOR_DOMAIN}" : {DOMAIN_VERSION}]>\n'
     return tuple(onnx.parser.parse_function(header + text) for text in (_DECIDE, _RECONSTRUCT, _GATHER))

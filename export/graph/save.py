@@ -12,8 +12,9 @@ import onnx_graphsurgeon as gs
 from onnx.external_data_helper import set_external_data
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from dovit.export.graph.functions import DOMAIN, token_pass_functions
+from dovit.export.graph.functions import token_pass_functions
 from dovit.export.graph.split import StepGraph
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 EXTERNAL_FROM = 1024  # bytes: smaller constants stay in the ONNX file, where shape inference can see them
 ALIGNMENT = 4096  # so that a backend can map a weight from the file
@@ -36,7 +37,7 @@ def save_step(step: StepGraph, folder: Path) -> tuple[SavedFile, ...]:
     weights = _save_weights(step, folder)
     model = gs.export_onnx(step.graph, do_type_check=False)
     model.producer_name = "dovit"
-    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    used = {node.op_type for node in model.graph.node if node.domain == OPERATOR_DOMAIN}
     if used:  # TokenGather's body calls TokenReconstruct
         used |= {"TokenReconstruct"}
         model.functions.extend(f for f in token_pass_functions() if f.name in used)

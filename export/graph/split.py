@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from dovit.export.graph.functions import DOMAIN
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def split(graph: gs.Graph) -> list[StepGraph]:
 
 
 def _is(node: gs.Node, op: str) -> bool:
-    return bool(node.op == op and node.domain == DOMAIN)
+    return bool(node.op == op and node.domain == OPERATOR_DOMAIN)
 
 
 def _depth(n: int, parents: list[set[int]]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
+from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Step
 from dovit.runtime.errors import DovitError
 
 
@@ -23,6 +23,16 @@ class Bundle:
     def path(self, name: str) -> Path:
         """Where a file of the manifest lies."""
         return self.root / name
+
+    def onnx(self, step: Step) -> Path:
+        """Where a step's ONNX file lies. Raises DovitError for a bundle that holds plans only."""
+        if step.onnx is None:
+            there = ", ".join(plans.name for plans in self.manifest.plans)
+            raise DovitError(
+                f"{self.root}: holds plans only ({there}), and this needs the ONNX files: add them with "
+                f"dovit-export --ckpt model.pth --out {self.root}"
+            )
+        return self.path(step.onnx)
 
 
 def open_bundle(path: str | Path) -> Bundle:

@@ -12,13 +12,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from dovit.runtime.bundle.manifest import Manifest
-from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.diagram import chain_dot, chain_svg
+from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
+from dovit.runtime.files import replacing
 
 EPILOG = """Examples:
 
 dovit-inspect engines/
+
+dovit-inspect engines/ --layers
+
+dovit-inspect engines/ --svg chain.svg
 
 dovit-inspect engines/ --json
 """
@@ -26,10 +34,18 @@ dovit-inspect engines/ --json
 
 def command(
     engine: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    layers: Annotated[bool, typer.Option("--layers", help="List each plan's layers, as its builder did.")] = False,
+    dot: Annotated[Path | None, typer.Option(help="Draw the chain for Graphviz into this file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the chain as a picture into this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show what is in a bundle, after checking every file's hash."""
     manifest = open_bundle(engine).manifest
+    chain = manifest.plans[-1].steps if manifest.plans else manifest.steps
+    for path, draw in ((dot, chain_dot), (svg, chain_svg)):
+        if path:
+            with replacing(path) as part:
+                part.write_text(draw(chain), encoding="utf-8")
     if as_json:
         print(json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False))
         return
@@ -39,14 +55,29 @@ def command(
     console.print(_costs(manifest))
     # lines of their own, and never wrapped: names cut short by a table would be of no use to anyone
     for step in manifest.steps:
-        console.print(f"[bold]{escape(step.name)}[/bold]  {escape(step.onnx)}", highlight=False, soft_wrap=True)
+        file = step.onnx or "(no ONNX file)"
+        console.print(f"[bold]{escape(step.name)}[/bold]  {escape(file)}", highlight=False, soft_wrap=True)
         for arrow, tensors in (("→", step.inputs), ("←", step.outputs)):
             for spec in tensors:
                 console.print(f"  {arrow} {_tensor(spec)}", highlight=False, soft_wrap=True)
+    for plans in manifest.plans:
+        print_plans(console, manifest, plans)
+        if plans.accuracy:
+            print_accuracy(console, plans)
+        if layers:
+            _print_layers(console, plans)
     for name, entry in manifest.files.items():
         console.print(f"{entry.size / 1e6:10.3f} MB  {escape(name)}", highlight=False, soft_wrap=True)
     size = sum(entry.size for entry in manifest.files.values())
     console.print(f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all as exported (SHA-256)", highlight=False)
+
+
+def _print_layers(console: Console, plans: PlanSet) -> None:
+    for step in plans.steps:
+        if step.plan:
+            console.print(f"[bold]{escape(step.name)}[/bold]", highlight=False)
+            for layer in step.plan.layers:
+                console.print(f"  {escape(layer)}", highlight=False, soft_wrap=True)
 
 
 def _costs(manifest: Manifest) -> Table:
@@ -75,7 +106,8 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "decisions": ", ".join(decisions) or "none (dense)",
         "capacities": ", ".join(map(str, manifest.capacities)),
         "slide stride": f"{manifest.slide_stride[0]}×{manifest.slide_stride[1]}",
-        "precision": manifest.precision,
+        "ONNX files": manifest.precision if all(step.onnx for step in manifest.steps) else "left out",
+        "plans": ", ".join(plans.name for plans in manifest.plans) or "none",
         "made by": f"dovit {manifest.dovit_version}, schema {manifest.schema_version}",
     }
 

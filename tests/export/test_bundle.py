@@ -18,11 +18,11 @@ import torch
 from bundles import make_bundle
 from models import randomised, small_config
 
-from dovit.runtime.bundle.write import STAGE_PREFIX, write_bundle
 from dovit.export.capacities import check_capacities, default_capacities
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
 from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.write import STAGE_PREFIX, write_bundle
 from dovit.runtime.errors import DovitError, UsageError
 
 

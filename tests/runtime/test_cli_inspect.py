@@ -7,8 +7,8 @@ import pytest
 
 from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step
-from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.bundle.open import sha256
+from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.cli import inspect
 
 Inspect = Callable[..., tuple[int, str, str]]
