@@ -10,7 +10,7 @@ from dovit.runtime.buffers import ChainStep
 from dovit.runtime.bundle.plans import PlanStep
 from dovit.runtime.bundle.tensors import TensorSpec
 
-WIDTH, HEIGHT, GAP, LEFT, TOP = 300, 46, 54, 40, 30  # of a box, between boxes, and around them; pixels
+WIDTH, HEIGHT, GAP, LEFT, TOP = 320, 46, 44, 40, 30  # of a box, between boxes, and around them; pixels
 REACH = 26  # how much further out a line runs for every box that it passes
 COLOURS = {"plan": "#dbe9f6", "step": "#dbe9f6", "decide": "#fde3c8", "gather": "#fde3c8", "reconstruct": "#e3f2d9"}
 INPUT = "input"
@@ -53,7 +53,7 @@ def chain_dot(steps: Sequence[ChainStep]) -> str:
 
 
 def chain_svg(steps: Sequence[ChainStep]) -> str:
-    """The chain from top to bottom; what skips boxes runs beside them, its tensors named where it arrives."""
+    """The chain from top to bottom; what skips boxes runs beside them."""
     edges = chain_edges(steps)
     skips = [e for e in edges if e.source >= 0 and e.target - e.source > 1]
     reach = REACH * max((e.target - e.source for e in skips), default=1)
@@ -77,15 +77,14 @@ def chain_svg(steps: Sequence[ChainStep]) -> str:
 
 def _box(number: int, step: ChainStep, inputs: Sequence[TensorSpec]) -> str:
     y = _top(number)
-    text = [
-        f'<rect x="{LEFT}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{COLOURS[_kind(step)]}" stroke="#456"/>',
-        f'<text x="{LEFT + 12}" y="{y + 19}" font-size="14" font-weight="bold">{escape(step.name)}</text>',
-        f'<text x="{LEFT + 12}" y="{y + 36}" fill="#345">{escape(_about(step))}</text>',
-    ]
+    about = _about(step)
     if inputs:
-        names = ", ".join(_tensor(spec) for spec in inputs)
-        text.append(f'<text x="{LEFT + 12}" y="{y - 4}" fill="#888">{escape(names)} ↓</text>')
-    return "\n".join(text)
+        about += f"; reads {', '.join(spec.name for spec in inputs)}"
+    return (
+        f'<rect x="{LEFT}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{COLOURS[_kind(step)]}" stroke="#456"/>\n'
+        f'<text x="{LEFT + 12}" y="{y + 19}" font-size="14" font-weight="bold">{escape(step.name)}</text>\n'
+        f'<text x="{LEFT + 12}" y="{y + 36}" fill="#345">{escape(about)}</text>'
+    )
 
 
 def _down(edge: Edge) -> str:
@@ -105,7 +104,7 @@ def _beside(edge: Edge) -> str:
     names = ", ".join(spec.name for spec in edge.tensors)
     return (
         f'<path d="{path}" fill="none" stroke="#9ab" marker-end="url(#tip)"/>\n'
-        f'<text x="{out + 4}" y="{end - 8}" fill="#678">{escape(names)}</text>'
+        f'<text x="{out + 4}" y="{(start + end) // 2 + 6 * (edge.target - edge.source)}" fill="#678">{escape(names)}</text>'
     )
 
 

@@ -21,6 +21,7 @@ from models import randomised, small_config
 from dovit.export.capacities import check_capacities, default_capacities
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
+from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.write import STAGE_PREFIX, write_bundle
 from dovit.runtime.errors import DovitError, UsageError
@@ -59,12 +60,15 @@ def test_a_failure_leaves_the_old_bundle(stage: str, tmp_path: Path, monkeypatch
     from dovit.export.build import build
 
     model = randomised(small_config(), seed=2)
+
+    def fill(folder: Path) -> Manifest:
+        manifest = build(model, default_capacities(24), folder, lambda _: None)
+        if stage == "check":
+            full()
+        return manifest
+
     with pytest.raises(DovitError, match="the disk is full"):
-        write_bundle(
-            tmp_path,
-            lambda folder: build(model, default_capacities(24), folder, lambda _: None),
-            full if stage == "check" else lambda _: None,
-        )
+        write_bundle(tmp_path, fill)
     after = content(tmp_path)
     assert {name: after[name] for name in before} == before
     assert not any(name.startswith(".dovit") for name in after)
@@ -82,11 +86,12 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_failed_first_export_leaves_no_folder(tmp_path: Path) -> None:
-    def fails(_: Path) -> None:
+    def fails(stage: Path) -> Manifest:
+        (stage / "half").write_text("x")
         raise DovitError("no")
 
     with pytest.raises(DovitError, match="no"):
-        write_bundle(tmp_path / "a" / "b", lambda _: make_bundle(randomised(small_config()), tmp_path / "other"), fails)
+        write_bundle(tmp_path / "a" / "b", fails)
     assert not (tmp_path / "a").exists()
 
 
@@ -105,7 +110,7 @@ def test_verification_fails_a_wrong_bundle(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(module, "weights_of", spoiled)
     with pytest.raises(DovitError, match=r"verification failed.*no bundle was written"):
-        export(tmp_path / "model.pth", tmp_path / "engines", {}, None, None)
+        export(tmp_path / "model.pth", tmp_path / "engines", {}, None, None, force=True)
     assert content(tmp_path / "engines") == before
 
 
@@ -152,7 +157,7 @@ def test_an_interrupt_right_after_a_folder_was_made(
 
     monkeypatch.setattr(Path, "mkdir", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(tmp_path / "deep" / "engines", lambda stage: pytest.fail("filled"), lambda stage: None)
+        write_bundle(tmp_path / "deep" / "engines", lambda stage: pytest.fail("filled"))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,27 @@
+"""For all tests: plans are cached in a folder of the run's own, and tests that need a GPU say why they are skipped."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from dovit.runtime.machine import find_gpu
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_plan_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu = find_gpu()
+    if isinstance(gpu, str):
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=gpu))
