@@ -12,9 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import onnx_graphsurgeon as gs
-
 import dovit
 from dovit import plugins
 from dovit.engines.cache import PlanCache
@@ -105,7 +102,7 @@ def build_plans(
             file = f"{options.flavour}/{described.name}-{options.precision}-{digest[:12]}.plan"
             path.rename(folder / file)
             files[file] = FileEntry(sha256=digest, size=(folder / file).stat().st_size)
-            plan = _plan(file, step.graph, report, profiles if is_dynamic(described) else ())
+            plan = _plan(file, step.parameters, report, profiles if is_dynamic(described) else ())
             described = described.model_copy(update={"plan": plan})
         steps.append(described)
     plan_set = PlanSet(
@@ -129,11 +126,11 @@ def _shapes(manifest: Manifest, step: PlanStep, profiles: tuple[Profile, ...]) -
     return tuple(profile_shapes(manifest, step, profile) for profile in profiles)
 
 
-def _plan(file: str, graph: gs.Graph, report: BuildReport, profiles: tuple[Profile, ...]) -> Plan:
+def _plan(file: str, parameters: int, report: BuildReport, profiles: tuple[Profile, ...]) -> Plan:
     return Plan(
         file=file,
         profiles=profiles,
-        parameters=_parameters(graph),
+        parameters=parameters,
         network_layers=report.network_layers,
         layers=report.layers,
         attentions=report.attentions,
@@ -142,13 +139,6 @@ def _plan(file: str, graph: gs.Graph, report: BuildReport, profiles: tuple[Profi
         activation_bytes=report.activation_bytes,
         build_seconds=report.seconds,
     )
-
-
-def _parameters(graph: gs.Graph) -> int:
-    """Weights: float constants of more than one value."""
-    shapes = [t.shape for t in graph.tensors().values() if isinstance(t, gs.Constant) and t.dtype.kind not in "iub"]
-    sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
-    return sum(size for size in sizes if size > 1)
 
 
 def _jobs(options: BuildOptions) -> int:

@@ -24,6 +24,7 @@ class LoweredStep:
 
     described: PlanStep
     graph: gs.Graph
+    parameters: int
 
 
 def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugins: bool = False) -> list[LoweredStep]:
@@ -49,6 +50,7 @@ def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugin
     float32 = _float32(manifest, [part for _, part in cut])
     lowered = []
     for step_name, part in cut:
+        parameters = _parameters(part.graph)
         _widen_labels(part.graph)
         lower_precision(part.graph, precision, float32)
         for tensor in (*part.graph.inputs, *part.graph.outputs):
@@ -57,7 +59,7 @@ def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugin
             name=part.name, step=step_name, kind=part.kind,
             inputs=_specs(_arguments(part)), outputs=_specs(part.graph.outputs),
         )  # fmt: skip
-        lowered.append(LoweredStep(described, part.graph))
+        lowered.append(LoweredStep(described, part.graph, parameters))
     return lowered
 
 
@@ -74,6 +76,12 @@ def _float32(manifest: Manifest, parts: list[Part]) -> set[str]:
 def _arguments(part: Part) -> list[gs.Variable]:
     """An operation's inputs in the order of its node, which says what each is; a plan's are known by name."""
     return list(part.graph.inputs if part.kind == "plan" else part.graph.nodes[0].inputs)
+
+
+def _parameters(graph: gs.Graph) -> int:
+    """Weights of a float32 graph: constants of more than one value."""
+    shapes = [t.shape for t in graph.tensors().values() if isinstance(t, gs.Constant) and t.dtype == np.float32]
+    return sum(size for size in (int(np.prod(shape, dtype=np.int64)) for shape in shapes) if size > 1)
 
 
 def _widen_labels(graph: gs.Graph) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from dovit.export.graph.functions import DOMAIN, DOMAIN_VERSION, OPSET, token_pass_functions
+from dovit.export.graph.functions import DOMAIN_VERSION, OPSET, token_pass_functions
 from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 from dovit.runtime.engine import prepare_process
 
 STATE = ["tokens", "index", "full", "stopped_sum", "stopped_count"]
@@ -23,9 +24,9 @@ def session(op: str, inputs: list[str], outputs: list[str], **attributes: int) -
             helper.make_tensor_value_info(n, TYPES.get(n.removeprefix("new_"), TensorProto.FLOAT), None) for n in names
         ]
 
-    node = helper.make_node(op, inputs, outputs, domain=DOMAIN, **attributes)
+    node = helper.make_node(op, inputs, outputs, domain=OPERATOR_DOMAIN, **attributes)
     graph = helper.make_graph([node], op, infos(inputs), infos(outputs))
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OPERATOR_DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, functions=list(token_pass_functions()), ir_version=10)
     prepare_process(
         None

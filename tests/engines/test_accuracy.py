@@ -1,0 +1,85 @@
+"""What a precision costs is known before a GPU sees it, and a model that cannot have it is told so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundles import make_bundle
+from models import randomised, small_config
+
+from dovit.engines.accuracy import BOUNDS, check_accuracy, measure_accuracy
+from dovit.engines.scenes import street_scenes
+from dovit.export.checkpoints import ReadOptions, load_model
+from dovit.runtime.bundle.open import Bundle, open_bundle
+from dovit.runtime.bundle.plans import Accuracy, Precision
+from dovit.runtime.errors import DovitError
+from dovit.runtime.session import load
+
+ASSET = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("trained")
+    make_bundle(load_model(ASSET, ReadOptions()).model, folder)
+    return open_bundle(folder)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_trained_model(precision: Precision, trained: Bundle) -> None:
+    """Within the bounds, not exact, scored on the scenes' labels; float32's mIoU is what the session finds."""
+    scenes = street_scenes(trained.manifest)
+    found = measure_accuracy(trained, precision, scenes)
+    check_accuracy(found, precision)
+    assert set(found.differences) == {"stem", "block2", "block3", "block4", "decoder"} and found.scenes == 2
+    eps = 2.0**-11 if precision == "fp16" else 2.0**-8
+    assert all(eps / 4 < d < 16 * eps for d in found.differences.values()), found.differences
+    assert 0.99 < found.label_agreement < 1 and all(0.98 < share <= 1 for share in found.kept_agreement)
+    assert found.miou is not None and abs(found.miou[0] - found.miou[1]) < 1
+
+    session = load(trained.root)
+    hits = np.zeros((19, 19), np.int64)
+    for scene in scenes:
+        labels = session(scene.image).labels
+        assert scene.labels is not None
+        seen = scene.labels != 255
+        np.add.at(hits, (scene.labels[seen], labels[seen]), 1)
+    with np.errstate(invalid="ignore"):
+        iou = np.diag(hits) / (hits.sum(0) + hits.sum(1) - np.diag(hits))
+    assert found.miou[0] == pytest.approx(100 * np.nanmean(iou), abs=1e-6)
+
+
+def test_a_model_that_overflows(tmp_path: Path) -> None:
+    """Activations beyond 65504 in one block: fp16 is refused with the step's name, bf16 holds them."""
+    model = randomised(small_config())
+    with torch.no_grad():  # in the second block's MLP: out large, and back again
+        layer = model.backbone.layers[2].mlp
+        layer.fc1.weight.mul_(3e4)
+        layer.fc2.weight.mul_(1 / 3e4)
+    make_bundle(model, tmp_path)
+    bundle = open_bundle(tmp_path)
+    scenes = street_scenes(bundle.manifest, 1)
+    found = measure_accuracy(bundle, "fp16", scenes)
+    assert np.isinf(found.differences["block2"]) and np.isfinite(found.differences["stem"])
+    with pytest.raises(
+        DovitError, match="fp16 cannot hold the values of this model: block2 overflows; use --precision bf16"
+    ):
+        check_accuracy(found, "fp16")
+    check_accuracy(measure_accuracy(bundle, "bf16", scenes), "bf16")
+    assert not list(tmp_path.glob(".accuracy-*"))
+
+
+def test_bounds() -> None:
+    good = Accuracy(
+        scenes=1, lowering="", differences={"stem": 1e-3, "block2": 2e-3}, label_agreement=0.999, kept_agreement=(1.0,),
+        miou=None,
+    )  # fmt: skip
+    check_accuracy(good, "fp16")
+    far = good.model_copy(update={"differences": {"stem": 1e-3, "block2": 2 * BOUNDS["fp16"].difference}})
+    with pytest.raises(
+        DovitError, match=r"block2 differs by 4\.0e-02 of its largest value .bound 2e-02.; use --precision"
+    ):
+        check_accuracy(far, "fp16")
+    with pytest.raises(DovitError, match=r"90\.00% of the labels agree .bound 97%"):
+        check_accuracy(good.model_copy(update={"label_agreement": 0.9}), "fp16")

@@ -1,0 +1,241 @@
+"""Plans from TensorRT-RTX's own builder, on a machine without a GPU."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+from bundles import make_bundle
+from models import DECODERS, randomised, small_config
+from onnx import TensorProto, helper
+
+from dovit.engines.build import BuiltPlans, build_plans
+from dovit.engines.options import BuildOptions
+from dovit.engines.request import BuildReport, BuildRequest
+from dovit.engines.workers import build_all
+from dovit.runtime.bundle.open import Bundle, open_bundle, sha256
+from dovit.runtime.bundle.plans import PRECISIONS, Profile
+from dovit.runtime.errors import DovitError, UsageError
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+RTX = BuildOptions("tensorrt-rtx", cache=None)
+
+
+def built(bundle: Bundle, folder: Path, options: BuildOptions = RTX) -> BuiltPlans:
+    folder.mkdir(exist_ok=True)
+    return build_plans(bundle, folder, options)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_architecture_in_every_precision(decoder: str, tmp_path: Path) -> None:
+    head = {"setr-naive": "fcn", "setr-mla": "setr-k3"}.get(decoder, "conv")
+    make_bundle(randomised(small_config(decoder, head=head)), tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
+    for precision in PRECISIONS:
+        done = built(bundle, tmp_path / precision, replace(RTX, precision=precision))
+        plans = [step.plan for step in done.plans.steps if step.plan]
+        assert done.built == len(plans) == len(done.files) >= 4
+        for plan in plans:
+            file = tmp_path / precision / plan.file
+            assert file.stat().st_size == done.files[plan.file].size > 10_000
+            assert sha256(file) == done.files[plan.file].sha256
+            assert plan.layers and plan.network_layers > len(plan.layers) and plan.activation_bytes > 0
+            # no attention goes unrecognised: TensorRT's fused kernels are what the paper's promise rests on
+            assert plan.fused_attentions == plan.attentions
+        layers = 6 + (2 if decoder == "segmenter-mask" else 0)
+        assert sum(plan.attentions for plan in plans) == layers
+        assert sum(plan.parameters for plan in plans) == sum(step.parameters for step in bundle.manifest.steps)
+        assert not list((tmp_path / precision).glob(".lowered-*"))
+
+
+def test_what_the_plan_set_says(small_bundle: Bundle, tmp_path: Path) -> None:
+    options = replace(RTX, profiles=2, compute_capabilities=("8.9", "12.0"), workspace_mib=512, optimisation_level=2)
+    plans = built(small_bundle, tmp_path, options).plans
+    import tensorrt_rtx
+
+    assert (plans.version, plans.cuda) == (tensorrt_rtx.__version__, 13)
+    assert plans.compute_capabilities == ("8.9", "12.0") and plans.name == "tensorrt-rtx fp16"
+    assert plans.workspace_mib == 512 and plans.optimisation_level == 2 and plans.batch == 1
+    kinds = [(step.name, step.kind) for step in plans.steps]
+    assert kinds == [
+        ("stem", "plan"), ("decide1", "decide"), ("gather1", "gather"),
+        ("block2", "plan"), ("decide2", "decide"), ("gather2", "gather"),
+        ("block3", "plan"), ("sequence/reconstruct", "reconstruct"), ("decoder", "plan"),
+    ]  # fmt: skip
+    profiles = {step.name: step.plan.profiles for step in plans.steps if step.plan}
+    assert profiles["stem"] == profiles["decoder"] == ()
+    assert profiles["block2"] == (Profile(least=1, best=8, most=8), Profile(least=9, best=24, most=24))
+    assert [spec.name for spec in plans.steps[2].inputs] == [
+        "tokens1", "index0", "full0", "stopped_sum0", "stopped_count0", "keep1",
+    ]  # fmt: skip
+
+
+def test_a_batch_of_two(small_bundle: Bundle, tmp_path: Path) -> None:
+    plans = built(small_bundle, tmp_path, replace(RTX, batch=2)).plans
+    assert plans.steps[0].inputs[0].shape == (2, 64, 96, 3) and plans.steps[-1].outputs[0].shape[0] == 2
+
+
+def test_the_cache(small_bundle: Bundle, tmp_path: Path) -> None:
+    cached = replace(RTX, cache=tmp_path / "cache")
+    first = built(small_bundle, tmp_path / "first", cached)
+    again = built(small_bundle, tmp_path / "again", cached)
+    assert (first.built, again.built) == (4, 0)
+    assert again.files == first.files and again.plans == first.plans
+    assert all((tmp_path / "again" / name).is_file() for name in again.files)
+
+    changed = [{"precision": "bf16"}, {"batch": 2}, {"profiles": 2}, {"compute_capabilities": ("8.9",)},
+               {"workspace_mib": 256}, {"optimisation_level": 1}]  # fmt: skip
+    for number, change in enumerate(changed):
+        other = built(small_bundle, tmp_path / f"other{number}", replace(cached, **change))
+        assert other.built == (2 if change == {"profiles": 2} else 4), change  # stem and decoder have no profile
+    make_bundle(randomised(small_config(), seed=5), tmp_path / "weights", (0, 8, 16, 24))
+    assert built(open_bundle(tmp_path / "weights"), tmp_path / "reweighted", cached).built == 4
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "remove", "garble", "key"])
+def test_a_damaged_cache_is_built_again(harm: str, small_bundle: Bundle, tmp_path: Path) -> None:
+    cached = replace(RTX, cache=tmp_path / "cache")
+    first = built(small_bundle, tmp_path / "first", cached)
+    decoder = next(step.plan.file for step in first.plans.steps if step.name == "decoder" and step.plan)
+    digest = first.files[decoder].sha256
+    plan = tmp_path / "cache" / f"{digest}.plan"
+    key = next(file for file in (tmp_path / "cache").glob("*.json") if digest in file.read_text())
+    if harm == "truncate":
+        os.truncate(plan, 100)
+    elif harm == "flip":
+        content = bytearray(plan.read_bytes())
+        content[5000] ^= 1
+        plan.write_bytes(content)
+    elif harm == "remove":
+        plan.unlink()
+    elif harm == "garble":
+        key.write_text(key.read_text()[:40])
+    else:
+        key.write_text('{"sha256": "../../escape", "report": {"kind": "done"}}')
+    again = built(small_bundle, tmp_path / "again", cached)
+    assert again.built == 1
+    assert sha256(tmp_path / "again" / decoder) == again.files[decoder].sha256
+
+
+def test_two_builds_share_a_cache(small_bundle: Bundle, tmp_path: Path) -> None:
+    cached = replace(RTX, cache=tmp_path / "cache", jobs=1)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda name: built(small_bundle, tmp_path / name, cached), ["one", "two"]))
+    assert all(set(done.files) for done in both)
+    third = built(small_bundle, tmp_path / "three", cached)
+    assert third.built == 0
+    for done, folder in zip([*both, third], ["one", "two", "three"], strict=True):
+        for name, entry in done.files.items():
+            assert sha256(tmp_path / folder / name) == entry.sha256
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_a_cache_that_cannot_be_made(small_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DovitError, match="give --cache another folder"):
+        built(small_bundle, tmp_path, replace(RTX, cache=tmp_path / "file" / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compute_capabilities": ("9.0",)}, r"does not build for 9\.0: choose from 7\.5, 8\.0"),
+        ({"timing_cache": Path("x")}, "times nothing when it builds"),
+        ({"batch": 0}, "--batch 0: give 1 or more"),
+        ({"optimisation_level": 6}, "give 0 to 5"),
+        ({"profiles": 9}, "give 1 to 3"),
+    ],
+)
+def test_options_that_cannot_be(options: dict, message: str, small_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        built(small_bundle, tmp_path, replace(RTX, **options))
+
+
+def _model(path: Path, op: str, domain: str = "", **attributes: object) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node(op, ["x"], ["y"], domain=domain, **attributes)], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("dovit", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+
+def _request(path: Path, name: str = "part", **changes: object) -> BuildRequest:
+    given = {"name": name, "flavour": "tensorrt-rtx", "onnx": str(path), "out": str(path.with_suffix(".plan"))}
+    return BuildRequest.model_validate(given | changes)
+
+
+def test_a_builder_that_cannot_or_that_dies(tmp_path: Path) -> None:
+    """NonZero is refused; a custom node ends the builder's process, but not ours; no file is a sentence as well."""
+    _model(tmp_path / "refused.onnx", "NonZero")
+    _model(tmp_path / "custom.onnx", "TokenDecide", "dovit")
+    with pytest.raises(DovitError, match=r"tensorrt-rtx cannot build part: .*(NonZero|INonZero)"):
+        build_all([_request(tmp_path / "refused.onnx")], 1, lambda *_: None)
+    with pytest.raises(DovitError, match=r"tensorrt-rtx cannot build part: .+"):
+        build_all([_request(tmp_path / "custom.onnx")], 1, lambda *_: None)
+    with pytest.raises(DovitError, match=r"tensorrt-rtx cannot build part: .+"):
+        build_all([_request(tmp_path / "missing.onnx")], 1, lambda *_: None)
+
+
+def test_one_failure_ends_the_others(tmp_path: Path) -> None:
+    _model(tmp_path / "good.onnx", "Relu")
+    _model(tmp_path / "bad.onnx", "NonZero")
+    requests = [_request(tmp_path / "bad.onnx", "bad")]
+    requests += [_request(tmp_path / "good.onnx", f"good{k}", out=str(tmp_path / f"{k}.plan")) for k in range(6)]
+    before = _workers()
+    with pytest.raises(DovitError, match="cannot build bad"):
+        build_all(requests, 2, lambda *_: None)
+    assert _workers() <= before
+
+
+def test_a_worker_that_is_killed_for_memory(tmp_path: Path) -> None:
+    _model(tmp_path / "good.onnx", "Relu")
+    before = _workers()
+
+    def kill() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            for pid in _workers() - before:
+                os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(DovitError, match="was killed, most likely because memory ran out: try --jobs 1"):
+        build_all([_request(tmp_path / "good.onnx")], 1, lambda *_: None)
+    killer.join()
+
+
+def _workers() -> set[int]:
+    """Our child processes that build."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if b"dovit.engines.worker" in (entry / "cmdline").read_bytes():
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                if int(parent) == os.getpid():
+                    found.add(int(entry.name))
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def test_full_tensorrts_branch_against_rtxs_interface(tmp_path: Path) -> None:
+    """TensorRT cannot be installed everywhere: what is asked of it alone is asked of RTX here, whose interface is the same.
+    Only the timing cache stays out, for which RTX wants a GPU. The plan carries the library that it is told to carry."""
+    _model(tmp_path / "good.onnx", "Relu")
+    libraries = Path(str(__import__("tensorrt_rtx_libs").__file__)).parent
+    library = min(libraries.glob("*.so*"), key=lambda file: file.stat().st_size)
+    request = _request(tmp_path / "good.onnx", flavour="tensorrt", plugin_library=str(library), workspace_mib=64)
+    command = [sys.executable, "-m", "dovit.engines.worker", "tensorrt-rtx"]
+    done = subprocess.run(command, input=request.model_dump_json() + "\n", capture_output=True, text=True, timeout=120)
+    reports = [BuildReport.model_validate_json(line) for line in done.stdout.splitlines()]
+    assert [report.kind for report in reports[:-1]] == ["progress"] * (len(reports) - 1) and len(reports) > 1
+    assert reports[-1].kind == "done", reports[-1].error
+    assert Path(request.out).stat().st_size > library.stat().st_size
