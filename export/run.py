@@ -80,8 +80,11 @@ def export(
 def add_plans(
     engine: Path, out: Path, plans: PlanBuilder, *, keep_onnx: bool = True, progress: Progress = lambda text: None
 ) -> Exported:
-    """Build plans for the bundle in `engine`, and write it with them to `out`, which may be the same folder."""
+    """Build plans for the bundle in `engine`, and write it with them to `out`, which may be the same folder. Raises DovitError
+    or UsageError, and then leaves `out` as it was."""
     old = open_bundle(engine)
+    for step in old.manifest.steps:
+        old.onnx(step)  # raises, with the bundle's own path, where there is none
 
     def fill(stage: Path) -> Manifest:
         return _with_plans(_take_onnx(old, stage), old, stage, plans, keep_onnx=keep_onnx, progress=progress)

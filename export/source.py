@@ -25,6 +25,8 @@ def source_of(
     """Hashes of the checkpoint, and of the options and the code that read it. Raises DovitError for a missing checkpoint."""
     try:
         content = sha256(checkpoint)
+    except FileNotFoundError:
+        raise DovitError(f"{checkpoint}: no such checkpoint") from None
     except OSError as error:
         raise DovitError(f"{checkpoint}: cannot be read ({error.strerror}); give --ckpt a checkpoint file") from None
     colours = Path(palette) if palette is not None else None

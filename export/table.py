@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
-from dovit.export.verify import Pass
 from dovit.runtime.bundle.manifest import Manifest
+
+if TYPE_CHECKING:
+    from dovit.export.verify import Pass
 
 
 def print_steps(console: Console, manifest: Manifest) -> None:

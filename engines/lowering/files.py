@@ -9,7 +9,9 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx.external_data_helper import set_external_data
 from onnx_graphsurgeon.ir.tensor import LazyValues
+from onnx_graphsurgeon.logger import G_LOGGER
 
+G_LOGGER.severity = G_LOGGER.ERROR  # it warns, on stdout, of colours that it lacks and of bfloat16, which numpy lacks
 EXTERNAL_FROM = 1024  # bytes: smaller constants stay in the ONNX file
 ALIGNMENT = 4096  # so that weights can be mapped
 

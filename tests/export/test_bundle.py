@@ -21,7 +21,7 @@ from models import randomised, small_config
 from dovit.export.capacities import check_capacities, default_capacities
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
-from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.manifest import SCHEMA_VERSION, Manifest
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.write import STAGE_PREFIX, write_bundle
 from dovit.runtime.errors import DovitError, UsageError
@@ -179,5 +179,5 @@ def test_external_weights_are_the_models(tmp_path: Path) -> None:
     assert abs(listed - parameters) < 100, (listed, parameters)
     largest = max(manifest.files.values(), key=lambda entry: entry.size)
     assert largest.size > 100_000
-    assert json.loads((tmp_path / "bundle.json").read_text())["schema_version"] == 1
+    assert json.loads((tmp_path / "bundle.json").read_text())["schema_version"] == SCHEMA_VERSION
     assert np.isfinite(largest.size)

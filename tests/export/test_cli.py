@@ -77,7 +77,9 @@ def test_export_run_inspect(
         (["--palette", "cityscapes"], 2, "has 19 classes, the model has 7"),
         (["--arch", "setr-pup"], 2, "says that it is setr-naive"),
         (["--arch", "unet"], 2, "unet"),
-        (["--precision", "fp16"], 2, "fp16"),
+        (["--precision", "int4"], 2, "int4"),
+        (["--backend", "onnxruntime", "--precision", "fp16"], 2, "--precision is for plans"),
+        (["--engine", "engines/"], 2, "either --ckpt"),
         (["--ckpt", "missing.pth"], 1, "no such checkpoint"),
     ],
 )
