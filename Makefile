@@ -3,7 +3,7 @@
 PYTHON      ?= python3
 VENV        ?= .venv
 PYTEST_ARGS ?= --numprocesses=2
-ENGINE      ?= engines/
+ENGINE      ?= build/bench/engines
 BENCH_ARGS  ?=
 
 SHELL       := bash
@@ -34,9 +34,15 @@ test: $(VENV)/.for-development  ## run the tests; PYTEST_ARGS="-k name" for some
 lint: $(VENV)/.for-development  ## check style, formatting and types
 	$(MAKE) --keep-going lint-python lint-types lint-native
 
-.PHONY: bench
-bench: $(VENV)/.for-use  ## measure a bundle: ENGINE=engines/ BENCH_ARGS=--json
+.PHONY: bench bench-chain bench-engines
+bench: bench-chain bench-engines  ## measure the chain, and the building of ViT-L's plans (4 GB of memory)
+
+bench-chain: $(VENV)/.for-use  ## the chain against the dense model: ENGINE=engines/ BENCH_ARGS=--json; default the trained model
+	[ $(ENGINE) != build/bench/engines ] || $(BIN)/dovit-export --ckpt assets/streets-tiny.safetensors --out $(ENGINE)
 	$(BIN)/dovit-bench --engine $(ENGINE) $(BENCH_ARGS)
+
+bench-engines: $(VENV)/.for-development
+	$(BIN)/python -m dovit.benchmarks.engines
 
 .PHONY: format
 format: $(VENV)/.for-development  ## rewrite the sources as `make lint` wants them

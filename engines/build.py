@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class BuiltPlans:
     plans: PlanSet
     files: dict[str, FileEntry]
     built: int
+    seconds: float  # lowering, writing and building, by the clock
     peak_bytes: int  # of the build process that needed most
 
 
@@ -45,6 +47,7 @@ def build_plans(
 
     Plans that the cache holds are taken from there. Raises DovitError or UsageError where a plan cannot be built.
     """
+    start = time.perf_counter()
     version = check_builder(options.flavour)
     capabilities = target_capabilities(options.flavour, options.compute_capabilities)
     facts = FLAVOURS[options.flavour]
@@ -117,7 +120,8 @@ def build_plans(
         optimisation_level=options.optimisation_level,
         steps=tuple(steps),
     )
-    return BuiltPlans(plan_set, files, len(requests), max((r.peak_bytes for r in reports), default=0))
+    seconds = round(time.perf_counter() - start, 2)
+    return BuiltPlans(plan_set, files, len(requests), seconds, max((r.peak_bytes for r in reports), default=0))
 
 
 def _shapes(manifest: Manifest, step: PlanStep, profiles: tuple[Profile, ...]) -> tuple[Any, ...]:

@@ -241,7 +241,9 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
             "engine": str(out), "format": done.format, "notes": done.notes, "seconds": round(seconds, 2),
             "reused": done.reused, "manifest": manifest.model_dump(mode="json"),
             "verification": [{**vars(p), "ok": p.ok} for p in done.passes],
-            "plans": None if built is None else {"name": built.plans.name, "built": built.built, "peak_bytes": built.peak_bytes},
+            "plans": None if built is None else {
+                "name": built.plans.name, "built": built.built, "seconds": built.seconds, "peak_bytes": built.peak_bytes,
+            },
         }  # fmt: skip
         print(json.dumps(report, ensure_ascii=False))
         return
@@ -262,7 +264,10 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
         output.print("no plans were built: dovit-export --list-backends says what can", highlight=False)
     else:
         reused = sum(step.kind == "plan" for step in built.plans.steps) - built.built
-        output.print(f"{built.plans.name}: {built.built} plans built, {reused} taken from the cache", highlight=False)
+        output.print(
+            f"{built.plans.name}: {built.built} plans built, {reused} taken from the cache, in {built.seconds:.1f} s",
+            highlight=False,
+        )
     thresholds = ", ".join(f"{t:g}" for t in manifest.thresholds) or "none (dense)"
     what = "ONNX files as they were" if done.reused else f"{done.format} checkpoint exported"
     output.print(f"{out}: {what}, in {seconds:.1f} s; thresholds {thresholds}", highlight=False)

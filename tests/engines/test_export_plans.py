@@ -55,8 +55,9 @@ def test_again_builds_nothing_and_other_precisions_stay(checkpoint: Path, tmp_pa
     status, out, err = typed(export_cli, *arguments, "--json")
     first = json.loads(out)
     assert (status, err) == (0, "")
-    assert first["plans"] == {"name": "tensorrt-rtx fp16", "built": 4, "peak_bytes": first["plans"]["peak_bytes"]}
-    assert first["plans"]["peak_bytes"] > 100 << 20 and not first["reused"] and len(first["verification"]) == 6
+    assert (first["plans"]["name"], first["plans"]["built"]) == ("tensorrt-rtx fp16", 4)
+    assert first["plans"]["peak_bytes"] > 100 << 20 and first["plans"]["seconds"] > 0
+    assert not first["reused"] and len(first["verification"]) == 6
     accuracy = first["manifest"]["plans"][0]["accuracy"]
     assert accuracy["scenes"] == 2 and 0.97 < accuracy["label_agreement"] <= 1 and accuracy["miou"] is None
     before = content(engines)
