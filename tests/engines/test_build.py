@@ -239,3 +239,23 @@ def test_full_tensorrts_branch_against_rtxs_interface(tmp_path: Path) -> None:
     assert [report.kind for report in reports[:-1]] == ["progress"] * (len(reports) - 1) and len(reports) > 1
     assert reports[-1].kind == "done", reports[-1].error
     assert Path(request.out).stat().st_size > library.stat().st_size
+
+
+def test_the_attention_operator_is_no_choice(tmp_path: Path) -> None:
+    """Opset 23 has attention as one operator. TensorRT-RTX takes it in fp16 and refuses it in fp32, while it recognises
+    the decomposed form in every precision (above): so that is the form that plans are built from."""
+
+    def model(dtype: int) -> Path:
+        shape = [1, 2, "n", 64]
+        q, k, v, out = (helper.make_tensor_value_info(name, dtype, shape) for name in ("q", "k", "v", "out"))
+        node = helper.make_node("Attention", ["q", "k", "v"], ["out"])
+        graph = helper.make_graph([node], "attention", [q, k, v], [out])
+        file = tmp_path / f"attention{dtype}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10), file)
+        return file
+
+    profile = {name: ((1, 2, 1, 64), (1, 2, 100, 64), (1, 2, 100, 64)) for name in "qkv"}
+    [report] = build_all([_request(model(TensorProto.FLOAT16), profiles=[profile])], 1, lambda *_: None)
+    assert report.kind == "done"
+    with pytest.raises(DovitError, match="cannot build part"):
+        build_all([_request(model(TensorProto.FLOAT), profiles=[profile])], 1, lambda *_: None)
