@@ -1,6 +1,10 @@
-"""From the ONNX subgraphs of a bundle to TensorRT engines. Will know TensorRT and ONNX, and nothing of torch.
+"""From the ONNX subgraphs of a bundle to TensorRT plans. Knows TensorRT and ONNX, and nothing of torch.
 
-No engine is built yet: bundles hold ONNX subgraphs only, and run with ONNX Runtime.
+    lowering/     the subgraphs as a flavour can build them: parts without custom nodes, in a lower precision
+    building/     the processes that build, the calls of TensorRT in them, the cache
+    build.py      all plans of a bundle
+    accuracy.py   what a precision costs, without a GPU
+    add.py        all of it together, for dovit-export
 
 `dovit-export --out engines/`, typed in a checkout, writes its bundle into this folder; git and wheels leave it out.
 """

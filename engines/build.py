@@ -15,15 +15,15 @@ from typing import Any
 
 import dovit
 from dovit import plugins
-from dovit.engines.cache import PlanCache
+from dovit.engines.building.cache import PlanCache
+from dovit.engines.building.request import BuildReport, BuildRequest
+from dovit.engines.building.workers import build_all, default_jobs
 from dovit.engines.flavours import FLAVOURS, check_builder, cuda_of, target_capabilities
 from dovit.engines.lowering.digest import lowering_digest
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import LoweredStep, lower_bundle
 from dovit.engines.options import BuildOptions
 from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
-from dovit.engines.request import BuildReport, BuildRequest
-from dovit.engines.workers import build_all, default_jobs
 from dovit.runtime.bundle.manifest import FileEntry, Manifest
 from dovit.runtime.bundle.open import Bundle, sha256
 from dovit.runtime.bundle.plans import Plan, PlanSet, PlanStep, Profile

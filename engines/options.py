@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dovit.engines.cache import default_cache
+from dovit.engines.building.cache import default_cache
 from dovit.engines.flavours import FLAVOURS
 from dovit.runtime.bundle.plans import Flavour, Precision
 from dovit.runtime.errors import UsageError

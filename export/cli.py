@@ -212,7 +212,7 @@ def _plan_builder(
         return None, None
     check_builder(flavour)
     from dovit.engines.add import Added, plan_builder
-    from dovit.engines.cache import default_cache
+    from dovit.engines.building.cache import default_cache
     from dovit.engines.options import BuildOptions
     from dovit.engines.scenes import street_scenes
 

@@ -34,7 +34,7 @@ def test_a_trained_model(precision: Precision, trained: Bundle) -> None:
     check_accuracy(found, precision)
     assert set(found.differences) == {"stem", "block2", "block3", "block4", "decoder"} and found.scenes == 2
     eps = 2.0**-11 if precision == "fp16" else 2.0**-8
-    assert all(eps / 4 < d < 16 * eps for d in found.differences.values()), found.differences
+    assert all(eps / 4 < d < 32 * eps for d in found.differences.values()), found.differences
     assert 0.99 < found.label_agreement < 1 and all(0.98 < share <= 1 for share in found.kept_agreement)
     assert found.miou is not None and abs(found.miou[0] - found.miou[1]) < 1
 
@@ -78,7 +78,7 @@ def test_bounds() -> None:
     check_accuracy(good, "fp16")
     far = good.model_copy(update={"differences": {"stem": 1e-3, "block2": 2 * BOUNDS["fp16"].difference}})
     with pytest.raises(
-        DovitError, match=r"block2 differs by 4\.0e-02 of its largest value .bound 2e-02.; use --precision"
+        DovitError, match=r"block2 differs by 6\.0e-02 of its largest value .bound 3e-02.; use --precision"
     ):
         check_accuracy(far, "fp16")
     with pytest.raises(DovitError, match=r"90\.00% of the labels agree .bound 97%"):

@@ -17,9 +17,9 @@ from models import DECODERS, randomised, small_config
 from onnx import TensorProto, helper
 
 from dovit.engines.build import BuiltPlans, build_plans
+from dovit.engines.building.request import BuildReport, BuildRequest
+from dovit.engines.building.workers import build_all
 from dovit.engines.options import BuildOptions
-from dovit.engines.request import BuildReport, BuildRequest
-from dovit.engines.workers import build_all
 from dovit.runtime.bundle.open import Bundle, open_bundle, sha256
 from dovit.runtime.bundle.plans import PRECISIONS, Profile
 from dovit.runtime.errors import DovitError, UsageError
@@ -217,7 +217,7 @@ def _workers() -> set[int]:
     found = set()
     for entry in Path("/proc").iterdir():
         try:
-            if b"dovit.engines.worker" in (entry / "cmdline").read_bytes():
+            if b"dovit.engines.building.worker" in (entry / "cmdline").read_bytes():
                 parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
                 if int(parent) == os.getpid():
                     found.add(int(entry.name))
@@ -233,7 +233,7 @@ def test_full_tensorrts_branch_against_rtxs_interface(tmp_path: Path) -> None:
     libraries = Path(str(__import__("tensorrt_rtx_libs").__file__)).parent
     library = min(libraries.glob("*.so*"), key=lambda file: file.stat().st_size)
     request = _request(tmp_path / "good.onnx", flavour="tensorrt", plugin_library=str(library), workspace_mib=64)
-    command = [sys.executable, "-m", "dovit.engines.worker", "tensorrt-rtx"]
+    command = [sys.executable, "-m", "dovit.engines.building.worker", "tensorrt-rtx"]
     done = subprocess.run(command, input=request.model_dump_json() + "\n", capture_output=True, text=True, timeout=120)
     reports = [BuildReport.model_validate_json(line) for line in done.stdout.splitlines()]
     assert [report.kind for report in reports[:-1]] == ["progress"] * (len(reports) - 1) and len(reports) > 1

@@ -1,4 +1,4 @@
-"""The process that builds plans: `python -m dovit.engines.worker FLAVOUR`. BuildRequests come in, a line each, and BuildReports
+"""The process that builds plans: `python -m dovit.engines.building.worker FLAVOUR`. BuildRequests come in, a line each, and BuildReports
 go out.
 
 A process of its own, because Polygraphy serves one flavour a process, because a builder that meets something it cannot
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
-from dovit.engines.build_log import BuildLog
-from dovit.engines.request import BuildReport, BuildRequest
+from dovit.engines.building.build_log import BuildLog
+from dovit.engines.building.request import BuildReport, BuildRequest
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     reports = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(sys.argv[1] == "tensorrt-rtx"))
-    from dovit.engines.builder import build_plan  # reads that variable
+    from dovit.engines.building.builder import build_plan  # reads that variable
 
     def say(report: BuildReport) -> None:
         print(report.model_dump_json(), file=reports, flush=True)

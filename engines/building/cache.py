@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dovit.engines.request import BuildReport
+from dovit.engines.building.request import BuildReport
 from dovit.runtime.bundle.frozen import Frozen
 from dovit.runtime.bundle.open import sha256
 from dovit.runtime.errors import DovitError

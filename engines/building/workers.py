@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dovit.engines.request import BuildReport, BuildRequest
+from dovit.engines.building.request import BuildReport, BuildRequest
 from dovit.runtime.bundle.plans import Flavour
 from dovit.runtime.errors import DovitError
 
@@ -95,7 +95,7 @@ class _Worker:
     def __init__(self, flavour: Flavour) -> None:
         self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dovit.engines.worker", flavour],
+            [sys.executable, "-m", "dovit.engines.building.worker", flavour],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, text=True, bufsize=1,
         )  # fmt: skip
 

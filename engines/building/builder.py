@@ -17,8 +17,8 @@ from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, Postpro
 from polygraphy.logger import G_LOGGER
 from polygraphy.mod.trt_importer import lazy_import_trt
 
-from dovit.engines.build_log import BuildLog
-from dovit.engines.request import BuildReport, BuildRequest
+from dovit.engines.building.build_log import BuildLog
+from dovit.engines.building.request import BuildReport, BuildRequest
 
 if TYPE_CHECKING:
     import tensorrt as trt

@@ -1,0 +1,1 @@
+"""Processes that build plans, and the cache of what they built."""
