@@ -95,11 +95,12 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Write the JSON report into this file.")] = None,
 ) -> None:
     """Time the building of SETR ViT-L's plans."""
+    rows: list[dict[str, Any]] = []
     report = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "versions": {name: version(name) for name in ("tensorrt-rtx-cu13", "onnx", "polygraphy", "torch")},
-        "rows": [],
+        "rows": rows,
     }
     table = Table(title="SETR-PUP ViT-L, TensorRT-RTX, no GPU", title_justify="left")
     for title in ("size", "plans", "plans, s", "MB", "export, s", "again, s", "peak, GB", "fused"):
@@ -109,7 +110,7 @@ def command(
         assert size
         with TemporaryDirectory() as folder:
             row = measure(size, precision, Path(folder), verify=verify)
-        report["rows"].append(row)
+        rows.append(row)
         fused, all_of = (sum(plan[key] for plan in row["plans"]) for key in ("fused_attentions", "attentions"))
         table.add_row(
             text, str(row["built"]), f"{row['plan_seconds']:.1f}", f"{sum(p['bytes'] for p in row['plans']) / 1e6:.0f}",

@@ -6,7 +6,7 @@ from image to labels, where differences add up and tokens near ξ go other ways.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError
+from dovit.runtime.progress import Progress, silent
 from dovit.runtime.session import decision_maps
 from dovit.training.evaluation.metrics import Confusion
 
@@ -49,7 +50,7 @@ BOUNDS: dict[Precision, Bounds] = {"fp32": Bounds(1e-4, 0.999), "fp16": Bounds(0
 
 
 def measure_accuracy(
-    bundle: Bundle, precision: Precision, scenes: Sequence[Scene], progress: Callable[[str], None] = lambda text: None
+    bundle: Bundle, precision: Precision, scenes: Sequence[Scene], progress: Progress = silent
 ) -> Accuracy:
     """Compare `precision` with float32 on `scenes`, with the bundle's ξ and the exact schedule. Needs no GPU."""
     manifest = bundle.manifest

@@ -12,6 +12,7 @@ from dovit.engines.options import BuildOptions
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.bundle.plans import Accuracy
+from dovit.runtime.progress import Progress
 
 SCENES = 2  # enough to tell a precision that fails from one that does not; dovit-eval measures properly
 
@@ -26,11 +27,11 @@ class Added:
 
 def plan_builder(
     options: BuildOptions, scenes: Callable[[Manifest], Sequence[Scene]] | None, added: Added
-) -> Callable[[Bundle, Manifest | None, Callable[[str], None]], Manifest]:
+) -> Callable[[Bundle, Manifest | None, Progress], Manifest]:
     """What the export calls with a bundle that has its ONNX files. `scenes` makes images for the accuracy check, which is
     left out for None; `added` is filled in."""
 
-    def add(bundle: Bundle, old: Manifest | None, progress: Callable[[str], None]) -> Manifest:
+    def add(bundle: Bundle, old: Manifest | None, progress: Progress) -> Manifest:
         accuracy = _known_accuracy(old, bundle.manifest, options)
         added.reused_accuracy = accuracy is not None
         if scenes and options.precision != "fp32" and accuracy is None:

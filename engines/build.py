@@ -27,6 +27,7 @@ from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
 from dovit.runtime.bundle.manifest import FileEntry, Manifest
 from dovit.runtime.bundle.open import Bundle, sha256
 from dovit.runtime.bundle.plans import Plan, PlanSet, PlanStep, Profile
+from dovit.runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class BuiltPlans:
     peak_bytes: int  # of the build process that needed most
 
 
-def build_plans(
-    bundle: Bundle, folder: Path, options: BuildOptions, progress: Callable[[str], None] = lambda text: None
-) -> BuiltPlans:
+def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: Progress = silent) -> BuiltPlans:
     """Build plans for every step of `bundle` into `folder`/tensorrt or `folder`/tensorrt-rtx.
 
     Plans that the cache holds are taken from there. Raises DovitError or UsageError where a plan cannot be built.
@@ -171,8 +170,8 @@ def _key(bundle: Bundle, step: LoweredStep, request: BuildRequest, version: str,
 
 
 @contextmanager
-def _announced(progress: Callable[[str], None], names: list[str]) -> Iterator[Callable[[str, float], None]]:
-    """Turns the workers' fractions into one line of text."""
+def _announced(progress: Progress, names: list[str]) -> Iterator[Callable[[str, float], None]]:
+    """Turns the workers' fractions into one."""
     done = dict.fromkeys(names, 0.0)
     lock = threading.Lock()
 
@@ -181,8 +180,8 @@ def _announced(progress: Callable[[str], None], names: list[str]) -> Iterator[Ca
             done[name] = max(done[name], fraction)
             share = sum(done.values()) / len(done)
             running = ", ".join(n for n, f in done.items() if 0 < f < 1) or name
-            progress(f"building {len(names)} plans, {share:.0%}: {running}")
+            progress(f"building {len(names)} plans: {running}", share)
 
     if names:
-        progress(f"building {len(names)} plans: {', '.join(names)}")
+        progress(f"building {len(names)} plans", 0.0)
     yield heard

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.values import parse_capabilities, parse_numbers, parse_size, parse_thresholds
 from dovit.runtime.errors import UsageError
+from dovit.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from dovit.engines.add import Added
@@ -224,13 +226,17 @@ def _plan_builder(
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
-    """A line on the terminal that says what is going on."""
+def _progress() -> Iterator[Progress]:
+    """A line on the terminal that says what is going on, with a bar where it is known how much is left."""
     console = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), TimeElapsedColumn()
+    with RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
-        yield lambda text: bar.update(task, description=text)
+
+        def say(text: str, fraction: float | None = None) -> None:
+            bar.update(task, description=text, total=None if fraction is None else 1.0, completed=fraction or 0.0)
+
+        yield say
 
 
 def _report(done: Exported, added: Added | None, out: Path | None, seconds: float, *, as_json: bool) -> None:

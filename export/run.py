@@ -13,11 +13,11 @@ from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.bundle.write import seal, take_files, write_bundle
 from dovit.runtime.errors import DovitError
+from dovit.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from dovit.export.verify import Pass
 
-Progress = Callable[[str], None]
 # (the bundle so far, the set of that kind that the old bundle has, progress) → the bundle's manifest with a new set
 PlanBuilder = Callable[[Bundle, Manifest | None, Progress], Manifest]
 
@@ -44,7 +44,7 @@ def export(
     plans: PlanBuilder | None = None,
     keep_onnx: bool = True,
     force: bool = False,
-    progress: Progress = lambda text: None,
+    progress: Progress = silent,
 ) -> Exported:
     """Export `checkpoint` into the folder `out`. `options` are those of ReadOptions, `palette` as `palette_for` takes it.
 
@@ -78,7 +78,7 @@ def export(
 
 
 def add_plans(
-    engine: Path, out: Path, plans: PlanBuilder, *, keep_onnx: bool = True, progress: Progress = lambda text: None
+    engine: Path, out: Path, plans: PlanBuilder, *, keep_onnx: bool = True, progress: Progress = silent
 ) -> Exported:
     """Build plans for the bundle in `engine`, and write it with them to `out`, which may be the same folder. Raises DovitError
     or UsageError, and then leaves `out` as it was."""

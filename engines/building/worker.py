@@ -1,5 +1,6 @@
-"""The process that builds plans: `python -m dovit.engines.building.worker FLAVOUR`. BuildRequests come in, a line each, and BuildReports
-go out.
+"""The process that builds plans: `python -m dovit.engines.building.worker FLAVOUR`.
+
+BuildRequests come in, a line each, and BuildReports go out.
 
 A process of its own, because Polygraphy serves one flavour a process, because a builder that meets something it cannot
 take may end the process it runs in, and because several can then work side by side.
