@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import dovit
 from dovit import plugins
@@ -24,9 +23,9 @@ from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import LoweredStep, lower_bundle
 from dovit.engines.options import BuildOptions
 from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
-from dovit.runtime.bundle.manifest import FileEntry, Manifest
+from dovit.runtime.bundle.manifest import FileEntry
 from dovit.runtime.bundle.open import Bundle, sha256
-from dovit.runtime.bundle.plans import Plan, PlanSet, PlanStep, Profile
+from dovit.runtime.bundle.plans import Plan, PlanSet, Profile
 from dovit.runtime.progress import Progress, silent
 
 
@@ -41,6 +40,16 @@ class BuiltPlans:
     peak_bytes: int  # of the build process that needed most
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A plan to make: its step, what a worker is to be asked, and the cache's key for the answer."""
+
+    step: LoweredStep
+    request: BuildRequest
+    key: str
+    profiles: tuple[Profile, ...]
+
+
 def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: Progress = silent) -> BuiltPlans:
     """Build plans for every step of `bundle` into `folder`/tensorrt or `folder`/tensorrt-rtx.
 
@@ -49,64 +58,25 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
     start = time.perf_counter()
     version = check_builder(options.flavour)
     capabilities = target_capabilities(options.flavour, options.compute_capabilities)
-    facts = FLAVOURS[options.flavour]
-    library = plugins.library() if facts.plugins else None
-    profiles = split_profiles(
-        bundle.manifest.capacities, bundle.manifest.tokens,
-        options.profiles or min(facts.profiles, sum(c > 0 for c in bundle.manifest.capacities)),
-    )  # fmt: skip
+    library = plugins.library() if FLAVOURS[options.flavour].plugins else None
     progress("lowering")
     lowered = lower_bundle(bundle, options.precision, batch=options.batch, plugins=library is not None)
 
-    plan_cache = PlanCache(options.cache)
-    made: dict[str, tuple[Path, BuildReport, str]] = {}
     (folder / options.flavour).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".lowered-") as scratch:
-        requests: dict[str, BuildRequest] = {}
-        keys: dict[str, str] = {}
-        for step in lowered:
-            if step.described.kind != "plan":
-                continue
-            name = step.described.name
-            request = BuildRequest(
-                name=name,
-                flavour=options.flavour,
-                onnx=str(Path(scratch) / f"{name}.onnx"),
-                out=str(folder / options.flavour / f"{name}.plan"),
-                profiles=_shapes(bundle.manifest, step.described, profiles),
-                compute_capabilities=capabilities,
-                workspace_mib=options.workspace_mib,
-                optimisation_level=options.optimisation_level,
-                timing_cache=str(options.timing_cache.resolve()) if options.timing_cache else None,
-                plugin_library=str(library) if library else None,
-            )
-            keys[name] = _key(bundle, step, request, version, options)
-            found = plan_cache.get(keys[name], Path(request.out))
-            if found:
-                made[name] = Path(request.out), *found
-                continue
-            progress(f"writing {name} in {options.precision}")
-            write_part(step.graph, Path(request.onnx))
-            requests[name] = request
-        with _announced(progress, list(requests)) as heard:
-            reports = build_all(list(requests.values()), _jobs(options), heard)
-        for request, report in zip(requests.values(), reports, strict=True):
-            digest = sha256(Path(request.out))
-            plan_cache.put(keys[request.name], Path(request.out), digest, report)
-            made[request.name] = Path(request.out), report, digest
+        parts = [
+            _part(bundle, step, Path(scratch), folder, options, version, capabilities, library)
+            for step in lowered
+            if step.described.kind == "plan"
+        ]
+        made, built = _make(parts, options, progress)
 
-    files: dict[str, FileEntry] = {}
-    steps = []
-    for step in lowered:
-        described = step.described
-        if described.kind == "plan":
-            path, report, digest = made[described.name]
-            file = f"{options.flavour}/{described.name}-{options.precision}-{digest[:12]}.plan"
-            path.rename(folder / file)
-            files[file] = FileEntry(sha256=digest, size=(folder / file).stat().st_size)
-            plan = _plan(file, step.parameters, report, profiles if is_dynamic(described) else ())
-            described = described.model_copy(update={"plan": plan})
-        steps.append(described)
+    plans, files = {}, {}
+    for part, (report, digest) in zip(parts, made, strict=True):
+        name = f"{options.flavour}/{part.request.name}-{options.precision}-{digest[:12]}.plan"
+        Path(part.request.out).rename(folder / name)
+        files[name] = FileEntry(sha256=digest, size=(folder / name).stat().st_size)
+        plans[part.request.name] = _plan(name, part, report)
     plan_set = PlanSet(
         flavour=options.flavour,
         version=version,
@@ -117,23 +87,58 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
         plugin_version=dovit.__version__ if library else None,
         workspace_mib=options.workspace_mib,
         optimisation_level=options.optimisation_level,
-        steps=tuple(steps),
+        steps=tuple(step.described.model_copy(update={"plan": plans.get(step.described.name)}) for step in lowered),
     )
     seconds = round(time.perf_counter() - start, 2)
-    return BuiltPlans(plan_set, files, len(requests), seconds, max((r.peak_bytes for r in reports), default=0))
+    return BuiltPlans(plan_set, files, built, seconds, max((r.peak_bytes for r, _ in made), default=0))
 
 
-def _shapes(manifest: Manifest, step: PlanStep, profiles: tuple[Profile, ...]) -> tuple[Any, ...]:
-    if not is_dynamic(step):
-        return ()
-    return tuple(profile_shapes(manifest, step, profile) for profile in profiles)
+def _part(
+    bundle: Bundle, step: LoweredStep, scratch: Path, folder: Path, options: BuildOptions, version: str,
+    capabilities: tuple[str, ...], library: Path | None,
+) -> _Part:  # fmt: skip
+    manifest, described = bundle.manifest, step.described
+    count = options.profiles or min(FLAVOURS[options.flavour].profiles, sum(c > 0 for c in manifest.capacities))
+    profiles = split_profiles(manifest.capacities, manifest.tokens, count)  # checked even where no size is dynamic
+    profiles = profiles if is_dynamic(described) else ()
+    request = BuildRequest(
+        name=described.name,
+        flavour=options.flavour,
+        onnx=str(scratch / f"{described.name}.onnx"),
+        out=str(folder / options.flavour / f"{described.name}.plan"),
+        profiles=tuple(profile_shapes(manifest, described, profile) for profile in profiles),
+        compute_capabilities=capabilities,
+        workspace_mib=options.workspace_mib,
+        optimisation_level=options.optimisation_level,
+        timing_cache=str(options.timing_cache.resolve()) if options.timing_cache else None,
+        plugin_library=str(library) if library else None,
+    )
+    return _Part(step, request, _key(bundle, step, request, version, options), profiles)
 
 
-def _plan(file: str, parameters: int, report: BuildReport, profiles: tuple[Profile, ...]) -> Plan:
+def _make(parts: list[_Part], options: BuildOptions, progress: Progress) -> tuple[list[tuple[BuildReport, str]], int]:
+    """Every part's report and its plan's SHA-256, with the plan at the place that its request names; and how many were built."""
+    plan_cache = PlanCache(options.cache)
+    made = {part.request.name: plan_cache.get(part.key, Path(part.request.out)) for part in parts}
+    missing = [part for part in parts if made[part.request.name] is None]
+    for part in missing:
+        progress(f"writing {part.request.name} in {options.precision}")
+        write_part(part.step.graph, Path(part.request.onnx))
+    with _announced(progress, [part.request.name for part in missing]) as heard:
+        reports = build_all([part.request for part in missing], _jobs(options), heard)
+    for part, report in zip(missing, reports, strict=True):
+        plan = Path(part.request.out)
+        digest = sha256(plan)
+        plan_cache.put(part.key, plan, digest, report)
+        made[part.request.name] = report, digest
+    return [found for found in made.values() if found], len(missing)
+
+
+def _plan(file: str, part: _Part, report: BuildReport) -> Plan:
     return Plan(
         file=file,
-        profiles=profiles,
-        parameters=parameters,
+        profiles=part.profiles,
+        parameters=part.step.parameters,
         network_layers=report.network_layers,
         layers=report.layers,
         attentions=report.attentions,

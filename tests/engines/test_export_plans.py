@@ -65,7 +65,7 @@ def test_again_builds_nothing_and_other_precisions_stay(checkpoint: Path, tmp_pa
     start = time.perf_counter()
     status, out, _ = typed(export_cli, *arguments, "--json")
     again = json.loads(out)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 20  # 0.5 s where nothing else runs
     assert again["plans"]["built"] == 0 and again["reused"] and again["manifest"] == first["manifest"]
     assert content(engines) == before
 
