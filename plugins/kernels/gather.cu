@@ -1,0 +1,69 @@
+#include "gather.h"
+#include "launch.h"
+
+namespace dovit {
+namespace {
+
+constexpr int kThreads = 128;
+
+// Blocks: channels, tiles, images.
+template <class T, int kCount>
+__global__ void __launch_bounds__(kThreads) gather_kernel(const Gather<T> g) {
+  const int column = (blockIdx.x * kThreads + threadIdx.x) * kCount;
+  if (column < g.channels) gather_column<T, kCount>(g, blockIdx.z, blockIdx.y, column);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    merge_kernel(const Gather<T> g, int stopped, const float* sum_before, float* sum_after) {
+  const int channel = blockIdx.x * kThreads + threadIdx.x;
+  if (channel < g.channels) merge_channel(g, blockIdx.y, channel, stopped, sum_before, sum_after);
+}
+
+int blocks_for(int threads) { return (threads + kThreads - 1) / kThreads; }
+
+template <class T>
+cudaError_t launch(const Gather<T>& g, int batch, int stopped, const float* sum_before, float* sum_after,
+                   cudaStream_t stream) {
+  constexpr int kCount = kPackCount<T>;
+  if (g.count > 0) {
+    if (g.channels % kCount == 0) {
+      const dim3 grid(blocks_for(g.channels / kCount), tile_count(g.count), batch);
+      gather_kernel<T, kCount><<<grid, kThreads, 0, stream>>>(g);
+    } else {
+      const dim3 grid(blocks_for(g.channels), tile_count(g.count), batch);
+      gather_kernel<T, 1><<<grid, kThreads, 0, stream>>>(g);
+    }
+  }
+  const dim3 grid(blocks_for(g.channels), batch);
+  merge_kernel<T><<<grid, kThreads, 0, stream>>>(g, stopped, sum_before, sum_after);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+size_t gather_scratch_bytes(int batch, int count, int channels) {
+  return size_t(batch) * tile_count(count) * channels * sizeof(float);
+}
+
+cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept, int* kept_index,
+                          void* full, const float* sum_before, float* sum_after, int stopped, int batch, int count,
+                          int capacity, int prefix, int positions, int channels, void* scratch, cudaStream_t stream) {
+  const auto go = [&](auto element) {
+    using T = decltype(element);
+    const Gather<T> g{count, capacity, prefix, channels, positions, static_cast<const T*>(tokens), index, slots,
+                      static_cast<T*>(kept), kept_index, static_cast<T*>(full), static_cast<float*>(scratch)};
+    return launch(g, batch, stopped, sum_before, sum_after, stream);
+  };
+  switch (type) {
+    case Type::kFloat:
+      return go(float{});
+    case Type::kHalf:
+      return go(__half{});
+    case Type::kBfloat16:
+      return go(__nv_bfloat16{});
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace dovit

@@ -1,0 +1,53 @@
+#include "launch.h"
+#include "reconstruct.h"
+
+namespace dovit {
+namespace {
+
+constexpr int kThreads = 128;
+
+// Blocks: packs of a token, tokens, images; a block's second dimension walks over tokens, so that short ones fill it.
+template <class T, int kCount>
+__global__ void __launch_bounds__(kThreads) reconstruct_kernel(const T* tokens, const int* index, T* full, int count,
+                                                               int prefix, int positions, int channels) {
+  const int pack = blockIdx.x * kThreads + threadIdx.x, packs = channels / kCount;
+  const int token = pack / packs, column = pack % packs * kCount;
+  if (token < count) {
+    reconstruct_pack<T, kCount>(tokens, index, full, blockIdx.y, token, column, count, prefix, positions, channels);
+  }
+}
+
+template <class T, int kCount>
+cudaError_t launch(const void* tokens, const int* index, void* full, int batch, int count, int prefix, int positions,
+                   int channels, cudaStream_t stream) {
+  const size_t packs = size_t(count) * (channels / kCount);
+  const dim3 grid(static_cast<unsigned>((packs + kThreads - 1) / kThreads), batch);
+  reconstruct_kernel<T, kCount><<<grid, kThreads, 0, stream>>>(static_cast<const T*>(tokens), index,
+                                                               static_cast<T*>(full), count, prefix, positions, channels);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+cudaError_t launch_reconstruct(Type type, const void* tokens, const int* index, void* full, int batch, int count,
+                               int prefix, int positions, int channels, cudaStream_t stream) {
+  if (count == 0) return cudaSuccess;
+  const auto go = [&](auto element) {
+    using T = decltype(element);
+    if (channels % kPackCount<T> == 0) {
+      return launch<T, kPackCount<T>>(tokens, index, full, batch, count, prefix, positions, channels, stream);
+    }
+    return launch<T, 1>(tokens, index, full, batch, count, prefix, positions, channels, stream);
+  };
+  switch (type) {
+    case Type::kFloat:
+      return go(float{});
+    case Type::kHalf:
+      return go(__half{});
+    case Type::kBfloat16:
+      return go(__nv_bfloat16{});
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace dovit

@@ -1,0 +1,64 @@
+// The gather and reconstruct kernels' logic for the host: every block and thread of their grids, one after the other.
+#include "gather.h"
+#include "reconstruct.h"
+
+namespace {
+
+template <class T, int kCount>
+void gather(const dovit::Gather<T>& g, int batch, int stopped, const float* before, float* after) {
+  for (int image = 0; image < batch; ++image) {
+    for (int tile = 0; tile < dovit::tile_count(g.count); ++tile)
+      for (int column = 0; column < g.channels; column += kCount) dovit::gather_column<T, kCount>(g, image, tile, column);
+    for (int channel = 0; channel < g.channels; ++channel)
+      dovit::merge_channel(g, image, channel, stopped, before, after);
+  }
+}
+
+template <class T>
+void gather_any(const void* tokens, const int* index, const int* slots, void* kept, int* kept_index, void* full,
+                const float* before, float* after, int stopped, int batch, int count, int capacity, int prefix,
+                int positions, int channels, float* scratch) {
+  const dovit::Gather<T> g{count, capacity, prefix, channels, positions, static_cast<const T*>(tokens), index, slots,
+                           static_cast<T*>(kept), kept_index, static_cast<T*>(full), scratch};
+  if (channels % dovit::kPackCount<T> == 0) {
+    gather<T, dovit::kPackCount<T>>(g, batch, stopped, before, after);
+  } else {
+    gather<T, 1>(g, batch, stopped, before, after);
+  }
+}
+
+template <class T, int kCount>
+void reconstruct(const T* tokens, const int* index, T* full, int batch, int count, int prefix, int positions, int channels) {
+  for (int image = 0; image < batch; ++image)
+    for (int token = 0; token < count; ++token)
+      for (int column = 0; column < channels; column += kCount)
+        dovit::reconstruct_pack<T, kCount>(tokens, index, full, image, token, column, count, prefix, positions, channels);
+}
+
+template <class T>
+void reconstruct_any(const void* tokens, const int* index, void* full, int batch, int count, int prefix, int positions,
+                     int channels) {
+  const T* from = static_cast<const T*>(tokens);
+  T* to = static_cast<T*>(full);
+  if (channels % dovit::kPackCount<T> == 0) {
+    reconstruct<T, dovit::kPackCount<T>>(from, index, to, batch, count, prefix, positions, channels);
+  } else {
+    reconstruct<T, 1>(from, index, to, batch, count, prefix, positions, channels);
+  }
+}
+
+}  // namespace
+
+extern "C" void host_gather(int half, const void* tokens, const int* index, const int* slots, void* kept,
+                            int* kept_index, void* full, const float* before, float* after, int stopped, int batch,
+                            int count, int capacity, int prefix, int positions, int channels, float* scratch) {
+  const auto go = half ? gather_any<_Float16> : gather_any<float>;
+  go(tokens, index, slots, kept, kept_index, full, before, after, stopped, batch, count, capacity, prefix, positions,
+     channels, scratch);
+}
+
+extern "C" void host_reconstruct(int half, const void* tokens, const int* index, void* full, int batch, int count,
+                                 int prefix, int positions, int channels) {
+  const auto go = half ? reconstruct_any<_Float16> : reconstruct_any<float>;
+  go(tokens, index, full, batch, count, prefix, positions, channels);
+}
