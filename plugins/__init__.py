@@ -1,6 +1,7 @@
 """The CUDA kernels of the token pass and the TensorRT plugins that call them.
 
-Nothing is compiled yet: `left_out` says what this installation goes without, and why; `load` will load the library.
+`kernels/` has the sources of the kernels that decide, gather, merge and reconstruct; their logic is tested on the host. Nothing
+installs them yet: `left_out` says what this installation goes without, and why; `load` will load the library.
 """
 
 from __future__ import annotations

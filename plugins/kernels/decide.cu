@@ -4,7 +4,8 @@
 namespace dovit {
 namespace {
 
-// One block an image. Two kernels, since the capacity is the batch's: nothing else in between has to wait for all images.
+// One block an image. Two kernels, since the capacity is the batch's: nothing else in between has to wait for all
+// images.
 __global__ void __launch_bounds__(kDecideThreads)
     count_kernel(const float* confidence, const float* threshold, int count, int* staying) {
   __shared__ DecideShared shared;

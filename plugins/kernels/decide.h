@@ -1,7 +1,8 @@
-// Which tokens of an image stay: those with confidence ≤ ξ or NaN, filled up to the capacity with the stopping ones of lowest
-// confidence, ties by lower index. The selection is a radix select: four histograms over the bytes of the confidences find the
-// confidence at which the filling ends, and two prefix sums over the tokens put the kept ones in order. Nothing in it depends on
-// the order in which threads run, so the kept set is the same every time, and the same as the CPU's.
+// Which tokens of an image stay: those with confidence ≤ ξ or NaN, filled up to the capacity with the stopping ones of
+// lowest confidence, ties by lower index. The selection is a radix select: four histograms over the bytes of the
+// confidences find the confidence at which the filling ends, and two prefix sums over the tokens put the kept ones in
+// order. Nothing in it depends on the order in which threads run, so the kept set is the same every time, and the same
+// as the CPU's.
 #pragma once
 
 #include <cstdint>
@@ -45,17 +46,19 @@ DOVIT_HD int count_staying(Team& team, DecideShared& shared, const float* confid
   return team.exclusive_sums(shared.counts, shared.scratch);
 }
 
-// The smallest of `capacities` (ascending, the last holds all) that holds `staying`; `staying` itself where there are none.
+// The smallest of `capacities` (ascending, the last holds all) that holds `staying`; `staying` itself where there are
+// none.
 DOVIT_HD int capacity_for(int staying, const int* capacities, int capacity_count) {
   for (int k = 0; k < capacity_count; ++k)
     if (capacities[k] >= staying) return capacities[k];
   return staying;
 }
 
-// Finds shared.limit, shared.below and shared.tied: of the stopping tokens, all with a key below the limit are filled in, and the
-// first `tied` of those that have it. `fill` ≥ 1 is at most the number of stopping tokens.
+// Finds shared.limit, shared.below and shared.tied: of the stopping tokens, all with a key below the limit are filled
+// in, and the first `tied` of those that have it. `fill` ≥ 1 is at most the number of stopping tokens.
 template <class Team>
-DOVIT_HD void find_limit(Team& team, DecideShared& shared, const float* confidence, int count, float threshold, int fill) {
+DOVIT_HD void find_limit(Team& team, DecideShared& shared, const float* confidence, int count, float threshold,
+                         int fill) {
   uint32_t prefix = 0, mask = 0;
   int left = fill;  // still to be filled in among the keys that share the prefix
   for (int shift = 24; shift >= 0; shift -= 8) {
@@ -84,8 +87,8 @@ DOVIT_HD void find_limit(Team& team, DecideShared& shared, const float* confiden
   });
 }
 
-// Writes `keep` [capacity], ascending positions among the `count` tokens, and `slots` [count], each token's place in it or
-// kStopped. `staying` is what count_staying found, `capacity` lies between it and `count`.
+// Writes `keep` [capacity], ascending positions among the `count` tokens, and `slots` [count], each token's place in it
+// or kStopped. `staying` is what count_staying found, `capacity` lies between it and `count`.
 template <class Team>
 DOVIT_HD void decide_image(Team& team, DecideShared& shared, const float* confidence, int count, float threshold,
                            int staying, int capacity, int* keep, int* slots) {

@@ -46,13 +46,24 @@ size_t gather_scratch_bytes(int batch, int count, int channels) {
   return size_t(batch) * tile_count(count) * channels * sizeof(float);
 }
 
-cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept, int* kept_index,
-                          void* full, const float* sum_before, float* sum_after, int stopped, int batch, int count,
-                          int capacity, int prefix, int positions, int channels, void* scratch, cudaStream_t stream) {
+cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept,
+                          int* kept_index, void* full, const float* sum_before, float* sum_after, int stopped,
+                          int batch, int count, int capacity, int prefix, int positions, int channels, void* scratch,
+                          cudaStream_t stream) {
   const auto go = [&](auto element) {
     using T = decltype(element);
-    const Gather<T> g{count, capacity, prefix, channels, positions, static_cast<const T*>(tokens), index, slots,
-                      static_cast<T*>(kept), kept_index, static_cast<T*>(full), static_cast<float*>(scratch)};
+    const Gather<T> g{count,
+                      capacity,
+                      prefix,
+                      channels,
+                      positions,
+                      static_cast<const T*>(tokens),
+                      index,
+                      slots,
+                      static_cast<T*>(kept),
+                      kept_index,
+                      static_cast<T*>(full),
+                      static_cast<float*>(scratch)};
     return launch(g, batch, stopped, sum_before, sum_after, stream);
   };
   switch (type) {

@@ -1,8 +1,9 @@
 // After a decision: kept tokens are compacted, stopping ones go to the full sequence and into the class token.
 //
-// One pass over the tokens. A thread owns some channels and walks down the tokens of a tile, so every token is read once, its
-// kept copy or its place in `full` is written once, and the thread has the sum of what stopped in the tile at the end, added in
-// order of position. A second, small pass adds the tiles' sums, in order as well, and so the result is the same every time.
+// One pass over the tokens. A thread owns some channels and walks down the tokens of a tile, so every token is read
+// once, its kept copy or its place in `full` is written once, and the thread has the sum of what stopped in the tile at
+// the end, added in order of position. A second, small pass adds the tiles' sums, in order as well, and so the result
+// is the same every time.
 #pragma once
 
 #include <cstdint>
@@ -52,14 +53,16 @@ DOVIT_HD void gather_column(const Gather<T>& g, int image, int tile, int column)
   for (int k = 0; k < kCount; ++k) place[k] = sums[k];
 }
 
-// One channel of one image: the sum of all that has stopped, and the prefix tokens, of which the first is the class token:
-// T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8). `stopped` counts those, this decision's included.
+// One channel of one image: the sum of all that has stopped, and the prefix tokens, of which the first is the class
+// token: T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8). `stopped` counts those, this decision's included.
 template <class T>
 DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, int stopped, const float* sum_before,
                             float* sum_after) {
   float sum = sum_before[size_t(image) * g.channels + channel];
   const int tiles = tile_count(g.count);
+#ifdef __CUDA_ARCH__
 #pragma unroll 8  // several loads under way at a time
+#endif
   for (int tile = 0; tile < tiles; ++tile) sum += g.tile_sums[(size_t(image) * tiles + tile) * g.channels + channel];
   sum_after[size_t(image) * g.channels + channel] = sum;
   for (int token = 0; token < g.prefix; ++token) {

@@ -1,5 +1,6 @@
-// What the token pass's kernels are called by: raw pointers to device memory, sizes, a stream. Every launcher returns the error of its
-// launch and waits for nothing. Sizes: `batch` images, `count` tokens before a decision, `capacity` after it.
+// What the token pass's kernels are called by: raw pointers to device memory, sizes, a stream. Every launcher returns
+// the error of its launch and waits for nothing. Sizes: `batch` images, `count` tokens before a decision, `capacity`
+// after it.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,24 +12,27 @@ namespace dovit {
 // What tokens are made of.
 enum class Type { kFloat, kHalf, kBfloat16 };
 
-// Decides with one capacity for the whole batch: the smallest of `capacities` [capacity_count], ascending, that holds the most
-// that any image keeps; with none, that number itself, and then every image of the batch must keep as many.
-//   confidence [batch, count] float32; threshold [1] float32, on the device as well, so that a captured graph reads it anew
-//   staying [batch] int32: scratch, how many tokens of each image stay by themselves
-//   capacity [1] int32, keep [batch, count] int32 of which the first `capacity` of each row are written, slots [batch, count] int32
+// Decides with one capacity for the whole batch: the smallest of `capacities` [capacity_count], ascending, that holds
+// the most that any image keeps; with none, that number itself, and then every image of the batch must keep as many.
+//   confidence [batch, count] float32; threshold [1] float32, on the device as well, so that a captured graph reads it
+//   anew staying [batch] int32: scratch, how many tokens of each image stay by themselves capacity [1] int32, keep
+//   [batch, count] int32 of which the first `capacity` of each row are written, slots [batch, count] int32
 cudaError_t launch_decide(const float* confidence, const float* threshold, const int* capacities, int capacity_count,
-                          int batch, int count, int* staying, int* capacity, int* keep, int* slots, cudaStream_t stream);
+                          int batch, int count, int* staying, int* capacity, int* keep, int* slots,
+                          cudaStream_t stream);
 
 // Bytes of scratch memory that launch_gather needs.
 size_t gather_scratch_bytes(int batch, int count, int channels);
 
 // Compacts the tokens that stay and writes the others to `full`, into their sum and into the class token.
 //   tokens [batch, prefix + count, channels], index [batch, count] int32, slots [batch, count] int32 from launch_decide
-//   kept [batch, prefix + capacity, channels], kept_index [batch, capacity], full [batch, positions, channels], changed in place
-//   sum_before, sum_after [batch, channels] float32, which may be the same; `stopped` tokens of each image by then
-cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept, int* kept_index,
-                          void* full, const float* sum_before, float* sum_after, int stopped, int batch, int count,
-                          int capacity, int prefix, int positions, int channels, void* scratch, cudaStream_t stream);
+//   kept [batch, prefix + capacity, channels], kept_index [batch, capacity], full [batch, positions, channels], changed
+//   in place sum_before, sum_after [batch, channels] float32, which may be the same; `stopped` tokens of each image by
+//   then
+cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept,
+                          int* kept_index, void* full, const float* sum_before, float* sum_after, int stopped,
+                          int batch, int count, int capacity, int prefix, int positions, int channels, void* scratch,
+                          cudaStream_t stream);
 
 // Writes tokens [batch, prefix + count, channels] to full [batch, positions, channels] at index [batch, count].
 cudaError_t launch_reconstruct(Type type, const void* tokens, const int* index, void* full, int batch, int count,

@@ -8,8 +8,8 @@ constexpr int kThreads = 128;
 
 // Blocks: packs of a token, tokens, images; a block's second dimension walks over tokens, so that short ones fill it.
 template <class T, int kCount>
-__global__ void __launch_bounds__(kThreads) reconstruct_kernel(const T* tokens, const int* index, T* full, int count,
-                                                               int prefix, int positions, int channels) {
+__global__ void __launch_bounds__(kThreads)
+    reconstruct_kernel(const T* tokens, const int* index, T* full, int count, int prefix, int positions, int channels) {
   const int pack = blockIdx.x * kThreads + threadIdx.x, packs = channels / kCount;
   const int token = pack / packs, column = pack % packs * kCount;
   if (token < count) {
@@ -22,8 +22,8 @@ cudaError_t launch(const void* tokens, const int* index, void* full, int batch, 
                    int channels, cudaStream_t stream) {
   const size_t packs = size_t(count) * (channels / kCount);
   const dim3 grid(static_cast<unsigned>((packs + kThreads - 1) / kThreads), batch);
-  reconstruct_kernel<T, kCount><<<grid, kThreads, 0, stream>>>(static_cast<const T*>(tokens), index,
-                                                               static_cast<T*>(full), count, prefix, positions, channels);
+  reconstruct_kernel<T, kCount><<<grid, kThreads, 0, stream>>>(
+      static_cast<const T*>(tokens), index, static_cast<T*>(full), count, prefix, positions, channels);
   return cudaGetLastError();
 }
 

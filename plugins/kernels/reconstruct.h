@@ -5,7 +5,8 @@
 
 namespace dovit {
 
-// Channels `column` … `column` + kCount of one token: tokens [batch, prefix + count, channels], full [batch, positions, channels].
+// Channels `column` … `column` + kCount of one token: tokens [batch, prefix + count, channels], full [batch, positions,
+// channels].
 template <class T, int kCount>
 DOVIT_HD void reconstruct_pack(const T* tokens, const int* index, T* full, int image, int token, int column, int count,
                                int prefix, int positions, int channels) {

@@ -1,8 +1,9 @@
 // One source for a kernel's logic and for its test on a machine without a GPU.
 //
-// A block's work is written as phases: team.each(f) calls f(thread) for every thread of the block and waits for all of them. On
-// the device the threads run f side by side and meet at a barrier; on the host a loop runs them one after the other, which a
-// phase must not notice: within one, no thread reads what another one writes, but for what goes through add().
+// A block's work is written as phases: team.each(f) calls f(thread) for every thread of the block and waits for all of
+// them. On the device the threads run f side by side and meet at a barrier; on the host a loop runs them one after the
+// other, which a phase must not notice: within one, no thread reads what another one writes, but for what goes through
+// add().
 #pragma once
 
 #ifdef __CUDACC__

@@ -8,7 +8,8 @@ template <class T, int kCount>
 void gather(const dovit::Gather<T>& g, int batch, int stopped, const float* before, float* after) {
   for (int image = 0; image < batch; ++image) {
     for (int tile = 0; tile < dovit::tile_count(g.count); ++tile)
-      for (int column = 0; column < g.channels; column += kCount) dovit::gather_column<T, kCount>(g, image, tile, column);
+      for (int column = 0; column < g.channels; column += kCount)
+        dovit::gather_column<T, kCount>(g, image, tile, column);
     for (int channel = 0; channel < g.channels; ++channel)
       dovit::merge_channel(g, image, channel, stopped, before, after);
   }
@@ -18,8 +19,18 @@ template <class T>
 void gather_any(const void* tokens, const int* index, const int* slots, void* kept, int* kept_index, void* full,
                 const float* before, float* after, int stopped, int batch, int count, int capacity, int prefix,
                 int positions, int channels, float* scratch) {
-  const dovit::Gather<T> g{count, capacity, prefix, channels, positions, static_cast<const T*>(tokens), index, slots,
-                           static_cast<T*>(kept), kept_index, static_cast<T*>(full), scratch};
+  const dovit::Gather<T> g{count,
+                           capacity,
+                           prefix,
+                           channels,
+                           positions,
+                           static_cast<const T*>(tokens),
+                           index,
+                           slots,
+                           static_cast<T*>(kept),
+                           kept_index,
+                           static_cast<T*>(full),
+                           scratch};
   if (channels % dovit::kPackCount<T> == 0) {
     gather<T, dovit::kPackCount<T>>(g, batch, stopped, before, after);
   } else {
@@ -28,11 +39,13 @@ void gather_any(const void* tokens, const int* index, const int* slots, void* ke
 }
 
 template <class T, int kCount>
-void reconstruct(const T* tokens, const int* index, T* full, int batch, int count, int prefix, int positions, int channels) {
+void reconstruct(const T* tokens, const int* index, T* full, int batch, int count, int prefix, int positions,
+                 int channels) {
   for (int image = 0; image < batch; ++image)
     for (int token = 0; token < count; ++token)
       for (int column = 0; column < channels; column += kCount)
-        dovit::reconstruct_pack<T, kCount>(tokens, index, full, image, token, column, count, prefix, positions, channels);
+        dovit::reconstruct_pack<T, kCount>(tokens, index, full, image, token, column, count, prefix, positions,
+                                           channels);
 }
 
 template <class T>

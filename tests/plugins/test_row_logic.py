@@ -21,7 +21,7 @@ SIZES = [(1, 1), (2, 1), (31, 30), (32, 0), (33, 33), (65, 20), (111, 64), (989,
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     out = tmp_path_factory.mktemp("host") / "librows.so"
-    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
+    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror",
              "-fsanitize=undefined,bounds", "-fno-sanitize-recover=all", "-static-libubsan"]  # fmt: skip
     subprocess.run([str(COMPILER), *flags, f"-I{KERNELS}", str(HERE / "host_rows.cpp"), "-o", str(out)], check=True)
     return ctypes.CDLL(str(out))
