@@ -12,6 +12,10 @@ namespace dovit {
 // What tokens are made of.
 enum class Type { kFloat, kHalf, kBfloat16 };
 
+// The largest class probability of each token: logits [batch, classes, count] → confidence [batch, count] float32.
+cudaError_t launch_confidence(Type type, const void* logits, float* confidence, int batch, int classes, int count,
+                              cudaStream_t stream);
+
 // Decides with one capacity for the whole batch: the smallest of `capacities` [capacity_count], ascending, that holds
 // the most that any image keeps; with none, that number itself, and then every image of the batch must keep as many.
 //   confidence [batch, count] float32; threshold [1] float32, on the device as well, so that a captured graph reads it
@@ -37,5 +41,10 @@ cudaError_t launch_gather(Type type, const void* tokens, const int* index, const
 // Writes tokens [batch, prefix + count, channels] to full [batch, positions, channels] at index [batch, count].
 cudaError_t launch_reconstruct(Type type, const void* tokens, const int* index, void* full, int batch, int count,
                                int prefix, int positions, int channels, cudaStream_t stream);
+
+// The class of each pixel: logits [batch, classes, height, width] → labels [batch, height·scale, width·scale], uint8
+// for at most 256 classes, else int16.
+cudaError_t launch_labels(Type type, const void* logits, void* labels, int batch, int classes, int height, int width,
+                          int scale, cudaStream_t stream);
 
 }  // namespace dovit

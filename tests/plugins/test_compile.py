@@ -39,4 +39,4 @@ def test_compiles(source: Path, tmp_path: Path) -> None:
     registers = [int(found) for found in USED.findall(done.stderr)]
     kernels = len(re.findall(r"__global__", source.read_text()))
     assert len(registers) == len(frames) >= kernels * len(wanted)
-    assert set(frames) == {(0, 0, 0)} and max(registers) <= 64  # 1024 threads of 64 registers fill a multiprocessor
+    assert set(frames) == {(0, 0, 0)} and max(registers) <= 64  # 1024 threads of 64 fill a multiprocessor

@@ -1,9 +1,7 @@
 """The decide kernel's own source, compiled for the host, against the definition in torch."""
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,19 +12,10 @@ from hypothesis.extra import numpy as hnp
 
 from dovit.export.model.token_pass import decide
 
-HERE = Path(__file__).parent
-KERNELS = HERE.parents[1] / "plugins" / "kernels"
-COMPILER = shutil.which("g++")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernel's logic with")
-
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    out = tmp_path_factory.mktemp("host") / "libdecide.so"
-    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined",
-             "-fno-sanitize-recover=all", "-static-libubsan"]  # fmt: skip
-    subprocess.run([str(COMPILER), *flags, f"-I{KERNELS}", str(HERE / "host_decide.cpp"), "-o", str(out)], check=True)
-    return ctypes.CDLL(str(out))
+def library(host_library: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL:
+    return host_library("host_decide")
 
 
 def run(

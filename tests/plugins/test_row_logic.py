@@ -1,9 +1,7 @@
 """The gather and reconstruct kernels' own source, compiled for the host, against the definition in torch."""
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,20 +9,12 @@ import torch
 
 from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct
 
-HERE = Path(__file__).parent
-KERNELS = HERE.parents[1] / "plugins" / "kernels"
-COMPILER = shutil.which("g++")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ to compile the kernels' logic with")
 SIZES = [(1, 1), (2, 1), (31, 30), (32, 0), (33, 33), (65, 20), (111, 64), (989, 400)]  # M tokens, of which K stay
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    out = tmp_path_factory.mktemp("host") / "librows.so"
-    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror",
-             "-fsanitize=undefined,bounds", "-fno-sanitize-recover=all", "-static-libubsan"]  # fmt: skip
-    subprocess.run([str(COMPILER), *flags, f"-I{KERNELS}", str(HERE / "host_rows.cpp"), "-o", str(out)], check=True)
-    return ctypes.CDLL(str(out))
+def library(host_library: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL:
+    return host_library("host_rows")
 
 
 def pointer(array: np.ndarray) -> ctypes.c_void_p:

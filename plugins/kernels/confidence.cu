@@ -1,0 +1,40 @@
+#include "confidence.h"
+#include "launch.h"
+
+namespace dovit {
+namespace {
+
+constexpr int kThreads = 128;
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    confidence_kernel(const T* logits, int classes, int count, float* confidence) {
+  const int token = blockIdx.x * kThreads + threadIdx.x;
+  if (token >= count) return;
+  const T* column = logits + size_t(blockIdx.y) * classes * count + token;
+  confidence[size_t(blockIdx.y) * count + token] = confidence_of(column, classes, count);
+}
+
+}  // namespace
+
+cudaError_t launch_confidence(Type type, const void* logits, float* confidence, int batch, int classes, int count,
+                              cudaStream_t stream) {
+  if (count == 0) return cudaSuccess;
+  const dim3 grid((count + kThreads - 1) / kThreads, batch);
+  const auto go = [&](auto element) {
+    using T = decltype(element);
+    confidence_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const T*>(logits), classes, count, confidence);
+    return cudaGetLastError();
+  };
+  switch (type) {
+    case Type::kFloat:
+      return go(float{});
+    case Type::kHalf:
+      return go(__half{});
+    case Type::kBfloat16:
+      return go(__nv_bfloat16{});
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace dovit
