@@ -11,7 +11,7 @@ constexpr int kThreads = 128;
 // Blocks: columns, rows, images. Neighbouring threads read the same few logits, which the first of them brings into the
 // cache.
 template <class T, class Label>
-__global__ void __launch_bounds__(kThreads, 8)
+__global__ void __launch_bounds__(kThreads)
     labels_kernel(const T* logits, int classes, int height, int width, int scale, Label* labels) {
   const int column = blockIdx.x * kThreads + threadIdx.x, row = blockIdx.y;
   if (column >= width * scale) return;

@@ -27,6 +27,9 @@ DOVIT_HD int label_of(const T* logits, int classes, int height, int width, const
   const size_t top = size_t(y.first) * width, bottom = size_t(y.second) * width;
   int label = 0;
   float largest = 0.0f;
+#ifdef __CUDA_ARCH__
+#pragma unroll 2  // more classes at a time take more registers than the loads in flight are worth
+#endif
   for (int c = 0; c < classes; ++c) {
     const T* values = logits + c * map;
     const float above = to_float(values[top + x.first]) * (1.0f - x.share) + to_float(values[top + x.second]) * x.share;
