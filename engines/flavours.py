@@ -50,7 +50,7 @@ FLAVOURS: dict[Flavour, FlavourFacts] = {
         needs_gpu=True, plugins=True, timing_cache=True, profiles=4,
     ),
     "tensorrt-rtx": FlavourFacts(
-        "tensorrt-rtx", (1, 3),
+        "tensorrt-rtx", (1, 5),  # before it, networks had to be told of their explicit batch
         needs_gpu=False, plugins=False, timing_cache=False, profiles=1,
     ),
 }  # fmt: skip
