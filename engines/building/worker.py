@@ -8,6 +8,7 @@ take may end the process it runs in, and because several can then work side by s
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -31,6 +32,10 @@ def main() -> None:
         log = BuildLog()
         try:
             say(build_plan(request, log, say))
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "the disk is full; free some space and export again" if full else str(error)
+            say(BuildReport(kind="failed", error=what))
         except Exception as error:  # Polygraphy's, TensorRT's and pybind's own
             what = log.reason if log.errors else " ".join(str(error).split())[:400] or type(error).__name__
             say(BuildReport(kind="failed", error=what))
