@@ -181,7 +181,8 @@ def command(
             if engine is not None:
                 if builder is None:
                     raise UsageError(
-                        "--engine adds plans, and none can be built here; dovit-export --list-backends says why"
+                        "--engine adds plans: give a --backend that has them (dovit-export --list-backends says what can "
+                        "build them here)"
                     )
                 done = add_plans(engine, out or engine, builder, keep_onnx=not plans_only, progress=progress)
             else:

@@ -182,6 +182,12 @@ def test_a_builder_that_cannot_or_that_dies(tmp_path: Path) -> None:
         build_all([_request(tmp_path / "missing.onnx")], 1, lambda *_: None)
 
 
+def test_a_full_disk(tmp_path: Path) -> None:
+    _model(tmp_path / "good.onnx", "Relu")
+    with pytest.raises(DovitError, match="cannot build part: the disk is full; free some space"):
+        build_all([_request(tmp_path / "good.onnx", out="/dev/full")], 1, lambda *_: None)
+
+
 def test_one_failure_ends_the_others(tmp_path: Path) -> None:
     _model(tmp_path / "good.onnx", "Relu")
     _model(tmp_path / "bad.onnx", "NonZero")
