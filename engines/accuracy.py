@@ -46,7 +46,7 @@ class Bounds:
     label_agreement: float
 
 
-BOUNDS: dict[Precision, Bounds] = {"fp32": Bounds(1e-4, 0.999), "fp16": Bounds(0.03, 0.97), "bf16": Bounds(0.25, 0.85)}
+BOUNDS: dict[Precision, Bounds] = {"fp16": Bounds(0.03, 0.97), "bf16": Bounds(0.25, 0.85)}
 
 
 def measure_accuracy(

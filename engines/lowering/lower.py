@@ -36,15 +36,9 @@ def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugin
     manifest = bundle.manifest
     cut: list[tuple[str, Part]] = []
     for step in manifest.steps:
-        if step.onnx is None:
-            raise DovitError(
-                f"{bundle.root}: holds plans only, and plans are built from ONNX files; "
-                f"export again from the checkpoint: dovit-export --ckpt model.pth --out {bundle.root}"
-            )
+        graph = read_step(bundle.onnx(step))
         try:
-            cut += [
-                (step.name, part) for part in cut_parts(read_step(bundle.path(step.onnx)), step.name, plugins=plugins)
-            ]
+            cut += [(step.name, part) for part in cut_parts(graph, step.name, plugins=plugins)]
         except ValueError as error:
             raise DovitError(f"{bundle.root}: step {step.name} cannot be built: {error}; export it again") from None
     float32 = _float32(manifest, [part for _, part in cut])
