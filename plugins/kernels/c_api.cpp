@@ -1,6 +1,10 @@
 // The launchers for callers in other languages: the same arguments, with streams and types as plain values. Returns a
 // cudaError_t.
+#include <algorithm>
+#include <initializer_list>
+
 #include "launch.h"
+#include "resize_taps.h"
 
 #define DOVIT_API extern "C" __attribute__((visibility("default")))
 
@@ -39,4 +43,28 @@ DOVIT_API int dovit_labels(int type, const void* logits, void* labels, int batch
                            int scale, void* stream) {
   return dovit::launch_labels(static_cast<dovit::Type>(type), logits, labels, batch, classes, height, width, scale,
                               static_cast<cudaStream_t>(stream));
+}
+
+DOVIT_API int dovit_resize(const uint8_t* image, int height, int width, uint8_t* out, int out_height, int out_width,
+                           const int* across, int across_width, const int* down, int down_width, uint8_t* scratch,
+                           void* stream) {
+  return dovit::launch_resize(image, height, width, out, out_height, out_width, across, across_width, down, down_width,
+                              scratch, static_cast<cudaStream_t>(stream));
+}
+
+DOVIT_API int dovit_normalise(int type, const uint8_t* images, void* out, int batch, int height, int width,
+                              const float* mean, const float* deviation, void* stream) {
+  return dovit::launch_normalise(static_cast<dovit::Type>(type), images, out, batch, height, width, mean, deviation,
+                                 static_cast<cudaStream_t>(stream));
+}
+
+// The weights of one direction for dovit_resize, on the host: call with null to learn how many ints there are.
+DOVIT_API int dovit_resize_taps(int source, int target, int* taps, int* width) {
+  const dovit::ResizeTaps made = dovit::resize_taps(source, target);
+  *width = made.width;
+  if (taps) {
+    for (const auto* part : {&made.first, &made.count, &made.weights})
+      taps = std::copy(part->begin(), part->end(), taps);
+  }
+  return static_cast<int>(made.first.size() + made.count.size() + made.weights.size());
 }

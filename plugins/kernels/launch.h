@@ -6,11 +6,24 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace dovit {
 
 // What tokens are made of.
 enum class Type { kFloat, kHalf, kBfloat16 };
+
+// Resizes one image [height, width, 3] to [out_height, out_width, 3] as Pillow does it bilinearly. `across` and `down`
+// are the ResizeTaps of the two directions on the device: first, count and weights, one after the other, with *_width
+// weights a pixel. `scratch` holds height·out_width·3 bytes.
+cudaError_t launch_resize(const uint8_t* image, int height, int width, uint8_t* out, int out_height, int out_width,
+                          const int* across, int across_width, const int* down, int down_width, uint8_t* scratch,
+                          cudaStream_t stream);
+
+// Images [batch, height, width, 3] → (x − mean) / deviation [batch, 3, height, width]; mean and deviation [3] lie on
+// the host.
+cudaError_t launch_normalise(Type type, const uint8_t* images, void* out, int batch, int height, int width,
+                             const float* mean, const float* deviation, cudaStream_t stream);
 
 // The largest class probability of each token: logits [batch, classes, count] → confidence [batch, count] float32.
 cudaError_t launch_confidence(Type type, const void* logits, float* confidence, int batch, int classes, int count,

@@ -20,6 +20,16 @@ def test_names(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = subprocess.run(["nm", "-D", "--defined-only", str(out)], capture_output=True, text=True, check=True).stdout
     defined = {line.split()[-1] for line in names.splitlines()}
-    wanted = {"confidence", "decide", "gather", "gather_scratch_bytes", "labels", "reconstruct"}
+    wanted = {
+        "confidence",
+        "decide",
+        "gather",
+        "gather_scratch_bytes",
+        "labels",
+        "normalise",
+        "reconstruct",
+        "resize",
+        "resize_taps",
+    }
     assert {name for name in defined if name.startswith("dovit_")} == {f"dovit_{name}" for name in wanted}
     assert not any("dovit" in name for name in defined if not name.startswith("dovit_"))  # C++ stays inside
