@@ -2,6 +2,7 @@
 
 Run as a program, because Polygraphy reads which flavour it serves when it is imported:
     python plan_parity.py BUNDLE tensorrt-rtx COUNT…      prints one JSON line for every plan and token count
+Instead of a flavour: `same` or `spoiled`, ONNX Runtime in the plans' place, with the same weights or with others.
 """
 
 import json
@@ -75,18 +76,43 @@ def _difference(made: np.ndarray, reference: np.ndarray) -> float:
 
 def main() -> None:
     """See above."""
-    os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(sys.argv[2] == "tensorrt-rtx"))
+    bundle, who = open_bundle(sys.argv[1]), sys.argv[2]
+    os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(who != "tensorrt"))
+    if who in STAND_INS:
+        plans, runner_for = bundle.manifest.plans[0], STAND_INS[who]
+    else:
+        plans, runner_for = next(p for p in bundle.manifest.plans if p.flavour == who), _plan_runner
+    for line in compare(bundle, plans, [int(text) for text in sys.argv[3:]], runner_for):
+        print(json.dumps(line))
+
+
+def _plan_runner(plan: Path, _: Path) -> Any:
     from polygraphy.backend.common import BytesFromPath
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner
 
-    bundle = open_bundle(sys.argv[1])
-    plans = next(p for p in bundle.manifest.plans if p.flavour == sys.argv[2])
-    found = compare(
-        bundle, plans, [int(text) for text in sys.argv[3:]],
-        lambda plan, _: TrtRunner(EngineFromBytes(BytesFromPath(str(plan))), name="plan"),
-    )  # fmt: skip
-    for line in found:
-        print(json.dumps(line))
+    return TrtRunner(EngineFromBytes(BytesFromPath(str(plan))), name="plan")
+
+
+def _same(_: Path, file: Path) -> Any:
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+
+    return OnnxrtRunner(SessionFromOnnx(str(file)), name="plan")
+
+
+def _spoiled(_: Path, file: Path) -> Any:
+    """The same with every weight half as large again."""
+    import onnx
+
+    model = onnx.load(file)
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT16 and len(weight.dims) > 1:
+            values = onnx.numpy_helper.to_array(weight)
+            weight.CopyFrom(onnx.numpy_helper.from_array(values * np.float16(1.5), weight.name))
+    onnx.save(model, file.with_suffix(".spoiled.onnx"))
+    return _same(_, file.with_suffix(".spoiled.onnx"))
+
+
+STAND_INS: dict[str, RunnerFor] = {"same": _same, "spoiled": _spoiled}  # in the plans' place, to try the harness itself
 
 
 if __name__ == "__main__":

@@ -24,7 +24,11 @@ def emulate(graph: gs.Graph) -> None:
             with np.errstate(over="ignore"):
                 tensor.values = np.asarray(tensor.values, tensor.export_dtype).astype(np.float32)
             tensor._export_dtype = None
-    for node in list(graph.nodes):
+    nodes = list(graph.nodes)
+    for tensor in graph.inputs:
+        if tensor.dtype is not None and np.dtype(tensor.dtype) in LOW_TYPES.values():
+            _round_input(graph, tensor, nodes)
+    for node in nodes:
         if node.op == "Cast" and node.attrs["to"] in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
             node.attrs["to"] = TensorProto.FLOAT  # the rounding below does what it did
         for position, tensor in enumerate(node.outputs):
@@ -40,6 +44,14 @@ def emulate(graph: gs.Graph) -> None:
         ):
             tensor.dtype = FLOAT32
     graph.toposort()
+
+
+def _round_input(graph: gs.Graph, tensor: gs.Variable, nodes: list[gs.Node]) -> None:
+    """What comes in was rounded by whoever made it; what comes from float32 instead is rounded here."""
+    rounded = gs.Variable(f"{tensor.name}/rounded", tensor.dtype)
+    for node in nodes:
+        node.inputs = [rounded if t is tensor else t for t in node.inputs]
+    _round(graph, tensor, rounded)
 
 
 def _round(graph: gs.Graph, raw: gs.Variable, tensor: gs.Variable) -> None:

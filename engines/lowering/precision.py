@@ -22,7 +22,7 @@ FLOAT32 = np.dtype(np.float32)
 OPSET_WITH_BF16 = 22  # the first in which Conv takes bfloat16
 
 PRODUCTS = {"MatMul", "Gemm", "Conv"}
-NORMS = {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "ReduceL2"}
+NORMS = {"LayerNormalization", "BatchNormalization", "ReduceL2"}
 # inputs that ONNX wants as float32, whatever the node computes in
 SIZES = {"Resize": (1, 2)}
 # of the token pass's nodes, where plans hold them: inputs and outputs that are always float32

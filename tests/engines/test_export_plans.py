@@ -178,7 +178,9 @@ def test_running_plans_is_not_there_yet(checkpoint: Path, tmp_path: Path, typed:
 
 
 def test_an_interrupted_build_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
-    code = "from dovit.export.cli import main; main()"
+    # a shell without job control starts what runs beside it with interrupts ignored
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from dovit.export.cli import main; main()"
     command = [sys.executable, "-c", code, "--ckpt", str(checkpoint), "--out", str(tmp_path / "engines")]
     command += ["--backend", "tensorrt-rtx", "--no-cache", "--no-verify"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -131,7 +131,9 @@ def test_verification_fails_a_wrong_decision(tmp_path: Path, monkeypatch: pytest
 
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     save_model(randomised(small_config()), tmp_path / "model.pth")
-    code = "from dovit.export.cli import main; main()"
+    # a shell without job control starts what runs beside it with interrupts ignored
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from dovit.export.cli import main; main()"
     command = [sys.executable, "-c", code, "--ckpt", str(tmp_path / "model.pth"), "--out", str(tmp_path / "engines")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
