@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from dovit.engines.lowering.files import read_step
+from dovit.engines.lowering.fold import fold_batch_norms
 from dovit.engines.lowering.parts import Part, cut_parts
 from dovit.engines.lowering.precision import lower_precision
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, Manifest
@@ -45,6 +46,7 @@ def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugin
     lowered = []
     for step_name, part in cut:
         parameters = _parameters(part.graph)
+        fold_batch_norms(part.graph)
         _widen_labels(part.graph)
         lower_precision(part.graph, precision, float32)
         for tensor in (*part.graph.inputs, *part.graph.outputs):
