@@ -1,5 +1,5 @@
 #include "confidence.h"
-#include "launch.h"
+#include "element.cuh"
 
 namespace dovit {
 namespace {
@@ -21,20 +21,11 @@ cudaError_t launch_confidence(Type type, const void* logits, float* confidence, 
                               cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
   const dim3 grid((count + kThreads - 1) / kThreads, batch);
-  const auto go = [&](auto element) {
+  return with_element(type, [&](auto element) {
     using T = decltype(element);
     confidence_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const T*>(logits), classes, count, confidence);
     return cudaGetLastError();
-  };
-  switch (type) {
-    case Type::kFloat:
-      return go(float{});
-    case Type::kHalf:
-      return go(__half{});
-    case Type::kBfloat16:
-      return go(__nv_bfloat16{});
-  }
-  return cudaErrorInvalidValue;
+  });
 }
 
 }  // namespace dovit

@@ -1,5 +1,5 @@
+#include "element.cuh"
 #include "gather.h"
-#include "launch.h"
 
 namespace dovit {
 namespace {
@@ -50,7 +50,7 @@ cudaError_t launch_gather(Type type, const void* tokens, const int* index, const
                           int* kept_index, void* full, const float* sum_before, float* sum_after, int stopped,
                           int batch, int count, int capacity, int prefix, int positions, int channels, void* scratch,
                           cudaStream_t stream) {
-  const auto go = [&](auto element) {
+  return with_element(type, [&](auto element) {
     using T = decltype(element);
     const Gather<T> g{count,
                       capacity,
@@ -65,16 +65,7 @@ cudaError_t launch_gather(Type type, const void* tokens, const int* index, const
                       static_cast<T*>(full),
                       static_cast<float*>(scratch)};
     return launch(g, batch, stopped, sum_before, sum_after, stream);
-  };
-  switch (type) {
-    case Type::kFloat:
-      return go(float{});
-    case Type::kHalf:
-      return go(__half{});
-    case Type::kBfloat16:
-      return go(__nv_bfloat16{});
-  }
-  return cudaErrorInvalidValue;
+  });
 }
 
 }  // namespace dovit

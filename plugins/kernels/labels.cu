@@ -1,7 +1,7 @@
 #include <cstdint>
 
+#include "element.cuh"
 #include "labels.h"
-#include "launch.h"
 
 namespace dovit {
 namespace {
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t launch_labels(Type type, const void* logits, void* labels, int batch, int classes, int height, int width,
                           int scale, cudaStream_t stream) {
   const dim3 grid((width * scale + kThreads - 1) / kThreads, height * scale, batch);
-  const auto go = [&](auto element) {
+  return with_element(type, [&](auto element) {
     using T = decltype(element);
     const T* from = static_cast<const T*>(logits);
     if (classes <= 256) {
@@ -35,16 +35,7 @@ cudaError_t launch_labels(Type type, const void* logits, void* labels, int batch
       labels_kernel<<<grid, kThreads, 0, stream>>>(from, classes, height, width, scale, static_cast<int16_t*>(labels));
     }
     return cudaGetLastError();
-  };
-  switch (type) {
-    case Type::kFloat:
-      return go(float{});
-    case Type::kHalf:
-      return go(__half{});
-    case Type::kBfloat16:
-      return go(__nv_bfloat16{});
-  }
-  return cudaErrorInvalidValue;
+  });
 }
 
 }  // namespace dovit

@@ -1,4 +1,4 @@
-#include "launch.h"
+#include "element.cuh"
 #include "pixels.h"
 #include "resize_taps.h"
 
@@ -48,20 +48,11 @@ cudaError_t launch_normalise(Type type, const uint8_t* images, void* out, int ba
   const size_t area = size_t(height) * width;
   const Normalisation n{{mean[0], mean[1], mean[2]}, {deviation[0], deviation[1], deviation[2]}};
   const dim3 grid(blocks_for(area), 3, batch);
-  const auto go = [&](auto element) {
+  return with_element(type, [&](auto element) {
     using T = decltype(element);
     normalise_kernel<<<grid, kThreads, 0, stream>>>(images, static_cast<T*>(out), area, n);
     return cudaGetLastError();
-  };
-  switch (type) {
-    case Type::kFloat:
-      return go(float{});
-    case Type::kHalf:
-      return go(__half{});
-    case Type::kBfloat16:
-      return go(__nv_bfloat16{});
-  }
-  return cudaErrorInvalidValue;
+  });
 }
 
 }  // namespace dovit

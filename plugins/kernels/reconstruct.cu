@@ -1,4 +1,4 @@
-#include "launch.h"
+#include "element.cuh"
 #include "reconstruct.h"
 
 namespace dovit {
@@ -32,22 +32,13 @@ cudaError_t launch(const void* tokens, const int* index, void* full, int batch, 
 cudaError_t launch_reconstruct(Type type, const void* tokens, const int* index, void* full, int batch, int count,
                                int prefix, int positions, int channels, cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
-  const auto go = [&](auto element) {
+  return with_element(type, [&](auto element) {
     using T = decltype(element);
     if (channels % kPackCount<T> == 0) {
       return launch<T, kPackCount<T>>(tokens, index, full, batch, count, prefix, positions, channels, stream);
     }
     return launch<T, 1>(tokens, index, full, batch, count, prefix, positions, channels, stream);
-  };
-  switch (type) {
-    case Type::kFloat:
-      return go(float{});
-    case Type::kHalf:
-      return go(__half{});
-    case Type::kBfloat16:
-      return go(__nv_bfloat16{});
-  }
-  return cudaErrorInvalidValue;
+  });
 }
 
 }  // namespace dovit
