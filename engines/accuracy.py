@@ -6,6 +6,7 @@ from image to labels, where differences add up and tokens near ξ go other ways.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ def measure_accuracy(
             progress(f"float32, scene {number} of {len(scenes)}")
             references.append(_run(chain, scene, keep_tensors=True))
         del chain  # so that the two precisions' weights are never in memory together
+        gc.collect()
         chain = _chain(bundle, precision, Path(scratch))
         for number, (scene, reference) in enumerate(zip(scenes, references, strict=True), start=1):
             progress(f"{precision}, scene {number} of {len(scenes)}")
@@ -113,13 +115,17 @@ def _chain(bundle: Bundle, precision: Precision, scratch: Path) -> Chain:
     """The lowered steps under ONNX Runtime, a low precision by its rounding."""
     low = LOW_TYPES.get(precision)
     described, engines = [], []
-    for step in lower_bundle(bundle, precision):
+    steps = lower_bundle(bundle, precision)
+    while steps:
+        step = steps.pop(0)
         if low is not None:
             emulate(step.graph)
         file = scratch / f"{step.described.name.replace('/', '-')}-{precision}.onnx"
         write_part(step.graph, file)
-        engines.append(OnnxRuntimeEngine(f"{step.described.name} in {precision}", file, prepack=False))
         described.append(_as_float32(step.described))
+        engines.append(OnnxRuntimeEngine(f"{step.described.name} in {precision}", file, prepack=False))
+        del step
+        gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
     return Chain(bundle.manifest, engines, described)
 
 
