@@ -22,7 +22,6 @@ class Added:
     """What the last call of the builder did."""
 
     plans: BuiltPlans | None = None
-    reused_accuracy: bool = False
 
 
 def plan_builder(
@@ -33,10 +32,9 @@ def plan_builder(
 
     def add(bundle: Bundle, old: Manifest | None, progress: Progress) -> Manifest:
         accuracy = _known_accuracy(old, bundle.manifest, options)
-        added.reused_accuracy = accuracy is not None
-        if scenes and options.precision != "fp32" and accuracy is None:
+        if scenes and options.precision != "fp32":
             # before the plans: a precision that cannot be used need not be built
-            accuracy = measure_accuracy(bundle, options.precision, scenes(bundle.manifest), progress)
+            accuracy = accuracy or measure_accuracy(bundle, options.precision, scenes(bundle.manifest), progress)
             check_accuracy(accuracy, options.precision)
         built = added.plans = build_plans(bundle, bundle.root, options, progress)
         plan_set = built.plans.model_copy(update={"accuracy": accuracy})

@@ -43,14 +43,15 @@ def compare(bundle: Bundle, plans: PlanSet, counts: list[int], runner_for: Runne
                     OnnxrtRunner(SessionFromOnnx(str(file)), name="reference"),
                     runner_for(bundle.path(step.plan.file), file),
                 ]
-                results = Comparator.run(runners, data_loader=[_feed(bundle, step, count)])
+                results = Comparator.run(runners, data_loader=[feed(bundle, step, count)])
                 (_, [reference]), (_, [made]) = list(results.items())
                 worst = max(_difference(made[name], reference[name]) for name in reference)
                 found.append({"plan": step.name, "tokens": count, "difference": worst})
     return found
 
 
-def _feed(bundle: Bundle, step: PlanStep, count: int) -> dict[str, np.ndarray]:
+def feed(bundle: Bundle, step: PlanStep, count: int) -> dict[str, np.ndarray]:
+    """Random inputs of `step` for an image of which every decision keeps `count` tokens."""
     random = np.random.default_rng(count)
     dims = {}
     for number in range(1, len(bundle.manifest.decisions) + 1):

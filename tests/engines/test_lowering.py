@@ -11,6 +11,7 @@ import pytest
 import torch
 from bundles import make_bundle
 from models import DECODERS, random_images, randomised, small_config
+from plan_parity import feed
 
 from dovit.engines.accuracy import _chain
 from dovit.engines.lowering.emulate import emulate
@@ -88,20 +89,10 @@ def test_fp16_files_run_as_they_are(bundle: Path, tmp_path: Path) -> None:
     prepare_process(None)
     options = ort.SessionOptions()
     options.use_per_session_threads = False
-    random = np.random.default_rng(0)
     for step, emulated in zip(lower_bundle(opened, "fp16"), lower_bundle(opened, "fp16"), strict=True):
         if step.described.kind != "plan":
             continue
-        dims = {"kept1": 11, "length1": 11 + opened.manifest.prefix, "kept2": 7, "length2": 7 + opened.manifest.prefix}
-        inputs = {}
-        for spec in step.described.inputs:
-            shape = spec.resolve(dims)
-            if spec.dtype == "uint8":
-                inputs[spec.name] = random.integers(0, 256, shape, np.uint8)
-            elif spec.dtype == "int32":
-                inputs[spec.name] = np.arange(shape[1], dtype=np.int32)[None]
-            else:
-                inputs[spec.name] = random.normal(0, 1, shape).astype(spec.dtype)
+        inputs = feed(opened, step.described, 11)
         write_part(step.graph, tmp_path / "native.onnx")
         session = ort.InferenceSession(str(tmp_path / "native.onnx"), options, providers=["CPUExecutionProvider"])
         native = dict(zip([o.name for o in session.get_outputs()], session.run(None, inputs), strict=True))
