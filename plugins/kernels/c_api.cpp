@@ -8,10 +8,15 @@
 
 #define DOVIT_API extern "C" __attribute__((visibility("default")))
 
-DOVIT_API int dovit_decide(const float* confidence, const float* threshold, const int* capacities, int capacity_count,
-                           int batch, int count, int* staying, int* capacity, int* keep, int* slots, void* stream) {
-  return dovit::launch_decide(confidence, threshold, capacities, capacity_count, batch, count, staying, capacity, keep,
-                              slots, static_cast<cudaStream_t>(stream));
+DOVIT_API int dovit_decide(const float* confidence, const float* threshold, const int64_t* capacities,
+                           int capacity_count, int batch, int count, int* staying, int* keep, int* slots, int* capacity,
+                           unsigned long long switch_handle, void* stream) {
+  return dovit::launch_decide(confidence, threshold, capacities, capacity_count, batch, count, staying, keep, slots,
+                              capacity, switch_handle, static_cast<cudaStream_t>(stream));
+}
+
+DOVIT_API int dovit_slots(const int* keep, int batch, int count, int capacity, int* slots, void* stream) {
+  return dovit::launch_slots(keep, batch, count, capacity, slots, static_cast<cudaStream_t>(stream));
 }
 
 DOVIT_API size_t dovit_gather_scratch_bytes(int batch, int count, int channels) {
@@ -19,12 +24,12 @@ DOVIT_API size_t dovit_gather_scratch_bytes(int batch, int count, int channels) 
 }
 
 DOVIT_API int dovit_gather(int type, const void* tokens, const int* index, const int* slots, void* kept,
-                           int* kept_index, void* full, const float* sum_before, float* sum_after, int stopped,
-                           int batch, int count, int capacity, int prefix, int positions, int channels, void* scratch,
-                           void* stream) {
+                           int* kept_index, void* full, const float* sum_before, float* sum_after,
+                           const int64_t* stopped_before, int64_t* stopped_after, int batch, int count, int capacity,
+                           int prefix, int positions, int channels, void* scratch, void* stream) {
   return dovit::launch_gather(static_cast<dovit::Type>(type), tokens, index, slots, kept, kept_index, full, sum_before,
-                              sum_after, stopped, batch, count, capacity, prefix, positions, channels, scratch,
-                              static_cast<cudaStream_t>(stream));
+                              sum_after, stopped_before, stopped_after, batch, count, capacity, prefix, positions,
+                              channels, scratch, static_cast<cudaStream_t>(stream));
 }
 
 DOVIT_API int dovit_reconstruct(int type, const void* tokens, const int* index, void* full, int batch, int count,

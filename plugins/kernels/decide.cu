@@ -4,6 +4,15 @@
 namespace dovit {
 namespace {
 
+// Makes a SWITCH node of the captured graph run the body of the chosen capacity.
+__device__ void set_switch(unsigned long long handle, int chosen, const int64_t* capacities, int capacity_count) {
+#if CUDART_VERSION >= 12040
+  int number = 0;
+  while (number < capacity_count && capacities[number] != chosen) ++number;
+  cudaGraphSetConditional(handle, number);
+#endif
+}
+
 // One block an image. Two kernels, since the capacity is the batch's: nothing else in between has to wait for all
 // images.
 __global__ void __launch_bounds__(kDecideThreads)
@@ -16,27 +25,52 @@ __global__ void __launch_bounds__(kDecideThreads)
 }
 
 __global__ void __launch_bounds__(kDecideThreads)
-    decide_kernel(const float* confidence, const float* threshold, const int* capacities, int capacity_count, int count,
-                  const int* staying, int* capacity, int* keep, int* slots) {
+    decide_kernel(const float* confidence, const float* threshold, const int64_t* capacities, int capacity_count,
+                  int count, const int* staying, int* keep, int* slots, int* capacity,
+                  unsigned long long switch_handle) {
   __shared__ DecideShared shared;
   BlockTeam team{static_cast<int>(blockDim.x)};
   const int image = blockIdx.x;
   int largest = 0;
   for (int k = 0; k < static_cast<int>(gridDim.x); ++k) largest = max(largest, staying[k]);
   const int chosen = capacity_for(largest, capacities, capacity_count);
-  if (image == 0 && threadIdx.x == 0) *capacity = chosen;
+  if (image == 0 && threadIdx.x == 0) {
+    *capacity = chosen;
+    if (switch_handle) set_switch(switch_handle, chosen, capacities, capacity_count);
+  }
   const size_t row = size_t(image) * count;
-  decide_image(team, shared, confidence + row, count, *threshold, staying[image], chosen, keep + row, slots + row);
+  decide_image(team, shared, confidence + row, count, *threshold, staying[image], chosen, keep + size_t(image) * chosen,
+               slots + row);
+}
+
+constexpr int kSlotThreads = 256;
+
+// Blocks: tokens, images. A token looks itself up in the ascending list, so no slot has to be cleared first.
+__global__ void __launch_bounds__(kSlotThreads) slots_kernel(const int* keep, int count, int capacity, int* slots) {
+  const int token = blockIdx.x * kSlotThreads + threadIdx.x;
+  if (token < count) {
+    slots[size_t(blockIdx.y) * count + token] = slot_in(keep + size_t(blockIdx.y) * capacity, capacity, token);
+  }
 }
 
 }  // namespace
 
-cudaError_t launch_decide(const float* confidence, const float* threshold, const int* capacities, int capacity_count,
-                          int batch, int count, int* staying, int* capacity, int* keep, int* slots,
-                          cudaStream_t stream) {
+cudaError_t launch_decide(const float* confidence, const float* threshold, const int64_t* capacities,
+                          int capacity_count, int batch, int count, int* staying, int* keep, int* slots, int* capacity,
+                          unsigned long long switch_handle, cudaStream_t stream) {
+#if CUDART_VERSION < 12040
+  if (switch_handle) return cudaErrorNotSupported;
+#endif
   count_kernel<<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, count, staying);
   decide_kernel<<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, capacities, capacity_count, count, staying,
-                                                      capacity, keep, slots);
+                                                      keep, slots, capacity, switch_handle);
+  return cudaGetLastError();
+}
+
+cudaError_t launch_slots(const int* keep, int batch, int count, int capacity, int* slots, cudaStream_t stream) {
+  if (count == 0) return cudaSuccess;
+  const dim3 grid((count + kSlotThreads - 1) / kSlotThreads, batch);
+  slots_kernel<<<grid, kSlotThreads, 0, stream>>>(keep, count, capacity, slots);
   return cudaGetLastError();
 }
 

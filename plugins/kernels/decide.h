@@ -48,9 +48,9 @@ DOVIT_HD int count_staying(Team& team, DecideShared& shared, const float* confid
 
 // The smallest of `capacities` (ascending, the last holds all) that holds `staying`; `staying` itself where there are
 // none.
-DOVIT_HD int capacity_for(int staying, const int* capacities, int capacity_count) {
+DOVIT_HD int capacity_for(int staying, const int64_t* capacities, int capacity_count) {
   for (int k = 0; k < capacity_count; ++k)
-    if (capacities[k] >= staying) return capacities[k];
+    if (capacities[k] >= staying) return static_cast<int>(capacities[k]);
   return staying;
 }
 
@@ -126,6 +126,20 @@ DOVIT_HD void decide_image(Team& team, DecideShared& shared, const float* confid
       keep[slots[token]] = token;
     }
   });
+}
+
+// The slot of one token, from the ascending list of the kept ones.
+DOVIT_HD int slot_in(const int* keep, int capacity, int token) {
+  int low = 0, high = capacity;  // the place lies in low … high, if there is one
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (keep[middle] < token) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low < capacity && keep[low] == token ? low : kStopped;
 }
 
 }  // namespace dovit

@@ -14,17 +14,17 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const Gather<T> g) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    merge_kernel(const Gather<T> g, int stopped, const float* sum_before, float* sum_after) {
+__global__ void __launch_bounds__(kThreads) merge_kernel(const Gather<T> g, const float* sum_before, float* sum_after,
+                                                         const int64_t* stopped_before, int64_t* stopped_after) {
   const int channel = blockIdx.x * kThreads + threadIdx.x;
-  if (channel < g.channels) merge_channel(g, blockIdx.y, channel, stopped, sum_before, sum_after);
+  if (channel < g.channels) merge_channel(g, blockIdx.y, channel, sum_before, sum_after, stopped_before, stopped_after);
 }
 
 int blocks_for(int threads) { return (threads + kThreads - 1) / kThreads; }
 
 template <class T>
-cudaError_t launch(const Gather<T>& g, int batch, int stopped, const float* sum_before, float* sum_after,
-                   cudaStream_t stream) {
+cudaError_t launch(const Gather<T>& g, int batch, const float* sum_before, float* sum_after,
+                   const int64_t* stopped_before, int64_t* stopped_after, cudaStream_t stream) {
   constexpr int kCount = kPackCount<T>;
   if (g.count > 0) {
     if (g.channels % kCount == 0) {
@@ -36,7 +36,7 @@ cudaError_t launch(const Gather<T>& g, int batch, int stopped, const float* sum_
     }
   }
   const dim3 grid(blocks_for(g.channels), batch);
-  merge_kernel<T><<<grid, kThreads, 0, stream>>>(g, stopped, sum_before, sum_after);
+  merge_kernel<T><<<grid, kThreads, 0, stream>>>(g, sum_before, sum_after, stopped_before, stopped_after);
   return cudaGetLastError();
 }
 
@@ -47,9 +47,9 @@ size_t gather_scratch_bytes(int batch, int count, int channels) {
 }
 
 cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept,
-                          int* kept_index, void* full, const float* sum_before, float* sum_after, int stopped,
-                          int batch, int count, int capacity, int prefix, int positions, int channels, void* scratch,
-                          cudaStream_t stream) {
+                          int* kept_index, void* full, const float* sum_before, float* sum_after,
+                          const int64_t* stopped_before, int64_t* stopped_after, int batch, int count, int capacity,
+                          int prefix, int positions, int channels, void* scratch, cudaStream_t stream) {
   return with_element(type, [&](auto element) {
     using T = decltype(element);
     const Gather<T> g{count,
@@ -64,7 +64,7 @@ cudaError_t launch_gather(Type type, const void* tokens, const int* index, const
                       kept_index,
                       static_cast<T*>(full),
                       static_cast<float*>(scratch)};
-    return launch(g, batch, stopped, sum_before, sum_after, stream);
+    return launch(g, batch, sum_before, sum_after, stopped_before, stopped_after, stream);
   });
 }
 

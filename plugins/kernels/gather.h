@@ -54,10 +54,13 @@ DOVIT_HD void gather_column(const Gather<T>& g, int image, int tile, int column)
 }
 
 // One channel of one image: the sum of all that has stopped, and the prefix tokens, of which the first is the class
-// token: T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8). `stopped` counts those, this decision's included.
+// token: T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8). How many those are is
+// known to all threads and written by one, to another place than they read it from.
 template <class T>
-DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, int stopped, const float* sum_before,
-                            float* sum_after) {
+DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, const float* sum_before, float* sum_after,
+                            const int64_t* stopped_before, int64_t* stopped_after) {
+  const int64_t stopped = *stopped_before + g.count - g.capacity;
+  if (image == 0 && channel == 0) *stopped_after = stopped;
   float sum = sum_before[size_t(image) * g.channels + channel];
   const int tiles = tile_count(g.count);
 #ifdef __CUDA_ARCH__

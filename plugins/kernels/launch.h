@@ -31,25 +31,37 @@ cudaError_t launch_confidence(Type type, const void* logits, float* confidence, 
 
 // Decides with one capacity for the whole batch: the smallest of `capacities` [capacity_count], ascending, that holds
 // the most that any image keeps; with none, that number itself, and then every image of the batch must keep as many.
-//   confidence [batch, count] float32; threshold [1] float32, on the device as well, so that a captured graph reads it
-//   anew staying [batch] int32: scratch, how many tokens of each image stay by themselves capacity [1] int32, keep
-//   [batch, count] int32 of which the first `capacity` of each row are written, slots [batch, count] int32
-cudaError_t launch_decide(const float* confidence, const float* threshold, const int* capacities, int capacity_count,
-                          int batch, int count, int* staying, int* capacity, int* keep, int* slots,
-                          cudaStream_t stream);
+//   confidence [batch, count] float32
+//   threshold [1] float32 and capacities int64 lie on the device too, so that a captured graph reads them anew
+//   staying [batch] int32: scratch
+//   keep int32, packed: image b's kept tokens are keep[b·capacity …), ascending; batch·count numbers always suffice
+//   slots [batch, count] int32: each token's place among its image's kept ones, -1 where it does not stay
+//   capacity [1] int32: the chosen one
+//   switch_handle: 0, or a cudaGraphConditionalHandle, which is set to the number of the chosen capacity in
+//   `capacities`, so that a SWITCH node of a captured graph runs the body of that capacity; toolkits before CUDA 12.4
+//   return cudaErrorNotSupported for it
+cudaError_t launch_decide(const float* confidence, const float* threshold, const int64_t* capacities,
+                          int capacity_count, int batch, int count, int* staying, int* keep, int* slots, int* capacity,
+                          unsigned long long switch_handle, cudaStream_t stream);
+
+// The slots of launch_decide for callers that have only the list: keep [batch, capacity] → slots [batch, count].
+cudaError_t launch_slots(const int* keep, int batch, int count, int capacity, int* slots, cudaStream_t stream);
 
 // Bytes of scratch memory that launch_gather needs.
 size_t gather_scratch_bytes(int batch, int count, int channels);
 
 // Compacts the tokens that stay and writes the others to `full`, into their sum and into the class token.
-//   tokens [batch, prefix + count, channels], index [batch, count] int32, slots [batch, count] int32 from launch_decide
-//   kept [batch, prefix + capacity, channels], kept_index [batch, capacity], full [batch, positions, channels], changed
-//   in place sum_before, sum_after [batch, channels] float32, which may be the same; `stopped` tokens of each image by
-//   then
+//   tokens [batch, prefix + count, channels], index [batch, count] int32
+//   slots [batch, count] int32 from launch_decide or launch_slots
+//   kept [batch, prefix + capacity, channels], kept_index [batch, capacity] int32
+//   full [batch, positions, channels], changed in place
+//   sum_before, sum_after [batch, channels] float32, which may be the same: the sum of all that has stopped
+//   stopped_before, stopped_after [1] int64, two places: how many tokens of each image that is;
+//   stopped_after = stopped_before + count − capacity
 cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept,
-                          int* kept_index, void* full, const float* sum_before, float* sum_after, int stopped,
-                          int batch, int count, int capacity, int prefix, int positions, int channels, void* scratch,
-                          cudaStream_t stream);
+                          int* kept_index, void* full, const float* sum_before, float* sum_after,
+                          const int64_t* stopped_before, int64_t* stopped_after, int batch, int count, int capacity,
+                          int prefix, int positions, int channels, void* scratch, cudaStream_t stream);
 
 // Writes tokens [batch, prefix + count, channels] to full [batch, positions, channels] at index [batch, count].
 cudaError_t launch_reconstruct(Type type, const void* tokens, const int* index, void* full, int batch, int count,
