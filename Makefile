@@ -15,8 +15,9 @@ BIN := $(VENV)/bin
 # Every install is constrained: an unpinned torch is gigabytes larger, and what is tested is what constraints.txt says.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
-# an edited pyproject.toml means other dependencies or commands, an edited CMakeLists.txt another build
-FRAME := pyproject.toml constraints.txt CMakeLists.txt
+# an edited pyproject.toml means other dependencies or commands, an edited native source another build
+FRAME := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* plugins/CMakeLists.txt plugins/exports.map \
+    plugins/kernels/* plugins/tensorrt/*)
 
 .PHONY: help
 help:  ## list the targets
@@ -88,7 +89,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.for-use: $(FRAME) | $(BIN)/python
-	$(INSTALL) scikit-build-core cmake
+	$(INSTALL) scikit-build-core cmake ninja
 	$(EDITABLE) '.[export]'
 	touch $@
 
@@ -96,7 +97,7 @@ $(VENV)/.for-use: $(FRAME) | $(BIN)/python
 # so they lie in a folder of their own, which only mypy is told of. The sed mends two signatures in them that no parser takes.
 # mmsegmentation asks for opencv-python, which needs libGL, which servers lack; the headless build of the same version does not.
 $(VENV)/.for-development: $(FRAME) | $(BIN)/python
-	$(INSTALL) scikit-build-core cmake
+	$(INSTALL) scikit-build-core cmake ninja
 	$(EDITABLE) '.[test,oracle,dev]'
 	$(INSTALL) --no-deps --upgrade --target $(VENV)/stubs tensorrt-stubs
 	sed -i -E 's/(= None, channel_axis: int)\)/\1 = ...)/; s/\bin: list/in_: list/' $(VENV)/stubs/tensorrt_bindings/tensorrt.pyi

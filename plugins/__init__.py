@@ -1,14 +1,15 @@
-"""The CUDA kernels of the token pass and the TensorRT plugins that call them.
+"""The CUDA kernels of the token pass and the TensorRT plugins that call them, in one library.
 
-`kernels/` has the sources of the kernels that decide, gather, merge and reconstruct; their logic is tested on the host. Nothing
-installs them yet: `left_out` says what this installation goes without, and why; `load` will load the library.
+`kernels/` has the kernels and their launchers, `tensorrt/` the plugins TokenDecide, TokenGather and TokenReconstruct, which
+TensorRT finds in the library of `library()`. An installation without it says why in `left_out()`.
 """
 
 from __future__ import annotations
 
+import ctypes
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
 
 from dovit.runtime.errors import DovitError
 
@@ -16,18 +17,30 @@ __all__ = ["left_out", "library", "load"]
 
 
 def library() -> Path | None:
-    """The compiled plugin library, which a TensorRT plan can carry; None where this installation has none."""
-    return None
+    """The compiled library, which TensorRT's plugin registry loads and a plan can carry; None where there is none."""
+    found = resources.files("dovit.plugins").joinpath("libdovit_plugins.so")
+    return Path(str(found)) if found.is_file() else None
 
 
-def left_out() -> str:
-    """What this installation goes without, and why, as CMake found it when dovit was installed."""
+def left_out() -> str | None:
+    """What this installation goes without, and why, as CMake found it when dovit was installed; None: nothing."""
+    if library() is not None:
+        return None
     note = resources.files("dovit.plugins").joinpath("left_out.txt")
     if note.is_file():
         return note.read_text(encoding="utf-8").strip()
-    return "CUDA plugins and kernels: dovit was installed without its native parts (DOVIT_PYTHON_ONLY)"
+    return "CUDA plugins and kernels (dovit was installed without its native parts, DOVIT_PYTHON_ONLY)"
 
 
-def load() -> NoReturn:
-    """Raise: no plugin library exists yet."""
-    raise DovitError(f"this dovit has no plugin library; left out: {left_out()}")
+@cache
+def load() -> ctypes.CDLL:
+    """The library, loaded into this process. Raises DovitError where there is none or it cannot be loaded."""
+    path = library()
+    if path is None:
+        raise DovitError(f"this dovit has no plugin library; left out: {left_out()}; install that, then dovit again")
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise DovitError(
+            f"the plugin library cannot be loaded ({error}); install dovit again on this machine"
+        ) from None

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from dovit import plugins
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PARTS: dict[str, str] = PROJECT["tool"]["scikit-build"]["wheel"]["packages"]  # "dovit/export" -> "export"
@@ -45,7 +47,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree.mkdir()
     for name in ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, tree)
-    for source in PARTS.values():
+    for source in (*PARTS.values(), "cmake"):
         shutil.copytree(ROOT / source, tree / source, ignore=shutil.ignore_patterns("__pycache__"))
     for name in STRAY:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,13 @@ def build_wheel(tree: Path, out: Path, **environment: str) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tree, tmp_path_factory.mktemp("wheel"))
+    """With the plugin library for one architecture, where this machine has what builds it."""
+    return build_wheel(tree, tmp_path_factory.mktemp("wheel"), CMAKE_ARGS="-DCMAKE_CUDA_ARCHITECTURES=80")
+
+
+@pytest.fixture(scope="module")
+def lacking_wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tree, tmp_path_factory.mktemp("lacking"), TENSORRT_ROOT="/nowhere")
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +107,29 @@ def test_wheel_fits_every_python(wheel: Path, python_only_wheel: Path) -> None:
     assert python_only_wheel.name.endswith("-py3-none-any.whl")
 
 
-def test_without_cmake_nothing_but_its_note_is_missing(wheel: Path, python_only_wheel: Path) -> None:
+def test_native_parts_are_all_that_an_install_can_go_without(
+    wheel: Path, lacking_wheel: Path, python_only_wheel: Path
+) -> None:
     """DOVIT_PYTHON_ONLY=1 was built with an empty PATH, so that neither CMake nor a compiler could be found."""
 
     def contents(path: Path) -> set[str]:
         return {name for name in zipfile.ZipFile(path).namelist() if name.startswith("dovit/")}
 
-    assert contents(wheel) - contents(python_only_wheel) == {"dovit/plugins/left_out.txt"}
-    assert contents(python_only_wheel) <= contents(wheel)
+    native = "left_out.txt" if plugins.library() is None else "libdovit_plugins.so"
+    assert contents(wheel) - contents(python_only_wheel) == {f"dovit/plugins/{native}"}
+    assert contents(lacking_wheel) - contents(python_only_wheel) == {"dovit/plugins/left_out.txt"}
+    assert contents(python_only_wheel) <= contents(wheel) & contents(lacking_wheel)
+
+
+@pytest.mark.skipif(plugins.library() is None, reason=f"left out: {plugins.left_out()}")
+def test_installed_library_loads(wheel: Path, tmp_path: Path) -> None:
+    site = unpacked(wheel, tmp_path / "site")
+    printed = python(
+        site,
+        "from dovit import plugins\n"
+        "print(plugins.library(), plugins.left_out(), plugins.load().dovit_gather_scratch_bytes(1, 65, 8))",
+    )
+    assert printed == f"{site}/dovit/plugins/libdovit_plugins.so None {2 * 8 * 4}"  # two tiles of 64 tokens
 
 
 def test_import_needs_neither_torch_nor_onnx(wheel: Path, tmp_path: Path) -> None:
@@ -124,18 +147,19 @@ def test_import_needs_neither_torch_nor_onnx(wheel: Path, tmp_path: Path) -> Non
     assert loaded == "[]"
 
 
-@pytest.mark.parametrize("kind", ["wheel", "python_only_wheel"])
+@pytest.mark.parametrize("kind", ["lacking_wheel", "python_only_wheel"])
 def test_plugins_say_what_is_left_out(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     site = unpacked(request.getfixturevalue(kind), tmp_path / "site")
     code = """if True:
-        from dovit.plugins import load
+        from dovit.plugins import library, load
         from dovit.runtime.errors import DovitError
+        assert library() is None
         try:
             load()
         except DovitError as error:
             print(error)
     """
     said = python(site, code)
-    assert said.startswith("this dovit has no plugin library; left out: CUDA plugins and kernels")
+    assert said.startswith("this dovit has no plugin library; left out: CUDA plugins and kernels (")
     assert ("DOVIT_PYTHON_ONLY" in said) == (kind == "python_only_wheel")
     assert len(said.splitlines()) == 1

@@ -1,0 +1,91 @@
+# dovit_find_tensorrt_headers(FOLDER VERSION PROBLEM): sets the first two, or the third to a sentence.
+#
+# Headers are enough, for the plugins link no TensorRT library. Looked for in TENSORRT_ROOT (-D or environment), which has to
+# hold them when it is given; among the system's; and at last in kernel-lens, a package on PyPI that carries those of TensorRT
+# 10.14.1 (DOVIT_DOWNLOAD_HEADERS=OFF, by -D or environment, keeps the build from the network).
+
+set(DOVIT_HEADERS_PACKAGE kernel-lens==2.0.1)
+set(DOVIT_HEADERS_SHA256 07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0)
+
+function(dovit_find_tensorrt_headers folder version problem)
+  set(${folder} "" PARENT_SCOPE)
+  set(${version} "" PARENT_SCOPE)
+  if(NOT TENSORRT_ROOT)
+    set(TENSORRT_ROOT "$ENV{TENSORRT_ROOT}")
+  endif()
+  # NO_CACHE, because the build folder is kept from one install to the next, and what was missing may have been installed since
+  if(TENSORRT_ROOT)
+    find_path(found NvInferRuntime.h PATHS "${TENSORRT_ROOT}" PATH_SUFFIXES include NO_DEFAULT_PATH NO_CACHE)
+    if(NOT found)
+      set(${problem} "TensorRT headers: not found in TENSORRT_ROOT" PARENT_SCOPE)
+      return()
+    endif()
+  else()
+    # CMake knows Debian's per-architecture folders only once a language is enabled, so they are named here
+    cmake_host_system_information(RESULT machine QUERY OS_PLATFORM)
+    find_path(found NvInferRuntime.h PATHS /usr/local/tensorrt PATH_SUFFIXES include include/${machine}-linux-gnu NO_CACHE)
+  endif()
+  if(NOT found)
+    _dovit_download_headers(found why)
+    if(NOT found)
+      set(${problem} "TensorRT headers: not found (${why}), set TENSORRT_ROOT to a TensorRT 10.7 or newer" PARENT_SCOPE)
+      return()
+    endif()
+  endif()
+
+  string(REGEX REPLACE "/$" "" found "${found}")  # which some versions of find_path leave
+  file(READ "${found}/NvInferVersion.h" text)
+  foreach(part MAJOR MINOR)  # NV_TENSORRT_MAJOR is a number, or the name of one in the newer headers
+    string(REGEX MATCH "define (NV_TENSORRT_${part}|TRT_${part}_ENTERPRISE) +([0-9]+)" _ "${text}")
+    set(${part} "${CMAKE_MATCH_2}")
+  endforeach()
+  if("${MAJOR}.${MINOR}" VERSION_LESS 10.7)
+    set(${problem} "TensorRT headers: ${MAJOR}.${MINOR} in ${found} is older than 10.7" PARENT_SCOPE)
+    return()
+  endif()
+  set(${folder} "${found}" PARENT_SCOPE)
+  set(${version} "${MAJOR}.${MINOR}" PARENT_SCOPE)
+endfunction()
+
+function(_dovit_download_headers folder problem)
+  set(${folder} "" PARENT_SCOPE)
+  set(download "${CMAKE_BINARY_DIR}/tensorrt-headers")
+  set(headers "${download}/kernel_lens/include/tensorrt")
+  if(EXISTS "${headers}/complete")
+    set(${folder} "${headers}" PARENT_SCOPE)
+    return()
+  endif()
+  if(DEFINED ENV{DOVIT_DOWNLOAD_HEADERS})
+    set(DOVIT_DOWNLOAD_HEADERS "$ENV{DOVIT_DOWNLOAD_HEADERS}")
+  elseif(NOT DEFINED DOVIT_DOWNLOAD_HEADERS)
+    set(DOVIT_DOWNLOAD_HEADERS ON)
+  endif()
+  if(NOT DOVIT_DOWNLOAD_HEADERS)
+    set(${problem} "DOVIT_DOWNLOAD_HEADERS is off" PARENT_SCOPE)
+    return()
+  endif()
+  find_program(pip NAMES pip3 pip NO_CACHE)
+  if(NOT pip)
+    set(${problem} "no pip to download ${DOVIT_HEADERS_PACKAGE} with" PARENT_SCOPE)
+    return()
+  endif()
+  message(STATUS "dovit: TensorRT's headers are taken from ${DOVIT_HEADERS_PACKAGE}")
+  # PYTHONPATH is how pip hides its own packages from what it builds
+  execute_process(
+    COMMAND ${CMAKE_COMMAND} -E env --unset=PYTHONPATH "${pip}" --disable-pip-version-check --retries 1 --timeout 15
+      download --quiet --no-deps --dest "${download}" ${DOVIT_HEADERS_PACKAGE}
+    RESULT_VARIABLE status OUTPUT_QUIET ERROR_QUIET)
+  file(GLOB wheel "${download}/kernel_lens-*.whl")
+  if(NOT status EQUAL 0 OR NOT wheel)
+    set(${problem} "and ${DOVIT_HEADERS_PACKAGE}, which has them, could not be downloaded" PARENT_SCOPE)
+    return()
+  endif()
+  file(SHA256 "${wheel}" digest)
+  if(NOT digest STREQUAL DOVIT_HEADERS_SHA256)
+    set(${problem} "and the download of ${DOVIT_HEADERS_PACKAGE} is not the file that is expected" PARENT_SCOPE)
+    return()
+  endif()
+  file(ARCHIVE_EXTRACT INPUT "${wheel}" DESTINATION "${download}" PATTERNS "kernel_lens/include/tensorrt/*")
+  file(TOUCH "${headers}/complete")
+  set(${folder} "${headers}" PARENT_SCOPE)
+endfunction()

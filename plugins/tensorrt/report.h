@@ -1,0 +1,16 @@
+// Where the plugins' sentences go: to the logger of the TensorRT that loaded the library.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <string>
+
+namespace dovit {
+
+void set_logger_finder(nvinfer1::ILoggerFinder* finder);
+
+// Logs an error. Without a logger it goes to the standard error stream: a plugin's caller is told by a null pointer or
+// a number only, and the reason would be lost.
+void report(const std::string& sentence);
+
+}  // namespace dovit

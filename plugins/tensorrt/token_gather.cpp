@@ -1,0 +1,78 @@
+#include "token_gather.h"
+
+#include <new>
+
+#include "sequence.h"
+
+namespace dovit {
+namespace {
+
+enum Input { kTokens, kIndex, kFull, kStoppedSum, kStoppedCount, kKeep };
+enum Output { kNewTokens, kNewIndex, kNewFull, kNewSum, kNewCount };
+
+// The tiles' sums come first, then every token's slot.
+size_t sums_bytes(int batch, int count, int channels) { return align(gather_scratch_bytes(batch, count, channels)); }
+
+}  // namespace
+
+const Signature& TokenGather::signature() {
+  static const Signature signature{
+      "TokenGather",
+      {kPrefixAttribute},
+      {{"tokens", Element::kTokens, {"batch", "length", "channels"}},
+       {"index", Element::kInt32, {"batch", "tokens"}},
+       {"full", Element::kTokens, {"batch", "positions", "channels"}},
+       {"stopped_sum", Element::kFloat, {"batch", "channels"}},
+       {"stopped_count", Element::kInt64, {"1"}},
+       {"keep", Element::kInt32, {"batch", "kept"}}},
+      {{"new_tokens", Element::kTokens, {"batch", "new length", "channels"}},
+       {"new_index", Element::kInt32, {"batch", "kept"}},
+       {"new_full", Element::kTokens, {"batch", "positions", "channels"}},
+       {"new_sum", Element::kFloat, {"batch", "channels"}},
+       {"new_count", Element::kInt64, {"1"}}},
+  };
+  return signature;
+}
+
+TokenGather::TokenGather(std::string layer, std::vector<int32_t> values)
+    : Plugin(signature(), std::move(layer), std::move(values)) {}
+
+void TokenGather::shapes(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs* outputs,
+                         nvinfer1::IExprBuilder& builder) const {
+  outputs[kNewTokens] = inputs[kTokens];
+  outputs[kNewTokens].d[1] =
+      builder.operation(nvinfer1::DimensionOperation::kSUM, *inputs[kKeep].d[1], *builder.constant(value(0)));
+  outputs[kNewIndex] = inputs[kKeep];
+  outputs[kNewFull] = inputs[kFull];
+  outputs[kNewSum] = inputs[kStoppedSum];
+  outputs[kNewCount] = inputs[kStoppedCount];
+}
+
+size_t TokenGather::scratch_bytes(const nvinfer1::Dims* inputs) const {
+  const int batch = static_cast<int>(inputs[kIndex].d[0]), count = static_cast<int>(inputs[kIndex].d[1]);
+  const int channels = static_cast<int>(inputs[kTokens].d[2]);
+  return sums_bytes(batch, count, channels) + size_t(batch) * count * sizeof(int);
+}
+
+std::string TokenGather::wrong_sizes(const nvinfer1::PluginTensorDesc* inputs) const {
+  return wrong_length(inputs[kTokens].dims, inputs[kIndex].dims, value(0));
+}
+
+cudaError_t TokenGather::run(const Call& call) const {
+  const int batch = call.size(kIndex, 0), count = call.size(kIndex, 1), capacity = call.size(kKeep, 1);
+  const int channels = call.size(kTokens, 2), positions = call.size(kFull, 1);
+  cudaError_t status = copy_sequence(call, kFull, kNewFull);
+  if (status != cudaSuccess) return status;
+  auto* const slots = reinterpret_cast<int*>(static_cast<char*>(call.workspace) + sums_bytes(batch, count, channels));
+  status = launch_slots(call.in<int>(kKeep), batch, count, capacity, slots, call.stream);
+  if (status != cudaSuccess) return status;
+  return launch_gather(call.type(kTokens), call.in<void>(kTokens), call.in<int>(kIndex), slots,
+                       call.out<void>(kNewTokens), call.out<int>(kNewIndex), call.out<void>(kNewFull),
+                       call.in<float>(kStoppedSum), call.out<float>(kNewSum), call.in<int64_t>(kStoppedCount),
+                       call.out<int64_t>(kNewCount), batch, count, capacity, value(0), positions, channels,
+                       call.workspace, call.stream);
+}
+
+nvinfer1::IPluginV3* TokenGather::clone() noexcept { return new (std::nothrow) TokenGather(layer(), values()); }
+
+}  // namespace dovit

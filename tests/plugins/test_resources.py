@@ -1,0 +1,50 @@
+"""What the installed library's kernels were compiled to: for which GPUs, and what a thread and a block of each take."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from dovit import plugins
+
+KERNELS = Path(__file__).parents[2] / "plugins" / "kernels"
+USED = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+
+pytestmark = pytest.mark.skipif(plugins.library() is None, reason=f"left out: {plugins.left_out()}")
+
+
+def cuobjdump(*options: str) -> str:
+    try:
+        files = metadata.files("nvidia-cuda-cuobjdump") or []
+    except metadata.PackageNotFoundError:
+        pytest.skip("no cuobjdump (pip install nvidia-cuda-cuobjdump)")
+    [program] = [file.locate() for file in files if file.name == "cuobjdump"]
+    command = [str(program), *options, str(plugins.library())]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_architecture_and_what_comes_after() -> None:
+    """75 needs CUDA 11 to 13, 100 and 120 need 12.8: the four between are known to every nvcc that the library builds with."""
+    machine = {int(sm) for sm in re.findall(r"sm_(\d+)", cuobjdump("--list-elf"))}
+    assert {80, 86, 89, 90} <= machine <= {75, 80, 86, 89, 90, 100, 120}
+    assert {int(sm) for sm in re.findall(r"sm_(\d+)", cuobjdump("--list-ptx"))} == {max(machine)}
+
+
+def test_no_kernel_spills_or_takes_more_than_a_block_has() -> None:
+    """64 registers let a block of 1024 threads run; 48 KiB of shared memory a block has everywhere without asking."""
+    used = [(name, *map(int, numbers)) for name, *numbers in USED.findall(cuobjdump("--dump-resource-usage"))]
+    sources = [source.read_text() for source in KERNELS.glob("*.cu")]
+    names = {name for source in sources for name in re.findall(r"(\w+_kernel)\(", source)}
+    for name in sorted(names):
+        own = [entry for entry in used if name in entry[0]]
+        assert own, f"{name} is not in the library"
+        registers, shared = max(entry[1] for entry in own), max(entry[3] for entry in own)
+        print(
+            f"{name:24} {len(own):3} variants, at most {registers:2} registers a thread, {shared:5} bytes shared a block"
+        )
+        assert registers <= 64 and shared <= 48 * 1024
+        assert all(entry[2] == entry[4] == 0 for entry in own), f"{name} spills or has a stack"
