@@ -5,7 +5,6 @@ Polygraphy's environment variable decides which of the two `trt` is; it has to b
 
 from __future__ import annotations
 
-import ctypes
 import resource
 import time
 from collections.abc import Callable
@@ -34,8 +33,7 @@ def build_plan(request: BuildRequest, log: BuildLog, say: Say) -> BuildReport:
     start = time.perf_counter()
     logger = _Logger(log)
     if request.plugin_library:
-        ctypes.CDLL(request.plugin_library)
-        trt.init_libnvinfer_plugins(logger, "")
+        trt.get_plugin_registry().load_library(request.plugin_library)
     builder = trt.Builder(logger)
     network = builder.create_network(_strongly_typed())
     parser = trt.OnnxParser(network, logger)

@@ -1,4 +1,4 @@
-"""Cutting the token pass out of a step, for flavours that have no plugins for it.
+"""Cutting the token pass out of a step, for flavours that have no plugins for it (see plugin_nodes.py for the other).
 
 What remains are graphs of standard operators, one a plan, and the operations between them, which the runtime does:
 
@@ -13,6 +13,7 @@ from typing import Literal
 
 import onnx_graphsurgeon as gs
 
+from dovit.engines.lowering.plugin_nodes import call_plugins
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 Kind = Literal["plan", "decide", "gather", "reconstruct"]
@@ -30,7 +31,7 @@ class Part:
 
 
 def cut_parts(graph: gs.Graph, step: str, *, plugins: bool = False) -> list[Part]:
-    """The parts of the step `step`, in an order in which they can run. With `plugins` the step is one plan as it is.
+    """The parts of the step `step`, in an order in which they can run. With `plugins` the step is one plan.
 
     Raises ValueError for a custom node that is not of the token pass: a builder would end the process over it.
     """
@@ -39,6 +40,7 @@ def cut_parts(graph: gs.Graph, step: str, *, plugins: bool = False) -> list[Part
     if foreign:
         raise ValueError(f"node {foreign[0].name} is {foreign[0].domain}.{foreign[0].op}, which no flavour can build")
     if plugins:
+        call_plugins(graph)
         return [Part(step, "plan", graph)]
 
     producer = {id(tensor): node for node in graph.nodes for tensor in node.outputs}

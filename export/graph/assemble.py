@@ -15,7 +15,7 @@ from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
 from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
 from dovit.export.model import DoViT
 from dovit.export.model.token_pass import confidence
-from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 7  # sizes 0 and 1 would be taken for constants by the tracer
 
@@ -93,7 +93,7 @@ class _Assembler:
 
     def node(self, op: str, name: str, inputs: list[gs.Variable], outputs: list[gs.Variable]) -> list[gs.Variable]:
         attrs = {} if op == "TokenDecide" else {"prefix": self.prefix}
-        self.graph.nodes.append(gs.Node(op, name, attrs, inputs, outputs, OPERATOR_DOMAIN))
+        self.graph.nodes.append(gs.Node(op, name, attrs | PLUGIN_ATTRIBUTES, inputs, outputs, OPERATOR_DOMAIN))
         return outputs
 
     def reconstruct(self, name: str, full: gs.Variable, tokens: gs.Variable, index: gs.Variable) -> gs.Variable:

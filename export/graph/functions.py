@@ -1,6 +1,6 @@
 """The token pass as ONNX functions of the domain `dovit`: nodes that carry their own definition.
 
-ONNX Runtime executes the bodies below; TensorRT picks a plugin of the same name first. They say the same as
+ONNX Runtime executes the bodies below; TensorRT takes the plugin that a node's attributes name (PLUGIN). They say the same as
 `dovit.export.model.token_pass`, which defines them; sizes are named there. Everything that decides or accumulates is
 float32, whatever the tokens are.
 """
@@ -12,7 +12,7 @@ from functools import cache
 import onnx
 import onnx.parser
 
-from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 DOMAIN_VERSION = 1
 OPSET = 20
@@ -20,7 +20,7 @@ OPSET = 20
 # keep [B, K] int32, ascending, into the M tokens. confidence [B, M] float32; threshold [] float32; capacities [k] int64.
 # TopK gives equal values in order of index, so ties fill by lower index; NaN > ξ is false, so a NaN keeps.
 _DECIDE = """
-TokenDecide (confidence, threshold, capacities) => (keep)
+TokenDecide <PLUGIN> (confidence, threshold, capacities) => (keep)
 {
   one = Constant <value = int64[1] {1}> ()
   stops = Greater (confidence, threshold)
@@ -42,7 +42,7 @@ TokenDecide (confidence, threshold, capacities) => (keep)
 
 # new_full [B, N, E]: full with tokens [B, P+M, E] written in at index [B, M] int32, prefix tokens dropped.
 _RECONSTRUCT = """
-TokenReconstruct <prefix> (full, tokens, index) => (new_full)
+TokenReconstruct <prefix, PLUGIN> (full, tokens, index) => (new_full)
 {
   zero = Constant <value = int64[1] {0}> ()
   one = Constant <value = int64[1] {1}> ()
@@ -71,7 +71,7 @@ TokenReconstruct <prefix> (full, tokens, index) => (new_full)
 # class token ← ½ (class token + mean of all stopped) (8). The sum is a product with a row of ones: ONNX Runtime's ReduceSum
 # over this axis takes ten times as long.
 _GATHER = """
-TokenGather <prefix> (tokens, index, full, stopped_sum, stopped_count, keep)
+TokenGather <prefix, PLUGIN> (tokens, index, full, stopped_sum, stopped_count, keep)
   => (new_tokens, new_index, new_full, new_sum, new_count)
 {
   zero = Constant <value = int64[1] {0}> ()
@@ -129,5 +129,8 @@ TokenGather <prefix> (tokens, index, full, stopped_sum, stopped_count, keep)
 @cache
 def token_pass_functions() -> tuple[onnx.FunctionProto, ...]:
     """TokenDecide, TokenReconstruct and TokenGather, in an order in which each is defined before it is used."""
+    plugin = ", ".join(f'{name}: string = "{value}"' for name, value in PLUGIN_ATTRIBUTES.items())
     header = f'<domain: "{OPERATOR_DOMAIN}", opset_import: ["" : {OPSET}, "{OPERATOR_DOMAIN}" : {DOMAIN_VERSION}]>\n'
-    return tuple(onnx.parser.parse_function(header + text) for text in (_DECIDE, _RECONSTRUCT, _GATHER))
+    return tuple(
+        onnx.parser.parse_function(header + text.replace("PLUGIN", plugin)) for text in (_DECIDE, _RECONSTRUCT, _GATHER)
+    )

@@ -14,6 +14,9 @@ from dovit.runtime.bundle.tensors import TensorSpec
 SCHEMA_VERSION = 2  # 2: plans, and bundles without ONNX files
 MANIFEST_NAME = "bundle.json"
 OPERATOR_DOMAIN = "dovit"  # of the token pass's nodes in the ONNX files
+# By these a node of that domain tells TensorRT which plugin it is. Parsers before 10.15 find it by its name as well, from then on
+# they take the ONNX function where the attributes are missing.
+PLUGIN_ATTRIBUTES = {"plugin_namespace": OPERATOR_DOMAIN, "plugin_version": "1"}
 Schedule = Literal["exact", "bucketed"]
 
 

@@ -167,3 +167,15 @@ def test_with_plugins_a_step_is_one_plan(tmp_path: Path) -> None:
     assert [step.described.name for step in steps] == ["stem", "block2", "block3", "decoder"]
     types = {spec.name: spec.dtype for spec in steps[1].described.inputs}
     assert types["tokens1"] == "float16" and types["stopped_sum0"] == "float32" and types["keep1"] == "int32"
+
+
+def test_plugin_nodes_have_known_shapes_and_say_where_their_plugin_is(tmp_path: Path) -> None:
+    make_bundle(randomised(small_config()), tmp_path)
+    stem, block2, *_ = lower_bundle(open_bundle(tmp_path), "fp16", plugins=True)
+    shapes = {spec.name: spec.shape for spec in stem.described.outputs}
+    assert shapes["keep1"] == shapes["confidence1"] and shapes["keep1_capacity"] == ()
+    assert {spec.name: spec.shape for spec in block2.described.inputs}["keep1"] == (1, "kept1")
+    for step in (stem, block2):
+        own = [node for node in step.graph.nodes if node.domain == "dovit"]
+        assert own and all((n.attrs["plugin_namespace"], n.attrs["plugin_version"]) == ("dovit", "1") for n in own)
+        assert not step.graph.functions

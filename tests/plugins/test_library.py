@@ -17,7 +17,7 @@ from models import randomised, small_config
 
 from dovit import plugins
 from dovit.export.graph.functions import token_pass_functions
-from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 C_API = {
     "confidence", "decide", "gather", "gather_scratch_bytes", "labels", "normalise", "plugin_signature", "reconstruct",
@@ -115,7 +115,8 @@ def test_registry_makes_each_plugin_from_an_exported_node(registry: Any, tmp_pat
         assert creator is not None and (creator.name, creator.plugin_namespace) == (name, OPERATOR_DOMAIN)
         known = {field.name for field in creator.field_names}
         values = {a.name: np.array([a.i], np.int32) for a in node.attribute if a.name in known}
-        assert set(values) == {a.name for a in node.attribute}
+        assert set(values) == {a.name for a in node.attribute} - set(PLUGIN_ATTRIBUTES)
+        assert PLUGIN_ATTRIBUTES.items() <= {a.name: a.s.decode() for a in node.attribute}.items()
         fields = [trt.PluginField(key, value, trt.PluginFieldType.INT32) for key, value in values.items()]
         plugin = creator.create_plugin(node.name, trt.PluginFieldCollection(fields), trt.TensorRTPhase.BUILD)
         assert plugin is not None
