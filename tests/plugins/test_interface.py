@@ -27,4 +27,4 @@ def test_interface() -> None:
     run("cmake", "--preset", "sanitize")
     run("cmake", "--build", "--preset", "sanitize")
     told = run("ctest", "--preset", "sanitize")
-    assert told.count("Passed") == 3 and "100% tests passed" in told
+    assert "100% tests passed" in told and told.count("Passed") >= 3  # the fourth wants a GPU
