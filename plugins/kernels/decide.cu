@@ -4,21 +4,19 @@
 namespace dovit {
 namespace {
 
-// Makes a SWITCH node of the captured graph run the body of the chosen capacity.
-__device__ void set_switch(unsigned long long handle, int chosen, const int64_t* capacities, int capacity_count) {
+// Makes a SWITCH node of the captured graph run the body with this number.
+__device__ void set_switch(unsigned long long handle, int choice) {
 #if CUDART_VERSION >= 12040
-  int number = 0;
-  while (number < capacity_count && capacities[number] != chosen) ++number;
-  cudaGraphSetConditional(handle, number);
+  cudaGraphSetConditional(handle, static_cast<unsigned>(choice));
 #endif
 }
 
-// One block an image. Two kernels, since the capacity is the batch's: nothing else in between has to wait for all
-// images.
+// One block an image. The capacity is the batch's, so with several images a first kernel counts for all; one image is
+// counted on the way.
 __global__ void __launch_bounds__(kDecideThreads)
     count_kernel(const float* confidence, const float* threshold, int count, int* staying) {
-  __shared__ DecideShared shared;
-  BlockTeam team{static_cast<int>(blockDim.x)};
+  __shared__ int shared;
+  BlockTeam team{kDecideThreads};
   const int image = blockIdx.x;
   const int found = count_staying(team, shared, confidence + size_t(image) * count, count, *threshold);
   if (threadIdx.x == 0) staying[image] = found;
@@ -29,18 +27,20 @@ __global__ void __launch_bounds__(kDecideThreads)
                   int count, const int* staying, int* keep, int* slots, int* capacity,
                   unsigned long long switch_handle) {
   __shared__ DecideShared shared;
-  BlockTeam team{static_cast<int>(blockDim.x)};
-  const int image = blockIdx.x;
-  int largest = 0;
-  for (int k = 0; k < static_cast<int>(gridDim.x); ++k) largest = max(largest, staying[k]);
-  const int chosen = capacity_for(largest, capacities, capacity_count);
+  BlockTeam team{kDecideThreads};
+  const int image = blockIdx.x, images = gridDim.x;
+  const size_t row = size_t(image) * count;
+  uint32_t* keys = keys_of(shared, count, slots + row);
+  const int own = make_keys(team, shared, confidence + row, count, *threshold, keys);
+  int largest = own;
+  if (images > 1)
+    for (int k = 0; k < images; ++k) largest = max(largest, staying[k]);
+  const int chosen = choose_capacity(team, shared, largest, capacities, capacity_count);
   if (image == 0 && threadIdx.x == 0) {
     *capacity = chosen;
-    if (switch_handle) set_switch(switch_handle, chosen, capacities, capacity_count);
+    if (switch_handle) set_switch(switch_handle, shared.choice);
   }
-  const size_t row = size_t(image) * count;
-  decide_image(team, shared, confidence + row, count, *threshold, staying[image], chosen, keep + size_t(image) * chosen,
-               slots + row);
+  decide_image(team, shared, keys, count, own, chosen, keep + size_t(image) * chosen, slots + row);
 }
 
 constexpr int kSlotThreads = 256;
@@ -61,7 +61,7 @@ cudaError_t launch_decide(const float* confidence, const float* threshold, const
 #if CUDART_VERSION < 12040
   if (switch_handle) return cudaErrorNotSupported;
 #endif
-  count_kernel<<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, count, staying);
+  if (batch > 1) count_kernel<<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, count, staying);
   decide_kernel<<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, capacities, capacity_count, count, staying,
                                                       keep, slots, capacity, switch_handle);
   return cudaGetLastError();
