@@ -25,7 +25,7 @@ int blocks_for(int threads) { return (threads + kThreads - 1) / kThreads; }
 template <class T>
 cudaError_t launch(const Gather<T>& g, int batch, const float* sum_before, float* sum_after,
                    const int64_t* stopped_before, int64_t* stopped_after, cudaStream_t stream) {
-  constexpr int kCount = kPackCount<T>;
+  constexpr int kCount = kGatherCount<T>;
   if (g.count > 0) {
     if (g.channels % kCount == 0) {
       const dim3 grid(blocks_for(g.channels / kCount), tile_count(g.count), batch);

@@ -4,6 +4,9 @@
 // once, its kept copy or its place in `full` is written once, and the thread has the sum of what stopped in the tile at
 // the end, added in order of position. A second, small pass adds the tiles' sums, in order as well, and so the result
 // is the same every time.
+//
+// Both passes load several tokens ahead before they use the first. The compiler may not do so by itself: a store to
+// `kept` or `full` could, for all it knows, change the next token, and one load at a time leaves the memory waiting.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +18,17 @@ namespace dovit {
 
 constexpr int kTileTokens = 64;  // the tiles' sums are then 3 % of the bytes of half-precision tokens
 
+// Eight bytes a thread and token, eight tokens ahead: at batch 1 there are about as many tiles as multiprocessors, and
+// this has twice as much under way in each as sixteen bytes, of which only four tokens fit 64 registers.
+template <class T>
+constexpr int kGatherCount = 8 / static_cast<int>(sizeof(T));
+constexpr int kTokensAhead = 8;
+constexpr int kTilesAhead = 32;
+
 DOVIT_HD int tile_count(int count) { return (count + kTileTokens - 1) / kTileTokens; }
 
-// Sizes and memory of one gather; pointers as in launch.h.
+// Sizes and memory of one gather; pointers as in launch.h. An image's tokens have less than 2³¹ elements, so offsets
+// within an image are ints, which take half the registers.
 template <class T>
 struct Gather {
   int count, capacity, prefix, channels, positions;
@@ -30,27 +41,55 @@ struct Gather {
   float* tile_sums;
 };
 
+// Channels `column` … `column` + kCount of kTokens tokens from `first` on: all are loaded before any is used.
+template <class T, int kCount, int kTokens>
+DOVIT_HD void gather_tokens(const Gather<T>& g, int image, int first, int column, float* sums) {
+  using P = Pack<T, kCount>;
+  P packs[kTokens];
+  int slots[kTokens], positions[kTokens];
+  const size_t row = size_t(image) * g.count + first;
+  const T* tokens = g.tokens + (row + size_t(image + 1) * g.prefix) * g.channels + column;
+  DOVIT_UNROLL
+  for (int k = 0; k < kTokens; ++k) {
+    packs[k] = *reinterpret_cast<const P*>(tokens + k * g.channels);
+    slots[k] = g.slots[row + k];
+    positions[k] = g.index[row + k];
+  }
+  T* kept = g.kept + (size_t(image) * (g.prefix + g.capacity) + g.prefix) * g.channels + column;
+  T* full = g.full + size_t(image) * g.positions * g.channels + column;
+  DOVIT_UNROLL
+  for (int k = 0; k < kTokens; ++k) {
+    if (slots[k] != kStopped) {
+      *reinterpret_cast<P*>(kept + slots[k] * g.channels) = packs[k];
+      if (column == 0) g.kept_index[size_t(image) * g.capacity + slots[k]] = positions[k];
+    } else {
+      *reinterpret_cast<P*>(full + positions[k] * g.channels) = packs[k];
+      for (int e = 0; e < kCount; ++e) sums[e] += to_float(packs[k].values[e]);
+    }
+  }
+}
+
 // Channels `column` … `column` + kCount of the tokens of one tile of one image.
 template <class T, int kCount>
 DOVIT_HD void gather_column(const Gather<T>& g, int image, int tile, int column) {
-  using P = Pack<T, kCount>;
   float sums[kCount] = {};
   const int end = g.count < (tile + 1) * kTileTokens ? g.count : (tile + 1) * kTileTokens;
-  const T* row = g.tokens + (size_t(image) * (g.prefix + g.count) + g.prefix) * g.channels + column;
-  for (int token = tile * kTileTokens; token < end; ++token) {
-    const P pack = *reinterpret_cast<const P*>(row + size_t(token) * g.channels);
-    const int slot = g.slots[size_t(image) * g.count + token], position = g.index[size_t(image) * g.count + token];
-    if (slot != kStopped) {
-      T* place = g.kept + (size_t(image) * (g.prefix + g.capacity) + g.prefix + slot) * g.channels + column;
-      *reinterpret_cast<P*>(place) = pack;
-      if (column == 0) g.kept_index[size_t(image) * g.capacity + slot] = position;
-    } else {
-      *reinterpret_cast<P*>(g.full + (size_t(image) * g.positions + position) * g.channels + column) = pack;
-      for (int k = 0; k < kCount; ++k) sums[k] += to_float(pack.values[k]);
-    }
-  }
+  int token = tile * kTileTokens;
+  for (; token + kTokensAhead <= end; token += kTokensAhead)
+    gather_tokens<T, kCount, kTokensAhead>(g, image, token, column, sums);
+  for (; token < end; ++token) gather_tokens<T, kCount, 1>(g, image, token, column, sums);
   float* place = g.tile_sums + (size_t(image) * tile_count(g.count) + tile) * g.channels + column;
-  for (int k = 0; k < kCount; ++k) place[k] = sums[k];
+  for (int e = 0; e < kCount; ++e) place[e] = sums[e];
+}
+
+// Adds the sums of kTiles tiles, `stride` apart, in order, all of them loaded before.
+template <int kTiles>
+DOVIT_HD void add_tiles(const float* sums, int stride, float& sum) {
+  float ahead[kTiles];
+  DOVIT_UNROLL
+  for (int k = 0; k < kTiles; ++k) ahead[k] = sums[k * stride];
+  DOVIT_UNROLL
+  for (int k = 0; k < kTiles; ++k) sum += ahead[k];
 }
 
 // One channel of one image: the sum of all that has stopped, and the prefix tokens, of which the first is the class
@@ -63,10 +102,12 @@ DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, const fl
   if (image == 0 && channel == 0) *stopped_after = stopped;
   float sum = sum_before[size_t(image) * g.channels + channel];
   const int tiles = tile_count(g.count);
-#ifdef __CUDA_ARCH__
-#pragma unroll 8  // several loads under way at a time
-#endif
-  for (int tile = 0; tile < tiles; ++tile) sum += g.tile_sums[(size_t(image) * tiles + tile) * g.channels + channel];
+  const float* sums = g.tile_sums + size_t(image) * tiles * g.channels + channel;
+  int tile = 0;
+  for (; tile + kTilesAhead <= tiles; tile += kTilesAhead)
+    add_tiles<kTilesAhead>(sums + tile * g.channels, g.channels, sum);
+  for (; tile + 4 <= tiles; tile += 4) add_tiles<4>(sums + tile * g.channels, g.channels, sum);
+  for (; tile < tiles; ++tile) add_tiles<1>(sums + tile * g.channels, g.channels, sum);
   sum_after[size_t(image) * g.channels + channel] = sum;
   for (int token = 0; token < g.prefix; ++token) {
     T value = g.tokens[(size_t(image) * (g.prefix + g.count) + token) * g.channels + channel];

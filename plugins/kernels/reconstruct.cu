@@ -6,22 +6,21 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Blocks: packs of a token, tokens, images; a block's second dimension walks over tokens, so that short ones fill it.
+// Blocks: kPacksAhead packs a thread, neighbouring threads neighbouring packs; images.
 template <class T, int kCount>
 __global__ void __launch_bounds__(kThreads)
     reconstruct_kernel(const T* tokens, const int* index, T* full, int count, int prefix, int positions, int channels) {
-  const int pack = blockIdx.x * kThreads + threadIdx.x, packs = channels / kCount;
-  const int token = pack / packs, column = pack % packs * kCount;
-  if (token < count) {
-    reconstruct_pack<T, kCount>(tokens, index, full, blockIdx.y, token, column, count, prefix, positions, channels);
-  }
+  const int first = blockIdx.x * kThreads * kPacksAhead + threadIdx.x;
+  if (first >= count * (channels / kCount)) return;
+  reconstruct_packs<T, kCount>(tokens, index, full, blockIdx.y, first, kThreads, count, prefix, positions, channels);
 }
 
 template <class T, int kCount>
 cudaError_t launch(const void* tokens, const int* index, void* full, int batch, int count, int prefix, int positions,
                    int channels, cudaStream_t stream) {
   const size_t packs = size_t(count) * (channels / kCount);
-  const dim3 grid(static_cast<unsigned>((packs + kThreads - 1) / kThreads), batch);
+  constexpr int kPacks = kThreads * kPacksAhead;
+  const dim3 grid(static_cast<unsigned>((packs + kPacks - 1) / kPacks), batch);
   reconstruct_kernel<T, kCount><<<grid, kThreads, 0, stream>>>(
       static_cast<const T*>(tokens), index, static_cast<T*>(full), count, prefix, positions, channels);
   return cudaGetLastError();

@@ -5,20 +5,21 @@
 namespace {
 
 template <class T, int kCount>
-void gather(const dovit::Gather<T>& g, int batch, int stopped, const float* before, float* after) {
+void gather(const dovit::Gather<T>& g, int batch, const float* before, float* after, const int64_t* stopped_before,
+            int64_t* stopped_after) {
   for (int image = 0; image < batch; ++image) {
     for (int tile = 0; tile < dovit::tile_count(g.count); ++tile)
       for (int column = 0; column < g.channels; column += kCount)
         dovit::gather_column<T, kCount>(g, image, tile, column);
     for (int channel = 0; channel < g.channels; ++channel)
-      dovit::merge_channel(g, image, channel, stopped, before, after);
+      dovit::merge_channel(g, image, channel, before, after, stopped_before, stopped_after);
   }
 }
 
 template <class T>
 void gather_any(const void* tokens, const int* index, const int* slots, void* kept, int* kept_index, void* full,
-                const float* before, float* after, int stopped, int batch, int count, int capacity, int prefix,
-                int positions, int channels, float* scratch) {
+                const float* before, float* after, const int64_t* stopped_before, int64_t* stopped_after, int batch,
+                int count, int capacity, int prefix, int positions, int channels, float* scratch) {
   const dovit::Gather<T> g{count,
                            capacity,
                            prefix,
@@ -31,21 +32,23 @@ void gather_any(const void* tokens, const int* index, const int* slots, void* ke
                            kept_index,
                            static_cast<T*>(full),
                            scratch};
-  if (channels % dovit::kPackCount<T> == 0) {
-    gather<T, dovit::kPackCount<T>>(g, batch, stopped, before, after);
+  if (channels % dovit::kGatherCount<T> == 0) {
+    gather<T, dovit::kGatherCount<T>>(g, batch, before, after, stopped_before, stopped_after);
   } else {
-    gather<T, 1>(g, batch, stopped, before, after);
+    gather<T, 1>(g, batch, before, after, stopped_before, stopped_after);
   }
 }
 
 template <class T, int kCount>
 void reconstruct(const T* tokens, const int* index, T* full, int batch, int count, int prefix, int positions,
                  int channels) {
+  constexpr int kThreads = 32, kPacks = kThreads * dovit::kPacksAhead;
+  const int packs = count * (channels / kCount);
   for (int image = 0; image < batch; ++image)
-    for (int token = 0; token < count; ++token)
-      for (int column = 0; column < channels; column += kCount)
-        dovit::reconstruct_pack<T, kCount>(tokens, index, full, image, token, column, count, prefix, positions,
-                                           channels);
+    for (int block = 0; block * kPacks < packs; ++block)
+      for (int first = block * kPacks; first < block * kPacks + kThreads && first < packs; ++first)
+        dovit::reconstruct_packs<T, kCount>(tokens, index, full, image, first, kThreads, count, prefix, positions,
+                                            channels);
 }
 
 template <class T>
@@ -63,11 +66,12 @@ void reconstruct_any(const void* tokens, const int* index, void* full, int batch
 }  // namespace
 
 extern "C" void host_gather(int half, const void* tokens, const int* index, const int* slots, void* kept,
-                            int* kept_index, void* full, const float* before, float* after, int stopped, int batch,
-                            int count, int capacity, int prefix, int positions, int channels, float* scratch) {
+                            int* kept_index, void* full, const float* before, float* after,
+                            const int64_t* stopped_before, int64_t* stopped_after, int batch, int count, int capacity,
+                            int prefix, int positions, int channels, float* scratch) {
   const auto go = half ? gather_any<_Float16> : gather_any<float>;
-  go(tokens, index, slots, kept, kept_index, full, before, after, stopped, batch, count, capacity, prefix, positions,
-     channels, scratch);
+  go(tokens, index, slots, kept, kept_index, full, before, after, stopped_before, stopped_after, batch, count, capacity,
+     prefix, positions, channels, scratch);
 }
 
 extern "C" void host_reconstruct(int half, const void* tokens, const int* index, void* full, int batch, int count,

@@ -9,7 +9,18 @@ import torch
 
 from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct
 
-SIZES = [(1, 1), (2, 1), (31, 30), (32, 0), (33, 33), (65, 20), (111, 64), (989, 400)]  # M tokens, of which K stay
+SIZES = [
+    (0, 0),
+    (1, 1),
+    (2, 1),
+    (31, 30),
+    (32, 0),
+    (33, 33),
+    (65, 20),
+    (111, 64),
+    (989, 400),
+    (2500, 700),
+]  # M tokens, of which K stay
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +57,7 @@ def test_gather(
     batch = 2
     before = state(batch, count, prefix, channels, dtype, seed=count)
     q = torch.rand(batch, count, generator=torch.Generator().manual_seed(1))
-    keep = decide(q, -1.0, [capacity, count] if capacity else [0, count])  # all stop, the least confident fill up
+    keep = decide(q, -1.0, [capacity, count])  # all stop, the least confident fill up
     assert keep.shape[1] == capacity
     expected = gather(before, keep, prefix)
 
@@ -57,14 +68,16 @@ def test_gather(
     kept = np.full((batch, prefix + capacity, channels), np.nan, tokens.dtype)
     kept_index = np.full((batch, capacity), -7, np.int32)
     after = np.full((batch, channels), np.nan, np.float32)
+    stopped = np.array([before.stopped_count, -7], np.int64)
     scratch = np.full((batch, -(-count // 64), channels), np.nan, np.float32)
     library.host_gather(
         int(dtype == torch.float16), pointer(tokens), pointer(index), pointer(slots), pointer(kept), pointer(kept_index),
-        pointer(full), pointer(before.stopped_sum.numpy()), pointer(after), expected.stopped_count, batch, count, capacity,
-        prefix, full.shape[1], channels, pointer(scratch),
+        pointer(full), pointer(before.stopped_sum.numpy()), pointer(after), pointer(stopped[:1]), pointer(stopped[1:]),
+        batch, count, capacity, prefix, full.shape[1], channels, pointer(scratch),
     )  # fmt: skip
     assert np.array_equal(kept[:, prefix:], expected.tokens[:, prefix:].numpy())
     assert np.array_equal(kept_index, expected.index.numpy())
+    assert stopped.tolist() == [before.stopped_count, expected.stopped_count]
     np.testing.assert_allclose(after, expected.stopped_sum.numpy(), rtol=1e-5, atol=1e-5)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-3
     np.testing.assert_allclose(
@@ -78,7 +91,7 @@ def test_gather(
         assert np.array_equal(full[image, others], before.full[image, others].numpy())
 
 
-@pytest.mark.parametrize("count", [1, 2, 33, 111, 989])
+@pytest.mark.parametrize("count", [0, 1, 2, 33, 111, 989])
 @pytest.mark.parametrize("channels", [8, 12, 7])
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
