@@ -4,15 +4,22 @@
 namespace dovit {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kTokens = 32;  // of a block, side by side: small blocks, since there are only a few thousand tokens
 
+// Blocks: tokens, images. Threads: tokens, slices of the classes.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kTokens* kMaxSlices)
     confidence_kernel(const T* logits, int classes, int count, float* confidence) {
-  const int token = blockIdx.x * kThreads + threadIdx.x;
-  if (token >= count) return;
+  __shared__ Exponentials slices[kMaxSlices * kTokens];
+  const int token = blockIdx.x * kTokens + threadIdx.x, size = slice_size(classes), first = threadIdx.y * size;
   const T* column = logits + size_t(blockIdx.y) * classes * count + token;
-  confidence[size_t(blockIdx.y) * count + token] = confidence_of(column, classes, count);
+  const int end = token < count ? min(first + size, classes) : 0;
+  Exponentials all = exponentials_of(column, first, end, count);
+  slices[threadIdx.y * kTokens + threadIdx.x] = all;
+  __syncthreads();
+  if (threadIdx.y > 0 || token >= count) return;
+  for (int k = 1; k < static_cast<int>(blockDim.y); ++k) all = joined(all, slices[k * kTokens + threadIdx.x]);
+  confidence[size_t(blockIdx.y) * count + token] = confidence_of(all);
 }
 
 }  // namespace
@@ -20,10 +27,11 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t launch_confidence(Type type, const void* logits, float* confidence, int batch, int classes, int count,
                               cudaStream_t stream) {
   if (count == 0) return cudaSuccess;
-  const dim3 grid((count + kThreads - 1) / kThreads, batch);
+  const dim3 grid((count + kTokens - 1) / kTokens, batch);
+  const dim3 block(kTokens, (classes + slice_size(classes) - 1) / slice_size(classes));
   return with_element(type, [&](auto element) {
     using T = decltype(element);
-    confidence_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const T*>(logits), classes, count, confidence);
+    confidence_kernel<<<grid, block, 0, stream>>>(static_cast<const T*>(logits), classes, count, confidence);
     return cudaGetLastError();
   });
 }

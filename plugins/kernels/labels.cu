@@ -8,33 +8,43 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Blocks: columns, rows, images. Neighbouring threads read the same few logits, which the first of them brings into the
-// cache.
+// Blocks: tiles of columns, rows of cells, images.
+template <int kWide, class T, class Label>
+__global__ void __launch_bounds__(kThreads) labels_kernel(Labels<T, Label> g) {
+  __shared__ LabelShared shared;
+  BlockTeam team{kThreads};
+  const size_t map = size_t(g.height) * g.width;
+  g.logits += blockIdx.z * map * g.classes;
+  g.labels += blockIdx.z * map * g.scale * g.scale;
+  label_tile<kWide>(team, shared, g, blockIdx.y, blockIdx.x);
+}
+
 template <class T, class Label>
-__global__ void __launch_bounds__(kThreads)
-    labels_kernel(const T* logits, int classes, int height, int width, int scale, Label* labels) {
-  const int column = blockIdx.x * kThreads + threadIdx.x, row = blockIdx.y;
-  if (column >= width * scale) return;
-  const T* image = logits + size_t(blockIdx.z) * classes * height * width;
-  const int label =
-      label_of(image, classes, height, width, neighbours(row, height, scale), neighbours(column, width, scale));
-  labels[(size_t(blockIdx.z) * height * scale + row) * width * scale + column] = static_cast<Label>(label);
+cudaError_t launch(const Labels<T, Label>& g, int batch, cudaStream_t stream) {
+  constexpr int kWide = 4;
+  const int columns = g.width * g.scale;
+  const dim3 grid((columns + kTileColumns - 1) / kTileColumns, g.height + 1, batch);
+  if (columns % kWide == 0 && reinterpret_cast<uintptr_t>(g.labels) % (kWide * sizeof(Label)) == 0) {
+    labels_kernel<kWide><<<grid, kThreads, 0, stream>>>(g);
+  } else {
+    labels_kernel<1><<<grid, kThreads, 0, stream>>>(g);
+  }
+  return cudaGetLastError();
 }
 
 }  // namespace
 
 cudaError_t launch_labels(Type type, const void* logits, void* labels, int batch, int classes, int height, int width,
                           int scale, cudaStream_t stream) {
-  const dim3 grid((width * scale + kThreads - 1) / kThreads, height * scale, batch);
   return with_element(type, [&](auto element) {
     using T = decltype(element);
     const T* from = static_cast<const T*>(logits);
     if (classes <= 256) {
-      labels_kernel<<<grid, kThreads, 0, stream>>>(from, classes, height, width, scale, static_cast<uint8_t*>(labels));
-    } else {
-      labels_kernel<<<grid, kThreads, 0, stream>>>(from, classes, height, width, scale, static_cast<int16_t*>(labels));
+      return launch(Labels<T, uint8_t>{classes, height, width, scale, from, static_cast<uint8_t*>(labels)}, batch,
+                    stream);
     }
-    return cudaGetLastError();
+    return launch(Labels<T, int16_t>{classes, height, width, scale, from, static_cast<int16_t*>(labels)}, batch,
+                  stream);
   });
 }
 

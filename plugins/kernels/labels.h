@@ -1,10 +1,20 @@
 // Labels from logits: bilinear upsampling by a whole number (corners not aligned) and argmax in one step. The logits at
 // full size, a hundred times the labels' bytes, are never written.
+//
+// Four neighbouring logits span a cell of scale × scale pixels, whose values are means of the four. So a class that is
+// the first of the largest at all four corners is so everywhere between, and a label map is mostly such cells: they
+// need the corners' classes alone. Pixels of the other cells are interpolated one by one; a block puts these cells
+// into a list first, so that no thread waits for a neighbour whose cell is mixed.
 #pragma once
+
+#include <stddef.h>
 
 #include "pack.h"
 
 namespace dovit {
+
+constexpr int kTileColumns = 256;            // pixels of a row in one block
+constexpr int kMaxCells = kTileColumns + 1;  // that those can touch
 
 // Where an upsampled row or column reads: two neighbours, and the share of the second.
 struct Neighbours {
@@ -42,6 +52,100 @@ DOVIT_HD int label_of(const T* logits, int classes, int height, int width, const
     }
   }
   return label;
+}
+
+// The first class with the largest logit at one position; a NaN is so only as the first class, as in label_of.
+template <class T>
+DOVIT_HD int largest_class(const T* logits, int classes, size_t map) {
+  int label = 0;
+  float largest = to_float(logits[0]);
+#ifdef __CUDA_ARCH__
+#pragma unroll 8
+#endif
+  for (int c = 1; c < classes; ++c) {
+    const float value = to_float(logits[c * map]);
+    if (value > largest) {
+      largest = value;
+      label = c;
+    }
+  }
+  return label;
+}
+
+// Cells are numbered from the border on: number c lies between logits c − 1 and c, as far as those exist.
+DOVIT_HD int cell_of(int pixel, int scale) { return (pixel + (scale + 1) / 2) / scale; }
+DOVIT_HD int first_pixel(int cell, int scale) { return cell * scale - (scale + 1) / 2; }
+
+DOVIT_HD int clamped(int value, int size) { return value < 0 ? 0 : value < size ? value : size - 1; }
+
+struct LabelShared {
+  short corners[2][kMaxCells + 1];
+  short same[kMaxCells];   // the class of a cell that has one
+  short mixed[kMaxCells];  // the cells that have several
+  int mixed_count;
+};
+
+// One image: logits [classes, height, width] → labels [height·scale, width·scale].
+template <class T, class Label>
+struct Labels {
+  int classes, height, width, scale;
+  const T* logits;
+  Label* labels;
+};
+
+// The labels of one row of cells in one tile of columns. kWide labels are written at a time; it divides a row's.
+template <int kWide, class Team, class T, class Label>
+DOVIT_HD void label_tile(Team& team, LabelShared& shared, const Labels<T, Label>& g, int cell_row, int tile) {
+  const int scale = g.scale, columns = g.width * scale, rows = g.height * scale;
+  const int left = tile * kTileColumns, right = left + kTileColumns < columns ? left + kTileColumns : columns;
+  const int from = first_pixel(cell_row, scale), top = from < 0 ? 0 : from;
+  const int bottom = from + scale < rows ? from + scale : rows;
+  const int first_cell = cell_of(left, scale), cells = cell_of(right - 1, scale) - first_cell + 1;
+
+  team.each([&](int thread) {
+    if (thread == 0) shared.mixed_count = 0;
+    for (int k = thread; k < 2 * (cells + 1); k += team.threads) {
+      const int below = k > cells, corner = below ? k - cells - 1 : k;
+      const int y = clamped(cell_row - 1 + below, g.height), x = clamped(first_cell - 1 + corner, g.width);
+      const T* logits = g.logits + size_t(y) * g.width + x;
+      shared.corners[below][corner] = static_cast<short>(largest_class(logits, g.classes, size_t(g.height) * g.width));
+    }
+  });
+  team.each([&](int thread) {
+    for (int cell = thread; cell < cells; cell += team.threads) {
+      const short *above = shared.corners[0] + cell, *below = shared.corners[1] + cell;
+      const short label = shared.same[cell] = above[0];
+      if (above[1] != label || below[0] != label || below[1] != label)
+        shared.mixed[team.count(&shared.mixed_count)] = static_cast<short>(cell);
+    }
+  });
+  team.each([&](int thread) {  // all cells as if they were of one class; the next phase has the others
+    const int packs = (right - left) / kWide;
+    for (int k = thread; k < (bottom - top) * packs; k += team.threads) {
+      const int y = top + k / packs, x = left + k % packs * kWide;
+      int cell = cell_of(x, scale), next = first_pixel(cell + 1, scale);
+      Pack<Label, kWide> pack;
+      DOVIT_UNROLL
+      for (int e = 0; e < kWide; ++e) {
+        if (x + e == next) {
+          ++cell;
+          next += scale;
+        }
+        pack.values[e] = static_cast<Label>(shared.same[cell - first_cell]);
+      }
+      *reinterpret_cast<Pack<Label, kWide>*>(g.labels + size_t(y) * columns + x) = pack;
+    }
+  });
+  team.each([&](int thread) {
+    const int pixels = scale * scale;
+    for (int k = thread; k < shared.mixed_count * pixels; k += team.threads) {
+      const int y = from + k % pixels / scale;
+      const int x = first_pixel(first_cell + shared.mixed[k / pixels], scale) + k % scale;
+      if (y < top || y >= bottom || x < left || x >= right) continue;
+      g.labels[size_t(y) * columns + x] = static_cast<Label>(label_of(
+          g.logits, g.classes, g.height, g.width, neighbours(y, g.height, scale), neighbours(x, g.width, scale)));
+    }
+  });
 }
 
 }  // namespace dovit
