@@ -1,0 +1,33 @@
+"""dovit inside a Python program: frames from several threads, one session.
+
+python examples/python/embed.py engines/ image.png
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import dovit
+from dovit.runtime.images import read_image
+
+
+def main(engines: str, image: str) -> None:
+    """Segment an image and its mirror image at a time; print the share of each class."""
+    session = dovit.load(engines)  # opened once; any number of threads may call it
+    pixels = read_image(image)
+    frames = [pixels, pixels[:, ::-1].copy()]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        results = list(pool.map(session, frames))
+    names = session.manifest.class_names or [str(number) for number in range(session.manifest.classes)]
+    for title, result in zip(("image", "mirrored"), results, strict=True):
+        shares = {name: float((result.labels == number).mean()) for number, name in enumerate(names)}
+        largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
+        kept = "/".join(map(str, result.kept))
+        print(f"{title}: kept {kept} of {result.tokens}; " + ", ".join(f"{n} {s:.0%}" for n, s in largest))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: embed.py ENGINES IMAGE")
+    main(*sys.argv[1:])

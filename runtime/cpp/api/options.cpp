@@ -1,0 +1,103 @@
+#include "api/options.h"
+
+#include "errors.h"
+
+namespace dovit::runtime {
+
+namespace {
+
+std::optional<Schedule> schedule_of(dovit_schedule given) {
+  switch (given) {
+    case DOVIT_DEFAULT_SCHEDULE:
+      return std::nullopt;
+    case DOVIT_EXACT:
+      return Schedule::kExact;
+    case DOVIT_BUCKETED:
+      return Schedule::kBucketed;
+  }
+  throw UsageError(text("unknown schedule ", static_cast<int>(given), ": choose exact or bucketed"));
+}
+
+template <class T>
+std::optional<std::vector<T>> list_of(const T* values, size_t count, const char* name) {
+  if (!values && count) throw UsageError(text(name, " is NULL, and its count ", count));
+  if (!values) return std::nullopt;
+  return std::vector<T>(values, values + count);
+}
+
+}  // namespace
+
+void check_memory(dovit_memory memory, const char* what) {
+  if (memory == DOVIT_HOST) return;
+  if (memory != DOVIT_DEVICE)
+    throw UsageError(text("unknown memory ", static_cast<int>(memory), " for ", what, ": choose host or device"));
+  throw Unsupported(text(what,
+                         " in device memory need the backend tensorrt or tensorrt-rtx, and this session runs "
+                         "onnxruntime on the CPU; pass host memory"));
+}
+
+LoadOptions load_options(const dovit_load_options& given) {
+  LoadOptions options;
+  if (given.backend) options.backend = given.backend;
+  if (given.device) options.device = given.device;
+  if (given.onnxruntime) options.onnxruntime = given.onnxruntime;
+  if (given.threads < 0 || given.threads > 4096) throw UsageError(text(given.threads, " threads: give 0 for all CPUs"));
+  if (given.workers < 0 || given.workers > 256) throw UsageError(text(given.workers, " workers: give 1 or a few"));
+  options.threads = given.threads;
+  options.low_memory = given.low_memory != 0;
+  options.schedule = schedule_of(given.schedule).value_or(Schedule::kExact);
+  options.thresholds = list_of(given.thresholds, given.threshold_count, "thresholds");
+  return options;
+}
+
+RunOptions run_options(const dovit_run_options& given, const Session& session, const dovit_image& image) {
+  if (given.mode != DOVIT_WHOLE && given.mode != DOVIT_SLIDE)
+    throw UsageError(text("unknown mode ", static_cast<int>(given.mode), ": choose whole or slide"));
+  if (given.stream)
+    throw Unsupported(
+        "a CUDA stream needs the backend tensorrt or tensorrt-rtx, and this session runs onnxruntime on the CPU; pass "
+        "NULL");
+  RunOptions options;
+  options.mode = given.mode == DOVIT_WHOLE ? Mode::kWhole : Mode::kSlide;
+  options.schedule = schedule_of(given.schedule);
+  options.thresholds = list_of(given.thresholds, given.threshold_count, "thresholds");
+  options.counts = list_of(given.counts, given.count_count, "counts");
+  options.return_logits = given.return_logits != 0;
+  if (given.labels) {
+    check_memory(given.labels_memory, "labels");
+    const size_t row = static_cast<size_t>(image.width) * session.label_bytes();
+    options.labels = {given.labels, given.labels_stride ? given.labels_stride : row};
+    if (options.labels.stride < row || options.labels.stride % session.label_bytes())
+      throw UsageError(text("labels_stride ", given.labels_stride, " does not fit rows of ", row, " bytes"));
+  }
+  return options;
+}
+
+Pixels pixels(const dovit_image& image) {
+  check_memory(image.memory, "pixels");
+  if (!image.data) throw UsageError("the image's data are NULL: pass its pixels");
+  constexpr int kMostPixels = 1 << 24;  // of a side
+  if (image.width < 1 || image.height < 1 || image.width > kMostPixels || image.height > kMostPixels)
+    throw UsageError(text("an image of ", image.height, "×", image.width, " cannot be"));
+  if (image.format < DOVIT_RGB || image.format > DOVIT_GREY)
+    throw UsageError(text("unknown format ", static_cast<int>(image.format), ": choose RGB, BGR, RGBA, BGRA or grey"));
+  const auto format = static_cast<Format>(image.format);  // the same order
+  const size_t row = static_cast<size_t>(image.width) * channels(format);
+  const size_t stride = image.stride ? image.stride : row;
+  if (stride < row) throw UsageError(text("stride ", stride, " is less than a row of ", row, " bytes"));
+  return rgb_pixels(static_cast<const uint8_t*>(image.data), {image.height, image.width}, stride, format);
+}
+
+template <class Struct>
+Struct whole_struct(const Struct* given, const Struct& defaults, const char* name) {
+  if (!given) return defaults;
+  if (given->size != sizeof(Struct))
+    throw UsageError(text(name, " has the size ", given->size, ", not ", sizeof(Struct), ": start it with its _INIT"));
+  return *given;
+}
+
+template dovit_load_options whole_struct(const dovit_load_options*, const dovit_load_options&, const char*);
+template dovit_run_options whole_struct(const dovit_run_options*, const dovit_run_options&, const char*);
+template dovit_info whole_struct(const dovit_info*, const dovit_info&, const char*);
+
+}  // namespace dovit::runtime

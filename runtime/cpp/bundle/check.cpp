@@ -1,0 +1,136 @@
+#include "bundle/check.h"
+
+#include <algorithm>
+#include <map>
+
+#include "chain/dimensions.h"
+#include "errors.h"
+
+namespace dovit::runtime {
+
+namespace {
+
+constexpr int64_t kMostPixels = int64_t{1} << 15;    // of an image's side
+constexpr int64_t kMostClasses = 32767;              // labels are int16 at most
+constexpr int64_t kMostElements = int64_t{1} << 40;  // of a tensor
+
+struct Checker {
+  const Manifest& manifest;
+  const std::string& file;
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw DovitError(text(file, ": the manifest contradicts itself (", what, "); export the bundle again"));
+  }
+  void sure(bool holds, const std::string& what) const {
+    if (!holds) fail(what);
+  }
+
+  void sizes() const {
+    const auto within = [](int64_t value, int64_t most) { return value >= 1 && value <= most; };
+    sure(within(manifest.image_size[0], kMostPixels) && within(manifest.image_size[1], kMostPixels), "image_size");
+    sure(within(manifest.patch, kMostPixels) && manifest.image_size[0] % manifest.patch == 0 &&
+             manifest.image_size[1] % manifest.patch == 0,
+         "patch");
+    sure(manifest.prefix >= 0 && manifest.prefix <= 1024, "prefix");
+    sure(within(manifest.classes, kMostClasses), "classes");
+    sure(within(manifest.slide_stride[0], kMostPixels) && within(manifest.slide_stride[1], kMostPixels),
+         "slide_stride");
+    sure(manifest.decisions.size() <= 1024 && manifest.thresholds.size() == manifest.decisions.size(), "thresholds");
+    for (const int64_t capacity : manifest.capacities)
+      sure(capacity >= 0 && capacity <= manifest.tokens(), "capacities");
+    if (manifest.palette)
+      for (const auto& colour : *manifest.palette)
+        for (const int64_t value : colour) sure(value >= 0 && value <= 255, "palette");
+  }
+
+  // The elements of a tensor at its largest.
+  int64_t elements(const TensorSpec& spec, const Dimensions& dims) const {
+    int64_t count = 1;
+    for (const Dimension& dimension : spec.shape) {
+      int64_t size = 0;
+      if (const auto* name = std::get_if<std::string>(&dimension)) {
+        const auto found = dims.find(*name);
+        sure(found != dims.end(), text("tensor ", spec.name, " has the dimension ", *name));
+        size = found->second;
+      } else {
+        size = std::get<int64_t>(dimension);
+      }
+      sure(size >= 0 && size <= kMostElements && (size == 0 || count <= kMostElements / size),
+           text("tensor ", spec.name, " has an impossible size"));
+      count *= size;
+    }
+    return count;
+  }
+
+  void steps() const {
+    sure(!manifest.steps.empty(), "no steps");
+    const Dimensions dims = full_dims(manifest);
+    std::map<std::string, const TensorSpec*> made;
+    const TensorSpec image{"image", {"uint8"}, {}}, count{"stopped_count0", {"int64"}, {}};
+    const TensorSpec threshold{"", {"float32"}, {}}, capacities{"capacities", {"int64"}, {}};
+    made["image"] = &image;
+    made["stopped_count0"] = &count;
+    made["capacities"] = &capacities;
+    for (const DecisionSpec& decision : manifest.decisions) made[decision.threshold] = &threshold;
+    size_t decided = 0;
+    for (const Step& step : manifest.steps) {
+      for (const TensorSpec& spec : step.inputs) {
+        const auto found = made.find(spec.name);
+        sure(found != made.end(), text("step ", step.name, " reads ", spec.name, ", which no step before it makes"));
+        sure(found->second->dtype.value == spec.dtype.value, text("tensor ", spec.name, " has two types"));
+        if (spec.name == "capacities") continue;  // their number is the caller's
+        elements(spec, dims);
+      }
+      for (const TensorSpec& spec : step.outputs) {
+        elements(spec, dims);
+        sure(made.emplace(spec.name, &spec).second, text("tensor ", spec.name, " is made twice"));
+      }
+      decided += decides(step, decided);
+    }
+    sure(decided == manifest.decisions.size(), "decisions that no step makes");
+    results(manifest.steps.back());
+  }
+
+  // Whether the step makes the decision that comes next; the tensors of a decision are the step's, or before it.
+  bool decides(const Step& step, size_t next) const {
+    size_t found = 0;
+    for (const TensorSpec& spec : step.outputs)
+      for (size_t k = 0; k < manifest.decisions.size(); ++k)
+        if (manifest.decisions[k].keep == spec.name) {
+          ++found;
+          sure(k == next && spec.dtype == "int32", text("decision ", spec.name));
+        }
+    sure(found <= 1, text("step ", step.name, " makes two decisions"));
+    return found == 1;
+  }
+
+  void results(const Step& last) const {
+    const TensorSpec *labels = nullptr, *logits = nullptr;
+    for (const TensorSpec& spec : last.outputs) {
+      if (spec.name == "labels") labels = &spec;
+      if (spec.name == "logits") logits = &spec;
+    }
+    sure(labels && (labels->dtype == "uint8" || labels->dtype == "int16"), "labels");
+    const auto is = [](const Dimension& d, int64_t size) { return d == Dimension(size); };
+    sure(labels->shape.size() == 3 && is(labels->shape[1], manifest.image_size[0]) &&
+             is(labels->shape[2], manifest.image_size[1]),
+         "labels");
+    sure(logits && logits->dtype == "float32" && logits->shape.size() == 4 && is(logits->shape[1], manifest.classes),
+         "logits");
+    for (size_t k : {2, 3})
+      sure(std::holds_alternative<int64_t>(logits->shape[k]) && std::get<int64_t>(logits->shape[k]) > 0 &&
+               std::get<int64_t>(logits->shape[k]) <= kMostPixels,
+           "logits");
+    sure((manifest.classes <= 256) == (labels->dtype == "uint8"), "labels");
+  }
+};
+
+}  // namespace
+
+void check_manifest(const Manifest& manifest, const std::string& file) {
+  const Checker checker{manifest, file};
+  checker.sizes();
+  checker.steps();
+}
+
+}  // namespace dovit::runtime

@@ -1,0 +1,11 @@
+// What a manifest must say so that running it cannot leave its memory. Python needs no such check: numpy raises.
+#pragma once
+
+#include "bundle/manifest.h"
+
+namespace dovit::runtime {
+
+// Throws DovitError where sizes are impossible, or a step reads what no step before it makes.
+void check_manifest(const Manifest& manifest, const std::string& file);
+
+}  // namespace dovit::runtime

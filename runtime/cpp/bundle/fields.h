@@ -1,0 +1,147 @@
+// The fields of each part of the manifest, once: `visit(name, field)` for a required one, `visit.optional(name, field)`
+// for one that keeps its default where it is left out. Reading and describing the layout both walk these.
+#pragma once
+
+#include "bundle/manifest.h"
+
+namespace dovit::runtime {
+
+template <class Visitor>
+void fields(Visitor& visit, TensorSpec& tensor) {
+  visit("name", tensor.name);
+  visit("dtype", tensor.dtype);
+  visit("shape", tensor.shape);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, StepMacs& macs) {
+  visit.optional("fixed", macs.fixed);
+  visit.optional("per_token", macs.per_token);
+  visit.optional("per_pair", macs.per_pair);
+  visit.optional("fixed_pairs", macs.fixed_pairs);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, Step& step) {
+  visit("name", step.name);
+  visit("onnx", step.onnx);
+  visit("inputs", step.inputs);
+  visit("outputs", step.outputs);
+  visit("parameters", step.parameters);
+  visit("macs", step.macs);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, State& state) {
+  visit("tokens", state.tokens);
+  visit("index", state.index);
+  visit("full", state.full);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, DecisionSpec& decision) {
+  visit("layer", decision.layer);
+  visit("state", decision.state);
+  visit("threshold", decision.threshold);
+  visit("confidence", decision.confidence);
+  visit("keep", decision.keep);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, Source& source) {
+  visit("checkpoint", source.checkpoint);
+  visit("options", source.options);
+  visit("verified", source.verified);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, FileEntry& file) {
+  visit("sha256", file.sha256);
+  visit("size", file.size);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, Profile& profile) {
+  visit("least", profile.least);
+  visit("best", profile.best);
+  visit("most", profile.most);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, Plan& plan) {
+  visit("file", plan.file);
+  visit("profiles", plan.profiles);
+  visit("parameters", plan.parameters);
+  visit("network_layers", plan.network_layers);
+  visit("layers", plan.layers);
+  visit("attentions", plan.attentions);
+  visit("fused_attentions", plan.fused_attentions);
+  visit("weight_bytes", plan.weight_bytes);
+  visit("activation_bytes", plan.activation_bytes);
+  visit("build_seconds", plan.build_seconds);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, PlanStep& step) {
+  visit("name", step.name);
+  visit("step", step.step);
+  visit("kind", step.kind);
+  visit("inputs", step.inputs);
+  visit("outputs", step.outputs);
+  visit.optional("plan", step.plan);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, Accuracy& accuracy) {
+  visit("scenes", accuracy.scenes);
+  visit("lowering", accuracy.lowering);
+  visit("differences", accuracy.differences);
+  visit("label_agreement", accuracy.label_agreement);
+  visit("kept_agreement", accuracy.kept_agreement);
+  visit("miou", accuracy.miou);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, PlanSet& plans) {
+  visit("flavour", plans.flavour);
+  visit("version", plans.version);
+  visit("cuda", plans.cuda);
+  visit("compute_capabilities", plans.compute_capabilities);
+  visit("precision", plans.precision);
+  visit("batch", plans.batch);
+  visit("plugin_version", plans.plugin_version);
+  visit("workspace_mib", plans.workspace_mib);
+  visit("optimisation_level", plans.optimisation_level);
+  visit("steps", plans.steps);
+  visit.optional("accuracy", plans.accuracy);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, Manifest& manifest) {
+  visit.optional("schema_version", manifest.schema_version);
+  visit("dovit_version", manifest.dovit_version);
+  visit("architecture", manifest.architecture);
+  visit("image_size", manifest.image_size);
+  visit("patch", manifest.patch);
+  visit("embed_dim", manifest.embed_dim);
+  visit("prefix", manifest.prefix);
+  visit("classes", manifest.classes);
+  visit("class_names", manifest.class_names);
+  visit("palette", manifest.palette);
+  visit("mean", manifest.mean);
+  visit("std", manifest.std);
+  visit("slide_stride", manifest.slide_stride);
+  visit("precision", manifest.precision);
+  visit("thresholds", manifest.thresholds);
+  visit("capacities", manifest.capacities);
+  visit("dense_macs", manifest.dense_macs);
+  visit("steps", manifest.steps);
+  visit("decisions", manifest.decisions);
+  visit("final", manifest.final);
+  visit("taps", manifest.taps);
+  visit.optional("plans", manifest.plans);
+  visit.optional("source", manifest.source);
+  visit("files", manifest.files);
+}
+
+}  // namespace dovit::runtime

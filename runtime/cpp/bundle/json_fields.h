@@ -1,0 +1,215 @@
+// One value of the manifest from JSON, as pydantic reads it in Python: it takes numbers written as strings, and it says
+// the same of what it cannot take. The first fault counts, fields in their order, unknown ones last.
+#pragma once
+
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "bundle/fields.h"
+#include "errors.h"
+
+namespace dovit::runtime {
+
+using Json = nlohmann::ordered_json;  // the order of `files` decides which fault is told first
+
+// A field that cannot be taken: where it is, as `steps.0.name`, and why.
+struct FieldError {
+  std::string where, why;
+};
+
+// Where a value lies: a list of names on the stack, joined only when something is wrong.
+struct Where {
+  const Where* parent = nullptr;
+  std::string name;
+
+  std::string joined() const {
+    const std::string before = parent ? parent->joined() : "";
+    return before.empty() ? name : before + "." + name;
+  }
+  [[noreturn]] void fail(const std::string& why) const { throw FieldError{joined(), why}; }
+};
+
+inline void read(const Json& json, std::string& value, const Where& where) {
+  if (!json.is_string()) where.fail("Input should be a valid string");
+  value = json.get<std::string>();
+}
+
+inline std::string stripped(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t\n\r"), last = text.find_last_not_of(" \t\n\r");
+  return first == std::string::npos ? "" : text.substr(first, last - first + 1);
+}
+
+inline void read(const Json& json, int64_t& value, const Where& where) {
+  constexpr double kMost = 9007199254740992.0;  // 2^53: whole numbers that a double holds exactly
+  if (json.is_boolean()) {
+    value = json.get<bool>();
+  } else if (json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) {
+    where.fail("Unable to parse input string as an integer, exceeded maximum size");
+  } else if (json.is_number_integer()) {
+    value = json.get<int64_t>();
+  } else if (json.is_number_float()) {
+    const double number = json.get<double>();
+    if (number != std::floor(number))
+      where.fail("Input should be a valid integer, got a number with a fractional part");
+    if (std::fabs(number) > kMost) where.fail("Unable to parse input string as an integer, exceeded maximum size");
+    value = static_cast<int64_t>(number);
+  } else if (json.is_string()) {
+    const std::string text = stripped(json.get<std::string>());
+    const char *begin = text.data() + (text.size() > 1 && text[0] == '+'), *end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(begin, end, value);
+    if (error != std::errc() || stop != end)
+      where.fail("Input should be a valid integer, unable to parse string as an integer");
+  } else {
+    where.fail("Input should be a valid integer");
+  }
+}
+
+inline void read(const Json& json, double& value, const Where& where) {
+  if (json.is_number()) {
+    value = json.get<double>();
+  } else if (json.is_boolean()) {
+    value = json.get<bool>();
+  } else if (json.is_string()) {
+    const std::string text = stripped(json.get<std::string>());
+    char* stop = nullptr;
+    value = std::strtod(text.c_str(), &stop);
+    if (text.empty() || stop != text.c_str() + text.size())
+      where.fail("Input should be a valid number, unable to parse string as a number");
+  } else {
+    where.fail("Input should be a valid number");
+  }
+}
+
+inline void read(const Json& json, bool& value, const Where& where) {
+  static const std::set<std::string> yes = {"1", "on", "t", "true", "y", "yes"};
+  static const std::set<std::string> no = {"0", "off", "f", "false", "n", "no"};
+  if (json.is_boolean()) {
+    value = json.get<bool>();
+    return;
+  }
+  std::string word;
+  if (json.is_string()) {
+    word = json.get<std::string>();
+    for (char& letter : word) letter = static_cast<char>(letter >= 'A' && letter <= 'Z' ? letter + 32 : letter);
+  } else if (json.is_number() && json.get<double>() == std::floor(json.get<double>()) &&
+             std::fabs(json.get<double>()) < 9e18) {
+    word = std::to_string(static_cast<int64_t>(json.get<double>()));
+  } else {
+    where.fail("Input should be a valid boolean");
+  }
+  if (!yes.count(word) && !no.count(word)) where.fail("Input should be a valid boolean, unable to interpret input");
+  value = yes.count(word) > 0;
+}
+
+template <class Names>
+void read(const Json& json, Choice<Names>& value, const Where& where) {
+  for (const char* name : Names::all)
+    if (json.is_string() && json.get_ref<const std::string&>() == name) {
+      value.value = name;
+      return;
+    }
+  std::string list;
+  for (size_t k = 0; k < Names::all.size(); ++k)
+    list += (k == 0 ? "'" : k + 1 == Names::all.size() ? " or '" : ", '") + std::string(Names::all[k]) + "'";
+  where.fail("Input should be " + list);
+}
+
+inline void read(const Json& json, Dimension& value, const Where& where) {
+  if (json.is_string()) {
+    value = json.get<std::string>();
+    return;
+  }
+  int64_t number = 0;
+  read(json, number, Where{&where, "int"});
+  value = number;
+}
+
+template <class T>
+void read(const Json& json, T& part, const Where& where);
+
+template <class T>
+void read(const Json& json, std::optional<T>& value, const Where& where) {
+  if (json.is_null()) {
+    value.reset();
+    return;
+  }
+  read(json, value.emplace(), where);
+}
+
+template <class T>
+void read(const Json& json, std::vector<T>& values, const Where& where) {
+  if (!json.is_array()) where.fail("Input should be a valid array");
+  values.clear();
+  for (size_t k = 0; k < json.size(); ++k) read(json[k], values.emplace_back(), Where{&where, std::to_string(k)});
+}
+
+template <class T, size_t kCount>
+void read(const Json& json, std::array<T, kCount>& values, const Where& where) {
+  if (!json.is_array()) where.fail("Input should be a valid array");
+  for (size_t k = 0; k < kCount; ++k) {
+    const Where here{&where, std::to_string(k)};
+    if (k >= json.size()) here.fail("Field required");
+    read(json[k], values[k], here);
+  }
+  if (json.size() > kCount)
+    where.fail(text("Tuple should have at most ", kCount, " items after validation, not ", json.size()));
+}
+
+// A map, in the order of the file.
+template <class T>
+void read(const Json& json, std::vector<std::pair<std::string, T>>& entries, const Where& where) {
+  if (!json.is_object()) where.fail("Input should be an object");
+  entries.clear();
+  for (const auto& [key, value] : json.items()) {
+    auto& entry = entries.emplace_back();
+    entry.first = key;
+    read(value, entry.second, Where{&where, key});
+  }
+}
+
+class FieldReader {
+ public:
+  FieldReader(const Json& json, const Where& where) : json_(json), where_(where) {}
+
+  template <class T>
+  void operator()(const char* name, T& value) {
+    take(name, value, true);
+  }
+  template <class T>
+  void optional(const char* name, T& value) {
+    take(name, value, false);
+  }
+  void done() const {
+    for (const auto& entry : json_.items())
+      if (!known_.count(entry.key())) Where{&where_, entry.key()}.fail("Extra inputs are not permitted");
+  }
+
+ private:
+  template <class T>
+  void take(const char* name, T& value, bool required) {
+    known_.insert(name);
+    const Where here{&where_, name};
+    const auto found = json_.find(name);
+    if (found != json_.end())
+      read(*found, value, here);
+    else if (required)
+      here.fail("Field required");
+  }
+
+  const Json& json_;
+  const Where& where_;
+  std::set<std::string> known_;
+};
+
+template <class T>
+void read(const Json& json, T& part, const Where& where) {
+  if (!json.is_object()) where.fail("Input should be an object");
+  FieldReader reader(json, where);
+  fields(reader, part);
+  reader.done();
+}
+
+}  // namespace dovit::runtime

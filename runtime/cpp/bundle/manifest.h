@@ -1,0 +1,153 @@
+// `bundle.json` in C++: what runtime/bundle/manifest.py and its neighbours say, field by field and in their order. The
+// meaning of each field is told there. tests/cpp/manifest_layout.json holds the two to each other.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace dovit::runtime {
+
+constexpr int64_t kSchemaVersion = 2;
+constexpr const char* kManifestName = "bundle.json";
+
+// A string that is one of Names::all.
+template <class Names>
+struct Choice {
+  std::string value;
+  bool operator==(const char* other) const { return value == other; }
+};
+
+struct DTypeNames {
+  static constexpr std::array<const char*, 7> all = {"uint8",   "int16",    "int32",  "int64",
+                                                     "float16", "bfloat16", "float32"};
+};
+struct ManifestPrecisionNames {
+  static constexpr std::array<const char*, 1> all = {"fp32"};
+};
+struct FlavourNames {
+  static constexpr std::array<const char*, 2> all = {"tensorrt", "tensorrt-rtx"};
+};
+struct PrecisionNames {
+  static constexpr std::array<const char*, 3> all = {"fp32", "fp16", "bf16"};
+};
+struct KindNames {
+  static constexpr std::array<const char*, 4> all = {"plan", "decide", "gather", "reconstruct"};
+};
+
+// A size, or the name of one that only an image decides: batch, kept3, length3, capacities.
+using Dimension = std::variant<int64_t, std::string>;
+
+struct TensorSpec {
+  std::string name;
+  Choice<DTypeNames> dtype;
+  std::vector<Dimension> shape;
+};
+
+struct StepMacs {
+  int64_t fixed = 0, per_token = 0, per_pair = 0, fixed_pairs = 0;
+};
+
+struct Step {
+  std::string name;
+  std::optional<std::string> onnx;  // none where the bundle holds plans only
+  std::vector<TensorSpec> inputs, outputs;
+  int64_t parameters = 0;
+  StepMacs macs;
+};
+
+struct State {
+  std::string tokens, index, full;
+};
+
+struct DecisionSpec {
+  int64_t layer = 0;
+  State state;
+  std::string threshold, confidence, keep;
+};
+
+struct Source {
+  std::string checkpoint, options;
+  bool verified = false;
+};
+
+struct FileEntry {
+  std::string sha256;
+  int64_t size = 0;
+};
+
+struct Profile {
+  int64_t least = 0, best = 0, most = 0;
+};
+
+struct Plan {
+  std::string file;
+  std::vector<Profile> profiles;
+  int64_t parameters = 0, network_layers = 0;
+  std::vector<std::string> layers;
+  int64_t attentions = 0, fused_attentions = 0, weight_bytes = 0, activation_bytes = 0;
+  double build_seconds = 0;
+};
+
+struct PlanStep {
+  std::string name, step;
+  Choice<KindNames> kind;
+  std::vector<TensorSpec> inputs, outputs;
+  std::optional<Plan> plan;
+};
+
+struct Accuracy {
+  int64_t scenes = 0;
+  std::string lowering;
+  std::vector<std::pair<std::string, double>> differences;
+  double label_agreement = 0;
+  std::vector<double> kept_agreement;
+  std::optional<std::array<double, 2>> miou;
+};
+
+struct PlanSet {
+  Choice<FlavourNames> flavour;
+  std::string version;
+  std::optional<int64_t> cuda;
+  std::vector<std::string> compute_capabilities;
+  Choice<PrecisionNames> precision;
+  int64_t batch = 0;
+  std::optional<std::string> plugin_version;
+  std::optional<int64_t> workspace_mib, optimisation_level;
+  std::vector<PlanStep> steps;
+  std::optional<Accuracy> accuracy;
+
+  std::string name() const { return flavour.value + " " + precision.value; }
+};
+
+struct Manifest {
+  int64_t schema_version = kSchemaVersion;
+  std::string dovit_version, architecture;
+  std::array<int64_t, 2> image_size{};  // (height, width), as all sizes here
+  int64_t patch = 0, embed_dim = 0, prefix = 0, classes = 0;
+  std::optional<std::vector<std::string>> class_names;
+  std::optional<std::vector<std::array<int64_t, 3>>> palette;
+  std::array<double, 3> mean{}, std{};
+  std::array<int64_t, 2> slide_stride{};
+  Choice<ManifestPrecisionNames> precision;
+  std::vector<double> thresholds;
+  std::vector<int64_t> capacities;
+  std::array<int64_t, 2> dense_macs{};
+  std::vector<Step> steps;
+  std::vector<DecisionSpec> decisions;
+  State final;
+  std::vector<std::string> taps;
+  std::vector<PlanSet> plans;
+  std::optional<Source> source;
+  std::vector<std::pair<std::string, FileEntry>> files;  // in the order of the manifest
+
+  int64_t grid_height() const { return image_size[0] / patch; }
+  int64_t grid_width() const { return image_size[1] / patch; }
+  int64_t tokens() const { return grid_height() * grid_width(); }  // N = h·w
+};
+
+}  // namespace dovit::runtime

@@ -1,0 +1,110 @@
+#include "bundle/open.h"
+
+#include <algorithm>
+#include <set>
+
+#include "bundle/check.h"
+#include "bundle/read.h"
+#include "bundle/sha256.h"
+#include "errors.h"
+
+namespace fs = std::filesystem;
+
+namespace dovit::runtime {
+
+namespace {
+
+// The path without empty parts and dots, as Python's pathlib writes it: sentences are the same in both languages.
+fs::path plain(const std::string& path) {
+  fs::path out = !path.empty() && path[0] == '/' ? "/" : "";
+  for (const fs::path& part : fs::path(path).relative_path())
+    if (!part.empty() && part != ".") out /= part;
+  return out.empty() ? "." : out;
+}
+
+// A name as Python quotes it, so that nothing in it can pass for the rest of the sentence.
+std::string quoted(const std::string& name) {
+  const char quote = name.find('\'') != std::string::npos && name.find('"') == std::string::npos ? '"' : '\'';
+  std::string out(1, quote);
+  for (const char letter : name) {
+    const auto code = static_cast<unsigned char>(letter);
+    if (letter == quote || letter == '\\') {
+      out += '\\';
+      out += letter;
+    } else if (letter == '\n' || letter == '\r' || letter == '\t') {
+      out += letter == '\n' ? "\\n" : letter == '\r' ? "\\r" : "\\t";
+    } else if (code < 0x20 || code == 0x7f) {
+      out += "\\x";
+      out += "0123456789abcdef"[code >> 4];
+      out += "0123456789abcdef"[code & 15];
+    } else {
+      out += letter;
+    }
+  }
+  return out + quote;
+}
+
+bool lies_inside(const fs::path& inner, const fs::path& outer) {
+  const auto [first, rest] = std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
+  (void)rest;
+  return first == outer.end() || (first->empty() && std::next(first) == outer.end());
+}
+
+void check_path(const fs::path& root, const std::string& name) {
+  std::error_code error;
+  bool parts = false, up = false;
+  for (const fs::path& part : fs::path(name)) {
+    parts = parts || (!part.empty() && part != ".");
+    up = up || part == "..";
+  }
+  bool leaves = !parts || up || name[0] == '/' || name.find('\\') != std::string::npos;
+  leaves = leaves || name.find('\0') != std::string::npos;  // the system would see a shorter name than was checked
+  if (!leaves) {
+    const fs::path inner = fs::weakly_canonical(root / name, error);
+    const fs::path outer = error ? fs::path() : fs::weakly_canonical(root, error);
+    leaves = error || !lies_inside(inner, outer);
+  }
+  if (leaves)
+    throw DovitError(text(root.string(), ": the manifest names ", quoted(name),
+                          ", which leaves the bundle; do not use this bundle"));
+}
+
+void check_file(const fs::path& root, const std::string& name, const FileEntry& entry) {
+  check_path(root, name);
+  const fs::path file = root / name;
+  std::error_code error;
+  if (!fs::is_regular_file(file, error))
+    throw DovitError(text(root.string(), ": the bundle's file ", name, " is missing; export the bundle again"));
+  const auto size = static_cast<int64_t>(fs::file_size(file, error));
+  if (error || size != entry.size)
+    throw DovitError(
+        text(root.string(), ": ", name, " has ", size, " bytes, the manifest says ", entry.size, "; export again"));
+  if (sha256(file) != entry.sha256)
+    throw DovitError(
+        text(root.string(), ": ", name, " is not the file that was exported (its SHA-256 differs); export again"));
+}
+
+}  // namespace
+
+Bundle open_bundle(const std::string& path) {
+  const fs::path root = plain(path);
+  Bundle bundle{root, read_manifest(root)};
+  std::set<std::string> listed;
+  for (const auto& [name, entry] : bundle.manifest.files) {
+    check_file(root, name, entry);
+    listed.insert(name);
+  }
+  const auto uses = [&](const std::string& step, const std::string& name) {
+    if (!listed.count(name))
+      throw DovitError(text(root.string(), ": step ", step, " uses ", name, ", which the manifest does not list"));
+  };
+  for (const Step& step : bundle.manifest.steps)
+    if (step.onnx) uses(step.name, *step.onnx);
+  for (const PlanSet& plans : bundle.manifest.plans)
+    for (const PlanStep& step : plans.steps)
+      if (step.plan) uses(step.name, step.plan->file);
+  check_manifest(bundle.manifest, manifest_file(root).string());
+  return bundle;
+}
+
+}  // namespace dovit::runtime

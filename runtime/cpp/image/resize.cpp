@@ -1,0 +1,73 @@
+#include "image/resize.h"
+
+#include <algorithm>
+
+#include "resize_taps.h"
+
+namespace dovit::runtime {
+
+namespace {
+
+uint8_t rounded(int sum) { return static_cast<uint8_t>(std::clamp(sum >> kWeightBits, 0, 255)); }
+
+// [H, W, 3] → [H, w, 3]
+std::vector<uint8_t> resized_across(const uint8_t* from, Size size, int width) {
+  const ResizeTaps taps = resize_taps(size.width, width);
+  std::vector<uint8_t> out(static_cast<size_t>(size.height) * width * 3);
+  uint8_t* to = out.data();
+  for (int y = 0; y < size.height; ++y, from += static_cast<size_t>(size.width) * 3)
+    for (int x = 0; x < width; ++x, to += 3) {
+      const int* weights = taps.weights.data() + static_cast<size_t>(x) * taps.width;
+      const uint8_t* pixel = from + static_cast<size_t>(taps.first[x]) * 3;
+      int red = 1 << (kWeightBits - 1), green = red, blue = red;
+      for (int k = 0; k < taps.count[x]; ++k, pixel += 3) {
+        red += pixel[0] * weights[k];
+        green += pixel[1] * weights[k];
+        blue += pixel[2] * weights[k];
+      }
+      to[0] = rounded(red);
+      to[1] = rounded(green);
+      to[2] = rounded(blue);
+    }
+  return out;
+}
+
+// [H, W, 3] → [h, W, 3]: a row at a time, so that the inner loop runs over neighbours.
+std::vector<uint8_t> resized_down(const uint8_t* from, Size size, int height) {
+  const ResizeTaps taps = resize_taps(size.height, height);
+  const size_t row = static_cast<size_t>(size.width) * 3;
+  std::vector<uint8_t> out(row * height);
+  std::vector<int> sums(row);
+  for (int y = 0; y < height; ++y) {
+    std::fill(sums.begin(), sums.end(), 1 << (kWeightBits - 1));
+    for (int k = 0; k < taps.count[y]; ++k) {
+      const int weight = taps.weights[static_cast<size_t>(y) * taps.width + k];
+      const uint8_t* bytes = from + (taps.first[y] + k) * row;
+      for (size_t x = 0; x < row; ++x) sums[x] += bytes[x] * weight;
+    }
+    std::transform(sums.begin(), sums.end(), out.begin() + y * row, rounded);
+  }
+  return out;
+}
+
+// The bytes between the two directions are rounded, so their order shows. This is Pillow's, found by trying sizes.
+bool goes_down_first(Size from, Size to) {
+  return to.height < from.height && from.height - to.height > 2 * (from.width - to.width);
+}
+
+}  // namespace
+
+Pixels resized(const Pixels& image, Size size) {
+  const Size from = image.size();
+  if (from == size) return Pixels(image.data(), size);
+  if (from.width == size.width) return {resized_down(image.data(), from, size.height), size};
+  if (from.height == size.height) return {resized_across(image.data(), from, size.width), size};
+  if (goes_down_first(from, size)) {
+    const std::vector<uint8_t> between = resized_down(image.data(), from, size.height);
+    return {resized_across(between.data(), {size.height, from.width}, size.width), size};
+  }
+  const std::vector<uint8_t> between = resized_across(image.data(), from, size.width);
+  return {resized_down(between.data(), {from.height, size.width}, size.height), size};
+}
+
+}  // namespace dovit::runtime

@@ -1,0 +1,31 @@
+// ONNX Runtime's library, opened at run time, and its environment: one thread pool and one memory arena for all steps.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "onnxruntime/api.h"
+
+namespace dovit::runtime {
+
+class OnnxRuntime {
+ public:
+  // Opens `path`, or, where it is empty, libonnxruntime.so.1 or libonnxruntime.so where the system finds them.
+  // `threads`: of the pool, 0 for all CPUs. Throws DovitError where there is none, or one that is too old.
+  OnnxRuntime(const std::string& path, int threads);
+  ~OnnxRuntime();
+  OnnxRuntime(const OnnxRuntime&) = delete;
+  OnnxRuntime& operator=(const OnnxRuntime&) = delete;
+
+  // Throws DovitError with the first line of what ONNX Runtime says, after `what`.
+  void check(ort::Status* status, const std::string& what) const;
+
+  ort::Api api{nullptr};
+  ort::Env* env = nullptr;
+  ort::MemoryInfo* memory = nullptr;
+
+ private:
+  void make_environment(int threads);
+};
+
+}  // namespace dovit::runtime

@@ -1,0 +1,17 @@
+// What a caller may ask for, checked with the sentences of runtime/session.py.
+#pragma once
+
+#include "chain/executor.h"
+
+namespace dovit::runtime {
+
+// A number as Python prints it.
+std::string printed(double value);
+
+// One ξ a decision from one for all, or one each. Throws UsageError.
+std::vector<double> checked_thresholds(const Manifest& manifest, const std::vector<double>& given);
+
+// Tokens to keep after each decision. Throws UsageError.
+std::vector<int64_t> checked_counts(const Manifest& manifest, const std::vector<int64_t>& given);
+
+}  // namespace dovit::runtime

@@ -1,0 +1,11 @@
+// Which executor runs a bundle. A backend is one branch here and a folder of its own.
+#pragma once
+
+#include "session/session.h"
+
+namespace dovit::runtime {
+
+// `path`: the bundle as the caller named it, for sentences. Throws DovitError, UsageError or Unsupported.
+std::unique_ptr<Executor> make_executor(const Bundle& bundle, const std::string& path, const LoadOptions& options);
+
+}  // namespace dovit::runtime

@@ -1,0 +1,96 @@
+#include "session/session.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "errors.h"
+#include "image/resize.h"
+#include "image/upsample.h"
+#include "session/arguments.h"
+#include "session/backends.h"
+
+namespace dovit::runtime {
+
+Session::Session(const std::string& path, const LoadOptions& options)
+    : bundle_(open_bundle(path)),
+      thresholds_(options.thresholds ? checked_thresholds(bundle_.manifest, *options.thresholds)
+                                     : bundle_.manifest.thresholds),
+      schedule_(options.schedule),
+      executor_(make_executor(bundle_, path, options)) {}
+
+Request Session::request(const RunOptions& options) const {
+  Request request;
+  request.thresholds = options.thresholds ? checked_thresholds(manifest(), *options.thresholds) : thresholds_;
+  request.schedule = options.schedule.value_or(schedule_);
+  if (options.counts) request.counts = checked_counts(manifest(), *options.counts);
+  return request;
+}
+
+Result Session::run(const Pixels& image, const Request& request, const RunOptions& options) const {
+  try {
+    Result result = options.mode == Mode::kWhole ? run_whole(image, request, options.labels)
+                                                 : run_slide(image, request, options.labels);
+    if (!options.return_logits) result.logits = Tensor{};
+    return result;
+  } catch (const std::bad_alloc&) {
+    throw DovitError("not enough memory for this image: use a smaller one, or mode slide");
+  }
+}
+
+// The result of one pass, and per decision which positions stay and the confidence (NaN where already stopped).
+Result Session::window_result(const Pixels& window, const Request& request) const {
+  Pass pass = executor_->run(window.data(), request);
+  const auto count = static_cast<int64_t>(manifest().decisions.size());
+  const int64_t height = manifest().grid_height(), width = manifest().grid_width(), tokens = manifest().tokens();
+  Result result;
+  result.tokens = tokens;
+  result.keep_maps = make_tensor(DType::kUint8, {1, count, height, width});
+  result.confidence_maps = make_tensor(DType::kFloat32, {1, count, height, width});
+  auto* keep = result.keep_maps.as<uint8_t>();
+  auto* confidence = result.confidence_maps.as<float>();
+  std::memset(keep, 0, result.keep_maps.bytes());
+  std::fill_n(confidence, count * tokens, std::numeric_limits<float>::quiet_NaN());
+  for (size_t k = 0; k < pass.decisions.size(); ++k) {
+    const Decided& decided = pass.decisions[k];
+    const size_t map = k * static_cast<size_t>(tokens);
+    for (size_t m = 0; m < decided.index.size(); ++m) confidence[map + decided.index[m]] = decided.confidence[m];
+    for (const int32_t m : decided.keep) keep[map + decided.index[m]] = 1;
+    result.kept.push_back(static_cast<int64_t>(decided.keep.size()));
+  }
+  result.kept.resize(static_cast<size_t>(count), 0);
+  result.labels = std::move(pass.labels);
+  result.labels.shape.erase(result.labels.shape.begin());  // [H, W]
+  result.logits = std::move(pass.logits);
+  result.logits.shape.erase(result.logits.shape.begin());  // [C, h', w']
+  return result;
+}
+
+// Where the labels are written: the caller's place, or memory of the result's own.
+LabelsPlace Session::place_for(Result& result, Size size, const LabelsPlace& given) const {
+  result.labels = Tensor{};
+  if (given.data) return given;
+  result.labels = make_tensor(label_bytes() == 1 ? DType::kUint8 : DType::kInt16, {size.height, size.width});
+  return {result.labels.data, static_cast<size_t>(size.width) * label_bytes()};
+}
+
+// The image is resized to the bundle's size, its logits are resized back.
+Result Session::run_whole(const Pixels& image, const Request& request, const LabelsPlace& place) const {
+  const Size size = image.size();
+  Result result = window_result(resized(image, window()), request);
+  if (!(size == window())) {
+    const Tensor& logits = result.logits;
+    const Size from{static_cast<int>(logits.shape[1]), static_cast<int>(logits.shape[2])};
+    const LabelsPlace to = place_for(result, size, place);
+    labels_from_logits(logits.as<float>(), static_cast<int>(logits.shape[0]), from, size, to.data, to.stride,
+                       label_bytes());
+  } else if (place.data) {
+    const size_t row = static_cast<size_t>(size.width) * label_bytes();
+    for (int y = 0; y < size.height; ++y)
+      std::memcpy(static_cast<char*>(place.data) + y * place.stride, result.labels.as<char>() + y * row, row);
+    result.labels = Tensor{};
+  }
+  return result;
+}
+
+}  // namespace dovit::runtime

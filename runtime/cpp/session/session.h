@@ -1,0 +1,69 @@
+// A bundle ready to segment images of any size. Several threads may call one session at a time.
+#pragma once
+
+#include "bundle/open.h"
+#include "image/pixels.h"
+#include "session/result.h"
+
+namespace dovit::runtime {
+
+struct LoadOptions {
+  std::string backend = "auto";  // auto, onnxruntime, tensorrt, tensorrt-rtx
+  std::string device = "cpu";
+  std::string onnxruntime;  // path of its library; empty: where the system finds it
+  int threads = 0;          // 0: all; the first session of a process decides for all
+  bool low_memory = false;  // no repacked copy of the weights, which is somewhat slower
+  Schedule schedule = Schedule::kExact;
+  std::optional<std::vector<double>> thresholds;  // none: the bundle's own
+};
+
+enum class Mode { kWhole, kSlide };
+
+// Where labels go that the caller has memory for.
+struct LabelsPlace {
+  void* data = nullptr;
+  size_t stride = 0;  // bytes from one row to the next
+};
+
+struct RunOptions {
+  Mode mode = Mode::kWhole;
+  std::optional<Schedule> schedule;               // none: the session's
+  std::optional<std::vector<double>> thresholds;  // none: the session's
+  std::optional<std::vector<int64_t>> counts;
+  bool return_logits = false;
+  LabelsPlace labels;
+};
+
+class Session {
+ public:
+  // Opens the bundle in the folder `path`. Throws DovitError, UsageError or Unsupported.
+  Session(const std::string& path, const LoadOptions& options);
+
+  const Manifest& manifest() const { return bundle_.manifest; }
+  const std::string& backend() const { return backend_; }
+  const std::vector<double>& thresholds() const { return thresholds_; }
+  Schedule schedule() const { return schedule_; }
+  int label_bytes() const { return manifest().classes <= 256 ? 1 : 2; }
+  Size window() const {
+    return {static_cast<int>(manifest().image_size[0]), static_cast<int>(manifest().image_size[1])};
+  }
+
+  // What a pass is asked for; throws UsageError. Done apart, so that a queued image's faults are told at once.
+  Request request(const RunOptions& options) const;
+
+  Result run(const Pixels& image, const Request& request, const RunOptions& options) const;
+
+ private:
+  Result window_result(const Pixels& window, const Request& request) const;
+  Result run_whole(const Pixels& image, const Request& request, const LabelsPlace& place) const;
+  Result run_slide(const Pixels& image, const Request& request, const LabelsPlace& place) const;
+  LabelsPlace place_for(Result& result, Size size, const LabelsPlace& given) const;
+
+  Bundle bundle_;
+  std::string backend_ = "onnxruntime";
+  std::vector<double> thresholds_;
+  Schedule schedule_;
+  std::unique_ptr<Executor> executor_;
+};
+
+}  // namespace dovit::runtime

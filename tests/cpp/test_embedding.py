@@ -1,0 +1,181 @@
+"""The C++ runtime on the trained model: labels, kept sets and confidences are Python's to the bit, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from c_binding import Failure
+from c_binding import Session as CSession
+from native import ROOT, refuse_unless_here, run
+from PIL import Image
+
+import dovit
+from dovit.runtime import DovitError
+from dovit.runtime.draw import overlay
+from dovit.runtime.images import read_image
+
+STREET = ROOT / "assets" / "street.png"
+
+
+@pytest.fixture(scope="module")
+def python_session(bundle: Path) -> dovit.Session:
+    return dovit.load(bundle)
+
+
+@pytest.fixture(scope="module")
+def c_session(build: Callable[[str], Path], bundle: Path, library_path: Path) -> CSession:
+    return CSession(build("release") / "libdovit_runtime.so", bundle, library_path)
+
+
+def pictures() -> list[np.ndarray]:
+    """The bundle's own size, larger, narrower, smaller, much smaller, tall, one pixel more than a window."""
+    street = read_image(STREET)
+    parts = [
+        street, street[:192, :384], street[:300, :500], street[:100, :700], street[::2, ::3], street[:50, :40],
+        street[:193], street[:, :150], street.repeat(2, 0).repeat(2, 1),
+    ]  # fmt: skip
+    return [np.ascontiguousarray(part) for part in parts]
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"schedule": "bucketed"},
+    {"mode": "slide"},
+    {"mode": "slide", "schedule": "bucketed"},
+    {"mode": "slide", "thresholds": [0.98, 0.5, 0.0]},
+    {"thresholds": [1.0]},
+    {"thresholds": [0.0]},
+    {"thresholds": [0.95, 0.0, 0.9], "schedule": "bucketed"},
+    {"counts": [100, 50, 3]},
+    {"counts": [17, 0, 0]},
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_results_are_pythons(python_session: dovit.Session, c_session: CSession, setting: dict[str, Any]) -> None:
+    for picture in pictures():
+        expected = python_session(picture, return_logits=True, **setting)
+        made = c_session(picture, **setting)
+        assert np.array_equal(made.labels, expected.labels) and made.labels.dtype == expected.labels.dtype
+        assert (made.kept, made.tokens) == (expected.kept, expected.tokens)
+        assert np.array_equal(made.keep_maps, expected.keep_maps.reshape(made.keep_maps.shape))
+        confidences = expected.confidence_maps.reshape(made.confidence_maps.shape)
+        assert np.array_equal(made.confidence_maps, confidences, equal_nan=True)
+        assert made.windows == ([(window.y, window.x) for window in expected.windows] or [(0, 0)])
+        assert expected.logits is not None
+        if setting.get("mode") == "slide":  # numpy's products round a few of the upsampled ones otherwise
+            assert np.abs(made.logits - expected.logits).max() <= 1e-6 * np.abs(expected.logits).max()
+        else:
+            assert np.array_equal(made.logits, expected.logits)
+
+
+def test_refusals_are_pythons(python_session: dovit.Session, c_session: CSession) -> None:
+    street = read_image(STREET)
+    narrow = np.zeros((2000, 1, 3), np.uint8)
+    for picture, setting in [
+        (street, {"thresholds": [1.5]}),
+        (street, {"thresholds": [float("nan")]}),
+        (street, {"thresholds": [0.1, 1e-7 - 1]}),
+        (street, {"thresholds": [0.1, 0.2, -1e-7]}),
+        (street, {"thresholds": [0.5, 0.5, 0.5, 0.5]}),
+        (street, {"counts": [1, 2, 3]}),
+        (street, {"counts": [5000, 2, 1]}),
+        (narrow, {"mode": "slide"}),
+    ]:
+        arguments: dict[str, Any] = setting
+        with pytest.raises(DovitError) as expected:
+            python_session(picture, **arguments)
+        with pytest.raises(Failure) as failure:
+            c_session(picture, **arguments)
+        assert (str(failure.value), failure.value.status) == (str(expected.value), expected.value.exit_status)
+
+
+def test_a_bundle_of_plans_alone_says_what_it_needs(
+    build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path
+) -> None:
+    """The sentence is Python's but for the reason, which is this machine's there and this build's here."""
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    for step in manifest["steps"]:
+        step["onnx"] = None
+    (tmp_path / "bundle.json").write_text(json.dumps(manifest | {"files": {}}))
+    with pytest.raises(DovitError) as expected:
+        dovit.load(tmp_path)
+    with pytest.raises(Failure) as failure:
+        CSession(build("release") / "libdovit_runtime.so", tmp_path, library_path)
+    start = f"{tmp_path}: holds plans only ("
+    end = f"; add ONNX Runtime's files with dovit-export --ckpt model.pth --out {tmp_path} --backend onnxruntime"
+    for sentence in (str(expected.value), str(failure.value)):
+        assert sentence.startswith(start) and sentence.endswith(end)
+
+
+def test_nothing_but_the_interface_is_exported(build: Callable[[str], Path]) -> None:
+    symbols = run("nm", "-D", "--defined-only", build("release") / "libdovit_runtime.so").splitlines()
+    header = (ROOT / "runtime" / "cpp" / "include" / "dovit.h").read_text()
+    names = {line.split()[-1] for line in symbols}
+    assert names and all(name.startswith("dovit_") and f"{name}(" in header for name in names)
+
+
+@pytest.mark.parametrize("flags", [(), ("--bucketed",), ("--slide",), ("--slide", "--bucketed")], ids=" ".join)
+def test_the_segment_example(
+    examples: Path, python_session: dovit.Session, bundle: Path, library_path: Path, tmp_path: Path, flags: tuple[str]
+) -> None:
+    labels, mixed = tmp_path / "labels.png", tmp_path / "overlay.png"
+    printed = run(examples / "segment", bundle, STREET, labels, mixed, *flags, "--onnxruntime", library_path)
+    picture = read_image(STREET)
+    expected = python_session(
+        picture,
+        mode="slide" if "--slide" in flags else "whole",
+        schedule="bucketed" if "--bucketed" in flags else "exact",
+    )
+    palette = python_session.manifest.palette
+    assert palette is not None
+    with Image.open(labels) as image:
+        assert image.mode == "P" and image.getpalette()[: 3 * len(palette)] == [v for c in palette for v in c]
+        assert np.array_equal(np.asarray(image), expected.labels)
+    with Image.open(mixed) as image:
+        assert np.array_equal(np.asarray(image), np.asarray(overlay(picture, expected.labels, palette)))
+    assert printed == f"kept {' '.join(map(str, expected.kept))} of {expected.tokens} tokens\n"
+
+
+def test_the_segment_example_fails_in_a_sentence(examples: Path, tmp_path: Path) -> None:
+    done = subprocess.run([examples / "segment", tmp_path, STREET, "a", "b"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"segment: error: {tmp_path}: not a dovit bundle") and done.stderr.count("\n") == 1
+
+
+def test_the_pipeline_example(examples: Path, bundle: Path, library_path: Path) -> None:
+    printed = run(examples / "pipeline", bundle, "12", library_path)
+    assert printed == "12 frames, 12 with the labels that they get alone\n"
+
+
+def test_the_python_example(bundle: Path) -> None:
+    printed = run(sys.executable, ROOT / "examples" / "python" / "embed.py", bundle, STREET)
+    assert [line.split(":")[0] for line in printed.splitlines()] == ["image", "mirrored"]
+
+
+def test_pkg_config_finds_it(installed: Path, tmp_path: Path) -> None:
+    refuse_unless_here("pkg-config")
+    moved = Path(shutil.copytree(installed, tmp_path / "elsewhere", symlinks=True))  # an installed tree may be moved
+    folder = next(moved.rglob("dovit.pc")).parent
+    flags = run("pkg-config", "--cflags", "--libs", "dovit", PKG_CONFIG_PATH=str(folder)).split()
+    source = ROOT / "tests" / "cpp" / "header_in_c99.c"
+    run("gcc", "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", source, "-o", tmp_path / "c99", *flags)
+    run(tmp_path / "c99", LD_LIBRARY_PATH=str(next(moved.rglob("libdovit_runtime.so")).parent))
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["release", pytest.param("sanitize", marks=pytest.mark.slow), pytest.param("thread", marks=pytest.mark.slow)],
+)
+def test_the_tests_in_cpp(build: Callable[[str], Path], preset: str) -> None:
+    """ctest: C99, layout, chain, sessions with eight threads; with AddressSanitizer and UBSan, and with ThreadSanitizer."""
+    printed = run("ctest", "--test-dir", build(preset), "--output-on-failure")
+    assert "100% tests passed, 0 tests failed out of 4" in printed

@@ -1,0 +1,244 @@
+"""One manifest, two readers: the C++ one knows the same fields, takes the same files, and says the same of the others."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from bundles import make_bundle
+from models import randomised, small_config
+from native import run
+from pydantic import BaseModel
+
+from dovit.runtime import DovitError
+from dovit.runtime.bundle.manifest import SCHEMA_VERSION, Manifest
+from dovit.runtime.bundle.open import open_bundle, read_manifest
+
+HERE = Path(__file__).parent
+
+PLANS = {
+    "flavour": "tensorrt-rtx", "version": "1.7", "cuda": 13, "compute_capabilities": ["8.9"], "precision": "fp16",
+    "batch": 1, "plugin_version": None, "workspace_mib": None, "optimisation_level": 3,
+    "steps": [
+        {
+            "name": "a", "step": "stem", "kind": "plan", "outputs": [],
+            "inputs": [{"name": "image", "dtype": "uint8", "shape": ["batch", 1]}],
+            "plan": {
+                "file": "x.plan", "profiles": [{"least": 1, "best": 2, "most": 3}], "parameters": 1,
+                "network_layers": 2, "layers": ["a"], "attentions": 1, "fused_attentions": 1, "weight_bytes": 1,
+                "activation_bytes": 1, "build_seconds": 1.5,
+            },
+        }
+    ],
+    "accuracy": {
+        "scenes": 1, "lowering": "a", "differences": {"a": 0.5}, "label_agreement": 1.0, "kept_agreement": [0.5],
+        "miou": [1.0, 2.0],
+    },
+}  # fmt: skip
+
+WRONG: list[Any] = [None, True, -1, 7, 1.5, 3.0, 1e30, "x", "12", " 7 ", "1.5", "", "true", [], [1], {}, {"a": 1}]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    make_bundle(randomised(small_config()), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def says(build: Callable[[str], Path]) -> Callable[..., list[str]]:
+    """What the C++ reader says of folders: `read`, or its sentence."""
+    tool = build("release") / "tests" / "manifests"
+    return lambda how, *folders: run(tool, how, *folders).splitlines()
+
+
+def python_says(reader: Callable[[Path], object], folder: Path) -> str:
+    try:
+        reader(folder)
+    except DovitError as error:
+        return str(error)
+    return "read"
+
+
+def described(annotation: Any, records: dict[str, Any]) -> Any:
+    """A type of the manifest in the words of manifest_layout.json."""
+    names = {str: "string", int: "integer", float: "number", bool: "boolean"}
+    if annotation in names:
+        return names[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        records[annotation.__name__] = {
+            name: {"type": described(field.annotation, records), "required": field.is_required()}
+            for name, field in annotation.model_fields.items()
+        }
+        return annotation.__name__
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return {"choice": list(arguments)}
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in arguments:
+            (inner,) = (a for a in arguments if a is not type(None))
+            return {"optional": described(inner, records)}
+        return " or ".join(described(a, records) for a in arguments)
+    if origin is dict:
+        return {"map": described(arguments[1], records)}
+    assert origin is tuple, annotation
+    if arguments[-1] is Ellipsis:
+        return {"list": described(arguments[0], records)}
+    return {"tuple": described(arguments[0], records), "count": len(arguments)}
+
+
+def test_the_layout_is_what_python_reads() -> None:
+    """The C++ side of it is the ctest `manifest_layout`."""
+    records: dict[str, Any] = {}
+    described(Manifest, records)
+    stated = json.loads((HERE / "manifest_layout.json").read_text())
+    assert stated == {"schema_version": SCHEMA_VERSION, "records": records}
+
+
+def small(original: Path) -> dict[str, Any]:
+    """A manifest with one of everything."""
+    manifest = json.loads((original / "bundle.json").read_text())
+    manifest["steps"] = manifest["steps"][:1]
+    manifest["steps"][0]["outputs"] = manifest["steps"][0]["outputs"][:1]
+    manifest["files"] = dict(list(manifest["files"].items())[:1])
+    manifest["decisions"] = manifest["decisions"][:1]
+    manifest |= {"class_names": ["a", "b"], "palette": [[1, 2, 3]], "plans": [PLANS], "taps": ["tap"]}
+    manifest["source"] = {"checkpoint": "a", "options": "b", "verified": True}
+    return manifest
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        yield from places(part, (*path, key))
+
+
+def damaged(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every value of the manifest replaced, left out, and given a neighbour."""
+    for path in places(manifest):
+        if not path:
+            continue
+        for how in (*WRONG, "leave out", "add"):
+            changed = copy.deepcopy(manifest)
+            at: Any = changed
+            for key in path[:-1]:
+                at = at[key]
+            if how == "leave out":
+                del at[path[-1]]
+            elif how == "add":
+                if isinstance(at, list):
+                    at.append(copy.deepcopy(at[-1]))
+                else:
+                    at["extra"] = 1
+            else:
+                at[path[-1]] = how
+            yield changed
+
+
+def test_damaged_fields_get_pythons_sentences(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
+    folders = []
+    for number, manifest in enumerate(damaged(small(original))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+        folders.append(folder)
+    assert len(folders) > 2000
+    expected = [python_says(read_manifest, folder) for folder in folders]
+    made = [line for start in range(0, len(folders), 1000) for line in says("read", *folders[start : start + 1000])]
+    differing = [(e, m) for e, m in zip(expected, made, strict=True) if e != m]
+    assert not differing, f"{len(differing)} of {len(folders)}: {differing[:5]}"
+    assert expected.count("read") < len(expected) / 2 and len({e.split("wrong (")[-1] for e in expected}) > 12
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "\x00", "[1,", "{'a': 1}", "nonsense", '{"schema_version": 1e999}', "\ufeff{"]
+)
+def test_broken_json_is_refused_by_both(says: Callable[..., list[str]], tmp_path: Path, text: str) -> None:
+    """Where exactly it breaks, each parser says in its own words."""
+    (tmp_path / "bundle.json").write_text(text)
+    ours, theirs = says("read", tmp_path)[0], python_says(read_manifest, tmp_path)
+    start, end = f"{tmp_path}/bundle.json: not a dovit manifest (", "); export the bundle again"
+    assert ours.startswith(start) and ours.endswith(end) and theirs.startswith(start) and theirs.endswith(end)
+
+
+@pytest.mark.parametrize("value", [99, "1", 1.5, None])
+def test_other_schemas(original: Path, says: Callable[..., list[str]], tmp_path: Path, value: object) -> None:
+    manifest = json.loads((original / "bundle.json").read_text()) | {"schema_version": value}
+    (tmp_path / "bundle.json").write_text(json.dumps(manifest))
+    assert says("read", tmp_path) == [python_says(read_manifest, tmp_path)] != ["read"]
+    del manifest["schema_version"]
+    (tmp_path / "bundle.json").write_text(json.dumps(manifest))
+    assert says("read", tmp_path) == [python_says(read_manifest, tmp_path)] != ["read"]
+
+
+def test_tampered_bundles_get_pythons_sentences(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Hashes, sizes, missing files, paths that leave the bundle, files that nobody hashed."""
+    manifest = json.loads((original / "bundle.json").read_text())
+    entry = next(iter(manifest["files"].values()))
+    weights = next(name for name in manifest["files"] if name.endswith(".weights"))
+
+    def flip(folder: Path) -> None:
+        data = bytearray((folder / weights).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / weights).write_bytes(data)
+
+    def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+        def edit(folder: Path) -> None:
+            changed = copy.deepcopy(manifest)
+            change(changed)
+            (folder / "bundle.json").write_text(json.dumps(changed))
+
+        return edit
+
+    def link(folder: Path) -> None:
+        (tmp_path / "outside").write_text("x")
+        (folder / "link").symlink_to(tmp_path / "outside")
+        edited(lambda m: m["files"].update({"link": entry}))(folder)
+
+    names = ["../secret", "/etc/passwd", "onnx/../../secret", "..\\secret", "", ".", "a'b/..", "tab\t/../..", "é/.."]
+    changes: list[Callable[[Path], object]] = [
+        lambda folder: None,
+        flip,
+        lambda folder: (folder / weights).unlink(),
+        lambda folder: (folder / weights).write_bytes(b"short"),
+        lambda folder: (folder / "bundle.json").unlink(),
+        lambda folder: shutil.rmtree(folder),
+        link,
+        edited(lambda m: m["steps"][0].update(onnx="evil.onnx")),
+        edited(lambda m: m["files"][weights].update(sha256="0" * 64)),
+        edited(lambda m: m.update(plans=[PLANS])),
+        *(edited(lambda m, name=name: m["files"].update({name: entry})) for name in names),
+    ]
+    for number, change in enumerate(changes):
+        folder = shutil.copytree(original, tmp_path / str(number))
+        change(folder)
+        expected = python_says(open_bundle, folder)
+        assert says("open", folder) == [expected]
+        assert (expected == "read") == (number == 0)
+    odd = f"{tmp_path}//./0/"  # pathlib and we write it alike
+    assert says("open", odd, f"{odd}gone//") == ["read", python_says(open_bundle, Path(f"{odd}gone//"))]
+
+
+def test_what_contradicts_itself_is_not_run(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Python leaves this to numpy; here it would be memory that is not ours. More of it in chain_logic.cpp."""
+    folder = shutil.copytree(original, tmp_path / "bundle")
+    for change, what in [
+        ({"patch": 0}, "patch"),
+        ({"image_size": [1 << 40, 1 << 40]}, "image_size"),
+        ({"capacities": [-1]}, "capacities"),
+        ({"steps": []}, "no steps"),
+        ({"slide_stride": [0, 0]}, "slide_stride"),
+    ]:
+        manifest = json.loads((original / "bundle.json").read_text()) | change
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+        (line,) = says("open", folder)
+        assert line == f"{folder}/bundle.json: the manifest contradicts itself ({what}); export the bundle again"

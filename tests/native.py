@@ -1,0 +1,35 @@
+"""Building and running the C++ runtime from the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ONNXRUNTIME = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"), None)
+NEEDED = {"cmake": "cmake", "ninja": "ninja-build", "g++": "g++"}
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    """Run a command and return what it printed; a failure shows all of that."""
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+    return done.stdout
+
+
+def refuse_unless_here(*programs: str) -> None:
+    """Skip where one is missing, with the package that has it."""
+    missing = [NEEDED.get(name, name) for name in programs if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"to build libdovit_runtime, install {' '.join(missing)}")
+
+
+def has_header(name: str) -> bool:
+    """Whether g++ finds a header."""
+    command = ["g++", "-x", "c++", "-fsyntax-only", "-include", name, os.devnull]
+    return subprocess.run(command, capture_output=True).returncode == 0
