@@ -5,6 +5,7 @@ namespace dovit {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kMergeThreads = 32;  // there are few channels: small blocks, for many multiprocessors
 
 // Blocks: channels, tiles, images.
 template <class T, int kCount>
@@ -14,13 +15,14 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const Gather<T> g) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) merge_kernel(const Gather<T> g, const float* sum_before, float* sum_after,
-                                                         const int64_t* stopped_before, int64_t* stopped_after) {
-  const int channel = blockIdx.x * kThreads + threadIdx.x;
+__global__ void __launch_bounds__(kMergeThreads)
+    merge_kernel(const Gather<T> g, const float* sum_before, float* sum_after, const int64_t* stopped_before,
+                 int64_t* stopped_after) {
+  const int channel = blockIdx.x * kMergeThreads + threadIdx.x;
   if (channel < g.channels) merge_channel(g, blockIdx.y, channel, sum_before, sum_after, stopped_before, stopped_after);
 }
 
-int blocks_for(int threads) { return (threads + kThreads - 1) / kThreads; }
+int blocks_for(int threads, int of) { return (threads + of - 1) / of; }
 
 template <class T>
 cudaError_t launch(const Gather<T>& g, int batch, const float* sum_before, float* sum_after,
@@ -28,15 +30,15 @@ cudaError_t launch(const Gather<T>& g, int batch, const float* sum_before, float
   constexpr int kCount = kGatherCount<T>;
   if (g.count > 0) {
     if (g.channels % kCount == 0) {
-      const dim3 grid(blocks_for(g.channels / kCount), tile_count(g.count), batch);
+      const dim3 grid(blocks_for(g.channels / kCount, kThreads), tile_count(g.count), batch);
       gather_kernel<T, kCount><<<grid, kThreads, 0, stream>>>(g);
     } else {
-      const dim3 grid(blocks_for(g.channels), tile_count(g.count), batch);
+      const dim3 grid(blocks_for(g.channels, kThreads), tile_count(g.count), batch);
       gather_kernel<T, 1><<<grid, kThreads, 0, stream>>>(g);
     }
   }
-  const dim3 grid(blocks_for(g.channels), batch);
-  merge_kernel<T><<<grid, kThreads, 0, stream>>>(g, sum_before, sum_after, stopped_before, stopped_after);
+  const dim3 grid(blocks_for(g.channels, kMergeThreads), batch);
+  merge_kernel<T><<<grid, kMergeThreads, 0, stream>>>(g, sum_before, sum_after, stopped_before, stopped_after);
   return cudaGetLastError();
 }
 

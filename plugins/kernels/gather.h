@@ -23,7 +23,7 @@ constexpr int kTileTokens = 64;  // the tiles' sums are then 3 % of the bytes of
 template <class T>
 constexpr int kGatherCount = 8 / static_cast<int>(sizeof(T));
 constexpr int kTokensAhead = 8;
-constexpr int kTilesAhead = 32;
+constexpr int kTilesAhead = 12;  // sums of tiles, for which the same 64 registers have room on every architecture
 
 DOVIT_HD int tile_count(int count) { return (count + kTileTokens - 1) / kTileTokens; }
 
@@ -82,16 +82,6 @@ DOVIT_HD void gather_column(const Gather<T>& g, int image, int tile, int column)
   for (int e = 0; e < kCount; ++e) place[e] = sums[e];
 }
 
-// Adds the sums of kTiles tiles, `stride` apart, in order, all of them loaded before.
-template <int kTiles>
-DOVIT_HD void add_tiles(const float* sums, int stride, float& sum) {
-  float ahead[kTiles];
-  DOVIT_UNROLL
-  for (int k = 0; k < kTiles; ++k) ahead[k] = sums[k * stride];
-  DOVIT_UNROLL
-  for (int k = 0; k < kTiles; ++k) sum += ahead[k];
-}
-
 // One channel of one image: the sum of all that has stopped, and the prefix tokens, of which the first is the class
 // token: T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8). How many those are is
 // known to all threads and written by one, to another place than they read it from.
@@ -103,11 +93,13 @@ DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, const fl
   float sum = sum_before[size_t(image) * g.channels + channel];
   const int tiles = tile_count(g.count);
   const float* sums = g.tile_sums + size_t(image) * tiles * g.channels + channel;
-  int tile = 0;
-  for (; tile + kTilesAhead <= tiles; tile += kTilesAhead)
-    add_tiles<kTilesAhead>(sums + tile * g.channels, g.channels, sum);
-  for (; tile + 4 <= tiles; tile += 4) add_tiles<4>(sums + tile * g.channels, g.channels, sum);
-  for (; tile < tiles; ++tile) add_tiles<1>(sums + tile * g.channels, g.channels, sum);
+  for (int first = 0; first < tiles; first += kTilesAhead) {
+    float ahead[kTilesAhead];
+    DOVIT_UNROLL
+    for (int k = 0; k < kTilesAhead; ++k) ahead[k] = first + k < tiles ? sums[(first + k) * g.channels] : 0.0f;
+    DOVIT_UNROLL
+    for (int k = 0; k < kTilesAhead; ++k) sum += ahead[k];
+  }
   sum_after[size_t(image) * g.channels + channel] = sum;
   for (int token = 0; token < g.prefix; ++token) {
     T value = g.tokens[(size_t(image) * (g.prefix + g.count) + token) * g.channels + channel];

@@ -7,10 +7,11 @@ namespace dovit {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kResident = 8;  // blocks of a multiprocessor: enough, and they leave 64 registers a thread
 
 // Blocks: tiles of columns, rows of cells, images.
 template <int kWide, class T, class Label>
-__global__ void __launch_bounds__(kThreads) labels_kernel(Labels<T, Label> g) {
+__global__ void __launch_bounds__(kThreads, kResident) labels_kernel(Labels<T, Label> g) {
   __shared__ LabelShared shared;
   BlockTeam team{kThreads};
   const size_t map = size_t(g.height) * g.width;
