@@ -30,6 +30,7 @@ def test_names(tmp_path: Path) -> None:
         "reconstruct",
         "resize",
         "resize_taps",
+        "slots",
     }
     assert {name for name in defined if name.startswith("dovit_")} == {f"dovit_{name}" for name in wanted}
     assert not any("dovit" in name for name in defined if not name.startswith("dovit_"))  # C++ stays inside

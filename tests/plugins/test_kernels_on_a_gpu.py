@@ -40,116 +40,256 @@ def stream() -> ctypes.c_void_p:
     return ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
 
 
-def decided(kernels: ctypes.CDLL, q: Tensor, threshold: float, capacities: list[int]) -> tuple[Tensor, Tensor]:
-    batch, count = q.shape
-    ints = {"dtype": torch.int32, "device": "cuda"}
-    staying, capacity = torch.full((batch,), -7, **ints), torch.full((1,), -7, **ints)
-    keep, slots = torch.full((batch, count), -7, **ints), torch.full((batch, count), -7, **ints)
-    allowed, xi = torch.tensor(sorted(capacities), **ints), torch.tensor([threshold], device="cuda")
-    status = kernels.dovit_decide(
-        place(q), place(xi), place(allowed), len(allowed), batch, count, place(staying), place(capacity), place(keep),
-        place(slots), stream(),
-    )  # fmt: skip
-    assert status == 0
-    chosen = int(capacity)
-    assert bool((keep[:, chosen:] == -7).all())
-    return keep[:, :chosen], slots
+def ints(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+    """Poisoned: what a kernel leaves out shows."""
+    return torch.full(shape, -7, dtype=dtype, device="cuda")
 
 
-@pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 111, 989, 1024, 8192, 65536])
+class Decision:
+    """The memory of one decision, larger than it must be, and its launch."""
+
+    def __init__(self, q: Tensor, threshold: float, capacities: list[int]) -> None:
+        self.q, self.batch, self.count = q, *q.shape
+        self.threshold = torch.tensor([threshold], device="cuda")
+        self.capacities = torch.tensor(sorted(capacities), dtype=torch.int64, device="cuda")
+        self.staying, self.capacity = ints(self.batch), ints(1)
+        self.packed, self.slots = ints(self.batch * self.count + 5), ints(self.batch, self.count)
+
+    def launch(self, kernels: ctypes.CDLL) -> None:
+        status = kernels.dovit_decide(
+            place(self.q), place(self.threshold), place(self.capacities), len(self.capacities), self.batch, self.count,
+            place(self.staying), place(self.packed), place(self.slots), place(self.capacity), ctypes.c_ulonglong(0), stream(),
+        )  # fmt: skip
+        assert status == 0
+
+    def keep(self) -> Tensor:
+        used = self.batch * int(self.capacity)
+        assert bool((self.packed[used:] == -7).all())
+        return self.packed[:used].view(self.batch, -1) if used else self.packed.new_empty(self.batch, 0)
+
+
+def slots_of(keep: Tensor, count: int) -> Tensor:
+    places = torch.full((len(keep), count), -1, dtype=torch.int32)
+    return places.scatter(1, keep, torch.arange(keep.shape[1], dtype=torch.int32).expand(len(keep), -1))
+
+
+CASES = {
+    1: 1240,
+    2: 1240,
+    31: 1240,
+    32: 1240,
+    33: 1240,
+    111: 1240,
+    989: 1240,
+    1024: 1240,
+    8192: 40,
+    8193: 20,
+    65536: 20,
+}
+
+
+def confidences(case: int, count: int, noise: torch.Generator) -> Tensor:
+    q = torch.rand(1 + case % 3, count, generator=noise)
+    match case % 7:
+        case 1:
+            return (q * 8).round() / 8
+        case 2:
+            return q.where(torch.rand(q.shape, generator=noise) >= 0.2, torch.nan)
+        case 3:
+            return torch.where(q < 0.5, -0.0, 0.0)
+        case 4:
+            return 1 - q * 1e-5  # a sure head's: few values, many ties
+        case 5:
+            return q * 1e-41  # denormal
+        case 6:  # any bits
+            return torch.randint(-(2**31), 2**31, q.shape, generator=noise).to(torch.int32).view(torch.float32)
+    return q
+
+
+def test_there_are_ten_thousand_cases() -> None:
+    assert sum(CASES.values()) == 10_000
+
+
+@pytest.mark.parametrize("count", CASES)
 def test_decide(kernels: ctypes.CDLL, count: int) -> None:
-    """Identical to the CPU's, ties, NaN and zeros of both signs included; 1,000 cases of every size up to 1,024."""
+    """Identical to the CPU's, ties, NaN, denormals and zeros of both signs included; so are the slots made of its list."""
     noise = torch.Generator().manual_seed(count)
-    for case in range(1000 if count <= 1024 else 20):
-        q = torch.rand(1 + case % 3, count, generator=noise)
-        if case % 4 == 1:
-            q = (q * 8).round() / 8
-        elif case % 4 == 2:
-            q[torch.rand(q.shape, generator=noise) < 0.2] = torch.nan
-        elif case % 4 == 3:
-            q = torch.where(q < 0.5, -0.0, 0.0)
+    for case in range(CASES[count]):
+        q = confidences(case, count, noise)
         threshold = [0.5, 0.0, 0.9, 1.0, -1.0][case % 5]
         capacities = sorted({0, count // 4, count // 2, count})
-        keep, slots = decided(kernels, q.cuda(), threshold, capacities)
+        decision = Decision(q.cuda(), threshold, capacities)
+        decision.launch(kernels)
         expected = decide(q, threshold, capacities)
-        assert torch.equal(keep.cpu().long(), expected)
-        assert torch.equal((slots >= 0).sum(dim=1).cpu(), torch.full((len(q),), expected.shape[1]))
+        assert torch.equal(decision.keep().cpu().long(), expected)
+        assert torch.equal(decision.slots.cpu(), slots_of(expected, count))
+        again = ints(*q.shape)
+        capacity = expected.shape[1]
+        assert kernels.dovit_slots(place(decision.packed), len(q), count, capacity, place(again), stream()) == 0
+        assert torch.equal(again, decision.slots)
 
 
-@pytest.mark.parametrize("dtype", list(TYPES))
-@pytest.mark.parametrize(("count", "capacity"), [(1, 0), (33, 33), (111, 64), (989, 400), (8192, 3000)])
-@pytest.mark.parametrize("channels", [7, 384, 1024])
-def test_gather_and_reconstruct(
-    kernels: ctypes.CDLL, dtype: torch.dtype, count: int, capacity: int, channels: int
-) -> None:
-    batch, prefix, positions = 2, 1, 2 * count
-    noise = torch.Generator().manual_seed(count)
+class Pass:
+    """The memory of one gather and reconstruct, and their launches. `slots` come from a decision."""
+
+    def __init__(self, state: TokenState, slots: Tensor, capacity: int, prefix: int) -> None:
+        self.state, self.slots, self.capacity, self.prefix = state, slots, capacity, prefix
+        (self.batch, self.count), (_, self.positions, self.channels) = state.index.shape, state.full.shape
+        tokens = state.tokens
+        self.full, self.whole = state.full.clone(), torch.full_like(state.full, torch.nan)
+        self.kept = tokens.new_full((self.batch, prefix + capacity, self.channels), torch.nan)
+        self.kept_index = ints(self.batch, capacity)
+        self.after = torch.full((self.batch, self.channels), torch.nan, device="cuda")
+        self.stopped = torch.tensor([state.stopped_count, -7], device="cuda")
+        self.scratch: Tensor | None = None
+
+    def launch(self, kernels: ctypes.CDLL) -> None:
+        if self.scratch is None:
+            size = kernels.dovit_gather_scratch_bytes(self.batch, self.count, self.channels)
+            self.scratch = torch.full((size,), 255, dtype=torch.uint8, device="cuda")
+        code = TYPES[self.kept.dtype]
+        self.full.copy_(self.state.full)
+        status = kernels.dovit_gather(
+            code, place(self.state.tokens), place(self.state.index), place(self.slots), place(self.kept),
+            place(self.kept_index), place(self.full), place(self.state.stopped_sum), place(self.after),
+            place(self.stopped[:1]), place(self.stopped[1:]), self.batch, self.count, self.capacity, self.prefix,
+            self.positions, self.channels, place(self.scratch), stream(),
+        )  # fmt: skip
+        assert status == 0
+        self.whole.copy_(self.full)
+        status = kernels.dovit_reconstruct(
+            code, place(self.kept), place(self.kept_index), place(self.whole), self.batch, self.capacity, self.prefix,
+            self.positions, self.channels, stream(),
+        )  # fmt: skip
+        assert status == 0
+
+    def results(self) -> list[Tensor]:
+        return [self.kept, self.kept_index, self.full, self.after, self.stopped, self.whole]
+
+    def check(self, keep: Tensor) -> None:
+        """Copies to the bit; sums and class tokens against float64."""
+        expected = gather(self.state, keep, self.prefix)
+        assert torch.equal(self.kept[:, self.prefix :], expected.tokens[:, self.prefix :])
+        assert torch.equal(self.kept_index, expected.index)
+        assert self.stopped.tolist() == [self.state.stopped_count, expected.stopped_count]
+        patches = self.state.tokens[:, self.prefix :].double()
+        stops = torch.ones_like(self.state.index, dtype=torch.bool).scatter(1, keep, False)[..., None]
+        total = self.state.stopped_sum.double() + (patches * stops).sum(dim=1)
+        torch.testing.assert_close(self.after.double(), total, rtol=1e-5, atol=1e-3)
+        prefix = self.state.tokens[:, : self.prefix].double()
+        if self.prefix and expected.stopped_count:
+            prefix[:, 0] = 0.5 * (prefix[:, 0] + total / expected.stopped_count)
+        tolerance = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}[self.kept.dtype]
+        torch.testing.assert_close(self.kept[:, : self.prefix].double(), prefix, rtol=tolerance, atol=tolerance)
+        others = torch.ones(self.full.shape[:2], dtype=torch.bool, device="cuda").scatter(
+            1, self.state.index.long(), False
+        )
+        assert torch.equal(self.full[others], self.state.full[others]), "a position of another token was touched"
+        assert torch.equal(self.whole, reconstruct(self.state, self.prefix))
+
+
+def some_state(
+    batch: int, count: int, prefix: int, channels: int, dtype: torch.dtype, noise: torch.Generator
+) -> TokenState:
+    positions = 2 * count
     rows = [torch.randperm(positions, generator=noise)[:count].sort().values for _ in range(batch)]
-    before = TokenState(
+    return TokenState(
         torch.randn(batch, prefix + count, channels, generator=noise).to(dtype).cuda(),
         torch.stack(rows).to(torch.int32).cuda(),
         torch.randn(batch, positions, channels, generator=noise).to(dtype).cuda(),
         torch.randn(batch, channels, generator=noise).cuda(),
         positions - count,
     )
-    q = torch.rand(batch, count, generator=noise).cuda()
-    keep, slots = decided(kernels, q, -1.0, [capacity, count])
-    expected = gather(before, keep.long(), prefix)
-    results = []
-    for _ in range(2):
-        full = before.full.clone()
-        kept = torch.full((batch, prefix + capacity, channels), torch.nan, dtype=dtype, device="cuda")
-        kept_index = torch.full((batch, capacity), -7, dtype=torch.int32, device="cuda")
-        after = torch.full((batch, channels), torch.nan, device="cuda")
-        scratch = torch.full(
-            (kernels.dovit_gather_scratch_bytes(batch, count, channels),), 255, dtype=torch.uint8
-        ).cuda()
-        status = kernels.dovit_gather(
-            TYPES[dtype], place(before.tokens), place(before.index), place(slots), place(kept), place(kept_index),
-            place(full), place(before.stopped_sum), place(after), expected.stopped_count, batch, count, capacity, prefix,
-            positions, channels, place(scratch), stream(),
-        )  # fmt: skip
-        assert status == 0
-        results.append((kept, kept_index, full, after))
-    kept, kept_index, full, after = results[0]
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True)), "not the same every time"
-    assert torch.equal(kept[:, prefix:], expected.tokens[:, prefix:]) and torch.equal(kept_index, expected.index)
-    torch.testing.assert_close(after, expected.stopped_sum, rtol=1e-4, atol=1e-3)
-    tolerance = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
-    torch.testing.assert_close(kept[:, :prefix], expected.tokens[:, :prefix], rtol=tolerance, atol=tolerance)
-    state = TokenState(kept, kept_index, full, after, expected.stopped_count)
-    whole = full.clone()
-    status = kernels.dovit_reconstruct(
-        TYPES[dtype],
-        place(kept),
-        place(kept_index),
-        place(whole),
-        batch,
-        capacity,
-        prefix,
-        positions,
-        channels,
-        stream(),
+
+
+@pytest.mark.parametrize("dtype", list(TYPES))
+@pytest.mark.parametrize(("count", "capacity"), [(1, 0), (1, 1), (33, 33), (111, 64), (989, 400), (8192, 3000)])
+@pytest.mark.parametrize("channels", [7, 384, 1024])
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+def test_gather_and_reconstruct(
+    kernels: ctypes.CDLL, dtype: torch.dtype, count: int, capacity: int, channels: int, prefix: int
+) -> None:
+    noise = torch.Generator().manual_seed(count)
+    state = some_state(2, count, prefix, channels, dtype, noise)
+    decision = Decision(torch.rand(2, count, generator=noise).cuda(), -1.0, [capacity, count])  # all stop: filled up
+    decision.launch(kernels)
+    runs = [Pass(state, decision.slots, capacity, prefix) for _ in range(2)]
+    for one in runs:
+        one.launch(kernels)
+    assert all(torch.equal(a, b) for a, b in zip(*(one.results() for one in runs), strict=True)), (
+        "not the same every time"
     )
+    runs[0].check(decision.keep().long())
+
+
+def test_nothing_left(kernels: ctypes.CDLL) -> None:
+    """A decision over no tokens, after one that kept none."""
+    state = some_state(2, 0, 1, 64, torch.float16, torch.Generator().manual_seed(0))
+    decision = Decision(torch.empty(2, 0, device="cuda"), 0.5, [0])
+    decision.launch(kernels)
+    assert int(decision.capacity) == 0
+    one = Pass(state, decision.slots, 0, 1)
+    one.launch(kernels)
+    one.check(decision.keep().long())
+
+
+@pytest.mark.parametrize("dtype", list(TYPES))
+def test_replayed_from_a_graph(kernels: ctypes.CDLL, dtype: torch.dtype) -> None:
+    """Decide, gather and reconstruct captured once; every replay sees the inputs and the threshold that are there then."""
+    batch, count, capacity, prefix = 2, 989, 400, 1
+    noise = torch.Generator().manual_seed(0)
+    state = some_state(batch, count, prefix, 384, dtype, noise)
+    decision = Decision(torch.rand(batch, count, generator=noise).cuda(), 0.4, [capacity, count])
+    one = Pass(state, decision.slots, capacity, prefix)
+    decision.launch(kernels)
+    one.launch(kernels)  # allocates its scratch memory, which a capture may not
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        decision.launch(kernels)
+        one.launch(kernels)
+    for threshold in (0.1, 0.3, 0.2, -1.0):
+        fresh = some_state(batch, count, prefix, 384, dtype, noise)
+        for name in ("tokens", "index", "full", "stopped_sum"):
+            getattr(state, name).copy_(getattr(fresh, name))
+        decision.q.copy_(torch.rand(batch, count, generator=noise))
+        decision.threshold.fill_(threshold)
+        for poisoned in (decision.packed, decision.slots, decision.capacity, one.kept_index, one.stopped[1:]):
+            poisoned.fill_(-7)
+        graph.replay()
+        expected = decide(decision.q.cpu(), threshold, [capacity, count])
+        assert torch.equal(decision.keep().cpu().long(), expected) and expected.shape[1] == capacity
+        one.check(expected.cuda())
+
+
+@pytest.mark.parametrize("dtype", list(TYPES))
+@pytest.mark.parametrize("classes", [1, 2, 19, 128, 129, 150, 1000])
+@pytest.mark.parametrize("count", [1, 33, 989])
+def test_confidence(kernels: ctypes.CDLL, dtype: torch.dtype, classes: int, count: int) -> None:
+    logits = (5 * torch.randn(2, classes, count)).to(dtype)
+    if count > 3:
+        logits[0, classes // 2, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=dtype)
+    there, out = logits.cuda(), torch.full((2, count), -7.0, device="cuda")
+    status = kernels.dovit_confidence(TYPES[dtype], place(there), place(out), 2, classes, count, stream())
     assert status == 0
-    assert torch.equal(whole, reconstruct(state, prefix)) and torch.equal(whole, reconstruct(before, prefix))
+    expected = logits.double().softmax(dim=1).amax(dim=1).float()
+    torch.testing.assert_close(out.cpu(), expected, rtol=1e-5, atol=0, equal_nan=True)
+    assert torch.equal(confidence(logits).isnan(), out.cpu().isnan())
 
 
 @pytest.mark.parametrize("dtype", list(TYPES))
-@pytest.mark.parametrize("classes", [2, 19, 150, 1000])
-def test_confidence(kernels: ctypes.CDLL, dtype: torch.dtype, classes: int) -> None:
-    logits = (5 * torch.randn(2, classes, 989)).to(dtype).cuda()
-    out = torch.full((2, 989), torch.nan, device="cuda")
-    assert kernels.dovit_confidence(TYPES[dtype], place(logits), place(out), 2, classes, 989, stream()) == 0
-    torch.testing.assert_close(out, confidence(logits.double()).float(), rtol=1e-5, atol=0)
-
-
-@pytest.mark.parametrize("dtype", list(TYPES))
-@pytest.mark.parametrize("classes", [19, 300])
-def test_labels(kernels: ctypes.CDLL, dtype: torch.dtype, classes: int) -> None:
-    logits = torch.randn(2, classes, 32, 64).to(dtype).cuda()
-    out = torch.full((2, 256, 512), 77, dtype=torch.uint8 if classes <= 256 else torch.int16, device="cuda")
-    assert kernels.dovit_labels(TYPES[dtype], place(logits), place(out), 2, classes, 32, 64, 8, stream()) == 0
-    wide = F.interpolate(logits.double(), scale_factor=8, mode="bilinear")
-    chosen = wide.gather(1, out.long()[:, None])[:, 0]
+@pytest.mark.parametrize("classes", [2, 19, 300])
+@pytest.mark.parametrize(("size", "scale"), [((32, 64), 8), ((64, 96), 4), ((7, 5), 3), ((1, 1), 16), ((3, 300), 1)])
+@pytest.mark.parametrize("kind", ["random", "smooth"])
+def test_labels(
+    kernels: ctypes.CDLL, dtype: torch.dtype, classes: int, size: tuple[int, int], scale: int, kind: str
+) -> None:
+    shape = size if kind == "random" else (3, 4)
+    logits = F.interpolate(torch.randn(2, classes, *shape), size=size, mode="bicubic").to(dtype).cuda()
+    labels = torch.full(
+        (2, size[0] * scale, size[1] * scale), 77, dtype=torch.uint8 if classes <= 256 else torch.int16, device="cuda"
+    )
+    status = kernels.dovit_labels(TYPES[dtype], place(logits), place(labels), 2, classes, *size, scale, stream())
+    assert status == 0
+    wide = F.interpolate(logits.double(), scale_factor=scale, mode="bilinear")
+    chosen = wide.gather(1, labels.long()[:, None])[:, 0]
     assert float((wide.amax(dim=1) - chosen).max()) < 1e-5
