@@ -25,11 +25,12 @@ DOVIT_API size_t dovit_gather_scratch_bytes(int batch, int count, int channels) 
 
 DOVIT_API int dovit_gather(int type, const void* tokens, const int* index, const int* slots, void* kept,
                            int* kept_index, void* full, const float* sum_before, float* sum_after,
-                           const int64_t* stopped_before, int64_t* stopped_after, int batch, int count, int capacity,
-                           int prefix, int positions, int channels, void* scratch, void* stream) {
+                           const int64_t* stopped_before, int64_t* stopped_after, const int* actual_count, int batch,
+                           int count, int capacity, int prefix, int positions, int channels, void* scratch,
+                           void* stream) {
   return dovit::launch_gather(static_cast<dovit::Type>(type), tokens, index, slots, kept, kept_index, full, sum_before,
-                              sum_after, stopped_before, stopped_after, batch, count, capacity, prefix, positions,
-                              channels, scratch, static_cast<cudaStream_t>(stream));
+                              sum_after, stopped_before, stopped_after, actual_count, batch, count, capacity, prefix,
+                              positions, channels, scratch, static_cast<cudaStream_t>(stream));
 }
 
 DOVIT_API int dovit_reconstruct(int type, const void* tokens, const int* index, void* full, int batch, int count,
@@ -73,3 +74,6 @@ DOVIT_API int dovit_resize_taps(int source, int target, int* taps, int* width) {
   }
   return static_cast<int>(made.first.size() + made.count.size() + made.weights.size());
 }
+
+// What a launcher's result means.
+DOVIT_API const char* dovit_error_string(int status) { return cudaGetErrorString(static_cast<cudaError_t>(status)); }

@@ -9,15 +9,17 @@ constexpr int kMergeThreads = 32;  // there are few channels: small blocks, for 
 
 // Blocks: channels, tiles, images.
 template <class T, int kCount>
-__global__ void __launch_bounds__(kThreads) gather_kernel(const Gather<T> g) {
+__global__ void __launch_bounds__(kThreads) gather_kernel(const Gather<T> given) {
+  const Gather<T> g = settled(given);
   const int column = (blockIdx.x * kThreads + threadIdx.x) * kCount;
   if (column < g.channels) gather_column<T, kCount>(g, blockIdx.z, blockIdx.y, column);
 }
 
 template <class T>
 __global__ void __launch_bounds__(kMergeThreads)
-    merge_kernel(const Gather<T> g, const float* sum_before, float* sum_after, const int64_t* stopped_before,
+    merge_kernel(const Gather<T> given, const float* sum_before, float* sum_after, const int64_t* stopped_before,
                  int64_t* stopped_after) {
+  const Gather<T> g = settled(given);
   const int channel = blockIdx.x * kMergeThreads + threadIdx.x;
   if (channel < g.channels) merge_channel(g, blockIdx.y, channel, sum_before, sum_after, stopped_before, stopped_after);
 }
@@ -50,8 +52,9 @@ size_t gather_scratch_bytes(int batch, int count, int channels) {
 
 cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept,
                           int* kept_index, void* full, const float* sum_before, float* sum_after,
-                          const int64_t* stopped_before, int64_t* stopped_after, int batch, int count, int capacity,
-                          int prefix, int positions, int channels, void* scratch, cudaStream_t stream) {
+                          const int64_t* stopped_before, int64_t* stopped_after, const int* actual_count, int batch,
+                          int count, int capacity, int prefix, int positions, int channels, void* scratch,
+                          cudaStream_t stream) {
   return with_element(type, [&](auto element) {
     using T = decltype(element);
     const Gather<T> g{count,
@@ -65,7 +68,8 @@ cudaError_t launch_gather(Type type, const void* tokens, const int* index, const
                       static_cast<T*>(kept),
                       kept_index,
                       static_cast<T*>(full),
-                      static_cast<float*>(scratch)};
+                      static_cast<float*>(scratch),
+                      actual_count};
     return launch(g, batch, sum_before, sum_after, stopped_before, stopped_after, stream);
   });
 }

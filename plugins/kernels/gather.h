@@ -39,7 +39,14 @@ struct Gather {
   int* kept_index;
   T* full;
   float* tile_sums;
+  const int* actual_count;  // null, or how many tokens came where only the device knows, at most `count`
 };
+
+template <class T>
+DOVIT_HD Gather<T> settled(Gather<T> g) {
+  if (g.actual_count) g.count = *g.actual_count;
+  return g;
+}
 
 // Channels `column` … `column` + kCount of kTokens tokens from `first` on: all are loaded before any is used.
 template <class T, int kCount, int kTokens>
@@ -72,6 +79,7 @@ DOVIT_HD void gather_tokens(const Gather<T>& g, int image, int first, int column
 // Channels `column` … `column` + kCount of the tokens of one tile of one image.
 template <class T, int kCount>
 DOVIT_HD void gather_column(const Gather<T>& g, int image, int tile, int column) {
+  if (tile >= tile_count(g.count)) return;  // the launch allowed for more tokens than came
   float sums[kCount] = {};
   const int end = g.count < (tile + 1) * kTileTokens ? g.count : (tile + 1) * kTileTokens;
   int token = tile * kTileTokens;

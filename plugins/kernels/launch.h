@@ -58,10 +58,13 @@ size_t gather_scratch_bytes(int batch, int count, int channels);
 //   sum_before, sum_after [batch, channels] float32, which may be the same: the sum of all that has stopped
 //   stopped_before, stopped_after [1] int64, two places: how many tokens of each image that is;
 //   stopped_after = stopped_before + count − capacity
+//   actual_count: null, or [1] int32, the capacity that an earlier launch_decide chose: `count` is then the most that
+//   it can be, and tensors with `count` in their shape are as large as it is, not larger
 cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept,
                           int* kept_index, void* full, const float* sum_before, float* sum_after,
-                          const int64_t* stopped_before, int64_t* stopped_after, int batch, int count, int capacity,
-                          int prefix, int positions, int channels, void* scratch, cudaStream_t stream);
+                          const int64_t* stopped_before, int64_t* stopped_after, const int* actual_count, int batch,
+                          int count, int capacity, int prefix, int positions, int channels, void* scratch,
+                          cudaStream_t stream);
 
 // Writes tokens [batch, prefix + count, channels] to full [batch, positions, channels] at index [batch, count].
 cudaError_t launch_reconstruct(Type type, const void* tokens, const int* index, void* full, int batch, int count,

@@ -69,8 +69,8 @@ cudaError_t TokenGather::run(const Call& call) const {
   return launch_gather(call.type(kTokens), call.in<void>(kTokens), call.in<int>(kIndex), slots,
                        call.out<void>(kNewTokens), call.out<int>(kNewIndex), call.out<void>(kNewFull),
                        call.in<float>(kStoppedSum), call.out<float>(kNewSum), call.in<int64_t>(kStoppedCount),
-                       call.out<int64_t>(kNewCount), batch, count, capacity, value(0), positions, channels,
-                       call.workspace, call.stream);
+                       call.out<int64_t>(kNewCount), /*actual_count=*/nullptr, batch, count, capacity, value(0),
+                       positions, channels, call.workspace, call.stream);
 }
 
 nvinfer1::IPluginV3* TokenGather::clone() noexcept { return new (std::nothrow) TokenGather(layer(), values()); }

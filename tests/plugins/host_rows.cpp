@@ -5,10 +5,11 @@
 namespace {
 
 template <class T, int kCount>
-void gather(const dovit::Gather<T>& g, int batch, const float* before, float* after, const int64_t* stopped_before,
-            int64_t* stopped_after) {
+void gather(const dovit::Gather<T>& launched, int batch, const float* before, float* after,
+            const int64_t* stopped_before, int64_t* stopped_after) {
+  const dovit::Gather<T> g = dovit::settled(launched);
   for (int image = 0; image < batch; ++image) {
-    for (int tile = 0; tile < dovit::tile_count(g.count); ++tile)
+    for (int tile = 0; tile < dovit::tile_count(launched.count); ++tile)
       for (int column = 0; column < g.channels; column += kCount)
         dovit::gather_column<T, kCount>(g, image, tile, column);
     for (int channel = 0; channel < g.channels; ++channel)
@@ -18,8 +19,9 @@ void gather(const dovit::Gather<T>& g, int batch, const float* before, float* af
 
 template <class T>
 void gather_any(const void* tokens, const int* index, const int* slots, void* kept, int* kept_index, void* full,
-                const float* before, float* after, const int64_t* stopped_before, int64_t* stopped_after, int batch,
-                int count, int capacity, int prefix, int positions, int channels, float* scratch) {
+                const float* before, float* after, const int64_t* stopped_before, int64_t* stopped_after,
+                const int* actual_count, int batch, int count, int capacity, int prefix, int positions, int channels,
+                float* scratch) {
   const dovit::Gather<T> g{count,
                            capacity,
                            prefix,
@@ -31,7 +33,8 @@ void gather_any(const void* tokens, const int* index, const int* slots, void* ke
                            static_cast<T*>(kept),
                            kept_index,
                            static_cast<T*>(full),
-                           scratch};
+                           scratch,
+                           actual_count};
   if (channels % dovit::kGatherCount<T> == 0) {
     gather<T, dovit::kGatherCount<T>>(g, batch, before, after, stopped_before, stopped_after);
   } else {
@@ -67,11 +70,11 @@ void reconstruct_any(const void* tokens, const int* index, void* full, int batch
 
 extern "C" void host_gather(int half, const void* tokens, const int* index, const int* slots, void* kept,
                             int* kept_index, void* full, const float* before, float* after,
-                            const int64_t* stopped_before, int64_t* stopped_after, int batch, int count, int capacity,
-                            int prefix, int positions, int channels, float* scratch) {
+                            const int64_t* stopped_before, int64_t* stopped_after, const int* actual_count, int batch,
+                            int count, int capacity, int prefix, int positions, int channels, float* scratch) {
   const auto go = half ? gather_any<_Float16> : gather_any<float>;
-  go(tokens, index, slots, kept, kept_index, full, before, after, stopped_before, stopped_after, batch, count, capacity,
-     prefix, positions, channels, scratch);
+  go(tokens, index, slots, kept, kept_index, full, before, after, stopped_before, stopped_after, actual_count, batch,
+     count, capacity, prefix, positions, channels, scratch);
 }
 
 extern "C" void host_reconstruct(int half, const void* tokens, const int* index, void* full, int batch, int count,

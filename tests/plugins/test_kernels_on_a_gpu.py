@@ -152,8 +152,8 @@ class Pass:
         status = kernels.dovit_gather(
             code, place(self.state.tokens), place(self.state.index), place(self.slots), place(self.kept),
             place(self.kept_index), place(self.full), place(self.state.stopped_sum), place(self.after),
-            place(self.stopped[:1]), place(self.stopped[1:]), self.batch, self.count, self.capacity, self.prefix,
-            self.positions, self.channels, place(self.scratch), stream(),
+            place(self.stopped[:1]), place(self.stopped[1:]), place(None), self.batch, self.count, self.capacity,
+            self.prefix, self.positions, self.channels, place(self.scratch), stream(),
         )  # fmt: skip
         assert status == 0
         self.whole.copy_(self.full)

@@ -20,7 +20,7 @@ from dovit.export.graph.functions import token_pass_functions
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 C_API = {
-    "confidence", "decide", "gather", "gather_scratch_bytes", "labels", "normalise", "plugin_signature", "reconstruct",
+    "confidence", "decide", "error_string", "gather", "gather_scratch_bytes", "labels", "normalise", "plugin_signature", "reconstruct",
     "resize", "resize_taps", "slots",
 }  # fmt: skip
 

@@ -35,7 +35,8 @@ def test_every_architecture_and_what_comes_after() -> None:
 
 
 def test_no_kernel_spills_or_takes_more_than_a_block_has() -> None:
-    """64 registers let a block of 1024 threads run; 48 KiB of shared memory a block has everywhere without asking."""
+    """With 72 registers a multiprocessor holds 896 threads; a block of 1024 has its own limit, 64, by its launch bounds. 48 KiB
+    of shared memory a block has everywhere without asking."""
     used = [(name, *map(int, numbers)) for name, *numbers in USED.findall(cuobjdump("--dump-resource-usage"))]
     sources = [source.read_text() for source in KERNELS.glob("*.cu")]
     names = {name for source in sources for name in re.findall(r"(\w+_kernel)\(", source)}
@@ -46,5 +47,5 @@ def test_no_kernel_spills_or_takes_more_than_a_block_has() -> None:
         print(
             f"{name:24} {len(own):3} variants, at most {registers:2} registers a thread, {shared:5} bytes shared a block"
         )
-        assert registers <= 64 and shared <= 48 * 1024
+        assert registers <= 72 and shared <= 48 * 1024
         assert all(entry[2] == entry[4] == 0 for entry in own), f"{name} spills or has a stack"
