@@ -58,7 +58,7 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
     start = time.perf_counter()
     version = check_builder(options.flavour)
     capabilities = target_capabilities(options.flavour, options.compute_capabilities)
-    library = plugins.library() if FLAVOURS[options.flavour].plugins else None
+    library = _plugin_library() if options.plugins else None
     progress("lowering")
     lowered = lower_bundle(bundle, options.precision, batch=options.batch, plugins=library is not None)
 
@@ -91,6 +91,13 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
     )
     seconds = round(time.perf_counter() - start, 2)
     return BuiltPlans(plan_set, files, built, seconds, max((r.peak_bytes for r, _ in made), default=0))
+
+
+def _plugin_library() -> Path:
+    plugins.load()  # says what is missing
+    library = plugins.library()
+    assert library is not None
+    return library
 
 
 def _part(

@@ -23,6 +23,7 @@ class BuildOptions:
     workspace_mib: int | None = None
     optimisation_level: int | None = None
     timing_cache: Path | None = None
+    plugins: bool = False  # the token pass inside the plans, for programs that run them without dovit's chain
     cache: Path | None = field(default_factory=default_cache)
     jobs: int | None = None
 
@@ -33,6 +34,8 @@ class BuildOptions:
             raise UsageError(
                 f"--timing-cache is for TensorRT: {facts.title} times nothing when it builds, and has no use for it"
             )
+        if self.plugins and not facts.plugins:
+            raise UsageError(f"--plugins is for TensorRT: {facts.title} has no plugins, and its plans need none")
         for flag, value, least in (
             ("--batch", self.batch, 1), ("--workspace", self.workspace_mib, 1), ("--jobs", self.jobs, 1),
         ):  # fmt: skip

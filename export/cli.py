@@ -120,6 +120,10 @@ def command(
     timing_cache: Annotated[
         Path | None, typer.Option(help="TensorRT's timings, read and added to.", rich_help_panel=PLANS)
     ] = None,
+    plugins: Annotated[
+        bool,
+        typer.Option("--plugins", help="Token pass inside TensorRT's plans, for programs without dovit.", rich_help_panel=PLANS),
+    ] = False,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of plans built before; default ~/.cache/dovit.", rich_help_panel=PLANS)
     ] = None,
@@ -171,6 +175,7 @@ def command(
             {
                 "batch": batch, "profiles": profiles, "workspace_mib": workspace, "jobs": jobs,
                 "optimisation_level": optimisation_level, "timing_cache": timing_cache,
+                "plugins": plugins,
                 "compute_capabilities": parse_capabilities(compute_capability),
             },
             cache, no_cache=no_cache, verify=verify,
@@ -205,9 +210,9 @@ def _plan_builder(
 
     flavour = choose_flavour(backend.value)
     if flavour is None:
-        asked = [name for name, value in given.items() if value not in (None, (), 1)] + ["precision"] * (
-            precision is not None
-        )
+        asked = [name for name, value in given.items() if value is True or value not in (None, (), False, 1)] + [
+            "precision"
+        ] * (precision is not None)
         if asked and backend is ExportBackend.ONNXRUNTIME:
             raise UsageError(
                 f"--{asked[0].replace('_', '-')} is for plans: ONNX Runtime's files are float32 and need no build"

@@ -51,13 +51,14 @@ class Chain:
         capacities: Sequence[int],
         *,
         counts: Sequence[int] | None = None,
+        logits: bool = True,
         keep_tensors: bool = False,
     ) -> ChainResult:
         """One pass over `images` [B, H, W, 3] uint8 of the bundle's size.
 
         The kept count of each decision is the smallest of `capacities` that holds the batch's largest: the bundle's own
         for `bucketed`, 0…N for `exact`. With `counts`, each decision keeps that many tokens of every image instead, those
-        of lowest confidence; they must not grow.
+        of lowest confidence; they must not grow. Without `logits` a chain may leave those empty; this one has them anyway.
         """
         # ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
         allowed = [capacities] * len(thresholds) if counts is None else [[count] for count in counts]

@@ -16,18 +16,18 @@ class Gpu:
 
 
 @cache
-def find_gpu() -> Gpu | str:
-    """The first GPU, or why there is none."""
+def find_gpu(number: int = 0) -> Gpu | str:
+    """GPU `number`, or why there is none."""
     try:
         from cuda.bindings import driver
         from cuda.core import Device
     except ImportError as error:
         return f"the package {error.name or 'cuda-core'} is missing: pip install 'dovit[tensorrt-rtx]'"
     try:
-        device = Device(0)
+        device = Device(number)
         _, version = driver.cuDriverGetVersion()
         major, minor = device.compute_capability
         return Gpu(device.name, f"{major}.{minor}", (version // 1000, version % 1000 // 10))
     except Exception as error:  # no driver library, a driver that is too old, no device: types of several packages
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return f"no NVIDIA GPU was found ({reason[:120]})"
+        return f"no NVIDIA GPU {f'number {number} ' if number else ''}was found ({reason[:120]})"

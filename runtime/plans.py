@@ -24,13 +24,13 @@ class Found:
     gpu: Gpu | str
 
 
-def look(flavour: Flavour) -> Found:
-    """What is installed and present."""
+def look(flavour: Flavour, device: int = 0) -> Found:
+    """What is installed, and GPU number `device`."""
     try:
         version = str(importlib.import_module(MODULES[flavour]).__version__)
     except (ImportError, OSError, AttributeError):
         version = None
-    return Found(version, find_gpu())
+    return Found(version, find_gpu(device))
 
 
 def choose_plans(root: Path, manifest: Manifest, flavour: Flavour, precision: Precision | None = None) -> PlanSet:

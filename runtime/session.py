@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 
 from dovit.runtime.bundle.manifest import Manifest, Schedule
 from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.chain import Chain, ChainResult, Decided
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import as_rgb
-from dovit.runtime.machine import find_gpu
-from dovit.runtime.plans import check_plans, choose_plans, look
+from dovit.runtime.plans import choose_plans
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
 from dovit.runtime.whole import segment_whole
@@ -28,34 +28,55 @@ Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Mode = Literal["whole", "slide"]
 
 
+class Runs(Protocol):
+    """What a session needs of a chain: see Chain and GpuChain."""
+
+    def run(
+        self,
+        images: np.ndarray,
+        thresholds: Sequence[float],
+        capacities: Sequence[int],
+        *,
+        counts: Sequence[int] | None = None,
+        logits: bool = True,
+        keep_tensors: bool = False,
+    ) -> ChainResult: ...
+
+
 def load(
-    path: str | Path, backend: Backend = "auto", *, threads: int | None = None, low_memory: bool = False
+    path: str | Path,
+    backend: Backend = "auto",
+    *,
+    threads: int | None = None,
+    low_memory: bool = False,
+    precision: Precision | None = None,
+    device: int = 0,
+    graph: bool | None = None,
 ) -> Session:
     """Open the bundle in the folder `path` and get it ready to run.
 
-    `auto` takes the fastest backend that can run here; today that is `onnxruntime` on the CPU, for the chain of plans on a
-    GPU is not there yet. `threads`: CPU threads, default all; the first session of a process decides for all. `low_memory`:
-    no repacked copy of the weights, which is somewhat slower. Raises DovitError where the bundle or the machine does
-    not allow it, UsageError for an unknown backend.
+    `auto` takes `onnxruntime` on the CPU: the chain of plans has not been seen on a GPU yet, so name its backend to have it.
+    For `onnxruntime`: `threads`, CPU threads, default all, and the first session of a process decides for all; `low_memory`,
+    no repacked copy of the weights, which is somewhat slower. For plans: `precision`, default that built last; `device`,
+    the GPU's number; `graph`, the whole image as one CUDA graph (CUDA 12.8) or a graph a segment, default what the driver has.
+    Raises DovitError where the bundle or the machine does not allow it, UsageError for an unknown backend.
     """
     if backend not in get_args(Backend):
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
     bundle = open_bundle(path)
     manifest = bundle.manifest
     if backend == "tensorrt" or backend == "tensorrt-rtx":
-        check_plans(bundle.root, choose_plans(bundle.root, manifest, backend), look(backend))
-        raise DovitError(
-            f"{path}: this dovit builds {backend} plans and cannot run them yet; --backend onnxruntime runs the bundle"
-        )
+        from dovit.runtime.gpu.open import open_chain
+
+        plans = choose_plans(bundle.root, manifest, backend, precision)
+        return Session(manifest, open_chain(bundle, plans, device=device, graph=graph), backend, "bucketed")
     engines = []
     for step in manifest.steps:
         if step.onnx is None:
             there = ", ".join(plans.name for plans in manifest.plans)
-            gpu = find_gpu()
-            why = gpu if isinstance(gpu, str) else "the chain of plans on a GPU is not there yet"
             raise DovitError(
-                f"{path}: holds plans only ({there}), which cannot run here: {why}; add ONNX Runtime's files with "
-                f"dovit-export --ckpt model.pth --out {path} --backend onnxruntime"
+                f"{path}: holds plans only ({there}): choose their backend on a machine with a GPU, or add ONNX Runtime's files "
+                f"with dovit-export --ckpt model.pth --out {path} --backend onnxruntime"
             )
         file = bundle.path(step.onnx)
         engines.append(OnnxRuntimeEngine(step.name, file, threads=threads, prepack=not low_memory))
@@ -65,10 +86,12 @@ def load(
 class Session:
     """Segments images of any size. Several threads may call one session at a time."""
 
-    def __init__(self, manifest: Manifest, chain: Chain, backend: str) -> None:
+    def __init__(self, manifest: Manifest, chain: Runs, backend: str, schedule: Schedule = "exact") -> None:
+        """`schedule`: the one that passes have which name none."""
         self.manifest = manifest
         self.chain = chain
         self.backend = backend
+        self.schedule = schedule
 
     def __call__(
         self,
@@ -76,25 +99,27 @@ class Session:
         *,
         mode: Mode = "whole",
         thresholds: float | Sequence[float] | None = None,
-        schedule: Schedule = "exact",
+        schedule: Schedule | None = None,
         counts: Sequence[int] | None = None,
         return_logits: bool = False,
     ) -> Result:
         """Segment one RGB image, uint8 [H, W, 3], or anything Pillow has opened.
 
         `whole` resizes it to the bundle's size, `slide` moves a window of that size over it, as mmsegmentation does.
-        `thresholds`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `counts` keeps so many tokens
+        `thresholds`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `schedule`: default exact on a CPU,
+        bucketed on a GPU. `counts` keeps so many tokens
         after each decision instead, the least confident ones: a fixed ratio, to compare token pass with. Raises
         UsageError for an unsuitable argument, DovitError where the backend fails.
         """
         pixels = as_rgb(image)
         xi = self.check_thresholds(thresholds)
-        capacities = self.capacities(schedule)
+        capacities = self.capacities(schedule or self.schedule)
+        needs_logits = return_logits or mode == "slide" or pixels.shape[:2] != self.manifest.image_size
         fixed = None if counts is None else self.check_counts(counts)
 
         def core(window: np.ndarray) -> Result:
             with _out_of_memory():
-                return self._result(self.chain.run(window[None], xi, capacities, counts=fixed))
+                return self._result(self.chain.run(window[None], xi, capacities, counts=fixed, logits=needs_logits))
 
         if mode == "whole":
             result = segment_whole(pixels, self.manifest.image_size, core)
@@ -147,7 +172,7 @@ class Session:
             tokens=self.manifest.tokens,
             keep_maps=keep_maps.reshape(shape),
             confidence_maps=confidence_maps.reshape(shape),
-            logits=made.logits[0],
+            logits=made.logits[0] if made.logits.size else None,
         )
 
 

@@ -47,6 +47,14 @@ class ScheduleChoice(StrEnum):
     bucketed = "bucketed"
 
 
+class PrecisionChoice(StrEnum):
+    """In what the plans compute."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
 class BackendChoice(StrEnum):
     """What runs the steps."""
 
@@ -65,9 +73,16 @@ def command(
         list[str] | None, typer.Option(help="ξ: one value, or one a decision: 0.98,0.97,0.96, or the flag repeated.")
     ] = None,
     schedule: Annotated[
-        ScheduleChoice, typer.Option(help="Keep what ξ says, or fill up to a capacity.")
-    ] = ScheduleChoice.exact,
+        ScheduleChoice | None,
+        typer.Option(help="Keep what ξ says, or fill up to a capacity; default exact on a CPU, bucketed on a GPU."),
+    ] = None,
     backend: Annotated[BackendChoice, typer.Option(help="What runs the steps.")] = BackendChoice.auto,
+    precision: Annotated[PrecisionChoice | None, typer.Option(help="Of the plans; default those built last.")] = None,
+    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    graph: Annotated[
+        bool | None,
+        typer.Option("--graph/--no-graph", help="One CUDA graph an image; default where the driver has it."),
+    ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also the image under its labels.")] = False,
     keep_maps: Annotated[
         bool, typer.Option("--keep-maps", help="Also, for each decision, the patches still kept.")
@@ -79,7 +94,10 @@ def command(
 ) -> None:
     """Segment images: labels go to OUT/NAME.png as indexed PNG."""
     files = expand(images)
-    session = load(engine, backend.value)
+    session = load(
+        engine, backend.value, precision=precision.value if precision else None, device=device, graph=graph
+    )  # fmt: skip
+    chosen = schedule.value if schedule else session.schedule
     thresholds = session.check_thresholds(_numbers(threshold))
     decisions = len(session.manifest.decisions)
     endings = [".png"] + [".overlay.png"] * overlay
@@ -101,7 +119,7 @@ def command(
             try:
                 image = read_image(file)
                 start = time.perf_counter()
-                result = session(image, mode=mode.value, thresholds=thresholds, schedule=schedule.value)
+                result = session(image, mode=mode.value, thresholds=thresholds, schedule=chosen)
                 milliseconds = (time.perf_counter() - start) * 1e3
                 labels = _save(session, image, result, out / name, extras)
             except DovitError as error:
@@ -113,7 +131,7 @@ def command(
                 continue
             row = {
                 "image": str(file), "labels": str(labels), "size": list(result.labels.shape), "tokens": result.tokens,
-                "kept": list(result.kept), "backend": session.backend, "schedule": schedule.value,
+                "kept": list(result.kept), "backend": session.backend, "schedule": chosen,
                 "latency_ms": round(milliseconds, 3),
             }  # fmt: skip
             _report(row, as_json)

@@ -158,6 +158,7 @@ def test_a_failure_leaves_the_old_bundle(checkpoint: Path, tmp_path: Path, typed
         (["--compute-capability", "9.0"], 2, "does not build for 9.0: choose from"),
         (["--compute-capability", "sm_89"], 2, "give numbers such as 8.9"),
         (["--timing-cache", tmp_path / "t"], 2, "times nothing"),
+        (["--plugins"], 2, "TensorRT-RTX has no plugins"),
         (["--jobs", "0"], 2, "--jobs 0: give 1 or more"),
         (["--backend", "tensorrt"], 1, "TensorRT is not installed here"),
         (["--profiles", "99"], 2, "the number of capacities"),
@@ -167,14 +168,14 @@ def test_a_failure_leaves_the_old_bundle(checkpoint: Path, tmp_path: Path, typed
         assert content(engines) == before
 
 
-def test_running_plans_is_not_there_yet(checkpoint: Path, tmp_path: Path, typed: Typed) -> None:
+def test_running_plans_without_what_it_takes_is_one_sentence(checkpoint: Path, tmp_path: Path, typed: Typed) -> None:
     engines, image = tmp_path / "engines", tmp_path / "image.png"
     Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(image)
     assert typed(export_cli, "--ckpt", checkpoint, "--out", engines, "--backend", "tensorrt-rtx")[0] == 0
     status, _, err = typed(run_cli, "--engine", engines, image, "--out", tmp_path / "out", "--backend", "tensorrt")
     assert status == 1 and "no tensorrt plans in this bundle (there are: tensorrt-rtx fp16)" in err
     status, _, err = typed(run_cli, "--engine", engines, image, "--out", tmp_path / "out", "--backend", "tensorrt-rtx")
-    assert status == 1 and ("need an NVIDIA GPU" in err or "cannot run them yet" in err)
+    assert status == 1 and "need an NVIDIA GPU" in err and len(err.strip().splitlines()) == 1
 
 
 def test_an_interrupted_build_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:

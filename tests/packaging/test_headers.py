@@ -45,9 +45,7 @@ def test_old_ones_are_refused(prefix: str, tmp_path: Path) -> None:
 
 
 def test_nothing_is_downloaded_where_that_is_off(tmp_path: Path) -> None:
-    if Path("/usr/local/tensorrt").is_dir() or list(
-        Path("/usr/include").rglob("NvInfer.h")
-    ):
+    if Path("/usr/local/tensorrt").is_dir() or list(Path("/usr/include").rglob("NvInfer.h")):
         pytest.skip("this machine has TensorRT's headers")
     assert left_out(tmp_path / "build", TENSORRT_ROOT="", DOVIT_DOWNLOAD_HEADERS="OFF") == (
         "CUDA plugins and kernels (TensorRT headers: not found (DOVIT_DOWNLOAD_HEADERS is off), "

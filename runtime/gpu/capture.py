@@ -1,0 +1,55 @@
+"""Building CUDA graphs by capture, and what may be in them.
+
+The body of a conditional node may hold kernels, copies, clearings, empty nodes, other graphs and conditional nodes. CUDA says no
+more than "invalid" about the rest, and some of it only at launch, so what was captured is looked at first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from dovit.runtime.errors import DovitError
+from dovit.runtime.gpu.addresses import stream_address
+from dovit.runtime.gpu.device import Definition, GraphBuilder, Node
+
+ALLOWED = {"KernelNode", "MemcpyNode", "MemsetNode", "EmptyNode", "ChildGraphNode", "SwitchNode"}
+
+
+@contextmanager
+def building(builder: GraphBuilder) -> Iterator[int]:
+    """The stream to queue on while `builder` records. Ends the recording also where something is refused."""
+    builder.begin_building()
+    try:
+        yield stream_address(builder.stream)
+    except BaseException:
+        _abandon(builder.end_building)
+        raise
+    builder.end_building()
+
+
+def check_nodes(definition: Definition, what: str) -> None:
+    """Raises DovitError where the graph holds what the body of a SWITCH node may not: memory allocations, event waits, calls
+    of the host."""
+    foreign = sorted({type(node).__name__ for node in _nodes(definition)} - ALLOWED)
+    if foreign:
+        raise DovitError(
+            f"{what} cannot be part of a CUDA graph with SWITCH nodes: its capture holds {', '.join(foreign)}; use the "
+            "segmented mode (graph=False)"
+        )
+
+
+def _nodes(definition: Definition) -> Iterable[Node]:
+    for node in definition.nodes():
+        yield node
+        child = getattr(node, "child_graph", None)
+        if child is not None:
+            yield from _nodes(child)
+
+
+def _abandon(end: Callable[[], object]) -> None:
+    """End a capture that has failed already; that it did is the news, not that the end fails as well."""
+    try:
+        end()
+    except Exception:  # cuda.core's own type, for a capture that CUDA has invalidated
+        return

@@ -1,0 +1,137 @@
+"""A bundle's plans as the chain that a session runs: the mode that fits the machine, and one pass at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.chain import ChainResult
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.gpu.device import Device, DeviceEngine, Launchers
+from dovit.runtime.gpu.failures import cuda_errors
+from dovit.runtime.gpu.graph_mode import GraphMode
+from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
+
+
+class Mode(Protocol):
+    """A way to run a program."""
+
+    def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None: ...
+    def wait(self) -> ChainResult: ...
+
+
+class GpuChain:
+    """Runs as `dovit.runtime.chain.Chain` does. Threads may share one: their passes take turns."""
+
+    def __init__(
+        self, manifest: Manifest, plans: PlanSet, engines: Mapping[str, DeviceEngine], kernels: Launchers, device: Device,
+        *, graph: bool | None = None,
+    ) -> None:  # fmt: skip
+        """`graph`: the whole image as one CUDA graph, or one a segment; None: the former where the driver has it."""
+        self.manifest, self.plans = manifest, plans
+        self._parts = (engines, kernels, device)
+        self._device = device
+        self._graph = device.can_switch if graph is None else graph
+        self._lock = threading.RLock()
+        self._streaming = False
+        self._dead: str | None = None
+        self._program = self._new_program()
+        self._mode = self._capture(self._program)
+        self._second: Mode | None = None  # for stream(), which has two images under way
+        self._exact: ExactMode | None = None
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes held on the device for tensors and scratch memory, the plans' weights not counted."""
+        return self._program.memory.size * (1 if self._second is None else 2)
+
+    def run(
+        self,
+        images: np.ndarray,
+        thresholds: Sequence[float],
+        capacities: Sequence[int],
+        *,
+        counts: Sequence[int] | None = None,
+        logits: bool = True,
+        keep_tensors: bool = False,
+    ) -> ChainResult:
+        """One pass over `images` [B, H, W, 3] uint8. With the bundle's capacities it is what was captured; with any other, or
+        `counts`, each decision's number is read back. Without `logits` those stay on the device. Raises DovitError where
+        the GPU fails, and from then on."""
+        if keep_tensors:
+            raise DovitError("the tensors between the steps are kept by the backend onnxruntime only")
+        if len(images) != self.plans.batch:
+            raise DovitError(f"the {self.plans.name} plans take {self.plans.batch} images at a time, not {len(images)}")
+        with self._turn():
+            mode: Mode = self._mode
+            if counts is not None or tuple(capacities) != self.manifest.capacities:
+                if self._exact is None:
+                    self._exact = ExactMode(self._program, Transfers(self._program))
+                self._exact.counts = counts
+                mode = self._exact
+            with self._until_dead():
+                mode.launch(images, thresholds)
+                result = mode.wait()
+                return replace(result, logits=self._program.read_logits()) if logits else result
+
+    def stream(self, images: Iterable[np.ndarray], thresholds: Sequence[float]) -> Iterator[ChainResult]:
+        """The results of `images`, each [B, H, W, 3] uint8, in their order. While one is under way, the next is uploaded: two
+        sets of memory, taken when this is first called. Other passes wait until the last result was taken."""
+        with self._turn():
+            self._streaming = True
+            try:
+                if self._second is None:
+                    with self._until_dead():
+                        self._second = self._capture(self._new_program())
+                modes = (self._mode, self._second)
+                waiting: list[Mode] = []
+                for number, batch in enumerate(images):
+                    if len(waiting) == 2:
+                        yield self._wait(waiting.pop(0))
+                    with self._until_dead():
+                        modes[number % 2].launch(batch, thresholds)
+                    waiting.append(modes[number % 2])
+                while waiting:
+                    yield self._wait(waiting.pop(0))
+            finally:
+                self._streaming = False
+
+    def _new_program(self) -> Program:
+        return Program(self.manifest, self.plans, *self._parts)
+
+    def _capture(self, program: Program) -> Mode:
+        program.warm_up()
+        return (GraphMode if self._graph else SegmentedMode)(program, Transfers(program))
+
+    def _wait(self, mode: Mode) -> ChainResult:
+        with self._until_dead():
+            return mode.wait()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One thread at a time, which must not begin a pass within a stream."""
+        with self._lock:
+            if self._streaming:
+                raise UsageError("a stream of this session is under way: take its results first")
+            yield
+
+    @contextmanager
+    def _until_dead(self) -> Iterator[None]:
+        """What a GPU computes after an error is nobody's guess: the first one is the last that it is asked."""
+        if self._dead is not None:
+            raise DovitError(f"this session is dead ({self._dead}): load the bundle again")
+        try:
+            with cuda_errors("the GPU failed"):
+                yield
+        except DovitError as error:
+            self._dead = str(error)
+            raise DovitError(f"{error}; this session is dead: load the bundle again") from None

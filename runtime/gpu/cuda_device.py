@@ -1,0 +1,94 @@
+"""A real GPU behind the interface of device.py: cuda.core for streams and graphs, the CUDA driver for copies."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from dovit.runtime.errors import DovitError
+from dovit.runtime.gpu.device import GraphBuilder, Stream
+from dovit.runtime.gpu.failures import cuda_errors
+from dovit.runtime.machine import find_gpu
+
+SWITCH_CUDA = (12, 8)  # the first driver that has SWITCH nodes
+
+
+class CudaDevice:
+    """GPU `number` of this machine, and the memory that was taken on it."""
+
+    def __init__(self, number: int = 0) -> None:
+        """Raises DovitError where there is no such GPU."""
+        gpu = find_gpu(number)
+        if isinstance(gpu, str):
+            raise DovitError(gpu)
+        from cuda.bindings import driver
+        from cuda.core import Device, LegacyPinnedMemoryResource
+
+        self.name = gpu.name
+        self.can_switch = gpu.driver_cuda >= SWITCH_CUDA
+        self._driver: Any = driver
+        self._device: Any = Device(number)
+        self._pinned: Any = LegacyPinnedMemoryResource()
+        self._taken: list[Any] = []
+        with cuda_errors(f"{gpu.name} cannot be used"):
+            self._device.set_current()
+
+    @property
+    def free_bytes(self) -> int:
+        """What may still be allocated."""
+        return int(self._call("cuMemGetInfo")[0])
+
+    def allocate(self, size: int) -> int:
+        """Memory on the device, of unspecified content."""
+        with cuda_errors(f"{self.name}: {size / 2**20:,.0f} MiB cannot be allocated"):
+            place = int(self._call("cuMemAlloc", size)[0])
+        self._taken.append(_Memory(self._driver, place))
+        return place
+
+    def pinned(self, size: int) -> np.ndarray:
+        """Memory of the host that the device copies from and to by itself, [size] uint8."""
+        with cuda_errors(f"{size / 2**20:,.0f} MiB of pinned memory cannot be allocated"):
+            buffer = self._pinned.allocate(size)
+        self._taken.append(buffer)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(buffer.handle)))
+
+    def create_stream(self) -> Stream:
+        """A stream that does not wait for the default one."""
+        with cuda_errors(f"{self.name}: no stream"):
+            return self._device.create_stream()
+
+    def create_graph_builder(self) -> GraphBuilder:
+        """What captures a graph."""
+        with cuda_errors(f"{self.name}: no graph"):
+            return self._device.create_graph_builder()
+
+    def make_current(self) -> None:
+        """Have the calling thread work on this device."""
+        self._device.set_current()
+
+    def copy(self, to: int, source: int, size: int, stream: int) -> None:
+        """Queue a copy in any direction."""
+        self._call("cuMemcpyAsync", to, source, size, stream)
+
+    def clear(self, place: int, size: int, stream: int) -> None:
+        """Queue zeros."""
+        self._call("cuMemsetD8Async", place, 0, size, stream)
+
+    def _call(self, name: str, *arguments: object) -> list[Any]:
+        status, *values = getattr(self._driver, name)(*arguments)
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            _, text = self._driver.cuGetErrorString(status)
+            raise DovitError(f"{self.name}: {name} failed: {text.decode() if text else status}")
+        return values
+
+
+class _Memory:
+    """Device memory that goes with the object."""
+
+    def __init__(self, driver: Any, place: int) -> None:
+        self._free, self._place = driver.cuMemFree, place
+
+    def __del__(self) -> None:
+        self._free(self._place)

@@ -1,0 +1,106 @@
+"""What the chain asks of a GPU, small enough to be stood in for: memory, streams, graphs, and what runs a plan.
+
+Addresses are integers. Everything that takes a stream is queued on it, or, while a graph is being built on that stream, becomes
+part of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class Condition(Protocol):
+    """A number on the device that a SWITCH node looks at; kernels set it."""
+
+    @property
+    def handle(self) -> object: ...  # which int() turns into what kernels are given
+
+
+class Node(Protocol):
+    """A node of a graph; its class's name says of what kind."""
+
+
+class Definition(Protocol):
+    """A graph that can be looked at."""
+
+    def nodes(self) -> Iterable[Node]: ...
+
+
+class Graph(Protocol):
+    """A graph ready to be launched."""
+
+    def launch(self, stream: Stream) -> None: ...
+
+
+class Stream(Protocol):
+    """Where work is queued."""
+
+    @property
+    def handle(self) -> object: ...
+    def sync(self) -> None: ...
+
+
+class GraphBuilder(Protocol):
+    """What captures the work on its stream: cuda.core.graph.GraphBuilder, as far as the chain uses it."""
+
+    @property
+    def stream(self) -> Stream: ...
+    @property
+    def graph_definition(self) -> Definition: ...
+    def begin_building(self) -> GraphBuilder: ...
+    def end_building(self) -> GraphBuilder: ...
+    def create_condition(self, default_value: int | None = None) -> Condition: ...
+    def switch(self, condition: Condition, count: int) -> Sequence[GraphBuilder]: ...
+    def complete(self) -> Graph: ...
+
+
+class Device(Protocol):
+    """One GPU. Memory lives as long as the device object does."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def free_bytes(self) -> int: ...
+    @property
+    def can_switch(self) -> bool: ...
+    def allocate(self, size: int) -> int: ...
+    def pinned(self, size: int) -> np.ndarray: ...  # [size] uint8, on the host
+    def create_stream(self) -> Stream: ...
+    def create_graph_builder(self) -> GraphBuilder: ...
+    def copy(self, to: int, source: int, size: int, stream: int) -> None: ...  # in any direction
+    def clear(self, place: int, size: int, stream: int) -> None: ...  # to zeros
+
+
+class Launchers(Protocol):
+    """The kernels that the chain calls; `dovit.plugins.launch.Kernels` are the real ones, and say what is what."""
+
+    def decide(
+        self, confidence: int, threshold: int, capacities: int, capacity_count: int, batch: int, count: int, staying: int,
+        keep: int, slots: int, capacity: int, switch: int, stream: int,
+    ) -> None: ...  # fmt: skip
+    def gather_scratch_bytes(self, batch: int, count: int, channels: int) -> int: ...
+    def gather(
+        self, element: str, tokens: int, index: int, slots: int, kept: int, kept_index: int, full: int, sum_before: int,
+        sum_after: int, stopped_before: int, stopped_after: int, actual_count: int, batch: int, count: int, capacity: int,
+        prefix: int, positions: int, channels: int, scratch: int, stream: int,
+    ) -> None: ...  # fmt: skip
+    def reconstruct(
+        self, element: str, tokens: int, index: int, full: int, batch: int, count: int, prefix: int, positions: int,
+        channels: int, stream: int,
+    ) -> None: ...  # fmt: skip
+
+
+class DeviceEngine(Protocol):
+    """What runs one plan on the device."""
+
+    @property
+    def scratch_bytes(self) -> int: ...  # at its largest shapes; all engines share one region, for they take turns
+    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+        """Queue the plan with its tensors at `places`, by name, and the sizes of its named dimensions.
+
+        Raises DovitError where the runtime refuses: a capture must not go on without this plan.
+        """
+        ...

@@ -1,0 +1,68 @@
+"""The whole image as one CUDA graph: one launch, and the host hears nothing before the result is there.
+
+    stem, decide 1 ─▶ SWITCH 1 ─▶ SWITCH 2 ─▶ … ─▶ decoder
+                      │ a body for each capacity: gather, block 2 at that size, decide 2 (sets SWITCH 2)
+
+A switch whose decision was not made, for no token was left, finds the number that it began with, which is no body's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dovit.runtime.chain import ChainResult
+from dovit.runtime.errors import DovitError
+from dovit.runtime.gpu.addresses import condition_handle
+from dovit.runtime.gpu.capture import building, check_nodes
+from dovit.runtime.gpu.device import Graph, GraphBuilder
+from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.program import Program
+
+
+class GraphMode:
+    """A program captured once, for the bundle's capacities. ξ is read from the device, so it may differ every time."""
+
+    def __init__(self, program: Program, transfers: Transfers) -> None:
+        """Capture. Raises DovitError where the device cannot, or where a plan cannot be part of a graph."""
+        if not program.device.can_switch:
+            raise DovitError(
+                f"{program.device.name}: SWITCH nodes need CUDA 12.8 and a driver that has it; update the driver, or use the "
+                "segmented mode (graph=False)"
+            )
+        self._program, self._transfers = program, transfers
+        self._stream = program.device.create_stream()
+        self._graph = self._capture()
+
+    def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """Queue one pass."""
+        self._transfers.write(images, thresholds)
+        self._graph.launch(self._stream)
+
+    def wait(self) -> ChainResult:
+        """The result of the pass that was queued last."""
+        self._stream.sync()
+        return self._transfers.read()
+
+    def _capture(self) -> Graph:
+        program = self._program
+        builder = program.device.create_graph_builder()
+        decisions, capacities = program.manifest.decisions, program.manifest.capacities
+        with building(builder) as stream:
+            conditions = [builder.create_condition(default_value=len(capacities)) for _ in decisions]
+            handles = [*(condition_handle(condition) for condition in conditions), 0]
+            self._transfers.enqueue_inputs(stream)
+            program.enqueue(0, program.manifest.tokens, stream, switch=handles[0])
+            for number, condition in enumerate(conditions, start=1):
+                bodies = builder.switch(condition, len(capacities))
+                for body, kept in zip(bodies, capacities, strict=True):
+                    self._capture_body(body, number, kept, handles[number])
+            program.enqueue_decoder(stream)
+            self._transfers.enqueue_results(stream)
+        return builder.complete()
+
+    def _capture_body(self, body: GraphBuilder, number: int, kept: int, switch: int) -> None:
+        with building(body) as stream:
+            self._program.enqueue(number, kept, stream, switch=switch)
+        check_nodes(body.graph_definition, f"block {number + 1} with {kept} tokens")

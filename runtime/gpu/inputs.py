@@ -1,0 +1,69 @@
+"""What goes to the device and what comes back, through pinned memory: one copy each way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.chain import ChainResult, Decided
+from dovit.runtime.gpu.addresses import address
+from dovit.runtime.gpu.memory import capacity_name
+from dovit.runtime.gpu.program import Program
+
+
+class Transfers:
+    """Pinned memory of one pass under way."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        sizes, device = program.sizes, program.device
+        self._image = device.pinned(sizes["image"])
+        self._thresholds = device.pinned(sizes["thresholds"])
+        self._results = device.pinned(program.memory.results)
+
+    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """Fill the host's side: images [B, H, W, 3] uint8, one ξ a decision."""
+        self._image[:] = np.ascontiguousarray(images).reshape(-1)
+        self._thresholds.view(np.float32)[: len(thresholds)] = thresholds
+
+    def enqueue_inputs(self, stream: int) -> None:
+        """Queue the copies to the device. Counts of decisions that are not made are to read as 0."""
+        program, manifest = self._program, self._program.manifest
+        copy, place = program.device.copy, program.place
+        copy(place("image"), address(self._image), len(self._image), stream)
+        copy(place("thresholds"), address(self._thresholds), len(self._thresholds), stream)
+        for number in range(1, len(manifest.decisions) + 1):
+            program.device.clear(place(capacity_name(number)), 4, stream)
+
+    def enqueue_results(self, stream: int) -> None:
+        """Queue the copy back."""
+        self._program.device.copy(address(self._results), self._program.results, len(self._results), stream)
+
+    def read(self) -> ChainResult:
+        """What came back, once the stream has got there. Logits stay on the device: empty here."""
+        manifest, batch = self._program.manifest, self._program.batch
+        decided = []
+        came = manifest.tokens
+        for number, decision in enumerate(manifest.decisions, start=1):
+            if came == 0:
+                break
+            kept = int(self._values(capacity_name(number), np.int32, 1)[0])
+            confidence = self._values(decision.confidence, np.float32, batch * came).reshape(batch, came)
+            index = self._values(decision.state.index, np.int32, batch * came).reshape(batch, came)
+            keep = self._values(decision.keep, np.int32, batch * kept).reshape(batch, kept)
+            decided.append(Decided(confidence.copy(), index.copy(), keep.copy()))
+            came = kept
+        labels = self._labels(manifest, batch)
+        return ChainResult(labels, np.empty((batch, 0), np.float32), tuple(decided), {})
+
+    def _labels(self, manifest: Manifest, batch: int) -> np.ndarray:
+        [spec] = [s for step in self._program.plans.steps for s in step.outputs if s.name == "labels"]
+        height, width = manifest.image_size
+        values = self._values("labels", np.dtype(spec.dtype), batch * height * width).reshape(batch, height, width)
+        return values.astype(np.uint8 if manifest.classes <= 256 else np.int16)
+
+    def _values(self, name: str, dtype: type | np.dtype, count: int) -> np.ndarray:
+        start = self._program.memory.offsets[name]
+        return self._results[start : start + count * np.dtype(dtype).itemsize].view(dtype)

@@ -1,0 +1,117 @@
+"""The chain with the host in the loop: it reads how many tokens are kept after each decision, and queues what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dovit.runtime.chain import ChainResult
+from dovit.runtime.gpu.addresses import address, stream_address
+from dovit.runtime.gpu.capture import building
+from dovit.runtime.gpu.device import Graph
+from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.memory import ONLY_CAPACITY, capacity_name
+from dovit.runtime.gpu.program import Program
+
+
+class _Counter:
+    """One pinned number: the count that a decision has left."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._count = program.device.pinned(4)
+
+    def enqueue(self, number: int, stream: int) -> None:
+        place = self._program.place(capacity_name(number))
+        self._program.device.copy(address(self._count), place, 4, stream)
+
+    def read(self) -> int:
+        return int(self._count.view(np.int32)[0])
+
+
+class SegmentedMode:
+    """A graph for each segment and capacity, for drivers without SWITCH nodes: one launch and one read a decision."""
+
+    def __init__(self, program: Program, transfers: Transfers) -> None:
+        self._program, self._transfers = program, transfers
+        self._stream = program.device.create_stream()
+        self._counter = _Counter(program)
+        decisions, capacities = len(program.manifest.decisions), program.manifest.capacities
+        self._first = self._capture(0, program.manifest.tokens)
+        self._graphs = {(n, kept): self._capture(n, kept) for n in range(1, decisions + 1) for kept in capacities}
+        self._decoder = self._capture(decisions + 1, 0)
+
+    def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """Run one pass up to its last decision, and queue the rest."""
+        self._transfers.write(images, thresholds)
+        self._first.launch(self._stream)
+        for number in range(1, len(self._program.manifest.decisions) + 1):
+            self._stream.sync()
+            kept = self._counter.read()
+            self._graphs[number, kept].launch(self._stream)
+            if kept == 0:
+                break
+        self._decoder.launch(self._stream)
+
+    def wait(self) -> ChainResult:
+        """The result of that pass."""
+        self._stream.sync()
+        return self._transfers.read()
+
+    def _capture(self, number: int, kept: int) -> Graph:
+        program, decisions = self._program, len(self._program.manifest.decisions)
+        builder = program.device.create_graph_builder()
+        with building(builder) as stream:
+            if number == 0:
+                self._transfers.enqueue_inputs(stream)
+            if number > decisions:
+                program.enqueue_decoder(stream)
+                self._transfers.enqueue_results(stream)
+            else:
+                program.enqueue(number, kept, stream)
+                if number < decisions and kept:
+                    self._counter.enqueue(number + 1, stream)
+        return builder.complete()
+
+
+class ExactMode:
+    """No graph and no filling up: the kept sets are exactly those of ξ. For checks of parity.
+
+    With `counts`, each decision keeps that many tokens of every image instead, those of lowest confidence.
+    """
+
+    counts: Sequence[int] | None = None
+
+    def __init__(self, program: Program, transfers: Transfers) -> None:
+        self._program, self._transfers = program, transfers
+        self._stream = program.device.create_stream()
+        self._counter = _Counter(program)
+        self._only = program.device.pinned(8)
+
+    def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """Run one pass up to its last decision, and queue the rest."""
+        program, counts = self._program, self.counts
+        stream = stream_address(self._stream)
+        # ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
+        self._transfers.write(images, thresholds if counts is None else [0.0] * len(counts))
+        self._transfers.enqueue_inputs(stream)
+        came, kept = program.manifest.tokens, program.manifest.tokens
+        for number in range(len(program.manifest.decisions) + 1):
+            if number:
+                self._counter.enqueue(number, stream)
+                self._stream.sync()
+                came, kept = kept, self._counter.read()
+            if counts is not None and number < len(counts):
+                self._only.view(np.int64)[0] = counts[number]
+                program.device.copy(program.place(ONLY_CAPACITY), address(self._only), 8, stream)
+            program.enqueue(number, kept, stream, came=came, choice="exact" if counts is None else "fixed")
+            if kept == 0:
+                break
+        program.enqueue_decoder(stream)
+        self._transfers.enqueue_results(stream)
+
+    def wait(self) -> ChainResult:
+        """The result of that pass."""
+        self._stream.sync()
+        return self._transfers.read()

@@ -1,0 +1,108 @@
+"""A TensorRT plan on the device: one deserialized engine, and a context for every set of sizes that it is asked for.
+
+A context's settings become part of what is captured with it, so none serves two sizes. They share one region of scratch memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dovit.runtime.bundle.plans import Flavour, PlanStep
+from dovit.runtime.errors import DovitError
+from dovit.runtime.plans import MODULES, TITLES
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+class TensorRt:
+    """TensorRT or TensorRT-RTX in this process: it deserializes plans, and keeps what it said."""
+
+    def __init__(self, flavour: Flavour) -> None:
+        self.title = TITLES[flavour]
+        self.module: Any = importlib.import_module(MODULES[flavour])
+        self.messages: list[str] = []
+        self._logger = _logger(self.module, self.messages)
+        self.runtime: trt.Runtime = self.module.Runtime(self._logger)
+
+    def engine(self, step: PlanStep, file: Path) -> TensorRtEngine:
+        """The plan of `step`. The caller has checked the file's hash: a plan is code. Raises DovitError."""
+        engine = self.runtime.deserialize_cuda_engine(file.read_bytes())
+        if engine is None:
+            raise DovitError(f"{file}: {self.title} does not take this plan: {self.reason}")
+        return TensorRtEngine(self, step, engine)
+
+    @property
+    def reason(self) -> str:
+        """The last error that TensorRT logged."""
+        return self.messages[-1][:300] if self.messages else "it does not say why"
+
+
+class TensorRtEngine:
+    """See DeviceEngine."""
+
+    def __init__(self, owner: TensorRt, step: PlanStep, engine: trt.ICudaEngine) -> None:
+        self._owner, self._step, self._engine = owner, step, engine
+        self._contexts: dict[tuple[tuple[str, int], ...], trt.IExecutionContext] = {}
+
+    @property
+    def scratch_bytes(self) -> int:
+        """At the largest shapes of any profile."""
+        return max(int(self._engine.device_memory_size_v2), 1)
+
+    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+        """Queue the plan. Its context is made when its sizes are first seen, which cannot happen during a capture."""
+        key = tuple(sorted(dims.items()))
+        if key not in self._contexts:
+            self._contexts[key] = self._context(dims, stream)
+        context = self._contexts[key]
+        context.set_device_memory(scratch, self.scratch_bytes)
+        for name, place in places.items():
+            if not context.set_tensor_address(name, place):
+                raise DovitError(
+                    f"{self._owner.title} refuses the tensor {name} of {self._step.name}: {self._owner.reason}"
+                )
+        if not context.execute_async_v3(stream):
+            raise DovitError(f"{self._owner.title} could not enqueue {self._step.name}: {self._owner.reason}")
+
+    def _context(self, dims: Mapping[str, int], stream: int) -> trt.IExecutionContext:
+        strategy = self._owner.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise DovitError(f"{self._owner.title} makes no context for {self._step.name}: {self._owner.reason}")
+        shapes = {spec.name: spec.resolve(dict(dims)) for spec in self._step.inputs}
+        profile = self._profile(dims)
+        if profile and not context.set_optimization_profile_async(profile, stream):
+            raise DovitError(
+                f"{self._owner.title} refuses profile {profile} of {self._step.name}: {self._owner.reason}"
+            )
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                raise DovitError(
+                    f"{self._owner.title} refuses shape {shape} for {name} of {self._step.name}: {self._owner.reason}"
+                )
+        return context
+
+    def _profile(self, dims: Mapping[str, int]) -> int:
+        """The narrowest profile that holds the kept count."""
+        plan = self._step.plan
+        kept = [size for name, size in dims.items() if name.startswith("kept")]
+        if plan is None or not plan.profiles or not kept:
+            return 0
+        fits = [n for n, profile in enumerate(plan.profiles) if profile.least <= kept[0] <= profile.most]
+        return min(fits, key=lambda n: plan.profiles[n].most - plan.profiles[n].least, default=0)
+
+
+def _logger(module: Any, messages: list[str]) -> Any:
+    class Logger(module.ILogger):  # type: ignore[misc]  # a class of whichever TensorRT it is
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= module.ILogger.Severity.ERROR:
+                messages.append(message)
+
+    return Logger()
