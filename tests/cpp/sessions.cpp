@@ -133,12 +133,9 @@ void test_wrong_arguments(const dovit::Session& session, const Picture& picture,
   has(failure(DOVIT_USAGE, run([](I, O o) { o.thresholds = {1.5}; })), "threshold 1.5 lies outside [0, 1]");
   has(failure(DOVIT_USAGE, run([](I, O o) { o.thresholds.assign(9, 0.5); })), "9 thresholds for");
   has(failure(DOVIT_USAGE, run([](I, O o) { o.counts = {1}; })), "falling numbers of tokens");
-  has(failure(DOVIT_USAGE, run([](I, O o) { o.mode = static_cast<dovit_mode>(7); })), "choose whole or slide");
-  has(failure(DOVIT_USAGE, run([](I, O o) { o.schedule = static_cast<dovit_schedule>(7); })), "unknown schedule");
   has(failure(DOVIT_USAGE, run([](I i, O) { i.data = nullptr; })), "NULL");
   has(failure(DOVIT_USAGE, run([](I i, O) { i.width = 0; })), "cannot be");
   has(failure(DOVIT_USAGE, run([](I i, O) { i.stride = 5; })), "stride 5 is less than a row");
-  has(failure(DOVIT_USAGE, run([](I i, O) { i.format = static_cast<dovit_format>(9); })), "unknown format");
   has(failure(DOVIT_UNSUPPORTED, run([](I i, O) { i.memory = DOVIT_DEVICE; })), "device memory");
   has(failure(DOVIT_UNSUPPORTED, run([&](I, O o) { o.stream = &o; })), "CUDA stream");
   Bytes own(picture.rgb.size());
@@ -172,6 +169,25 @@ void test_wrong_arguments(const dovit::Session& session, const Picture& picture,
   has(failure(DOVIT_USAGE, load([](L l) { l.threads = -1; })), "-1 threads");
   has(failure(DOVIT_ERROR, load([](L l) { l.onnxruntime = "libno.so"; })), "ONNX Runtime's library cannot be opened");
   has(failure(DOVIT_ERROR, load([](L l) { l.onnxruntime = "libm.so.6"; })), "it has no OrtGetApiBase");
+}
+
+// Numbers that no enum has, as a C program may pass them.
+void test_wrong_numbers(const dovit::Session& session, const Picture& picture) {
+  const auto refused = [&](auto change, const char* part) {
+    dovit_image image = {picture.rgb.data(), picture.width, picture.height, 0, DOVIT_RGB, DOVIT_HOST};
+    dovit_run_options options = DOVIT_RUN_OPTIONS_INIT;
+    change(image, options);
+    dovit_result* result = nullptr;
+    EXPECT(dovit_session_run(session.get(), &image, &options, &result) == DOVIT_USAGE && !result);
+    has(dovit_last_error(), part);
+  };
+  using I = dovit_image&;
+  using O = dovit_run_options&;
+  refused([](I, O o) { o.mode = 7; }, "unknown mode 7: choose whole or slide");
+  refused([](I, O o) { o.schedule = -1; }, "unknown schedule -1: choose exact or bucketed");
+  refused([](I i, O) { i.format = 9; }, "unknown format 9");
+  refused([](I i, O) { i.memory = 3; }, "unknown memory 3");
+  refused([](I, O o) { o.threshold_count = 3; }, "thresholds is NULL, and its count 3");
 }
 
 void test_enqueue(const char* bundle, const dovit::LoadOptions& given) {
@@ -232,6 +248,7 @@ int main(int count, char** arguments) {
   test_formats_and_strides(session, picture);
   test_results(session, picture);
   test_wrong_arguments(session, picture, arguments[1], arguments[2]);
+  test_wrong_numbers(session, picture);
   test_enqueue(arguments[1], options);
   test_eight_threads(session);
   options.low_memory = true;

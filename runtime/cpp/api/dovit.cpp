@@ -161,8 +161,7 @@ dovit_labels dovit_result_labels(const dovit_result* result) {
   return dovit_labels{result->result.labels.data, result->size.width, result->size.height, result->label_bytes};
 }
 
-dovit_status dovit_result_copy_labels(const dovit_result* result, void* to, size_t stride, dovit_memory memory,
-                                      void* stream) {
+dovit_status dovit_result_copy_labels(const dovit_result* result, void* to, size_t stride, int memory, void* stream) {
   return guarded([&] {
     const Tensor& labels = required(result, "result")->result.labels;
     required(to, "to");

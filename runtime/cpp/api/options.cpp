@@ -6,7 +6,7 @@ namespace dovit::runtime {
 
 namespace {
 
-std::optional<Schedule> schedule_of(dovit_schedule given) {
+std::optional<Schedule> schedule_of(int given) {
   switch (given) {
     case DOVIT_DEFAULT_SCHEDULE:
       return std::nullopt;
@@ -15,7 +15,7 @@ std::optional<Schedule> schedule_of(dovit_schedule given) {
     case DOVIT_BUCKETED:
       return Schedule::kBucketed;
   }
-  throw UsageError(text("unknown schedule ", static_cast<int>(given), ": choose exact or bucketed"));
+  throw UsageError(text("unknown schedule ", given, ": choose exact or bucketed"));
 }
 
 template <class T>
@@ -27,10 +27,10 @@ std::optional<std::vector<T>> list_of(const T* values, size_t count, const char*
 
 }  // namespace
 
-void check_memory(dovit_memory memory, const char* what) {
+void check_memory(int memory, const char* what) {
   if (memory == DOVIT_HOST) return;
   if (memory != DOVIT_DEVICE)
-    throw UsageError(text("unknown memory ", static_cast<int>(memory), " for ", what, ": choose host or device"));
+    throw UsageError(text("unknown memory ", memory, " for ", what, ": choose host or device"));
   throw Unsupported(text(what,
                          " in device memory need the backend tensorrt or tensorrt-rtx, and this session runs "
                          "onnxruntime on the CPU; pass host memory"));
@@ -52,7 +52,7 @@ LoadOptions load_options(const dovit_load_options& given) {
 
 RunOptions run_options(const dovit_run_options& given, const Session& session, const dovit_image& image) {
   if (given.mode != DOVIT_WHOLE && given.mode != DOVIT_SLIDE)
-    throw UsageError(text("unknown mode ", static_cast<int>(given.mode), ": choose whole or slide"));
+    throw UsageError(text("unknown mode ", given.mode, ": choose whole or slide"));
   if (given.stream)
     throw Unsupported(
         "a CUDA stream needs the backend tensorrt or tensorrt-rtx, and this session runs onnxruntime on the CPU; pass "
@@ -80,7 +80,7 @@ Pixels pixels(const dovit_image& image) {
   if (image.width < 1 || image.height < 1 || image.width > kMostPixels || image.height > kMostPixels)
     throw UsageError(text("an image of ", image.height, "×", image.width, " cannot be"));
   if (image.format < DOVIT_RGB || image.format > DOVIT_GREY)
-    throw UsageError(text("unknown format ", static_cast<int>(image.format), ": choose RGB, BGR, RGBA, BGRA or grey"));
+    throw UsageError(text("unknown format ", image.format, ": choose RGB, BGR, RGBA, BGRA or grey"));
   const auto format = static_cast<Format>(image.format);  // the same order
   const size_t row = static_cast<size_t>(image.width) * channels(format);
   const size_t stride = image.stride ? image.stride : row;

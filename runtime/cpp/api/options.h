@@ -11,7 +11,7 @@ RunOptions run_options(const dovit_run_options& given, const Session& session, c
 Pixels pixels(const dovit_image& image);
 
 // Refuses memory that only a GPU reads.
-void check_memory(dovit_memory memory, const char* what);
+void check_memory(int memory, const char* what);
 
 // A struct of the caller's that begins with `size`, or the defaults for NULL. Throws UsageError for an unknown size.
 // Once a struct has grown, the sizes it had before are known too, and the defaults fill up what they lack.

@@ -83,15 +83,14 @@ DOVIT_API const char* dovit_last_error(void);
 
 typedef struct dovit_load_options {
   size_t size;
-  const char* backend;     /* "auto", "onnxruntime", "tensorrt", "tensorrt-rtx"; NULL: auto */
-  const char* device;      /* "cpu", or "cuda:0" for the TensorRT backends; NULL: cpu */
-  const char* onnxruntime; /* path of libonnxruntime.so; NULL: where the system finds libonnxruntime.so.1 */
-  int threads;             /* of the CPU; 0: all. The first session of a process decides for all */
-  int low_memory;          /* 1: no repacked copy of the weights, which is somewhat slower */
-  int workers;             /* images enqueued with dovit_session_enqueue that run at a time; 0: one */
-  dovit_schedule schedule; /* default: exact */
-  const double*
-      thresholds; /* confidence above which a token stops: one for all decisions or one each; NULL: the bundle's */
+  const char* backend;      /* "auto", "onnxruntime", "tensorrt", "tensorrt-rtx"; NULL: auto */
+  const char* device;       /* "cpu", or "cuda:0" for the TensorRT backends; NULL: cpu */
+  const char* onnxruntime;  /* path of libonnxruntime.so; NULL: where the system finds libonnxruntime.so.1 */
+  int threads;              /* of the CPU; 0: all. The first session of a process decides for all */
+  int low_memory;           /* 1: no repacked copy of the weights, which is somewhat slower */
+  int workers;              /* images enqueued with dovit_session_enqueue that run at a time; 0: one */
+  int schedule;             /* dovit_schedule; default: exact */
+  const double* thresholds; /* above which a token stops: one for all or one each; NULL: the bundle's */
   size_t threshold_count;
 } dovit_load_options;
 
@@ -128,24 +127,23 @@ typedef struct dovit_image {
   const void* data; /* uint8, rows from the top */
   int width, height;
   size_t stride; /* bytes from one row to the next; 0: no gaps */
-  dovit_format format;
-  dovit_memory memory;
+  int format;    /* dovit_format */
+  int memory;    /* dovit_memory */
 } dovit_image;
 
 typedef struct dovit_run_options {
   size_t size;
-  dovit_mode mode;
-  dovit_schedule schedule;  /* default: the session's */
+  int mode;                 /* dovit_mode; default: whole */
+  int schedule;             /* dovit_schedule; default: the session's */
   const double* thresholds; /* as for loading; NULL: the session's */
   size_t threshold_count;
-  const int64_t*
-      counts; /* keep so many tokens after each decision, the least confident ones; NULL: as thresholds say */
+  const int64_t* counts; /* tokens to keep after each decision, the least confident; NULL: by thresholds */
   size_t count_count;
   int return_logits;    /* 1: dovit_result_logits() */
   void* labels;         /* memory of the caller's for the labels, dovit_info.label_bytes each; NULL: the result's */
   size_t labels_stride; /* bytes from one row to the next; 0: no gaps */
-  dovit_memory labels_memory; /* where `labels` lies */
-  void* stream;               /* a cudaStream_t of the caller's to work on, for the TensorRT backends; NULL: none */
+  int labels_memory;    /* dovit_memory: where `labels` lies */
+  void* stream;         /* a cudaStream_t of the caller's to work on, for the TensorRT backends; NULL: none */
 } dovit_run_options;
 
 #define DOVIT_RUN_OPTIONS_INIT \
@@ -174,9 +172,9 @@ typedef struct dovit_labels {
 
 DOVIT_API dovit_labels dovit_result_labels(const dovit_result* result);
 
-/* Copies the labels to memory of the caller's; stride in bytes, 0: no gaps. */
-DOVIT_API dovit_status dovit_result_copy_labels(const dovit_result* result, void* to, size_t stride,
-                                                dovit_memory memory, void* stream);
+/* Copies the labels to memory of the caller's (dovit_memory); stride in bytes, 0: no gaps. */
+DOVIT_API dovit_status dovit_result_copy_labels(const dovit_result* result, void* to, size_t stride, int memory,
+                                                void* stream);
 
 /* Tokens kept after each decision, `*count` of them; in slide mode summed over the windows. */
 DOVIT_API const int64_t* dovit_result_kept(const dovit_result* result, size_t* count);
