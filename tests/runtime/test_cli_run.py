@@ -24,7 +24,7 @@ Dovit = Callable[..., Outcome]
 class FakeSession:
     """Two decisions on a 2×3 grid; an image whose first pixel is 13 fails."""
 
-    backend = "onnxruntime"
+    backend, schedule = "onnxruntime", "exact"
     manifest = SimpleNamespace(
         decisions=(1, 2), classes=3, palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)), image_size=(4, 6)
     )
@@ -53,7 +53,7 @@ class FakeSession:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     fake = FakeSession()
-    monkeypatch.setattr(run, "load", lambda path, backend: fake)
+    monkeypatch.setattr(run, "load", lambda path, backend, **options: fake)
     return fake
 
 
