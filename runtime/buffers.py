@@ -14,6 +14,7 @@ import numpy as np
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.tensors import TensorSpec
 
+RESULTS = ("logits", "labels")  # what belongs to the caller
 ALIGNMENT = 64  # bytes: a cache line, and enough for any vector load
 
 
@@ -62,9 +63,9 @@ def plan_buffers(manifest: Manifest, steps: Sequence[ChainStep], batch: int) -> 
     sizes: list[int] = []
     busy_until: list[int] = []
     keeps = {decision.keep for decision in manifest.decisions}
-    for number, step in enumerate(steps[:-1]):  # what the last step makes belongs to the caller
+    for number, step in enumerate(steps):
         for spec in step.outputs:
-            if spec.name in keeps:
+            if spec.name in keeps or spec.name in RESULTS:
                 continue
             size = _bytes(spec, dims)
             free = [s for s, until in enumerate(busy_until) if until < number]

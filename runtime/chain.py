@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dovit.runtime.buffers import ChainStep, Workspace, kept_dims
+from dovit.runtime.buffers import RESULTS, ChainStep, Workspace, kept_dims
 from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State
 from dovit.runtime.engine import Engine
 
@@ -100,7 +100,9 @@ class Chain:
             for spec in step.outputs:
                 if deciding and spec.name == deciding.keep:
                     places[spec.name] = None
-                elif last or ended:  # results are the caller's; after an early end, slots hold what is read out of turn
+                elif (
+                    spec.name in RESULTS or ended
+                ):  # results are the caller's; after an early end, slots hold what is read out of turn
                     places[spec.name] = np.empty(spec.resolve(dims), spec.dtype)
                 else:
                     places[spec.name] = workspace.array(spec, dims)

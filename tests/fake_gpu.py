@@ -8,10 +8,13 @@ that was not ended cannot be launched. Kernels are written down from the design,
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from dovit.runtime.bundle.plans import PlanStep
 from dovit.runtime.engine import Engine
@@ -45,6 +48,16 @@ class MemsetNode(KernelNode):
 @dataclass
 class HostCallbackNode(KernelNode):
     pass
+
+
+@dataclass
+class EventRecordNode(KernelNode):
+    pass
+
+
+@dataclass
+class FakeEvent:
+    time: float | None = None
 
 
 @dataclass
@@ -175,6 +188,17 @@ class FakeDevice:
     def clear(self, place: int, size: int, stream: int) -> None:
         self.submit(stream, MemsetNode(lambda: ctypes.memset(place, 0, size) and None))
 
+    def create_event(self) -> FakeEvent:
+        return FakeEvent()
+
+    def record(self, event: FakeEvent, stream: int) -> None:
+        event.time = None
+        self.submit(stream, EventRecordNode(lambda: setattr(event, "time", time.perf_counter())))
+
+    def elapsed(self, start: FakeEvent, end: FakeEvent) -> float:
+        assert start.time is not None and end.time is not None, "an event that no stream has reached"
+        return (end.time - start.time) * 1e3
+
     def submit(self, stream: int, node: KernelNode) -> None:
         """Record `node` where a graph is being built on that stream, else queue it."""
         if stream in self.building:
@@ -254,6 +278,17 @@ class FakeKernels:
                 where = array(index, (batch, count), np.int32)[image]
                 values = array(tokens, (batch, prefix + count, channels), element)[image, prefix:]
                 array(full, (batch, positions, channels), element)[image, where] = values
+
+        self.device.submit(stream, KernelNode(work))
+
+    def labels(
+        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, scale: int, stream: int
+    ) -> None:  # fmt: skip
+        def work() -> None:
+            given = torch.from_numpy(array(logits, (batch, classes, height, width), element).astype(np.float64))
+            large = F.interpolate(given, scale_factor=scale, mode="bilinear")
+            made = array(labels, (batch, height * scale, width * scale), np.uint8 if classes <= 256 else np.int16)
+            made[...] = large.argmax(dim=1).numpy()
 
         self.device.submit(stream, KernelNode(work))
 

@@ -46,9 +46,10 @@ def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugin
     lowered = []
     for step_name, part in cut:
         parameters = _parameters(part.graph)
-        fold_batch_norms(part.graph)
-        _widen_labels(part.graph)
-        lower_precision(part.graph, precision, float32)
+        if part.kind != "labels":  # whose kernel computes in float32, and has every type of labels
+            fold_batch_norms(part.graph)
+            _widen_labels(part.graph)
+            lower_precision(part.graph, precision, float32)
         for tensor in (*part.graph.inputs, *part.graph.outputs):
             tensor.shape = [batch if size == "batch" else size for size in tensor.shape]
         described = PlanStep(
@@ -71,7 +72,7 @@ def _float32(manifest: Manifest, parts: list[Part]) -> set[str]:
 
 def _arguments(part: Part) -> list[gs.Variable]:
     """An operation's inputs in the order of its node, which says what each is; a plan's are known by name."""
-    return list(part.graph.inputs if part.kind == "plan" else part.graph.nodes[0].inputs)
+    return list(part.graph.inputs if part.kind in ("plan", "labels") else part.graph.nodes[0].inputs)
 
 
 def _parameters(graph: gs.Graph) -> int:

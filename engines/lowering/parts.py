@@ -3,7 +3,7 @@
 What remains are graphs of standard operators, one a plan, and the operations between them, which the runtime does:
 
     block 2:  gather ─▶ plan (layers, head) ─▶ decide          a head of a larger kernel: gather ─▶ plan (layers)
-    decoder:  reconstruct ─▶ plan (norm, decoder, argmax)              ─▶ reconstruct ─▶ plan (head) ─▶ decide
+    decoder:  reconstruct ─▶ plan (norm, decoder) ─▶ labels            ─▶ reconstruct ─▶ plan (head) ─▶ decide
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import Literal
 
 import onnx_graphsurgeon as gs
 
+from dovit.engines.lowering.labels import labels_nodes
 from dovit.engines.lowering.plugin_nodes import call_plugins
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
-Kind = Literal["plan", "decide", "gather", "reconstruct"]
+Kind = Literal["plan", "decide", "gather", "reconstruct", "labels"]
 KINDS: dict[str, Kind] = {"TokenDecide": "decide", "TokenGather": "gather", "TokenReconstruct": "reconstruct"}
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A graph for the builder (`kind` is plan), or one of the token pass's nodes in a graph of its own."""
+    """A graph for the builder (`kind` is plan), or what a kernel does, in a graph of its own."""
 
     name: str
     kind: Kind
@@ -43,6 +44,7 @@ def cut_parts(graph: gs.Graph, step: str, *, plugins: bool = False) -> list[Part
         call_plugins(graph)
         return [Part(step, "plan", graph)]
 
+    tail = labels_nodes(graph)
     producer = {id(tensor): node for node in graph.nodes for tensor in node.outputs}
     stage: dict[int, int] = {}  # how many operations lie upstream of a node: standard nodes of one stage are one plan
     for node in graph.nodes:
@@ -52,7 +54,7 @@ def cut_parts(graph: gs.Graph, step: str, *, plugins: bool = False) -> list[Part
 
     parts: list[Part] = []
     for number in range(max(stage.values(), default=0) + 1):
-        here = [node for node in graph.nodes if stage[id(node)] == number]
+        here = [node for node in graph.nodes if stage[id(node)] == number and node not in tail]
         standard = [node for node in here if not _is_ours(node)]
         if standard:
             plans = sum(part.kind == "plan" for part in parts)
@@ -61,6 +63,8 @@ def cut_parts(graph: gs.Graph, step: str, *, plugins: bool = False) -> list[Part
         parts += [
             Part(node.name, KINDS[node.op], _subgraph(graph, node.name, [node])) for node in here if _is_ours(node)
         ]
+    if tail:
+        parts.append(Part("labels", "labels", _subgraph(graph, "labels", tail)))
     return parts
 
 

@@ -38,16 +38,16 @@ class Plan(Frozen):
 
 
 class PlanStep(Frozen):
-    """A plan, or one of the token pass's operations where plans cannot hold them, and then `plan` is None.
+    """A plan, or an operation that a kernel does between plans, and then `plan` is None.
 
     Inputs and outputs of the operations, in order: decide (confidence, threshold, capacities) → keep; gather (tokens,
     index, full, stopped_sum, stopped_count, keep) → tokens, index, full, stopped_sum, stopped_count; reconstruct (full,
-    tokens, index) → full. Nothing makes `stopped_count0`, which is 0.
+    tokens, index) → full; labels (logits) → labels, upsampled by a whole number. Nothing makes `stopped_count0`, which is 0.
     """
 
     name: str
     step: str = Field(description="the step of the manifest that it is a part of")
-    kind: Literal["plan", "decide", "gather", "reconstruct"]
+    kind: Literal["plan", "decide", "gather", "reconstruct", "labels"]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     plan: Plan | None = None

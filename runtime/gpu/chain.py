@@ -18,8 +18,10 @@ from dovit.runtime.gpu.device import Device, DeviceEngine, Launchers
 from dovit.runtime.gpu.failures import cuda_errors
 from dovit.runtime.gpu.graph_mode import GraphMode
 from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.profile import Profile, Profiler
 from dovit.runtime.gpu.program import Program
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
+from dovit.runtime.gpu.stopwatch import Stopwatch
 
 
 class Mode(Protocol):
@@ -38,7 +40,8 @@ class GpuChain:
     ) -> None:  # fmt: skip
         """`graph`: the whole image as one CUDA graph, or one a segment; None: the former where the driver has it."""
         self.manifest, self.plans = manifest, plans
-        self._parts = (engines, kernels, device)
+        self._stopwatch = Stopwatch(device)
+        self._parts = (self._stopwatch.engines(engines), self._stopwatch.kernels(kernels), device)
         self._device = device
         self._graph = device.can_switch if graph is None else graph
         self._lock = threading.RLock()
@@ -48,6 +51,7 @@ class GpuChain:
         self._mode = self._capture(self._program)
         self._second: Mode | None = None  # for stream(), which has two images under way
         self._exact: ExactMode | None = None
+        self._profiler: Profiler | None = None
 
     @property
     def device_bytes(self) -> int:
@@ -69,8 +73,7 @@ class GpuChain:
         the GPU fails, and from then on."""
         if keep_tensors:
             raise DovitError("the tensors between the steps are kept by the backend onnxruntime only")
-        if len(images) != self.plans.batch:
-            raise DovitError(f"the {self.plans.name} plans take {self.plans.batch} images at a time, not {len(images)}")
+        self._check_batch(images)
         with self._turn():
             mode: Mode = self._mode
             if counts is not None or tuple(capacities) != self.manifest.capacities:
@@ -105,10 +108,25 @@ class GpuChain:
             finally:
                 self._streaming = False
 
+    def profile(
+        self, images: np.ndarray, thresholds: Sequence[float], rounds: int = 20, *, exact: bool = False
+    ) -> Profile:
+        """How long every operation of this pass takes on the GPU, medians over `rounds`; and the captured pass as a whole,
+        unless `exact`, whose kept sets it does not have. Takes some memory when this is first called."""
+        self._check_batch(images)
+        with self._turn(), self._until_dead():
+            if self._profiler is None:
+                self._profiler = Profiler(self._program, self._stopwatch)
+            return self._profiler.measure(self._mode, images, thresholds, rounds, exact=exact)
+
+    def _check_batch(self, images: np.ndarray) -> None:
+        if len(images) != self.plans.batch:
+            raise DovitError(f"the {self.plans.name} plans take {self.plans.batch} images at a time, not {len(images)}")
+
     def _new_program(self) -> Program:
         return Program(self.manifest, self.plans, *self._parts)
 
-    def _capture(self, program: Program) -> Mode:
+    def _capture(self, program: Program) -> GraphMode | SegmentedMode:
         program.warm_up()
         return (GraphMode if self._graph else SegmentedMode)(program, Transfers(program))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dovit.runtime.errors import DovitError
-from dovit.runtime.gpu.device import GraphBuilder, Stream
+from dovit.runtime.gpu.device import Event, GraphBuilder, Stream
 from dovit.runtime.gpu.failures import cuda_errors
 from dovit.runtime.machine import find_gpu
 
@@ -75,6 +75,22 @@ class CudaDevice:
     def clear(self, place: int, size: int, stream: int) -> None:
         """Queue zeros."""
         self._call("cuMemsetD8Async", place, 0, size, stream)
+
+    def create_event(self) -> Event:
+        """An event that tells the time."""
+        from cuda.core import EventOptions
+
+        with cuda_errors(f"{self.name}: no event"):
+            return self._device.create_event(EventOptions(timing_enabled=True))
+
+    def record(self, event: Any, stream: int) -> None:
+        """Queue the event."""
+        self._call("cuEventRecord", event.handle, stream)
+
+    def elapsed(self, start: Any, end: Any) -> float:
+        """Milliseconds between two events that have been reached."""
+        with cuda_errors(f"{self.name}: an event was not reached"):
+            return float(end - start)
 
     def _call(self, name: str, *arguments: object) -> list[Any]:
         status, *values = getattr(self._driver, name)(*arguments)

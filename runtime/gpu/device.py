@@ -57,6 +57,10 @@ class GraphBuilder(Protocol):
     def complete(self) -> Graph: ...
 
 
+class Event(Protocol):
+    """A moment on a stream, once it was recorded and the stream has got there."""
+
+
 class Device(Protocol):
     """One GPU. Memory lives as long as the device object does."""
 
@@ -72,6 +76,9 @@ class Device(Protocol):
     def create_graph_builder(self) -> GraphBuilder: ...
     def copy(self, to: int, source: int, size: int, stream: int) -> None: ...  # in any direction
     def clear(self, place: int, size: int, stream: int) -> None: ...  # to zeros
+    def create_event(self) -> Event: ...
+    def record(self, event: Event, stream: int) -> None: ...
+    def elapsed(self, start: Event, end: Event) -> float: ...  # milliseconds, once both have been reached
 
 
 class Launchers(Protocol):
@@ -90,6 +97,9 @@ class Launchers(Protocol):
     def reconstruct(
         self, element: str, tokens: int, index: int, full: int, batch: int, count: int, prefix: int, positions: int,
         channels: int, stream: int,
+    ) -> None: ...  # fmt: skip
+    def labels(
+        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, scale: int, stream: int
     ) -> None: ...  # fmt: skip
 
 

@@ -16,13 +16,15 @@ from dovit.runtime.chain import ChainResult
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu.addresses import condition_handle
 from dovit.runtime.gpu.capture import building, check_nodes
-from dovit.runtime.gpu.device import Graph, GraphBuilder
+from dovit.runtime.gpu.device import Graph, GraphBuilder, Stream
 from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.program import Program
 
 
 class GraphMode:
     """A program captured once, for the bundle's capacities. ξ is read from the device, so it may differ every time."""
+
+    name = "graph"
 
     def __init__(self, program: Program, transfers: Transfers) -> None:
         """Capture. Raises DovitError where the device cannot, or where a plan cannot be part of a graph."""
@@ -37,7 +39,20 @@ class GraphMode:
 
     def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
         """Queue one pass."""
+        self.write(images, thresholds)
+        self.queue()
+
+    @property
+    def stream(self) -> Stream:
+        """Where it is queued."""
+        return self._stream
+
+    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """The host's part of a pass."""
         self._transfers.write(images, thresholds)
+
+    def queue(self) -> None:
+        """The rest of it, on what was written last."""
         self._graph.launch(self._stream)
 
     def wait(self) -> ChainResult:

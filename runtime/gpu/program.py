@@ -6,7 +6,7 @@ its gather is read on the device, for any capacity may have come before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -89,6 +89,8 @@ class Program:
                 self._decide(step, number + 1, kept, switch, choice, stream)
             elif step.kind == "reconstruct":
                 self._reconstruct(step, kept, stream)
+            elif step.kind == "labels":
+                self._labels(step, stream)
             else:
                 self._run(step, dims, stream)
         if kept == 0:
@@ -97,7 +99,10 @@ class Program:
     def enqueue_decoder(self, stream: int) -> None:
         """Queue what runs on all positions again."""
         for step in self.segments.decoder:
-            self._run(step, self._dims(0, 0), stream)
+            if step.kind == "labels":
+                self._labels(step, stream)
+            else:
+                self._run(step, self._dims(0, 0), stream)
 
     def warm_up(self) -> None:
         """Run every plan once at every capacity, on zeros: what it sets up at its first run is no part of a capture."""
@@ -177,6 +182,13 @@ class Program:
             self.manifest.embed_dim, stream,
         )  # fmt: skip
 
+    def _labels(self, step: PlanStep, stream: int) -> None:
+        [logits], [labels] = step.inputs, step.outputs
+        batch, classes, height, width = logits.resolve(self._dims(0, 0))
+        scale = labels.resolve(self._dims(0, 0))[1] // height
+        places = self.place(logits.name), self.place(labels.name)
+        self._kernels.labels(logits.dtype, *places, batch, classes, height, width, scale, stream)
+
     def _fill_taps(self, number: int, stream: int) -> None:
         """Taps of layers that no token reaches: every position has its final value."""
         for steps in self.segments.after[number:]:
@@ -200,10 +212,3 @@ def _allocate(device: Device, memory: MemoryPlan, plans: PlanSet) -> int:
             "are free: close what else uses it, or build plans for a smaller batch"
         )
     return device.allocate(memory.size)
-
-
-def check_engines(plans: PlanSet, engines: Sequence[str]) -> None:
-    """Raises DovitError where a plan has nothing to run it."""
-    missing = [step.name for step in plans.steps if step.kind == "plan" and step.name not in engines]
-    if missing:
-        raise DovitError(f"no engine for {', '.join(missing)}: the bundle is incomplete; export it again")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from dovit.runtime.chain import ChainResult
 from dovit.runtime.gpu.addresses import address, stream_address
 from dovit.runtime.gpu.capture import building
-from dovit.runtime.gpu.device import Graph
+from dovit.runtime.gpu.device import Graph, Stream
 from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.memory import ONLY_CAPACITY, capacity_name
-from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.program import Choice, Program
 
 
 class _Counter:
@@ -33,6 +33,8 @@ class _Counter:
 class SegmentedMode:
     """A graph for each segment and capacity, for drivers without SWITCH nodes: one launch and one read a decision."""
 
+    name = "segmented"
+
     def __init__(self, program: Program, transfers: Transfers) -> None:
         self._program, self._transfers = program, transfers
         self._stream = program.device.create_stream()
@@ -44,7 +46,20 @@ class SegmentedMode:
 
     def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
         """Run one pass up to its last decision, and queue the rest."""
+        self.write(images, thresholds)
+        self.queue()
+
+    @property
+    def stream(self) -> Stream:
+        """Where it is queued."""
+        return self._stream
+
+    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """The host's part of a pass."""
         self._transfers.write(images, thresholds)
+
+    def queue(self) -> None:
+        """The rest of it, on what was written last."""
         self._first.launch(self._stream)
         for number in range(1, len(self._program.manifest.decisions) + 1):
             self._stream.sync()
@@ -82,6 +97,8 @@ class ExactMode:
     """
 
     counts: Sequence[int] | None = None
+    bucketed = False  # fill up to the bundle's capacities all the same, to time what is captured elsewhere
+    before_segment: Callable[[int], None] | None = None  # queues something on the stream before each segment
 
     def __init__(self, program: Program, transfers: Transfers) -> None:
         self._program, self._transfers = program, transfers
@@ -97,6 +114,7 @@ class ExactMode:
         self._transfers.write(images, thresholds if counts is None else [0.0] * len(counts))
         self._transfers.enqueue_inputs(stream)
         came, kept = program.manifest.tokens, program.manifest.tokens
+        choice: Choice = "fixed" if counts is not None else "bucketed" if self.bucketed else "exact"
         for number in range(len(program.manifest.decisions) + 1):
             if number:
                 self._counter.enqueue(number, stream)
@@ -105,7 +123,9 @@ class ExactMode:
             if counts is not None and number < len(counts):
                 self._only.view(np.int64)[0] = counts[number]
                 program.device.copy(program.place(ONLY_CAPACITY), address(self._only), 8, stream)
-            program.enqueue(number, kept, stream, came=came, choice="exact" if counts is None else "fixed")
+            if self.before_segment is not None:
+                self.before_segment(stream)
+            program.enqueue(number, kept, stream, came=came, choice=choice)
             if kept == 0:
                 break
         program.enqueue_decoder(stream)

@@ -115,7 +115,7 @@ def test_a_bundle_of_plans_alone(checkpoint: Path, tmp_path: Path, typed: Typed)
     for backend in ("auto", "onnxruntime"):
         status, _, err = typed(run_cli, "--engine", engines, image, "--out", tmp_path / "out", "--backend", backend)
         assert status == 1 and len(err.strip().splitlines()) == 1
-        assert "holds plans only (tensorrt-rtx fp16), which cannot run here" in err
+        assert "holds plans only (tensorrt-rtx fp16): choose their backend" in err
         assert f"dovit-export --ckpt model.pth --out {engines} --backend onnxruntime" in err
     status, _, err = typed(export_cli, "--engine", engines, "--backend", "tensorrt-rtx", "--precision", "bf16")
     assert status == 1 and "needs the ONNX files" in err

@@ -16,6 +16,7 @@ from plan_parity import feed
 from dovit.engines.accuracy import _chain
 from dovit.engines.lowering.emulate import emulate
 from dovit.engines.lowering.files import read_step, write_part
+from dovit.engines.lowering.labels import labels_nodes
 from dovit.engines.lowering.lower import lower_bundle
 from dovit.engines.lowering.parts import cut_parts
 from dovit.engines.lowering.precision import LOW_TYPES, lower_precision
@@ -79,7 +80,7 @@ def test_types(bundle: Path, precision: Precision, tmp_path: Path) -> None:
         file = tmp_path / f"{step.described.name}.onnx"
         write_part(step.graph, file)
         onnx.checker.check_model(str(file), full_check=True)
-    assert {"MatMul", "LayerNormalization", "Softmax", "Conv", "Resize"} <= seen
+    assert {"MatMul", "LayerNormalization", "Softmax", "Conv"} <= seen
     assert len(manifest.decisions) == 2
 
 
@@ -148,7 +149,9 @@ def test_labels_of_many_classes_are_wider(tmp_path: Path) -> None:
     make_bundle(randomised(small_config(classes=300)), tmp_path)
     bundle = open_bundle(tmp_path)
     assert {s.name: s.dtype for s in bundle.manifest.steps[-1].outputs}["labels"] == "int16"
-    decoder = lower_bundle(bundle, "fp16")[-1].described
+    labels = lower_bundle(bundle, "fp16")[-1].described
+    assert (labels.kind, labels.outputs[0].dtype) == ("labels", "int16")
+    decoder = lower_bundle(bundle, "fp16", plugins=True)[-1].described  # TensorRT has no int16
     assert {s.name: s.dtype for s in decoder.outputs}["labels"] == "int32"
 
 
@@ -179,3 +182,41 @@ def test_plugin_nodes_have_known_shapes_and_say_where_their_plugin_is(tmp_path: 
         own = [node for node in step.graph.nodes if node.domain == "dovit"]
         assert own and all((n.attrs["plugin_namespace"], n.attrs["plugin_version"]) == ("dovit", "1") for n in own)
         assert not step.graph.functions
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_labels_are_made_between_plans(kind: str, tmp_path: Path) -> None:
+    """Upsampling and argmax, and what tells them the size; the plan before them ends with the logits."""
+    make_bundle(randomised(small_config(kind)), tmp_path)
+    *_, decoder, labels = lower_bundle(open_bundle(tmp_path), "fp16")
+    assert (decoder.described.kind, labels.described.kind) == ("plan", "labels")
+    assert [spec.name for spec in decoder.described.outputs] == ["logits"]
+    assert [(spec.name, spec.dtype) for spec in labels.described.inputs] == [("logits", "float32")]
+    assert [(spec.name, spec.dtype) for spec in labels.described.outputs] == [("labels", "uint8")]
+    assert {"Resize", "ArgMax", "Cast"} <= {node.op for node in labels.graph.nodes}
+    assert "ArgMax" not in {node.op for node in decoder.graph.nodes}
+
+
+@pytest.mark.parametrize(
+    ("op", "attribute", "value"),
+    [
+        ("Resize", "mode", "nearest"), ("Resize", "mode", "cubic"), ("Resize", "coordinate_transformation_mode", "align_corners"),
+        ("Resize", "antialias", 1), ("ArgMax", "axis", 2), ("ArgMax", "keepdims", 1), ("ArgMax", "select_last_index", 1),
+    ],
+)  # fmt: skip
+def test_other_ends_of_a_decoder_stay_in_the_plan(op: str, attribute: str, value: object, tmp_path: Path) -> None:
+    manifest = make_bundle(randomised(small_config()), tmp_path)
+    graph = read_step(open_bundle(tmp_path).onnx(manifest.steps[-1]))
+    assert len(labels_nodes(graph)) == 5
+    [*_, last] = [node for node in graph.nodes if node.op == op]
+    last.attrs[attribute] = value
+    assert labels_nodes(graph) == []
+
+
+def test_a_fraction_stays_in_the_plan(tmp_path: Path) -> None:
+    manifest = make_bundle(randomised(small_config()), tmp_path)
+    graph = read_step(open_bundle(tmp_path).onnx(manifest.steps[-1]))
+    [labels] = [t for t in graph.outputs if t.name == "labels"]
+    for shape in (["batch", 64, 90], ["batch", 60, 96], ["batch", 64, 192], ["batch", "height", 96]):
+        labels.shape = shape
+        assert labels_nodes(graph) == []

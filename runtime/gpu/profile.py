@@ -1,0 +1,171 @@
+"""Where the time of a pass goes on the GPU: every operation by itself, and the whole as it is launched."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dovit.runtime.gpu.addresses import stream_address
+from dovit.runtime.gpu.costs import Costs
+from dovit.runtime.gpu.device import Stream
+from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.stepped_modes import ExactMode
+from dovit.runtime.gpu.stopwatch import Stopwatch, TimedTransfers
+
+WARM_UP = 2
+HEAD_START_BYTES, HEAD_STARTS = 128 << 20, 16
+
+
+@dataclass(frozen=True)
+class OperationTime:
+    """A plan, a kernel or a copy: its median time, the tokens of an image it runs on, and what it has to move."""
+
+    name: str
+    step: str | None  # of the manifest; None for the copies to the device and back
+    kind: str
+    tokens: int
+    us: float
+    bytes: int
+
+    @property
+    def gb_per_s(self) -> float:
+        """Bytes over time."""
+        return self.bytes / self.us / 1e3 if self.us else 0.0
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """All operations of a step of the manifest."""
+
+    name: str
+    us: float
+    bytes: int
+    flops: int
+
+    @property
+    def tflop_per_s(self) -> float:
+        """Arithmetic over time."""
+        return self.flops / self.us / 1e6 if self.us else 0.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One image, or batch, at one ξ. `launch_us`: the pass as it is captured, from the first copy to the last, where the
+    schedule is the captured one."""
+
+    mode: str
+    schedule: str
+    rounds: int
+    batch: int
+    kept: tuple[int, ...]
+    operations: tuple[OperationTime, ...]
+    steps: tuple[StepTime, ...]
+    launch_us: float | None
+
+    @property
+    def sum_us(self) -> float:
+        """All operations."""
+        return sum(operation.us for operation in self.operations)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {
+            "operations": [asdict(o) | {"gb_per_s": o.gb_per_s} for o in self.operations],
+            "steps": [asdict(s) | {"tflop_per_s": s.tflop_per_s} for s in self.steps],
+            "sum_us": self.sum_us,
+        }
+
+
+class Captured(Protocol):
+    """What was captured and can be launched again: see GraphMode and SegmentedMode."""
+
+    name: str
+
+    @property
+    def stream(self) -> Stream: ...
+    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None: ...
+    def queue(self) -> None: ...
+
+
+class Profiler:
+    """Times a program that is captured already. Operations are queued one by one, as the exact mode queues them."""
+
+    def __init__(self, program: Program, stopwatch: Stopwatch) -> None:
+        self._program, self._stopwatch = program, stopwatch
+        self._stepped = ExactMode(program, TimedTransfers(program, stopwatch))
+        self._stepped.before_segment = self._head_start
+        self._idle = program.device.allocate(self._idle_bytes())
+
+    def measure(
+        self, captured: Captured, images: np.ndarray, thresholds: Sequence[float], rounds: int, *, exact: bool
+    ) -> Profile:
+        """Medians over `rounds`; in each, one pass of single operations, and one as captured."""
+        program, watch = self._program, self._stopwatch
+        self._stepped.bucketed = not exact
+        times: list[list[float]] = []
+        launches: list[float] = []
+        for number in range(WARM_UP + rounds):
+            with watch.running() as marks:
+                self._stepped.launch(images, thresholds)
+                result = self._stepped.wait()
+            spent = [watch.milliseconds(mark) * 1e3 for mark in marks]
+            launched = None if exact else self._launch(captured, images, thresholds)
+            if number >= WARM_UP:
+                times.append(spent)
+                launches += [] if launched is None else [launched]
+        kept = tuple(decision.keep.shape[1] for decision in result.decisions)
+        medians = [statistics.median(column) for column in zip(*times, strict=True)]
+        costs = Costs(program.manifest, program.batch, kept)
+        operations = self._operations([mark.name for mark in marks], medians, costs)
+        return Profile(
+            captured.name, "exact" if exact else "bucketed", rounds, program.batch, kept, operations,
+            _steps(operations, costs), statistics.median(launches) if launches else None,
+        )  # fmt: skip
+
+    def _launch(self, captured: Captured, images: np.ndarray, thresholds: Sequence[float]) -> float:
+        captured.write(images, thresholds)
+        with self._stopwatch.running() as marks:
+            with self._stopwatch.around("launch", stream_address(captured.stream)):
+                captured.queue()
+        captured.stream.sync()
+        return self._stopwatch.milliseconds(marks[0]) * 1e3
+
+    def _operations(
+        self, names: Sequence[str], medians: Sequence[float], costs: Costs
+    ) -> tuple[OperationTime, ...]:  # fmt: skip
+        """Steps are queued in their order, some of them left out: each mark is the next step of its name or kind."""
+        program = self._program
+        segments = (*program.segments.after, program.segments.decoder)
+        steps = iter([(number, step) for number, steps in enumerate(segments) for step in steps])
+        found = []
+        for name, us in zip(names, medians, strict=True):
+            if name.startswith("copy "):
+                copied = program.memory.results if name == "copy out" else program.sizes["image"] + program.sizes["thresholds"]
+                found.append(OperationTime(name, None, "copy", program.manifest.tokens, us, copied))
+                continue
+            number, step = next((n, s) for n, s in steps if name == (s.name if s.kind == "plan" else s.kind))
+            tokens = costs.tokens(number) if number < len(program.segments.after) else program.manifest.tokens
+            found.append(OperationTime(step.name, step.step, step.kind, tokens, us, costs.moved(step, number)))
+        return tuple(found)
+
+    def _head_start(self, stream: int) -> None:
+        """Keep the GPU busy while the host queues a segment. It would wait for the host between short kernels otherwise, and
+        their events would tell of that."""
+        for _ in range(HEAD_STARTS):
+            self._program.device.clear(self._idle, self._idle_bytes(), stream)
+
+    def _idle_bytes(self) -> int:
+        return HEAD_START_BYTES
+
+
+def _steps(operations: Sequence[OperationTime], costs: Costs) -> tuple[StepTime, ...]:
+    names = dict.fromkeys(o.step for o in operations if o.step is not None)
+    totals = []
+    for name in names:
+        own = [o for o in operations if o.step == name]
+        totals.append(StepTime(name, sum(o.us for o in own), sum(o.bytes for o in own), costs.flops(name)))
+    return tuple(totals)

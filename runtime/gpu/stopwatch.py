@@ -1,0 +1,119 @@
+"""Events around what is queued: how long each operation took on the GPU. Stopped, it is not there.
+
+Engines and kernels are wrapped once, when a chain is made. While no pass is timed, and so in every capture, a wrapper only
+calls what it wraps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import cast
+
+from dovit.runtime.gpu.device import Device, DeviceEngine, Event, Launchers
+from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.program import Program
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One operation between two events."""
+
+    name: str
+    start: Event
+    end: Event
+
+
+class Stopwatch:
+    """Marks the operations of one pass at a time."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._marks: list[Mark] | None = None
+        self._events: list[tuple[Event, Event]] = []  # used again in every pass, for making one takes longer than a kernel
+
+    @contextmanager
+    def running(self) -> Iterator[list[Mark]]:
+        """What is queued within is marked, in order."""
+        self._marks = []
+        try:
+            yield self._marks
+        finally:
+            self._marks = None
+
+    @contextmanager
+    def around(self, name: str, stream: int) -> Iterator[None]:
+        """What is queued within is one operation."""
+        if self._marks is None:
+            yield
+            return
+        if len(self._marks) == len(self._events):
+            self._events.append((self._device.create_event(), self._device.create_event()))
+        start, end = self._events[len(self._marks)]
+        self._device.record(start, stream)
+        yield
+        self._device.record(end, stream)
+        self._marks.append(Mark(name, start, end))
+
+    def milliseconds(self, mark: Mark) -> float:
+        """How long it took, once its stream has got there."""
+        return self._device.elapsed(mark.start, mark.end)
+
+    def engines(self, engines: Mapping[str, DeviceEngine]) -> dict[str, DeviceEngine]:
+        """The same, marked by their names."""
+        return {name: _TimedEngine(name, engine, self) for name, engine in engines.items()}
+
+    def kernels(self, kernels: Launchers) -> Launchers:
+        """The same, marked by their names."""
+        return cast(Launchers, _TimedKernels(kernels, self))
+
+
+class _TimedEngine:
+    def __init__(self, name: str, engine: DeviceEngine, stopwatch: Stopwatch) -> None:
+        self._name, self._engine, self._stopwatch = name, engine, stopwatch
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self._engine.scratch_bytes
+
+    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+        with self._stopwatch.around(self._name, stream):
+            self._engine.enqueue(places, dims, scratch, stream)
+
+
+class _TimedKernels:
+    """Every launcher, whichever there are: those whose last argument is a stream queue something."""
+
+    def __init__(self, kernels: Launchers, stopwatch: Stopwatch) -> None:
+        self._kernels, self._stopwatch = kernels, stopwatch
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        launcher: Callable[..., object] = getattr(self._kernels, name)
+        if [*signature(launcher).parameters][-1] != "stream":
+            return launcher
+
+        def timed(*arguments: int) -> object:
+            with self._stopwatch.around(name, arguments[-1]):
+                return launcher(*arguments)
+
+        return timed
+
+
+class TimedTransfers(Transfers):
+    """The copies to the device and back, marked."""
+
+    def __init__(self, program: Program, stopwatch: Stopwatch) -> None:
+        super().__init__(program)
+        self._stopwatch = stopwatch
+
+    def enqueue_inputs(self, stream: int) -> None:
+        """See Transfers."""
+        with self._stopwatch.around("copy in", stream):
+            super().enqueue_inputs(stream)
+
+    def enqueue_results(self, stream: int) -> None:
+        """See Transfers."""
+        with self._stopwatch.around("copy out", stream):
+            super().enqueue_results(stream)
