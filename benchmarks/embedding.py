@@ -1,7 +1,8 @@
 """The C++ runtime beside the Python one, on the CPU: latency in pairs, start-up, resident memory.
 
-`python -m dovit.benchmarks.embedding --engine engines/ --image image.png`, in a checkout with CMake, g++ and ninja. Each runtime has a
-process of its own and they take turns, with a pause: the thread pool of the one would still spin when the other begins.
+`python -m dovit.benchmarks.embedding --engine engines/ --image image.png`, in a checkout with CMake, g++ and ninja. Each
+runtime has a process of its own and they take turns, with a pause: the thread pool of the one would still spin when the
+other begins.
 """
 
 from __future__ import annotations
@@ -48,9 +49,7 @@ for _ in sys.stdin.buffer:
     before = time.perf_counter()
     labels = session(pixels, mode=mode).labels
     seconds = time.perf_counter() - before
-    checksum = 0
-    for value in labels.tobytes():
-        checksum = (checksum * 31 + value) & 0xFFFFFFFF
+    checksum = int((labels.ravel() * np.arange(1, labels.size + 1, dtype=np.uint64)).sum()) & 0xFFFFFFFF
     print(f"{seconds:.9f} {checksum}", flush=True)
 """
 
@@ -184,6 +183,7 @@ def command(
             ": "
         )[1],
         "cpus": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg(),  # at the beginning: above 0, others had a part of the processor
         "versions": {name: version(name) for name in ("dovit", "onnxruntime", "numpy", "pillow")}
         | {"python": platform.python_version()},
         "architecture": manifest.architecture,

@@ -31,7 +31,7 @@ int main(int count, char** arguments) try {
     const double seconds = now() - before;
     unsigned checksum = 0;  // that both sides did the same
     const auto* labels = static_cast<const unsigned char*>(result.labels().data);
-    for (std::size_t k = 0; k < pixels.size() / 3; ++k) checksum = checksum * 31u + labels[k];
+    for (std::size_t k = 0; k < pixels.size() / 3; ++k) checksum += labels[k] * static_cast<unsigned>(k + 1);
     std::printf("%.9f %u\n", seconds, checksum);
     std::fflush(stdout);
   }

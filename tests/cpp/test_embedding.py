@@ -179,3 +179,16 @@ def test_the_tests_in_cpp(build: Callable[[str], Path], preset: str) -> None:
     """ctest: C99, layout, chain, sessions with eight threads; with AddressSanitizer and UBSan, and with ThreadSanitizer."""
     printed = run("ctest", "--test-dir", build(preset), "--output-on-failure")
     assert "100% tests passed, 0 tests failed out of 4" in printed
+
+
+@pytest.mark.slow
+def test_valgrind_sees_no_leak(examples: Path, bundle: Path, library_path: Path, tmp_path: Path) -> None:
+    refuse_unless_here("valgrind", "taskset")
+    out = tmp_path / "labels.png", tmp_path / "overlay.png"
+    run(
+        "taskset", "--cpu-list", "0",  # valgrind runs one thread at a time, and an idle pool spins
+        "valgrind", "--quiet", "--leak-check=full", "--show-leak-kinds=definite,indirect",
+        "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=9",
+        f"--suppressions={ROOT / 'tests' / 'cpp' / 'valgrind.txt'}",
+        examples / "segment", bundle, STREET, *out, "--onnxruntime", library_path,
+    )  # fmt: skip
