@@ -66,10 +66,10 @@ def _decide(count: int, batch: int) -> Case:
         capacities = torch.tensor([0, count // 4, count // 2, 3 * count // 4, count], device="cuda")
         keep, slots = _ints(batch, count), _ints(batch, count)
         staying, capacity = _ints(batch), _ints(1)
-        keeping = (q, xi, capacities, keep, slots, staying, capacity)
         return lambda stream: kernels.decide(
-            *map(_address, keeping[:3]), 5, batch, count, *map(_address, (staying, keep, slots, capacity)), 0, stream
-        )
+            _address(q), _address(xi), _address(capacities), 5, batch, count, _address(staying), _address(keep),
+            _address(slots), _address(capacity), 0, stream,
+        )  # fmt: skip
 
     return Case("decide", f"{count} tokens, batch {batch}", batch * count * 12, make)
 
@@ -88,8 +88,9 @@ def _gather(batch: int, count: int, kept: int, channels: int) -> Case:
         new_index = _ints(batch, max(kept, 1))
         scratch = torch.empty(kernels.gather_scratch_bytes(batch, count, channels), dtype=torch.uint8, device="cuda")
         return lambda stream: kernels.gather(
-            "float16", *map(_address, (tokens, index, slots, after, new_index, full, sums[0], sums[1])),
-            _address(counts[:1]), _address(counts[1:]), 0, batch, count, kept, 1, count, channels, _address(scratch), stream,
+            "float16", _address(tokens), _address(index), _address(slots), _address(after), _address(new_index), _address(full),
+            _address(sums[0]), _address(sums[1]), _address(counts[:1]), _address(counts[1:]), 0, batch, count, kept, 1, count,
+            channels, _address(scratch), stream,
         )  # fmt: skip
 
     return Case("gather", f"{count} → {kept} tokens × {channels}, batch {batch}", 4 * batch * count * channels, make)
@@ -102,7 +103,7 @@ def _reconstruct(batch: int, count: int, channels: int) -> Case:
         tokens, full = _halves(batch, 1 + count, channels), _halves(batch, count, channels)
         index = torch.arange(count, dtype=torch.int32, device="cuda").repeat(batch, 1)
         return lambda stream: kernels.reconstruct(
-            "float16", *map(_address, (tokens, index, full)), batch, count, 1, count, channels, stream
+            "float16", _address(tokens), _address(index), _address(full), batch, count, 1, count, channels, stream
         )
 
     return Case("reconstruct", f"{count} tokens × {channels}, batch {batch}", 4 * batch * count * channels, make)

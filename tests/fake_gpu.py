@@ -168,6 +168,9 @@ class FakeDevice:
         self.numbers += 1
         return self.numbers
 
+    def make_current(self) -> None:
+        pass
+
     def allocate(self, size: int) -> int:
         self.allocated.append(np.full(size, 0xFF, np.uint8))
         return int(self.allocated[-1].ctypes.data)

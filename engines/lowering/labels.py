@@ -38,8 +38,8 @@ def _maker(tensor: gs.Tensor | None, op: str, **attributes: object) -> gs.Node |
 
 def _is_whole_multiple(small: list[int | str], large: list[int | str]) -> bool:
     """[B, C, h, w] and [B, s·h, s·w]."""
-    sizes = [*small[2:], *large[1:]]
-    if len(sizes) != 4 or not all(isinstance(size, int) and size > 0 for size in sizes):
+    sizes = [size for size in (*small[2:], *large[1:]) if isinstance(size, int) and size > 0]
+    if len(sizes) != 4 or (len(small), len(large)) != (4, 3):
         return False
     h, w, height, width = sizes
     return height % h == 0 and (height // h) * w == width

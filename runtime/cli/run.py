@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from dovit.runtime import draw
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.profile import profile_images
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import expand, read_image
 from dovit.runtime.palettes import default_palette
@@ -30,6 +31,8 @@ dovit-run --engine engines/ image.png
 dovit-run --engine engines/ photos/ --out labels/ --mode slide --overlay --keep-maps
 
 dovit-run --engine engines/ 'frames/*.jpg' --threshold 0.98,0.97,0.96 --json
+
+dovit-run --engine engines/ image.png --backend tensorrt-rtx --profile
 """
 
 
@@ -90,6 +93,9 @@ def command(
     confidence_maps: Annotated[
         bool, typer.Option("--confidence-maps", help="Also, for each decision, the confidence.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time every operation on the GPU instead, and write no pictures.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image.")] = False,
 ) -> None:
     """Segment images: labels go to OUT/NAME.png as indexed PNG."""
@@ -99,6 +105,9 @@ def command(
     )  # fmt: skip
     chosen = schedule.value if schedule else session.schedule
     thresholds = session.check_thresholds(_numbers(threshold))
+    if profile:
+        profile_images(session, files, thresholds, chosen, as_json=as_json)
+        return
     decisions = len(session.manifest.decisions)
     endings = [".png"] + [".overlay.png"] * overlay
     endings += [f".keep{k}.png" for k in range(1, decisions + 1) if keep_maps]

@@ -114,10 +114,11 @@ class GpuChain:
         """How long every operation of this pass takes on the GPU, medians over `rounds`; and the captured pass as a whole,
         unless `exact`, whose kept sets it does not have. Takes some memory when this is first called."""
         self._check_batch(images)
-        with self._turn(), self._until_dead():
+        with self._turn():
             if self._profiler is None:
                 self._profiler = Profiler(self._program, self._stopwatch)
-            return self._profiler.measure(self._mode, images, thresholds, rounds, exact=exact)
+            with self._until_dead():
+                return self._profiler.measure(self._mode, images, thresholds, rounds, exact=exact)
 
     def _check_batch(self, images: np.ndarray) -> None:
         if len(images) != self.plans.batch:
@@ -140,6 +141,7 @@ class GpuChain:
         with self._lock:
             if self._streaming:
                 raise UsageError("a stream of this session is under way: take its results first")
+            self._parts[2].make_current()
             yield
 
     @contextmanager

@@ -29,13 +29,10 @@ class Transfers:
         self._thresholds.view(np.float32)[: len(thresholds)] = thresholds
 
     def enqueue_inputs(self, stream: int) -> None:
-        """Queue the copies to the device. Counts of decisions that are not made are to read as 0."""
-        program, manifest = self._program, self._program.manifest
-        copy, place = program.device.copy, program.place
+        """Queue the copies to the device."""
+        copy, place = self._program.device.copy, self._program.place
         copy(place("image"), address(self._image), len(self._image), stream)
         copy(place("thresholds"), address(self._thresholds), len(self._thresholds), stream)
-        for number in range(1, len(manifest.decisions) + 1):
-            program.device.clear(place(capacity_name(number)), 4, stream)
 
     def enqueue_results(self, stream: int) -> None:
         """Queue the copy back."""

@@ -69,8 +69,7 @@ class TensorRtEngine:
             raise DovitError(f"{self._owner.title} could not enqueue {self._step.name}: {self._owner.reason}")
 
     def _context(self, dims: Mapping[str, int], stream: int) -> trt.IExecutionContext:
-        strategy = self._owner.module.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        context = self._engine.create_execution_context(self._settings())
         if context is None:
             raise DovitError(f"{self._owner.title} makes no context for {self._step.name}: {self._owner.reason}")
         shapes = {spec.name: spec.resolve(dict(dims)) for spec in self._step.inputs}
@@ -85,6 +84,19 @@ class TensorRtEngine:
                     f"{self._owner.title} refuses shape {shape} for {name} of {self._step.name}: {self._owner.reason}"
                 )
         return context
+
+    def _settings(self) -> Any:
+        """Scratch memory is ours. TensorRT-RTX compiles kernels for a shape when it first sees it, by default in the background
+        while general ones run: those would be captured, and stay. So it is to finish first."""
+        module = self._owner.module
+        ours = module.ExecutionContextAllocationStrategy.USER_MANAGED
+        specialise = getattr(module, "DynamicShapesKernelSpecializationStrategy", None)
+        if specialise is None:
+            return ours
+        settings: Any = self._engine.create_runtime_config()
+        settings.set_execution_context_allocation_strategy(ours)
+        settings.dynamic_shapes_kernel_specialization_strategy = specialise.EAGER
+        return settings
 
     def _profile(self, dims: Mapping[str, int]) -> int:
         """The narrowest profile that holds the kept count."""

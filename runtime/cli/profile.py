@@ -1,0 +1,38 @@
+"""`dovit-run --profile`: where the time of a pass goes, instead of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from dovit.runtime.cli.profile_tables import print_profile
+from dovit.runtime.errors import UsageError
+from dovit.runtime.gpu.chain import GpuChain
+from dovit.runtime.images import read_image
+from dovit.runtime.resize import resize_image
+from dovit.runtime.session import Session
+
+ROUNDS = 20
+
+
+def profile_images(
+    session: Session, files: Sequence[Path], thresholds: Sequence[float], schedule: str, *, as_json: bool
+) -> None:
+    """A table, or a JSON object a line, for each image, resized to the bundle's size. Raises UsageError without a GPU."""
+    chain, console = session.chain, Console()
+    if not isinstance(chain, GpuChain):
+        raise UsageError(
+            f"--profile times plans on a GPU, and the backend {session.backend} runs none: give --backend tensorrt-rtx"
+        )
+    for file in files:
+        pixels = resize_image(read_image(file), session.manifest.image_size)
+        batch = np.repeat(pixels[None], chain.plans.batch, axis=0)
+        profile = chain.profile(batch, thresholds, ROUNDS, exact=schedule == "exact")
+        if as_json:
+            print(json.dumps({"image": str(file), "plans": chain.plans.name, **profile.as_dict()}), flush=True)
+        else:
+            print_profile(console, profile, f"{file}, {chain.plans.name} plans, batch {profile.batch}")

@@ -1,0 +1,42 @@
+"""What the user reads about the time of a pass on a GPU."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from dovit.runtime.gpu.profile import Profile
+
+
+def print_profile(console: Console, profile: Profile, title: str) -> None:
+    """Each step with its share and its arithmetic, and below it its operations with what they move."""
+    table = Table(title=title, title_justify="left", caption=_caption(profile), caption_justify="left")
+    for name in ("operation", "tokens", "µs", "share", "MB", "GB/s", "GFLOP", "TFLOP/s"):
+        table.add_column(name, justify="left" if name == "operation" else "right")
+    total = profile.sum_us
+    steps = {step.name: step for step in profile.steps}
+    shown: set[str] = set()
+    for operation in profile.operations:
+        step = steps.get(operation.step) if operation.step else None
+        if step and step.name not in shown:
+            shown.add(step.name)
+            table.add_row(
+                f"[bold]{step.name}[/bold]", "", f"[bold]{step.us:.1f}[/bold]", f"{step.us / total:.1%}",
+                f"{step.bytes / 1e6:.2f}", "", f"{step.flops / 1e9:.2f}", f"{step.tflop_per_s:.1f}",
+            )  # fmt: skip
+        kind = "" if operation.kind in operation.name else f" [dim]{operation.kind}[/dim]"
+        table.add_row(
+            f"  {operation.name}{kind}" if step else operation.name, str(operation.tokens), f"{operation.us:.1f}",
+            f"{operation.us / total:.1%}", f"{operation.bytes / 1e6:.2f}", f"{operation.gb_per_s:.0f}", "", "",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _caption(profile: Profile) -> str:
+    kept = "/".join(map(str, profile.kept)) or "all"
+    text = (
+        f"kept {kept}, {profile.schedule}; medians of {profile.rounds} rounds; all operations {profile.sum_us:.1f} µs"
+    )
+    if profile.launch_us is None:
+        return text
+    return f"{text}, the same pass in {profile.mode} mode {profile.launch_us:.1f} µs"
