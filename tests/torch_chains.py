@@ -1,0 +1,45 @@
+"""The chain over torch blocks on the stand-in for a GPU: no export, so quick to make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fake_gpu import FakeDevice, FakeKernels, KernelNode
+
+from dovit.benchmarks.torch_blocks import TorchBlocks, TorchEngine
+from dovit.benchmarks.torch_plans import manifest_of, plans_of
+from dovit.export.model import DoViT
+from dovit.runtime.bundle.plans import Precision
+from dovit.runtime.gpu.chain import GpuChain
+
+
+@dataclass
+class QueuedEngine:
+    """Torch on the host runs at once; on a GPU it is queued."""
+
+    device: FakeDevice
+    engine: TorchEngine
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.engine.scratch_bytes
+
+    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+        given = dict(places), dict(dims)
+        self.device.submit(stream, KernelNode(lambda: self.engine.enqueue(*given, scratch, stream)))
+
+
+def torch_chain(
+    model: DoViT,
+    capacities: Sequence[int],
+    precision: Precision = "fp32",
+    batch: int = 1,
+    device: FakeDevice | None = None,
+    graph: bool | None = None,
+) -> GpuChain:
+    """The chain of `model` on a stand-in."""
+    device = device or FakeDevice()
+    plans, blocks = plans_of(model, precision, batch), TorchBlocks(model, precision)
+    engines = {step.name: QueuedEngine(device, blocks.engine(step)) for step in plans.steps if step.kind == "plan"}
+    return GpuChain(manifest_of(model, capacities), plans, engines, FakeKernels(device), device, graph=graph)
