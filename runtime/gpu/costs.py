@@ -51,8 +51,10 @@ class Costs:
         """Of a step of the manifest, attention products included; a multiplication and an addition are two."""
         steps, prefix = self._manifest.steps, self._manifest.prefix
         number = [s.name for s in steps].index(step)
-        tokens = prefix + (0 if number == len(steps) - 1 else self.tokens(number))
-        return 2 * self._batch * steps[number].macs.true(tokens)
+        if number == len(steps) - 1:  # the decoder, whose work no decision changes
+            return 2 * self._batch * steps[number].macs.true(prefix)
+        count = self.tokens(number)
+        return 2 * self._batch * steps[number].macs.true(prefix + count) if count else 0
 
     def _size(self, spec: TensorSpec) -> int:
         return int(np.prod(spec.resolve(self._dims), dtype=np.int64)) * spec.itemsize

@@ -98,7 +98,8 @@ class Profiler:
         self._program, self._stopwatch = program, stopwatch
         self._stepped = ExactMode(program, TimedTransfers(program, stopwatch))
         self._stepped.before_segment = self._head_start
-        self._idle = program.device.allocate(self._idle_bytes())
+        self._idle_bytes = HEAD_START_BYTES
+        self._idle = program.device.allocate(self._idle_bytes)
 
     def measure(
         self, captured: Captured, images: np.ndarray, thresholds: Sequence[float], rounds: int, *, exact: bool
@@ -106,37 +107,36 @@ class Profiler:
         """Medians over `rounds`; in each, one pass of single operations, and one as captured."""
         program, watch = self._program, self._stopwatch
         self._stepped.bucketed = not exact
+        names: list[str] = []
+        kept: tuple[int, ...] = ()
         times: list[list[float]] = []
         launches: list[float] = []
-        for number in range(WARM_UP + rounds):
+        for number in range(WARM_UP + max(rounds, 1)):
             with watch.running() as marks:
                 self._stepped.launch(images, thresholds)
                 result = self._stepped.wait()
-            spent = [watch.milliseconds(mark) * 1e3 for mark in marks]
-            launched = None if exact else self._launch(captured, images, thresholds)
+            names = [mark.name for mark in marks]
+            kept = tuple(decision.keep.shape[1] for decision in result.decisions)
             if number >= WARM_UP:
-                times.append(spent)
-                launches += [] if launched is None else [launched]
-        kept = tuple(decision.keep.shape[1] for decision in result.decisions)
+                times.append([watch.milliseconds(mark) * 1e3 for mark in marks])
+            if not exact:
+                launches.append(self._launch(captured, images, thresholds))
         medians = [statistics.median(column) for column in zip(*times, strict=True)]
         costs = Costs(program.manifest, program.batch, kept)
-        operations = self._operations([mark.name for mark in marks], medians, costs)
+        operations = self._operations(names, medians, costs)
         return Profile(
             captured.name, "exact" if exact else "bucketed", rounds, program.batch, kept, operations,
-            _steps(operations, costs), statistics.median(launches) if launches else None,
+            _steps(operations, costs), statistics.median(launches[WARM_UP:]) if launches else None,
         )  # fmt: skip
 
     def _launch(self, captured: Captured, images: np.ndarray, thresholds: Sequence[float]) -> float:
         captured.write(images, thresholds)
-        with self._stopwatch.running() as marks:
-            with self._stopwatch.around("launch", stream_address(captured.stream)):
-                captured.queue()
+        with self._stopwatch.running() as marks, self._stopwatch.around("launch", stream_address(captured.stream)):
+            captured.queue()
         captured.stream.sync()
         return self._stopwatch.milliseconds(marks[0]) * 1e3
 
-    def _operations(
-        self, names: Sequence[str], medians: Sequence[float], costs: Costs
-    ) -> tuple[OperationTime, ...]:  # fmt: skip
+    def _operations(self, names: Sequence[str], medians: Sequence[float], costs: Costs) -> tuple[OperationTime, ...]:
         """Steps are queued in their order, some of them left out: each mark is the next step of its name or kind."""
         program = self._program
         segments = (*program.segments.after, program.segments.decoder)
@@ -144,7 +144,8 @@ class Profiler:
         found = []
         for name, us in zip(names, medians, strict=True):
             if name.startswith("copy "):
-                copied = program.memory.results if name == "copy out" else program.sizes["image"] + program.sizes["thresholds"]
+                given = program.sizes["image"] + program.sizes["thresholds"]
+                copied = program.memory.results if name == "copy out" else given
                 found.append(OperationTime(name, None, "copy", program.manifest.tokens, us, copied))
                 continue
             number, step = next((n, s) for n, s in steps if name == (s.name if s.kind == "plan" else s.kind))
@@ -156,10 +157,7 @@ class Profiler:
         """Keep the GPU busy while the host queues a segment. It would wait for the host between short kernels otherwise, and
         their events would tell of that."""
         for _ in range(HEAD_STARTS):
-            self._program.device.clear(self._idle, self._idle_bytes(), stream)
-
-    def _idle_bytes(self) -> int:
-        return HEAD_START_BYTES
+            self._program.device.clear(self._idle, self._idle_bytes, stream)
 
 
 def _steps(operations: Sequence[OperationTime], costs: Costs) -> tuple[StepTime, ...]:

@@ -112,6 +112,7 @@ class ExactMode:
         stream = stream_address(self._stream)
         # ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
         self._transfers.write(images, thresholds if counts is None else [0.0] * len(counts))
+        self._begin_segment(stream)
         self._transfers.enqueue_inputs(stream)
         came, kept = program.manifest.tokens, program.manifest.tokens
         choice: Choice = "fixed" if counts is not None else "bucketed" if self.bucketed else "exact"
@@ -120,11 +121,10 @@ class ExactMode:
                 self._counter.enqueue(number, stream)
                 self._stream.sync()
                 came, kept = kept, self._counter.read()
+                self._begin_segment(stream)
             if counts is not None and number < len(counts):
                 self._only.view(np.int64)[0] = counts[number]
                 program.device.copy(program.place(ONLY_CAPACITY), address(self._only), 8, stream)
-            if self.before_segment is not None:
-                self.before_segment(stream)
             program.enqueue(number, kept, stream, came=came, choice=choice)
             if kept == 0:
                 break
@@ -135,3 +135,7 @@ class ExactMode:
         """The result of that pass."""
         self._stream.sync()
         return self._transfers.read()
+
+    def _begin_segment(self, stream: int) -> None:
+        if self.before_segment is not None:
+            self.before_segment(stream)

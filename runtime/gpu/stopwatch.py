@@ -32,7 +32,8 @@ class Stopwatch:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._marks: list[Mark] | None = None
-        self._events: list[tuple[Event, Event]] = []  # used again in every pass, for making one takes longer than a kernel
+        # used again in every pass, for making one takes longer than a kernel
+        self._events: list[tuple[Event, Event]] = []
 
     @contextmanager
     def running(self) -> Iterator[list[Mark]]:

@@ -1,0 +1,117 @@
+"""Where the time of a pass goes: every operation is there, once, with the bytes and the arithmetic of what was kept."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from fake_gpu import EventRecordNode, FakeDevice, FakeGraph, SwitchNode
+from models import random_images, randomised, small_config, spreading_thresholds
+from torch_chains import torch_chain
+
+from dovit.export.model import DoViT
+from dovit.runtime.errors import DovitError
+from dovit.runtime.gpu import profile as profiling
+
+CAPACITIES = (0, 5, 11, 17, 24)
+
+
+@pytest.fixture(autouse=True)
+def short_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "HEAD_START_BYTES", 256)
+
+
+@pytest.fixture(scope="module")
+def model() -> DoViT:
+    return randomised(small_config())
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_every_operation_once(model: DoViT, exact: bool, graph: bool) -> None:
+    chain = torch_chain(model, CAPACITIES, graph=graph)
+    images = random_images(model.config)
+    xi = spreading_thresholds(model, images, (0.6, 0.5), None if exact else list(CAPACITIES))
+    found = chain.profile(images.numpy(), xi, 3, exact=exact)
+    every = range(25) if exact else CAPACITIES
+    assert list(found.kept) == [d.keep.shape[1] for d in chain.run(images.numpy(), xi, every).decisions]
+    steps = chain.plans.steps
+    assert [o.name for o in found.operations] == ["copy in", *(step.name for step in steps), "copy out"]
+    assert [o.kind for o in found.operations] == ["copy", *(step.kind for step in steps), "copy"]
+    assert all(o.us > 0 and o.bytes > 0 for o in found.operations)
+    first, second = found.kept
+    tokens = {o.name: o.tokens for o in found.operations}
+    assert (tokens["stem"], tokens["block2"], tokens["decide2"], tokens["block3"]) == (24, first, first, second)
+    assert [s.name for s in found.steps] == ["stem", "block2", "block3", "decoder"]
+    assert sum(s.flops for s in found.steps) == 2 * chain.manifest.macs(found.kept)[1]
+    assert sum(s.us for s in found.steps) == pytest.approx(sum(o.us for o in found.operations[1:-1]))
+    assert found.mode == ("graph" if graph else "segmented") and found.schedule == ("exact" if exact else "bucketed")
+    assert (found.launch_us is None) == exact
+
+
+def test_bytes_of_the_token_pass(model: DoViT) -> None:
+    """Counted by hand: 24 tokens and a class token of 64 float32 channels, of which 11 are kept."""
+    chain = torch_chain(model, CAPACITIES)
+    images = random_images(model.config)
+    xi = spreading_thresholds(model, images, (11 / 24, 5 / 11), list(CAPACITIES))
+    found = chain.profile(images.numpy(), xi, 1)
+    moved = {o.name: o.bytes for o in found.operations}
+    first, second = found.kept
+    row = 64 * 4
+    assert moved["decide1"] == 4 * 24 + 4 * 24 + 4 * first
+    assert moved["gather1"] == 25 * row + (1 + first) * row + (24 - first) * row + 4 * (24 + 24 + first)
+    assert moved["sequence/reconstruct"] == second * (2 * row + 4)
+    assert moved["copy in"] == 64 * 96 * 3 + 2 * 4
+    layers = sum(p.numel() for layer in model.backbone.layers[2:4] for p in layer.parameters())
+    head = sum(p.numel() for p in model.heads[1].parameters())
+    assert moved["block2"] == 4 * (layers + head) + 2 * (1 + first) * row + 4 * first
+
+
+def test_nothing_is_left(model: DoViT) -> None:
+    """The backbone ends early: what does not run has no time."""
+    chain = torch_chain(model, CAPACITIES)
+    found = chain.profile(random_images(model.config).numpy(), (0.0, 0.5), 2)
+    names = [o.name for o in found.operations]
+    assert names == ["copy in", "stem", "decide1", "gather1", "decoder", "labels", "copy out"] and found.kept == (0,)
+    assert [s.name for s in found.steps] == ["stem", "block2", "decoder"]
+    assert next(s for s in found.steps if s.name == "block2").flops == 0
+    assert sum(s.flops for s in found.steps) == 2 * chain.manifest.macs((0,))[1]
+
+
+def test_captures_hold_no_events(model: DoViT) -> None:
+    """Nor is anything marked in a pass that nobody times, which still gives what it gave before."""
+    device = FakeDevice()
+    chain = torch_chain(model, CAPACITIES, device=device)
+    images = random_images(model.config).numpy()
+    before = chain.run(images, (0.5, 0.5), CAPACITIES)
+    chain.profile(images, (0.3, 0.3), 1)
+    graph = chain._mode._graph  # type: ignore[union-attr]
+    assert isinstance(graph, FakeGraph)
+    nodes = [*graph.builder.captured]
+    nodes += [n for s in nodes if isinstance(s, SwitchNode) for body in s.bodies for n in body.captured]
+    assert len(nodes) > 10 and not any(isinstance(node, EventRecordNode) for node in nodes)
+    submitted: list[object] = []
+    submit = device.submit
+    device.submit = lambda stream, node: (submitted.append(node), submit(stream, node))[1]  # type: ignore[method-assign]
+    after = chain.run(images, (0.5, 0.5), range(25))
+    assert submitted and not any(isinstance(node, EventRecordNode) for node in submitted)
+    again = chain.run(images, (0.5, 0.5), CAPACITIES)
+    assert np.array_equal(again.labels, before.labels) and after.labels.shape == before.labels.shape
+
+
+def test_json(model: DoViT) -> None:
+    found = torch_chain(model, CAPACITIES).profile(random_images(model.config).numpy(), (0.5, 0.5), 2)
+    read = json.loads(json.dumps(found.as_dict()))
+    assert read["sum_us"] == pytest.approx(sum(o["us"] for o in read["operations"]))
+    for operation in read["operations"]:
+        assert operation["gb_per_s"] == pytest.approx(operation["bytes"] / operation["us"] / 1e3)
+    for step in read["steps"]:
+        assert step["tflop_per_s"] == pytest.approx(step["flops"] / step["us"] / 1e6)
+
+
+def test_another_batch_is_refused_and_the_session_lives(model: DoViT) -> None:
+    chain = torch_chain(model, CAPACITIES)
+    with pytest.raises(DovitError, match="take 1 images at a time, not 2"):
+        chain.profile(random_images(model.config, 2).numpy(), (0.5, 0.5), 1)
+    chain.run(random_images(model.config).numpy(), (0.5, 0.5), CAPACITIES)
