@@ -36,7 +36,7 @@ struct PrecisionNames {
   static constexpr std::array<const char*, 3> all = {"fp32", "fp16", "bf16"};
 };
 struct KindNames {
-  static constexpr std::array<const char*, 4> all = {"plan", "decide", "gather", "reconstruct"};
+  static constexpr std::array<const char*, 5> all = {"plan", "decide", "gather", "reconstruct", "labels"};
 };
 
 // A size, or the name of one that only an image decides: batch, kept3, length3, capacities.

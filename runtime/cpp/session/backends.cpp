@@ -14,7 +14,7 @@ std::unique_ptr<Executor> onnxruntime_chain(const Bundle& bundle, const std::str
     std::string there;
     for (const PlanSet& plans : bundle.manifest.plans) there += (there.empty() ? "" : ", ") + plans.name();
     throw DovitError(text(path, ": holds plans only (", there,
-                          "), which cannot run here: this build has no TensorRT backend; add ONNX Runtime's files with "
+                          "), which this build of libdovit_runtime cannot run: add ONNX Runtime's files with "
                           "dovit-export --ckpt model.pth --out ",
                           path, " --backend onnxruntime"));
   }
