@@ -40,6 +40,7 @@ from dovit.runtime.gpu.memory import plan_memory, shared_places, tensor_bytes
 from dovit.runtime.gpu.program import Program
 from dovit.runtime.gpu.segments import cut_segments
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
+from dovit.runtime.session import Mode, Session
 
 CAPACITIES = (0, 5, 11, 17, 24)
 KINDS = [
@@ -268,6 +269,26 @@ def test_schedules_and_counts(make: Maker, decoder: str, head: str, prefix: int)
                     chain.run(images, xi, capacities, counts=counts),
                     made.chain.run(images, xi, capacities, counts=counts),
                 )
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_sessions_agree(make: Maker, mode: Mode) -> None:
+    """The same calls, the same results, for images of the bundle's size and of others, which want logits; bucketed by default."""
+    made = make("setr-pup")
+    chain, _, _ = chain_of(made)
+    on_gpu = Session(made.manifest, chain, "tensorrt-rtx", "bucketed")
+    on_cpu = Session(made.manifest, made.chain, "onnxruntime")
+    noise = np.random.default_rng(0)
+    for size in (made.manifest.image_size, (100, 130)):
+        image = noise.integers(0, 256, (*size, 3), np.uint8)
+        for return_logits in (False, True):
+            found = on_gpu(image, mode=mode, thresholds=0.7, return_logits=return_logits)
+            expected = on_cpu(image, mode=mode, thresholds=0.7, schedule="bucketed", return_logits=return_logits)
+            assert found.kept == expected.kept and np.array_equal(found.keep_maps, expected.keep_maps)
+            assert (found.labels == expected.labels).mean() > 0.999
+            assert (found.logits is None) == (not return_logits)
+            if found.logits is not None and expected.logits is not None:
+                np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("can_switch", [True, False])
