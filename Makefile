@@ -45,6 +45,11 @@ bench-chain: $(VENV)/.for-use  ## the chain against the dense model: ENGINE=engi
 bench-engines: $(VENV)/.for-development
 	$(BIN)/python -m dovit.benchmarks.engines
 
+.PHONY: bench-embedding
+bench-embedding: $(VENV)/.for-use  ## the C++ runtime beside Python's; needs what docs/embedding.md lists
+	[ $(ENGINE) != build/bench/engines ] || $(BIN)/dovit-export --ckpt assets/streets-tiny.safetensors --out $(ENGINE)
+	$(BIN)/python -m dovit.benchmarks.embedding --engine $(ENGINE) --image assets/street.png
+
 .PHONY: format
 format: $(VENV)/.for-development  ## rewrite the sources as `make lint` wants them
 	$(BIN)/ruff check --fix-only .
@@ -75,7 +80,7 @@ lint-types: $(VENV)/.for-development
 	cd $(TYPED) && MYPYPATH=$(abspath $(VENV))/stubs $(abspath $(BIN))/python -m mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache --package dovit | sed 's|^dovit/||'
 
-NATIVE_SOURCES := find plugins engines runtime tests -type f \
+NATIVE_SOURCES := find plugins engines runtime tests examples benchmarks -type f \
     '(' -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.hpp' ')' -print0
 lint-native: $(VENV)/.for-development
 	$(NATIVE_SOURCES) | xargs -0 --no-run-if-empty $(BIN)/clang-format --dry-run --Werror

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import onnxruntime
@@ -13,18 +14,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ONNXRUNTIME = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"), None)
 NEEDED = {"cmake": "cmake", "ninja": "ninja-build", "g++": "g++"}
+TOOLS = os.pathsep.join(
+    [sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
+)  # where pip puts cmake and ninja, first
 
 
 def run(*command: str | Path, **environment: str) -> str:
     """Run a command and return what it printed; a failure shows all of that."""
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | {"PATH": TOOLS} | environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
     return done.stdout
 
 
 def refuse_unless_here(*programs: str) -> None:
     """Skip where one is missing, with the package that has it."""
-    missing = [NEEDED.get(name, name) for name in programs if shutil.which(name) is None]
+    missing = [NEEDED.get(name, name) for name in programs if shutil.which(name, path=TOOLS) is None]
     if missing:
         pytest.skip(f"to build libdovit_runtime, install {' '.join(missing)}")
 

@@ -178,7 +178,7 @@ def test_pkg_config_finds_it(installed: Path, tmp_path: Path) -> None:
 def test_the_tests_in_cpp(build: Callable[[str], Path], preset: str) -> None:
     """ctest: C99, layout, chain, sessions with eight threads; with AddressSanitizer and UBSan, and with ThreadSanitizer."""
     printed = run("ctest", "--test-dir", build(preset), "--output-on-failure")
-    assert "100% tests passed, 0 tests failed out of 4" in printed
+    assert printed.count("Passed") == 4 and "100% tests passed" in printed
 
 
 @pytest.mark.slow

@@ -3,15 +3,14 @@
 import os
 import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
+from native import ROOT, TOOLS
 
 from dovit import plugins
 
-ROOT = Path(__file__).parents[2]
-CMAKE = shutil.which("cmake", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
+CMAKE = shutil.which("cmake", path=TOOLS)
 
 pytestmark = [
     pytest.mark.skipif(plugins.library() is None, reason=f"left out: {plugins.left_out()}"),
