@@ -15,7 +15,7 @@ enum class Type { kFloat, kHalf, kBfloat16 };
 
 // Resizes one image [height, width, 3] to [out_height, out_width, 3] as Pillow does it bilinearly. `across` and `down`
 // are the ResizeTaps of the two directions on the device: first, count and weights, one after the other, with *_width
-// weights a pixel. `scratch` holds height·out_width·3 bytes.
+// weights a pixel. `scratch` holds 3·max(height·out_width, out_height·width) bytes.
 cudaError_t launch_resize(const uint8_t* image, int height, int width, uint8_t* out, int out_height, int out_width,
                           const int* across, int across_width, const int* down, int down_width, uint8_t* scratch,
                           cudaStream_t stream);

@@ -38,8 +38,14 @@ cudaError_t launch_resize(const uint8_t* image, int height, int width, uint8_t* 
   const Taps x{across_width, across, across + out_width, across + 2 * out_width};
   const Taps y{down_width, down, down + out_height, down + 2 * out_height};
   const unsigned blocks = blocks_for(size_t(out_width) * 3);
-  resize_kernel<<<dim3(blocks, height), kThreads, 0, stream>>>(image, scratch, x, width, out_width, false);
-  resize_kernel<<<dim3(blocks, out_height), kThreads, 0, stream>>>(scratch, out, y, out_width, out_width, true);
+  if (goes_down_first(height, width, out_height, out_width)) {
+    const dim3 grid(blocks_for(size_t(width) * 3), out_height);
+    resize_kernel<<<grid, kThreads, 0, stream>>>(image, scratch, y, width, width, true);
+    resize_kernel<<<dim3(blocks, out_height), kThreads, 0, stream>>>(scratch, out, x, width, out_width, false);
+  } else {
+    resize_kernel<<<dim3(blocks, height), kThreads, 0, stream>>>(image, scratch, x, width, out_width, false);
+    resize_kernel<<<dim3(blocks, out_height), kThreads, 0, stream>>>(scratch, out, y, out_width, out_width, true);
+  }
   return cudaGetLastError();
 }
 

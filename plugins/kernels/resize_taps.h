@@ -42,4 +42,9 @@ inline ResizeTaps resize_taps(int source, int target) {
   return taps;
 }
 
+// The bytes between the two directions are rounded, so their order shows. This is Pillow's, found by trying sizes.
+inline bool goes_down_first(int height, int width, int out_height, int out_width) {
+  return out_height < height && height - out_height > 2 * (width - out_width);
+}
+
 }  // namespace dovit

@@ -50,11 +50,6 @@ std::vector<uint8_t> resized_down(const uint8_t* from, Size size, int height) {
   return out;
 }
 
-// The bytes between the two directions are rounded, so their order shows. This is Pillow's, found by trying sizes.
-bool goes_down_first(Size from, Size to) {
-  return to.height < from.height && from.height - to.height > 2 * (from.width - to.width);
-}
-
 }  // namespace
 
 Pixels resized(const Pixels& image, Size size) {
@@ -62,7 +57,7 @@ Pixels resized(const Pixels& image, Size size) {
   if (from == size) return Pixels(image.data(), size);
   if (from.width == size.width) return {resized_down(image.data(), from, size.height), size};
   if (from.height == size.height) return {resized_across(image.data(), from, size.width), size};
-  if (goes_down_first(from, size)) {
+  if (goes_down_first(from.height, from.width, size.height, size.width)) {
     const std::vector<uint8_t> between = resized_down(image.data(), from, size.height);
     return {resized_across(between.data(), {size.height, from.width}, size.width), size};
   }
