@@ -58,6 +58,11 @@ class GpuChain:
         """Bytes held on the device for tensors and scratch memory, the plans' weights not counted."""
         return self._program.memory.size * (1 if self._second is None else 2)
 
+    @property
+    def captured(self) -> GraphMode | SegmentedMode:
+        """What runs the bundle's capacities, for measuring. Not for two threads at a time."""
+        return self._mode
+
     def run(
         self,
         images: np.ndarray,

@@ -1,0 +1,209 @@
+"""`python -m dovit.benchmarks.gpu_chain`: the chain's modes on a GPU against the dense model, in one run.
+
+Kept counts are exact: without a graph they are given, and the graph gets there by ξ that are looked for on the image, such
+that the schedule fills up to the very capacity (`gpu_rows.filling_thresholds`). The kept set is the same in all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dovit.benchmarks.gpu_contest import RATIOS, Chains, contest
+from dovit.benchmarks.gpu_models import MODELS, dense_of, random_model
+from dovit.benchmarks.gpu_rows import counts_for
+from dovit.benchmarks.torch_chain import torch_chain
+from dovit.benchmarks.torch_contestants import torch_contestants
+from dovit.export.capacities import default_capacities
+from dovit.export.checkpoints import load_model
+from dovit.export.model import DoViT
+from dovit.runtime.bundle.plans import Precision
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.run import PrecisionChoice
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.gpu.chain import GpuChain
+from dovit.runtime.images import read_image
+from dovit.runtime.machine import find_gpu
+from dovit.runtime.resize import resize_image
+from dovit.runtime.session import load
+
+EPILOG = """Examples:
+
+python -m dovit.benchmarks.gpu_chain --model vit-l --size 1024x2048 --out vit-l.json
+
+python -m dovit.benchmarks.gpu_chain --ckpt assets/streets-tiny.safetensors --image assets/street.png
+
+python -m dovit.benchmarks.gpu_chain --backend tensorrt-rtx --engine engines/ --dense dense-engines/
+"""
+
+
+class Backend(StrEnum):
+    """What runs the blocks."""
+
+    torch = "torch"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+def command(
+    backend: Annotated[Backend, typer.Option(help="What runs the blocks.")] = Backend.torch,
+    model: Annotated[str | None, typer.Option(help=f"With random weights: {', '.join(MODELS)}.")] = None,
+    size: Annotated[str, typer.Option(help="Of the random model's images, height and width.")] = "512x512",
+    ckpt: Annotated[Path | None, typer.Option(help="A checkpoint instead, at its own ξ as well.")] = None,
+    engine: Annotated[Path | None, typer.Option(help="A bundle with plans, for tensorrt-rtx.")] = None,
+    dense: Annotated[Path | None, typer.Option(help="The same of the model without decisions: the baseline.")] = None,
+    image: Annotated[Path | None, typer.Option(help="An image; default noise.")] = None,
+    precision: Annotated[PrecisionChoice, typer.Option(help="Of the blocks.")] = PrecisionChoice.fp16,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds; in each, every contestant runs once.")] = 100,
+    images: Annotated[int, typer.Option(min=1, help="Images that a throughput is measured on.")] = 20,
+    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Also torch.compile.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON.")] = False,
+) -> None:
+    """Time the chain on a GPU against the dense model, interleaved in one run."""
+    check_arguments(backend, model, ckpt, engine, dense)
+    pixels = None if image is None else read_image(image)
+    chosen: Precision = precision.value
+    height_width = parse_size(size)
+    gpu = find_gpu()
+    if isinstance(gpu, str):
+        raise DovitError(gpu)
+    skipped: dict[str, str] = {}
+    if backend is Backend.torch:
+        given = load_model(ckpt).model if ckpt else random_model(model or "vit-b", height_width)
+        batch = _image(pixels, given.config.image_size)
+        others = torch_contestants(given, chosen, "cuda:0", batch, skipped, compiled=compiled)
+        report = contest(over_torch(given, chosen), batch, rounds, images, own=ckpt is not None, others=others)
+    else:
+        assert engine is not None
+        chains = over_plans(engine, dense, chosen)
+        batch = _image(pixels, chains.graph.manifest.image_size)
+        report = contest(chains, batch, rounds, images, own=True)
+    report = {
+        "gpu": gpu.name, "compute_capability": gpu.compute_capability, "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
+        "torch": torch.__version__, "date": date.today().isoformat(), "backend": backend.value,
+        "weights": _weights(model, ckpt, engine),
+        "command": f"python -m dovit.benchmarks.gpu_chain {' '.join(sys.argv[1:])}".strip(), **report, "skipped": skipped,
+    }  # fmt: skip
+    if out is not None:
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print_report(Console(), report)
+
+
+def check_arguments(
+    backend: Backend, model: str | None, ckpt: Path | None, engine: Path | None, dense: Path | None
+) -> None:
+    """Raises UsageError for what does not go together."""
+    if backend is Backend.tensorrt_rtx:
+        if engine is None:
+            raise UsageError("--backend tensorrt-rtx runs the plans of a bundle: give its folder by --engine")
+        if model is not None or ckpt is not None:
+            raise UsageError(
+                "--backend tensorrt-rtx runs the plans of --engine: --model and --ckpt are for --backend torch"
+            )
+        return
+    if engine is not None or dense is not None:
+        raise UsageError("--backend torch runs torch's blocks: give --model or --ckpt instead of --engine and --dense")
+    if model is not None and ckpt is not None:
+        raise UsageError("--model has random weights and --ckpt its own: give one of them")
+    if model is not None and model not in MODELS:
+        raise UsageError(f"unknown model {model!r}: choose one of {', '.join(MODELS)}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width), multiples of the patch size. Raises UsageError."""
+    try:
+        height, width = (int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise UsageError(f"--size {text}: give height and width, as 1024x2048") from None
+    if min(height, width) < 16 or height % 16 or width % 16:
+        raise UsageError(f"--size {text}: height and width must be multiples of the patch size 16")
+    return height, width
+
+
+def over_torch(model: DoViT, precision: Precision) -> Chains:
+    """The chains of `model`, with a capacity for every count that the ratios ask for."""
+    tokens = model.config.tokens
+    default = default_capacities(tokens)
+    wanted = {c for ratio in RATIOS for c in counts_for(ratio, tokens, range(tokens + 1))}
+    capacities = tuple(sorted({*default, *wanted}))
+    return Chains(
+        torch_chain(model, capacities, precision, graph=True), torch_chain(model, capacities, precision, graph=False),
+        torch_chain(dense_of(model), (0, tokens), precision, graph=True),
+    )  # fmt: skip
+
+
+def over_plans(engine: Path, dense: Path | None, precision: Precision) -> Chains:
+    """The chains of bundles' plans."""
+
+    def chain(folder: Path, graph: bool) -> GpuChain:
+        found = load(folder, "tensorrt-rtx", precision=precision, graph=graph).chain
+        assert isinstance(found, GpuChain)
+        return found
+
+    return Chains(chain(engine, True), chain(engine, False), chain(dense, True) if dense else None)
+
+
+def print_report(console: Console, report: dict[str, Any]) -> None:
+    """A row a contestant."""
+    height, width = report["image_size"]
+    host = "the host writes for {write:.0f} µs and launches for {launch:.0f} µs".format(**report["host_us"])
+    table = Table(
+        title=f"{report['gpu']}, {report['architecture']}, {height}×{width}, {report['backend']} {report['precision']}",
+        caption=f"against: {report['baseline']}; {host}",
+    )
+    for title in (
+        "",
+        "setting",
+        "kept",
+        "p50, ms",
+        "p95",
+        "p99",
+        "images/s",
+        "GMACs",
+        "MAC ratio",
+        "speed-up",
+        "of the ratio",
+    ):
+        table.add_column(title, justify="left" if title in ("", "setting", "kept") else "right")
+    for row in report["rows"]:
+        table.add_row(
+            row["name"], row["setting"], "/".join(map(str, row["kept"])) or f"{report['tokens']}", f"{row['p50_ms']:.2f}",
+            f"{row['p95_ms']:.2f}", f"{row['p99_ms']:.2f}", f"{row['images_per_s']:.1f}", f"{row['gmacs']:.2f}",
+            f"{row['mac_ratio']:.2f}", f"{row['speedup']:.2f}", f"{row['efficiency']:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    for name, reason in report["skipped"].items():
+        console.print(f"{name} is missing: {reason}", markup=False)
+
+
+def _image(pixels: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
+    if pixels is None:
+        return np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+    return resize_image(pixels, size)[None]
+
+
+def _weights(model: str | None, ckpt: Path | None, engine: Path | None) -> str:
+    given = ckpt or engine
+    return given.name if given else f"{model or 'vit-b'}, random"
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(command, "python -m dovit.benchmarks.gpu_chain", epilog=EPILOG)
+
+
+if __name__ == "__main__":
+    main()

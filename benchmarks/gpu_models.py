@@ -1,0 +1,36 @@
+"""The models that are timed without a checkpoint: SETR-Naive on ViT-B and ViT-L, with the paper's decisions."""
+
+from __future__ import annotations
+
+import torch
+
+from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
+from dovit.export.model.config import SetrUpDecoder, paper_decision_layers
+
+MODELS = {"vit-b": "base", "vit-l": "large"}
+CLASSES = 19  # Cityscapes
+
+
+def random_model(name: str, image_size: tuple[int, int]) -> DoViT:
+    """With the same weights every time. They are of no use for segmenting, and as much work as any others."""
+    backbone = BackboneConfig.of_size(MODELS[name])
+    layers = paper_decision_layers(backbone.depth)
+    config = ModelConfig(
+        image_size=image_size, classes=CLASSES, backbone=backbone, decoder=SetrUpDecoder(kind="setr-naive"),
+        decisions=tuple(HeadConfig(layer=layer) for layer in layers), thresholds=(0.98,) * len(layers),
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return DoViT(config).eval().requires_grad_(False)
+
+
+def dense_of(model: DoViT) -> DoViT:
+    """The same without decisions; the weights are shared."""
+    config = model.config.model_copy(update={"decisions": (), "thresholds": ()})
+    with torch.device("meta"):
+        dense = DoViT(config)
+    dense.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("heads.")}, assign=True)
+    for name, buffer in model.named_buffers():  # those that no state holds
+        if not name.startswith("heads.") and "." not in name:
+            setattr(dense, name, buffer)
+    return dense.eval().requires_grad_(False)

@@ -1,0 +1,97 @@
+"""What people run today: the model in eager torch, and the dense model by torch.compile."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dovit.benchmarks.gpu_rows import Contestant
+from dovit.benchmarks.torch_plans import ELEMENTS
+from dovit.export.macs import evaluate, step_macs
+from dovit.export.model import DoViT
+from dovit.export.model.token_pass import TokenState
+from dovit.runtime.bundle.plans import Precision
+
+
+class Dense(nn.Module):
+    """The model without its decisions: image [B, H, W, 3] uint8 → labels [B, H, W]."""
+
+    def __init__(self, model: DoViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See the class."""
+        model, taps = self.model, []
+        tokens = model.embed(image)
+        for number, layer in enumerate(model.backbone.layers, start=1):
+            tokens = layer(tokens)
+            if number in model.config.taps:
+                taps.append(tokens[:, model.config.backbone.prefix :])
+        full = tokens[:, model.config.backbone.prefix :]
+        return model.resize_logits(model.decode(full, taps)).argmax(dim=1)
+
+
+class Eager:
+    """The model with as many tokens kept as asked for, the least confident ones: no number is ever read back."""
+
+    def __init__(self, model: DoViT) -> None:
+        self.model = model
+
+    def labels(self, image: Tensor, counts: Sequence[int]) -> Tensor:
+        """Image [B, H, W, 3] uint8 → labels [B, H, W]."""
+
+        def policy(number: int, state: TokenState) -> tuple[Tensor, Tensor]:
+            q = self.model.confidence(number, state)
+            return q, q.topk(counts[number], dim=1, largest=False).indices.sort(dim=1).values
+
+        return self.model.resize_logits(self.model.follow(image, policy).logits).argmax(dim=1)
+
+
+def torch_contestants(
+    model: DoViT, precision: Precision, device: str, image: np.ndarray, skipped: dict[str, str], *, compiled: bool = True
+) -> Callable[[str, tuple[int, ...] | None], list[Contestant]]:  # fmt: skip
+    """Contestants of a setting, dense ones where no counts are given. What torch.compile cannot do goes to `skipped`."""
+    ready = copy.deepcopy(model).eval().requires_grad_(False).to(device, getattr(torch, ELEMENTS[precision]))
+    eager, dense = Eager(ready), Dense(ready)
+    config = model.config.model_copy(update={"decisions": (), "thresholds": ()})
+    dense_macs = evaluate(step_macs(config), [config.backbone.prefix + config.tokens])[1]
+    given = torch.from_numpy(image.copy())
+
+    def found(setting: str, counts: tuple[int, ...] | None) -> list[Contestant]:
+        if counts is not None:
+            macs = evaluate(step_macs(model.config), _lengths(model, counts))[1]
+            return [_contestant("torch, eager", setting, counts, macs, lambda image: eager.labels(image, counts))]
+        field = [_contestant("torch, eager", setting, (), dense_macs, dense)]
+        if compiled:
+            quick: Any = torch.compile(dense)
+            try:
+                with torch.no_grad():
+                    quick(given.to(device))
+            except Exception as error:  # whatever a compiler meets: its types are of many packages
+                skipped["torch.compile"] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            else:
+                field.append(_contestant("torch.compile", setting, (), dense_macs, quick))
+        return field
+
+    def _contestant(
+        name: str, setting: str, counts: tuple[int, ...], macs: int, labels: Callable[[Tensor], Tensor]
+    ) -> Contestant:
+        @torch.no_grad()
+        def run() -> object:
+            return labels(given.to(device)).cpu()
+
+        return Contestant(name, setting, counts, macs, run, lambda count: [run() for _ in range(count)])
+
+    return found
+
+
+def _lengths(model: DoViT, counts: Sequence[int]) -> list[int]:
+    """Tokens that each block runs on; none where the backbone ended early."""
+    prefix = model.config.backbone.prefix
+    return [prefix + model.config.tokens, *(prefix + count for count in counts if count)]
