@@ -82,7 +82,8 @@ def command(
         given = load_model(ckpt).model if ckpt else random_model(model or "vit-b", height_width)
         batch = _image(pixels, given.config.image_size)
         others = torch_contestants(given, chosen, "cuda:0", batch, skipped, compiled=compiled)
-        report = contest(over_torch(given, chosen), batch, rounds, images, own=ckpt is not None, others=others)
+        own = ckpt is not None
+        report = contest(over_torch(given, chosen, own=own), batch, rounds, images, own=own, others=others)
     else:
         assert engine is not None
         chains = over_plans(engine, dense, chosen)
@@ -133,12 +134,12 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def over_torch(model: DoViT, precision: Precision) -> Chains:
-    """The chains of `model`, with a capacity for every count that the ratios ask for."""
+def over_torch(model: DoViT, precision: Precision, *, own: bool) -> Chains:
+    """The chains of `model`, with a capacity for every count that the ratios ask for; with those that a bundle has as well
+    where it is to run at its `own` ξ. Each costs memory: torch's allocator keeps what a body needs for that body."""
     tokens = model.config.tokens
-    default = default_capacities(tokens)
     wanted = {c for ratio in RATIOS for c in counts_for(ratio, tokens, range(tokens + 1))}
-    capacities = tuple(sorted({*default, *wanted}))
+    capacities = tuple(sorted({0, tokens, *wanted, *(default_capacities(tokens) if own else ())}))
     return Chains(
         torch_chain(model, capacities, precision, graph=True), torch_chain(model, capacities, precision, graph=False),
         torch_chain(dense_of(model), (0, tokens), precision, graph=True),

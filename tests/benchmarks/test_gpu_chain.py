@@ -19,6 +19,7 @@ from dovit.benchmarks.gpu_contest import Chains, contest
 from dovit.benchmarks.gpu_models import dense_of, random_model
 from dovit.benchmarks.gpu_rows import Contestant, counts_for, filling_thresholds, row
 from dovit.benchmarks.torch_contestants import Dense, Eager, torch_contestants
+from dovit.export.capacities import default_capacities
 from dovit.export.model import DoViT
 from dovit.runtime.errors import UsageError
 from dovit.runtime.gpu import profile as profiling
@@ -98,6 +99,27 @@ def test_everybody_keeps_the_same_tokens(model: DoViT, chains: Chains) -> None:
         for one, other in zip(filled.decisions, given.decisions, strict=True):
             assert np.array_equal(one.index, other.index) and np.array_equal(one.keep, other.keep)
         assert (Eager(model).labels(images, counts).numpy() == given.labels).mean() > 0.999
+
+
+def test_torch_contestants_give_labels(model: DoViT) -> None:
+    """Every time, through the same memory; what is returned stays as it is."""
+    images = random_images(model.config)
+    make = torch_contestants(model, "fp32", "cpu", images.numpy(), {}, compiled=False)
+    [dense], [kept] = make("dense", None), make("keep", (5, 4, 2))
+    first, second = dense.run(), kept.run()
+    expected = model.resize_logits(model(images, (1.0,) * 3).logits).argmax(dim=1).numpy()
+    assert isinstance(first, np.ndarray) and first.dtype == np.uint8 and (first == expected).mean() > 0.999
+    assert np.array_equal(second, Eager(model).labels(images, (5, 4, 2)).numpy()) and not np.array_equal(first, second)
+
+
+def test_capacities_of_the_chains(model: DoViT, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just what the ratios ask for, and for a model's own ξ those of its bundle."""
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(gpu_chain, "torch_chain", lambda model, capacities, *a, **o: asked.append(tuple(capacities)))
+    gpu_chain.over_torch(model, "fp16", own=False)
+    gpu_chain.over_torch(model, "fp16", own=True)
+    assert asked[0] == asked[1] == (0, 2, 4, 5, 6, 8, 12, 24) and asked[2] == asked[5] == (0, 24)
+    assert set(asked[3]) == {*asked[0], *default_capacities(24)}
 
 
 def test_a_row() -> None:
