@@ -13,10 +13,15 @@ from torch_chains import torch_chain
 
 from dovit.benchmarks.torch_plans import manifest_of, plans_of
 from dovit.engines.lowering.lower import lower_bundle
+from dovit.export.capacities import default_capacities
+from dovit.export.checkpoints import load_model
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Precision
+from dovit.runtime.images import read_image
+from dovit.runtime.resize import resize_image
 from dovit.runtime.session import load
 
+ASSETS = Path(__file__).parents[2] / "assets"
 CAPACITIES = (0, 5, 11, 17, 24)
 KINDS = [
     ("setr-naive", "conv", 1), ("setr-mla", "setr-k3", 1), ("segmenter-mask", "fcn", 2), ("segmenter-linear", "setr-k1", 0),
@@ -78,6 +83,18 @@ def test_half_precision_computes_nearly_the_same(precision: Precision) -> None:
     assert 0 < apart < {"fp16": 0.01, "bf16": 0.1}[precision], "it is to compute in half precision, and not far off"
     labels = model.resize_logits(expected.logits).argmax(dim=1).numpy()
     assert (found.labels == labels).mean() > 0.9
+
+
+def test_a_trained_model_in_half_precision() -> None:
+    """On a street of its own kind: float16 costs less than a label in a thousand."""
+    model = load_model(ASSETS / "streets-tiny.safetensors").model
+    pixels = resize_image(read_image(ASSETS / "street.png"), model.config.image_size)[None].copy()
+    chain = torch_chain(model, default_capacities(model.config.tokens), "fp16")
+    xi, capacities = model.config.thresholds, chain.manifest.capacities
+    found, expected = chain.run(pixels, xi, capacities), model(torch.from_numpy(pixels), xi, capacities)
+    labels = model.resize_logits(expected.logits).argmax(dim=1).numpy()
+    assert (found.labels == labels).mean() >= 0.999
+    assert [d.keep.shape[1] for d in found.decisions] == [d.kept.shape[1] for d in expected.decisions[0]]
 
 
 def test_the_chain_over_torch_is_the_chain_over_onnx(tmp_path: Path) -> None:
