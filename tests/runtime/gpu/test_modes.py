@@ -392,5 +392,5 @@ def test_segments_of_every_kind(make: Maker) -> None:
     kinds: Sequence[Sequence[str]] = [[step.kind for step in steps] for steps in segments.after]
     assert [steps[-1] for steps in kinds] == ["decide", "decide", "reconstruct"]
     assert [steps[0] for steps in kinds] == ["plan", "gather", "gather"]
-    assert [step.name for step in segments.decoder] == ["decoder"]
+    assert [step.name for step in segments.decoder] == ["decoder", "labels"]
     assert [s for steps in (*segments.after, segments.decoder) for s in steps] == list(made.plans.steps)
