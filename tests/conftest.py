@@ -1,9 +1,12 @@
 """For all tests: plans are cached in a folder of the run's own, and tests that need a GPU say why they are skipped."""
 
+import ctypes
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
+from emulate import compile_kernels
 
 from dovit.runtime.machine import find_gpu
 
@@ -17,6 +20,16 @@ def own_plan_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["XDG_CACHE_HOME"]
     else:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels' C interface on memory of the host: see emulator/emulator.h."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to emulate a GPU with")
+    folder = tmp_path_factory.mktemp("emulated")
+    compile_kernels("g++", folder, folder / "libemulated.so", "-shared", "-fPIC")
+    return ctypes.CDLL(str(folder / "libemulated.so"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

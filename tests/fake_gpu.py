@@ -16,11 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dovit.plugins.launch import Kernels
 from dovit.runtime.bundle.plans import PlanStep
 from dovit.runtime.engine import Engine
 from dovit.runtime.errors import DovitError
 
 Work = Callable[[], None]
+NOT_SET = 0xFFFFFFFF  # what a condition without a default holds: on a GPU it is unspecified
 
 
 def array(place: int, shape: Sequence[int], dtype: str | type) -> np.ndarray:
@@ -60,10 +62,13 @@ class FakeEvent:
     time: float | None = None
 
 
-@dataclass
 class FakeCondition:
-    handle: int
-    default: int | None
+    """A number in memory, whose address is the handle."""
+
+    def __init__(self, default: int | None) -> None:
+        self.default = default
+        self.value = np.full(1, NOT_SET, np.uint32)
+        self.handle = int(self.value.ctypes.data)
 
 
 @dataclass
@@ -107,7 +112,7 @@ class FakeGraphBuilder:
         return self
 
     def create_condition(self, default_value: int | None = None) -> FakeCondition:
-        condition = FakeCondition(self.device.number(), default_value)
+        condition = FakeCondition(default_value)
         self.conditions.append(condition)
         return condition
 
@@ -140,13 +145,12 @@ class FakeGraph:
         stream.waiting.append(lambda: self._run(self.builder))
 
     def _run(self, builder: FakeGraphBuilder) -> None:
-        values = self.builder.device.conditions
         for condition in builder.conditions:
-            values[condition.handle] = -1 if condition.default is None else condition.default
+            condition.value[0] = NOT_SET if condition.default is None else condition.default
         for node in builder.captured:
             if isinstance(node, SwitchNode):
-                number = values[node.condition.handle]
-                if 0 <= number < len(node.bodies):
+                number = int(node.condition.value[0])
+                if number < len(node.bodies):
                     self._run(node.bodies[number])
             else:
                 assert isinstance(node, KernelNode)
@@ -160,7 +164,6 @@ class FakeDevice:
     can_switch: bool = True
     streams: dict[int, FakeStream] = field(default_factory=dict)
     building: dict[int, FakeGraphBuilder] = field(default_factory=dict)
-    conditions: dict[int, int] = field(default_factory=dict)
     allocated: list[np.ndarray] = field(default_factory=list)
     numbers: int = 0
 
@@ -240,7 +243,7 @@ class FakeKernels:
                 row[:] = -1
                 row[kept] = np.arange(chosen)
             if switch:
-                self.device.conditions[switch] = allowed.index(chosen)
+                array(switch, (1,), np.uint32)[0] = allowed.index(chosen)
 
         self.device.submit(stream, KernelNode(work))
 
@@ -294,6 +297,20 @@ class FakeKernels:
             made[...] = large.argmax(dim=1).numpy()
 
         self.device.submit(stream, KernelNode(work))
+
+
+class EmulatedKernels:
+    """The kernels' own sources on emulated threads, queued and captured as the others are."""
+
+    def __init__(self, device: FakeDevice, library: ctypes.CDLL) -> None:
+        self.device, self.kernels = device, Kernels(library)
+
+    def gather_scratch_bytes(self, batch: int, count: int, channels: int) -> int:
+        return self.kernels.gather_scratch_bytes(batch, count, channels)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        launch = getattr(self.kernels, name)
+        return lambda *arguments: self.device.submit(arguments[-1], KernelNode(lambda: launch(*arguments[:-1], 0)))
 
 
 class FakeEngine:

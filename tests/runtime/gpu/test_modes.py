@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 import torch
 from bundles import make_bundle
 from fake_gpu import (
+    EmulatedKernels,
     FakeDevice,
     FakeEngine,
     FakeGraph,
@@ -145,6 +147,21 @@ def test_identical_to_the_cpu(
         same(result, made.chain.run(images, xi, allowed))
         counts.add(tuple(d.keep.shape[1] for d in result.decisions))
     assert len(counts) >= 5, "the passes were to differ"
+
+
+@pytest.mark.parametrize(("decoder", "head", "prefix"), [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2)])
+def test_with_the_kernels_themselves(
+    make: Maker, emulated_library: ctypes.CDLL, decoder: str, head: str, prefix: int
+) -> None:
+    """The whole image as one graph of the real launchers, on emulated threads: decide sets the switches by itself."""
+    made = make(decoder, head, prefix, 2)
+    device = FakeDevice()
+    engines = {s.name: FakeEngine(device, s, made.engines[s.name]) for s in made.plans.steps if s.kind == "plan"}
+    chain = GpuChain(made.manifest, made.plans, engines, EmulatedKernels(device, emulated_library), device)
+    images = random_images(made.model.config, 2).numpy()
+    for xi in some_thresholds(made, images):
+        same(chain.run(images, xi, CAPACITIES), made.chain.run(images, xi, CAPACITIES))
+        same(chain.run(images, xi, range(25)), made.chain.run(images, xi, range(25)))
 
 
 def test_one_launch_an_image(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,11 @@
-"""The kernels on a GPU against the definition in torch: fresh inputs, poisoned outputs. Skipped where there is none."""
+"""The kernels and their launchers against the definition in torch: fresh inputs, poisoned outputs.
+
+On a GPU, and everywhere on an emulated one (emulator/emulator.h), where real threads run the same sources: fewer cases, for those
+are slow.
+"""
 
 import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,41 +13,57 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from emulate import HERE, compile_kernels
 from torch import Tensor
 
+from dovit import plugins
 from dovit.export.model.token_pass import TokenState, confidence, decide, gather, reconstruct
 
-pytestmark = pytest.mark.gpu
-KERNELS = Path(__file__).parents[2] / "plugins" / "kernels"
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+EMULATED, GPU = pytest.param("cpu", id="emulated"), pytest.param("cuda", id="gpu", marks=pytest.mark.gpu)
+both = pytest.mark.parametrize("kernels", [EMULATED, GPU], indirect=True)
+on_a_gpu = pytest.mark.parametrize("kernels", [GPU], indirect=True)
 
 
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("no nvcc")
-    out = tmp_path_factory.mktemp("kernels") / "libkernels.so"
-    sources = [str(path) for path in sorted([*KERNELS.glob("*.cu"), *KERNELS.glob("*.cpp")])]
-    options = ["-std=c++17", "-O3", "-arch=native", "-shared", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-    subprocess.run([nvcc, *options, *sources, "-o", str(out)], check=True)
-    library = ctypes.CDLL(str(out))
-    library.dovit_gather_scratch_bytes.restype = ctypes.c_size_t
-    return library
+class Kernels:
+    """The library's C interface, and the device that its pointers are of."""
+
+    def __init__(self, library: ctypes.CDLL, device: str) -> None:
+        self.library, self.device = library, device
+        library.dovit_gather_scratch_bytes.restype = ctypes.c_size_t
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.library, name)
+
+
+@pytest.fixture
+def emulated(emulated_library: ctypes.CDLL) -> Kernels:
+    return Kernels(emulated_library, "cpu")
+
+
+@pytest.fixture
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    if request.param == "cpu":
+        found = request.getfixturevalue("emulated")
+        assert isinstance(found, Kernels)
+        return found
+    if plugins.library() is None:
+        pytest.skip(f"left out: {plugins.left_out()}")
+    return Kernels(plugins.load(), "cuda")
 
 
 def place(tensor: Tensor | None) -> ctypes.c_void_p:
-    assert tensor is None or (tensor.is_cuda and tensor.is_contiguous())
+    assert tensor is None or tensor.is_contiguous()
     return ctypes.c_void_p(0 if tensor is None else tensor.data_ptr())
 
 
-def stream() -> ctypes.c_void_p:
-    return ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+def stream(kernels: Kernels) -> ctypes.c_void_p:
+    return ctypes.c_void_p(torch.cuda.current_stream().cuda_stream if kernels.device == "cuda" else 0)
 
 
-def ints(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+def ints(device: torch.device, *shape: int) -> Tensor:
     """Poisoned: what a kernel leaves out shows."""
-    return torch.full(shape, -7, dtype=dtype, device="cuda")
+    return torch.full(shape, -7, dtype=torch.int32, device=device)
 
 
 class Decision:
@@ -50,15 +71,16 @@ class Decision:
 
     def __init__(self, q: Tensor, threshold: float, capacities: list[int]) -> None:
         self.q, self.batch, self.count = q, *q.shape
-        self.threshold = torch.tensor([threshold], device="cuda")
-        self.capacities = torch.tensor(sorted(capacities), dtype=torch.int64, device="cuda")
-        self.staying, self.capacity = ints(self.batch), ints(1)
-        self.packed, self.slots = ints(self.batch * self.count + 5), ints(self.batch, self.count)
+        self.threshold = torch.tensor([threshold], device=q.device)
+        self.capacities = torch.tensor(sorted(capacities), dtype=torch.int64, device=q.device)
+        self.staying, self.capacity = ints(q.device, self.batch), ints(q.device, 1)
+        self.packed, self.slots = ints(q.device, self.batch * self.count + 5), ints(q.device, self.batch, self.count)
 
-    def launch(self, kernels: ctypes.CDLL) -> None:
+    def launch(self, kernels: Kernels, switch: int = 0) -> None:
         status = kernels.dovit_decide(
             place(self.q), place(self.threshold), place(self.capacities), len(self.capacities), self.batch, self.count,
-            place(self.staying), place(self.packed), place(self.slots), place(self.capacity), ctypes.c_ulonglong(0), stream(),
+            place(self.staying), place(self.packed), place(self.slots), place(self.capacity), ctypes.c_ulonglong(switch),
+            stream(kernels),
         )  # fmt: skip
         assert status == 0
 
@@ -110,23 +132,45 @@ def test_there_are_ten_thousand_cases() -> None:
     assert sum(CASES.values()) == 10_000
 
 
+@both
 @pytest.mark.parametrize("count", CASES)
-def test_decide(kernels: ctypes.CDLL, count: int) -> None:
+def test_decide(kernels: Kernels, count: int) -> None:
     """Identical to the CPU's, ties, NaN, denormals and zeros of both signs included; so are the slots made of its list."""
     noise = torch.Generator().manual_seed(count)
-    for case in range(CASES[count]):
+    for case in range(CASES[count] if kernels.device == "cuda" else 7 if count <= 1024 else 2):
         q = confidences(case, count, noise)
         threshold = [0.5, 0.0, 0.9, 1.0, -1.0][case % 5]
         capacities = sorted({0, count // 4, count // 2, count})
-        decision = Decision(q.cuda(), threshold, capacities)
+        decision = Decision(q.to(kernels.device), threshold, capacities)
         decision.launch(kernels)
         expected = decide(q, threshold, capacities)
         assert torch.equal(decision.keep().cpu().long(), expected)
         assert torch.equal(decision.slots.cpu(), slots_of(expected, count))
-        again = ints(*q.shape)
+        again = ints(decision.slots.device, *q.shape)
         capacity = expected.shape[1]
-        assert kernels.dovit_slots(place(decision.packed), len(q), count, capacity, place(again), stream()) == 0
+        assert kernels.dovit_slots(place(decision.packed), len(q), count, capacity, place(again), stream(kernels)) == 0
         assert torch.equal(again, decision.slots)
+
+
+def test_decide_sets_a_switch(emulated: Kernels) -> None:
+    """To the number of the capacity, by which a SWITCH node picks its body. An emulated handle is the number's address."""
+    q = torch.rand(2, 989, generator=torch.Generator().manual_seed(0))
+    for threshold, expected in ((-1.0, 0), (0.2, 1), (0.45, 2), (0.9, 4), (1.0, 4)):
+        chosen = torch.tensor([77], dtype=torch.int32)
+        decision = Decision(q, threshold, [0, 250, 500, 750, 989])
+        decision.launch(emulated, switch=chosen.data_ptr())
+        assert int(chosen) == expected
+        assert int(decision.capacity) == int(decision.capacities[expected])
+
+
+def test_no_barrier_is_missing(tmp_path: Path) -> None:
+    """Every kernel under ThreadSanitizer, the threads of a block being real ones."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to emulate a GPU with")
+    compile_kernels("g++", tmp_path, tmp_path / "races", str(HERE / "races.cpp"), "-fsanitize=thread")
+    environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1"}
+    done = subprocess.run([tmp_path / "races"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:4000]
 
 
 class Pass:
@@ -138,28 +182,28 @@ class Pass:
         tokens = state.tokens
         self.full, self.whole = state.full.clone(), torch.full_like(state.full, torch.nan)
         self.kept = tokens.new_full((self.batch, prefix + capacity, self.channels), torch.nan)
-        self.kept_index = ints(self.batch, capacity)
-        self.after = torch.full((self.batch, self.channels), torch.nan, device="cuda")
-        self.stopped = torch.tensor([state.stopped_count, -7], device="cuda")
+        self.kept_index = ints(state.full.device, self.batch, capacity)
+        self.after = torch.full((self.batch, self.channels), torch.nan, device=state.full.device)
+        self.stopped = torch.tensor([state.stopped_count, -7], device=state.full.device)
         self.scratch: Tensor | None = None
 
-    def launch(self, kernels: ctypes.CDLL) -> None:
+    def launch(self, kernels: Kernels) -> None:
         if self.scratch is None:
             size = kernels.dovit_gather_scratch_bytes(self.batch, self.count, self.channels)
-            self.scratch = torch.full((size,), 255, dtype=torch.uint8, device="cuda")
+            self.scratch = torch.full((size,), 255, dtype=torch.uint8, device=self.full.device)
         code = TYPES[self.kept.dtype]
         self.full.copy_(self.state.full)
         status = kernels.dovit_gather(
             code, place(self.state.tokens), place(self.state.index), place(self.slots), place(self.kept),
             place(self.kept_index), place(self.full), place(self.state.stopped_sum), place(self.after),
             place(self.stopped[:1]), place(self.stopped[1:]), place(None), self.batch, self.count, self.capacity,
-            self.prefix, self.positions, self.channels, place(self.scratch), stream(),
+            self.prefix, self.positions, self.channels, place(self.scratch), stream(kernels),
         )  # fmt: skip
         assert status == 0
         self.whole.copy_(self.full)
         status = kernels.dovit_reconstruct(
             code, place(self.kept), place(self.kept_index), place(self.whole), self.batch, self.capacity, self.prefix,
-            self.positions, self.channels, stream(),
+            self.positions, self.channels, stream(kernels),
         )  # fmt: skip
         assert status == 0
 
@@ -181,37 +225,41 @@ class Pass:
             prefix[:, 0] = 0.5 * (prefix[:, 0] + total / expected.stopped_count)
         tolerance = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}[self.kept.dtype]
         torch.testing.assert_close(self.kept[:, : self.prefix].double(), prefix, rtol=tolerance, atol=tolerance)
-        others = torch.ones(self.full.shape[:2], dtype=torch.bool, device="cuda").scatter(
-            1, self.state.index.long(), False
-        )
+        others = torch.ones(self.full.shape[:2], dtype=torch.bool, device=self.full.device)
+        others.scatter_(1, self.state.index.long(), False)
         assert torch.equal(self.full[others], self.state.full[others]), "a position of another token was touched"
         assert torch.equal(self.whole, reconstruct(self.state, self.prefix))
 
 
 def some_state(
-    batch: int, count: int, prefix: int, channels: int, dtype: torch.dtype, noise: torch.Generator
+    device: str, batch: int, count: int, prefix: int, channels: int, dtype: torch.dtype, noise: torch.Generator
 ) -> TokenState:
     positions = 2 * count
     rows = [torch.randperm(positions, generator=noise)[:count].sort().values for _ in range(batch)]
     return TokenState(
-        torch.randn(batch, prefix + count, channels, generator=noise).to(dtype).cuda(),
-        torch.stack(rows).to(torch.int32).cuda(),
-        torch.randn(batch, positions, channels, generator=noise).to(dtype).cuda(),
-        torch.randn(batch, channels, generator=noise).cuda(),
+        torch.randn(batch, prefix + count, channels, generator=noise).to(dtype).to(device),
+        torch.stack(rows).to(torch.int32).to(device),
+        torch.randn(batch, positions, channels, generator=noise).to(dtype).to(device),
+        torch.randn(batch, channels, generator=noise).to(device),
         positions - count,
     )
 
 
+@both
 @pytest.mark.parametrize("dtype", list(TYPES))
 @pytest.mark.parametrize(("count", "capacity"), [(1, 0), (1, 1), (33, 33), (111, 64), (989, 400), (8192, 3000)])
 @pytest.mark.parametrize("channels", [7, 384, 1024])
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 def test_gather_and_reconstruct(
-    kernels: ctypes.CDLL, dtype: torch.dtype, count: int, capacity: int, channels: int, prefix: int
+    kernels: Kernels, dtype: torch.dtype, count: int, capacity: int, channels: int, prefix: int
 ) -> None:
+    if kernels.device == "cpu" and count * channels > 1 << 20:
+        pytest.skip("too slow where threads are emulated")
     noise = torch.Generator().manual_seed(count)
-    state = some_state(2, count, prefix, channels, dtype, noise)
-    decision = Decision(torch.rand(2, count, generator=noise).cuda(), -1.0, [capacity, count])  # all stop: filled up
+    state = some_state(kernels.device, 2, count, prefix, channels, dtype, noise)
+    decision = Decision(
+        torch.rand(2, count, generator=noise).to(kernels.device), -1.0, [capacity, count]
+    )  # all stop: filled up
     decision.launch(kernels)
     runs = [Pass(state, decision.slots, capacity, prefix) for _ in range(2)]
     for one in runs:
@@ -222,10 +270,11 @@ def test_gather_and_reconstruct(
     runs[0].check(decision.keep().long())
 
 
-def test_nothing_left(kernels: ctypes.CDLL) -> None:
+@both
+def test_nothing_left(kernels: Kernels) -> None:
     """A decision over no tokens, after one that kept none."""
-    state = some_state(2, 0, 1, 64, torch.float16, torch.Generator().manual_seed(0))
-    decision = Decision(torch.empty(2, 0, device="cuda"), 0.5, [0])
+    state = some_state(kernels.device, 2, 0, 1, 64, torch.float16, torch.Generator().manual_seed(0))
+    decision = Decision(torch.empty(2, 0, device=kernels.device), 0.5, [0])
     decision.launch(kernels)
     assert int(decision.capacity) == 0
     one = Pass(state, decision.slots, 0, 1)
@@ -233,13 +282,14 @@ def test_nothing_left(kernels: ctypes.CDLL) -> None:
     one.check(decision.keep().long())
 
 
+@on_a_gpu
 @pytest.mark.parametrize("dtype", list(TYPES))
-def test_replayed_from_a_graph(kernels: ctypes.CDLL, dtype: torch.dtype) -> None:
+def test_replayed_from_a_graph(kernels: Kernels, dtype: torch.dtype) -> None:
     """Decide, gather and reconstruct captured once; every replay sees the inputs and the threshold that are there then."""
     batch, count, capacity, prefix = 2, 989, 400, 1
     noise = torch.Generator().manual_seed(0)
-    state = some_state(batch, count, prefix, 384, dtype, noise)
-    decision = Decision(torch.rand(batch, count, generator=noise).cuda(), 0.4, [capacity, count])
+    state = some_state(kernels.device, batch, count, prefix, 384, dtype, noise)
+    decision = Decision(torch.rand(batch, count, generator=noise).to(kernels.device), 0.4, [capacity, count])
     one = Pass(state, decision.slots, capacity, prefix)
     decision.launch(kernels)
     one.launch(kernels)  # allocates its scratch memory, which a capture may not
@@ -248,7 +298,7 @@ def test_replayed_from_a_graph(kernels: ctypes.CDLL, dtype: torch.dtype) -> None
         decision.launch(kernels)
         one.launch(kernels)
     for threshold in (0.1, 0.3, 0.2, -1.0):
-        fresh = some_state(batch, count, prefix, 384, dtype, noise)
+        fresh = some_state(kernels.device, batch, count, prefix, 384, dtype, noise)
         for name in ("tokens", "index", "full", "stopped_sum"):
             getattr(state, name).copy_(getattr(fresh, name))
         decision.q.copy_(torch.rand(batch, count, generator=noise))
@@ -261,34 +311,39 @@ def test_replayed_from_a_graph(kernels: ctypes.CDLL, dtype: torch.dtype) -> None
         one.check(expected.cuda())
 
 
+@both
 @pytest.mark.parametrize("dtype", list(TYPES))
 @pytest.mark.parametrize("classes", [1, 2, 19, 128, 129, 150, 1000])
 @pytest.mark.parametrize("count", [1, 33, 989])
-def test_confidence(kernels: ctypes.CDLL, dtype: torch.dtype, classes: int, count: int) -> None:
+def test_confidence(kernels: Kernels, dtype: torch.dtype, classes: int, count: int) -> None:
     logits = (5 * torch.randn(2, classes, count)).to(dtype)
     if count > 3:
         logits[0, classes // 2, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=dtype)
-    there, out = logits.cuda(), torch.full((2, count), -7.0, device="cuda")
-    status = kernels.dovit_confidence(TYPES[dtype], place(there), place(out), 2, classes, count, stream())
+    there, out = logits.to(kernels.device), torch.full((2, count), -7.0, device=kernels.device)
+    status = kernels.dovit_confidence(TYPES[dtype], place(there), place(out), 2, classes, count, stream(kernels))
     assert status == 0
     expected = logits.double().softmax(dim=1).amax(dim=1).float()
     torch.testing.assert_close(out.cpu(), expected, rtol=1e-5, atol=0, equal_nan=True)
     assert torch.equal(confidence(logits).isnan(), out.cpu().isnan())
 
 
+@both
 @pytest.mark.parametrize("dtype", list(TYPES))
 @pytest.mark.parametrize("classes", [2, 19, 300])
 @pytest.mark.parametrize(("size", "scale"), [((32, 64), 8), ((64, 96), 4), ((7, 5), 3), ((1, 1), 16), ((3, 300), 1)])
 @pytest.mark.parametrize("kind", ["random", "smooth"])
 def test_labels(
-    kernels: ctypes.CDLL, dtype: torch.dtype, classes: int, size: tuple[int, int], scale: int, kind: str
+    kernels: Kernels, dtype: torch.dtype, classes: int, size: tuple[int, int], scale: int, kind: str
 ) -> None:
     shape = size if kind == "random" else (3, 4)
-    logits = F.interpolate(torch.randn(2, classes, *shape), size=size, mode="bicubic").to(dtype).cuda()
+    logits = F.interpolate(torch.randn(2, classes, *shape), size=size, mode="bicubic").to(dtype).to(kernels.device)
     labels = torch.full(
-        (2, size[0] * scale, size[1] * scale), 77, dtype=torch.uint8 if classes <= 256 else torch.int16, device="cuda"
+        (2, size[0] * scale, size[1] * scale),
+        77,
+        dtype=torch.uint8 if classes <= 256 else torch.int16,
+        device=kernels.device,
     )
-    status = kernels.dovit_labels(TYPES[dtype], place(logits), place(labels), 2, classes, *size, scale, stream())
+    status = kernels.dovit_labels(TYPES[dtype], place(logits), place(labels), 2, classes, *size, scale, stream(kernels))
     assert status == 0
     wide = F.interpolate(logits.double(), scale_factor=scale, mode="bilinear")
     chosen = wide.gather(1, labels.long()[:, None])[:, 0]

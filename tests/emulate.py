@@ -1,0 +1,38 @@
+"""The kernels' own sources and launchers compiled for the host, on emulator/emulator.h. Only the launch syntax is rewritten."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent / "emulator"
+KERNELS = Path(__file__).parents[1] / "plugins" / "kernels"
+# kernel<T, n><<<grid, threads, 0, stream>>>(arguments);
+LAUNCH = re.compile(r"(\w+(?:<[^<>]*>)?)<<<(.*?), (\w+), 0, stream>>>\((.*?)\);", re.DOTALL)
+FLAGS = ["-std=c++20", "-O1", "-g", "-pthread", "-D__CUDACC__", "-include", str(HERE / "emulator.h")]
+
+
+def rewritten(source: str) -> str:
+    """CUDA C++ as C++; every launch is found, or this raises ValueError."""
+    text, count = LAUNCH.subn(r"emulator::launch(\2, \3, [&] { \1(\4); });", source)
+    if count != source.count("<<<"):
+        raise ValueError("a launch is written as none was before")
+    return text
+
+
+def compile_kernels(compiler: str, folder: Path, out: Path, *more: str) -> None:
+    """All kernels and their C interface as `out`, with the compiler's further arguments."""
+    sources = []
+    for source in sorted(KERNELS.glob("*.cu")):
+        sources.append(folder / f"{source.stem}.cpp")
+        sources[-1].write_text(rewritten(source.read_text()))
+    command = [
+        compiler,
+        *FLAGS,
+        f"-I{HERE / 'include'}",
+        f"-I{KERNELS}",
+        *map(str, sources),
+        str(KERNELS / "c_api.cpp"),
+    ]
+    subprocess.run([*command, *more, "-o", str(out)], check=True)
