@@ -1,6 +1,7 @@
-"""A TensorRT plan on the device: one deserialized engine, and a context for every set of sizes that it is asked for.
+"""A TensorRT plan on the device: one deserialized engine, and a context for every set of sizes that a program asks for.
 
-A context's settings become part of what is captured with it, so none serves two sizes. They share one region of scratch memory.
+A context's settings and memory of its own become part of what is captured with it, so none serves two sizes, nor two programs,
+which may run side by side. Scratch memory is the program's, for all its contexts, which take turns.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class TensorRtEngine:
 
     def __init__(self, owner: TensorRt, step: PlanStep, engine: trt.ICudaEngine) -> None:
         self._owner, self._step, self._engine = owner, step, engine
-        self._contexts: dict[tuple[tuple[str, int], ...], trt.IExecutionContext] = {}
+        self._contexts: dict[tuple[int, tuple[tuple[str, int], ...]], trt.IExecutionContext] = {}
 
     @property
     def scratch_bytes(self) -> int:
@@ -55,7 +56,7 @@ class TensorRtEngine:
 
     def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
         """Queue the plan. Its context is made when its sizes are first seen, which cannot happen during a capture."""
-        key = tuple(sorted(dims.items()))
+        key = (scratch, tuple(sorted(dims.items())))  # a program has one scratch memory
         if key not in self._contexts:
             self._contexts[key] = self._context(dims, stream)
         context = self._contexts[key]
