@@ -2,7 +2,7 @@
 
 PYTHON      ?= python3
 VENV        ?= .venv
-PYTEST_ARGS ?= --numprocesses=2
+PYTEST_ARGS ?= --numprocesses=2 --dist=loadgroup
 ENGINE      ?= build/bench/engines
 BENCH_ARGS  ?=
 

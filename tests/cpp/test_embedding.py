@@ -22,6 +22,8 @@ from dovit.runtime import DovitError
 from dovit.runtime.draw import overlay
 from dovit.runtime.images import read_image
 
+pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, once
+
 STREET = ROOT / "assets" / "street.png"
 
 

@@ -21,6 +21,8 @@ from dovit.runtime import DovitError
 from dovit.runtime.bundle.manifest import SCHEMA_VERSION, Manifest
 from dovit.runtime.bundle.open import open_bundle, read_manifest
 
+pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, once
+
 HERE = Path(__file__).parent
 
 PLANS = {

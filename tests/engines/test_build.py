@@ -69,6 +69,7 @@ def test_what_the_plan_set_says(small_bundle: Bundle, tmp_path: Path) -> None:
         ("stem", "plan"), ("decide1", "decide"), ("gather1", "gather"),
         ("block2", "plan"), ("decide2", "decide"), ("gather2", "gather"),
         ("block3", "plan"), ("sequence/reconstruct", "reconstruct"), ("decoder", "plan"),
+        ("labels", "labels"),
     ]  # fmt: skip
     profiles = {step.name: step.plan.profiles for step in plans.steps if step.plan}
     assert profiles["stem"] == profiles["decoder"] == ()

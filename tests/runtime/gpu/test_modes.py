@@ -159,9 +159,9 @@ def test_with_the_kernels_themselves(
     engines = {s.name: FakeEngine(device, s, made.engines[s.name]) for s in made.plans.steps if s.kind == "plan"}
     chain = GpuChain(made.manifest, made.plans, engines, EmulatedKernels(device, emulated_library), device)
     images = random_images(made.model.config, 2).numpy()
-    for xi in some_thresholds(made, images):
+    for xi in some_thresholds(made, images)[2:6]:
         same(chain.run(images, xi, CAPACITIES), made.chain.run(images, xi, CAPACITIES))
-        same(chain.run(images, xi, range(25)), made.chain.run(images, xi, range(25)))
+    same(chain.run(images, xi, range(25)), made.chain.run(images, xi, range(25)))
 
 
 def test_one_launch_an_image(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
