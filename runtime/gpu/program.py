@@ -52,6 +52,7 @@ class Program:
         self.sizes = tensor_bytes(manifest, plans.steps, self.batch)
         self.memory = plan_memory(manifest, plans.steps, self.batch, self._scratch_bytes())
         self._base = _allocate(device, self.memory, plans)
+        self._stream = device.create_stream()  # for what is not part of a pass
         self._write_constants()
 
     def place(self, name: str) -> int:
@@ -106,8 +107,7 @@ class Program:
 
     def warm_up(self) -> None:
         """Run every plan once at every capacity, on zeros: what it sets up at its first run is no part of a capture."""
-        device = self.device
-        stream = device.create_stream()
+        device, stream = self.device, self._stream
         device.clear(self._base, self.memory.size, stream_address(stream))
         for number, steps in enumerate((*self.segments.after, self.segments.decoder)):
             within = 0 < number < len(self.segments.after)
@@ -124,7 +124,7 @@ class Program:
 
     def _write_constants(self) -> None:
         """What every pass finds and none changes: the capacities, and that nothing has stopped at first."""
-        stream = self.device.create_stream()
+        stream = self._stream
         capacities = np.asarray(self.manifest.capacities, np.int64)
         self.device.copy(self.place("capacities"), address(capacities), capacities.nbytes, stream_address(stream))
         self.device.clear(self.place("stopped_count0"), self.sizes["stopped_count0"], stream_address(stream))
@@ -133,7 +133,7 @@ class Program:
     def read_logits(self) -> np.ndarray:
         """[B, C, h', w'] float32 of the last pass, once it is over."""
         [spec] = [s for step in self.plans.steps for s in step.outputs if s.name == "logits"]
-        stream, size = self.device.create_stream(), self.sizes["logits"]
+        stream, size = self._stream, self.sizes["logits"]
         host = np.empty(size, np.uint8)
         self.device.copy(address(host), self.place("logits"), size, stream_address(stream))
         stream.sync()

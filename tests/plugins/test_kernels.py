@@ -164,14 +164,17 @@ def test_decide_sets_a_switch(emulated: Kernels) -> None:
         assert int(decision.capacity) == int(decision.capacities[expected])
 
 
-def test_no_barrier_is_missing(tmp_path: Path) -> None:
-    """Every kernel under ThreadSanitizer, the threads of a block being real ones."""
+@pytest.mark.parametrize("barriers", [True, False])
+def test_no_barrier_is_missing(barriers: bool, tmp_path: Path) -> None:
+    """Every kernel under ThreadSanitizer, the threads of a block being real ones. Without barriers it has to complain."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to emulate a GPU with")
-    compile_kernels("g++", tmp_path, tmp_path / "races", str(HERE / "races.cpp"), "-fsanitize=thread")
+    more = [] if barriers else ["-DEMULATOR_WITHOUT_BARRIERS"]
+    compile_kernels("g++", tmp_path, tmp_path / "races", str(HERE / "races.cpp"), "-fsanitize=thread", *more)
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1"}
     done = subprocess.run([tmp_path / "races"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[:4000]
+    assert (done.returncode == 0) == barriers, done.stderr[:4000]
+    assert ("data race" in done.stderr) == (not barriers)
 
 
 class Pass:
