@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import Manifest
-from dovit.runtime.chain import ChainResult
+from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.errors import DovitError
 from dovit.runtime.session import load
 
@@ -85,8 +85,9 @@ def verify(folder: Path, model: Callable[[], DoViT], progress: Callable[[str], N
 def _run_bundle(
     folder: Path, progress: Callable[[str], None]
 ) -> tuple[list[_Setting], list[tuple[Manifest, ChainResult]]]:
-    session = load(folder, "onnxruntime", low_memory=True)
-    manifest = session.manifest
+    chain = load(folder, "onnxruntime", low_memory=True).chain
+    assert isinstance(chain, Chain)
+    manifest = chain.manifest
     image = sample_image(*manifest.image_size)[None]
 
     number = itertools.count()
@@ -94,7 +95,7 @@ def _run_bundle(
     def run(setting: _Setting) -> ChainResult:
         progress(f"bundle, {setting.name}")
         capacities: Sequence[int] = setting.capacities or range(manifest.tokens + 1)
-        result = session.chain.run(image, setting.thresholds, capacities, keep_tensors=True)
+        result = chain.run(image, setting.thresholds, capacities, keep_tensors=True)
         return _logits_on_disk(result, folder / f"pass{next(number)}.npy")
 
     count = len(manifest.decisions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -24,23 +24,10 @@ from dovit.runtime.whole import segment_whole
 if TYPE_CHECKING:
     from PIL import Image
 
+    from dovit.runtime.gpu.chain import GpuChain
+
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Mode = Literal["whole", "slide"]
-
-
-class Runs(Protocol):
-    """What a session needs of a chain: see Chain and GpuChain."""
-
-    def run(
-        self,
-        images: np.ndarray,
-        thresholds: Sequence[float],
-        capacities: Sequence[int],
-        *,
-        counts: Sequence[int] | None = None,
-        logits: bool = True,
-        keep_tensors: bool = False,
-    ) -> ChainResult: ...
 
 
 def load(
@@ -86,7 +73,7 @@ def load(
 class Session:
     """Segments images of any size. Several threads may call one session at a time."""
 
-    def __init__(self, manifest: Manifest, chain: Runs, backend: str, schedule: Schedule = "exact") -> None:
+    def __init__(self, manifest: Manifest, chain: Chain | GpuChain, backend: str, schedule: Schedule = "exact") -> None:
         """`schedule`: the one that passes have which name none."""
         self.manifest = manifest
         self.chain = chain

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
@@ -18,17 +17,11 @@ from dovit.runtime.gpu.device import Device, DeviceEngine, Launchers
 from dovit.runtime.gpu.failures import cuda_errors
 from dovit.runtime.gpu.graph_mode import GraphMode
 from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.mode import Mode
 from dovit.runtime.gpu.profile import Profile, Profiler
 from dovit.runtime.gpu.program import Program
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
 from dovit.runtime.gpu.stopwatch import Stopwatch
-
-
-class Mode(Protocol):
-    """A way to run a program."""
-
-    def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None: ...
-    def wait(self) -> ChainResult: ...
 
 
 class GpuChain:
@@ -59,7 +52,7 @@ class GpuChain:
         return self._program.memory.size * (1 if self._second is None else 2)
 
     @property
-    def captured(self) -> GraphMode | SegmentedMode:
+    def captured(self) -> Mode:
         """What runs the bundle's capacities, for measuring. Not for two threads at a time."""
         return self._mode
 
@@ -71,16 +64,13 @@ class GpuChain:
         *,
         counts: Sequence[int] | None = None,
         logits: bool = True,
-        keep_tensors: bool = False,
     ) -> ChainResult:
         """One pass over `images` [B, H, W, 3] uint8. With the bundle's capacities it is what was captured; with any other, or
         `counts`, each decision's number is read back. Without `logits` those stay on the device. Raises DovitError where
         the GPU fails, and from then on."""
-        if keep_tensors:
-            raise DovitError("the tensors between the steps are kept by the backend onnxruntime only")
         self._check_batch(images)
         with self._turn():
-            mode: Mode = self._mode
+            mode = self._mode
             if counts is not None or tuple(capacities) != self.manifest.capacities:
                 if self._exact is None:
                     self._exact = ExactMode(self._program, Transfers(self._program))
@@ -132,7 +122,7 @@ class GpuChain:
     def _new_program(self) -> Program:
         return Program(self.manifest, self.plans, *self._parts)
 
-    def _capture(self, program: Program) -> GraphMode | SegmentedMode:
+    def _capture(self, program: Program) -> Mode:
         program.warm_up()
         return (GraphMode if self._graph else SegmentedMode)(program, Transfers(program))
 

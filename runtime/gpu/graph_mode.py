@@ -8,20 +8,16 @@ A switch whose decision was not made, for no token was left, finds the number th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from dovit.runtime.chain import ChainResult
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu.addresses import condition_handle
 from dovit.runtime.gpu.capture import building, check_nodes
-from dovit.runtime.gpu.device import Graph, GraphBuilder, Stream
+from dovit.runtime.gpu.device import Graph, GraphBuilder
 from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.mode import Mode
 from dovit.runtime.gpu.program import Program
 
 
-class GraphMode:
+class GraphMode(Mode):
     """A program captured once, for the bundle's capacities. ξ is read from the device, so it may differ every time."""
 
     name = "graph"
@@ -33,32 +29,12 @@ class GraphMode:
                 f"{program.device.name}: SWITCH nodes need CUDA 12.8 and a driver that has it; update the driver, or use the "
                 "segmented mode (graph=False)"
             )
-        self._program, self._transfers = program, transfers
-        self._stream = program.device.create_stream()
+        super().__init__(program, transfers)
         self._graph = self._capture()
 
-    def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
-        """Queue one pass."""
-        self.write(images, thresholds)
-        self.queue()
-
-    @property
-    def stream(self) -> Stream:
-        """Where it is queued."""
-        return self._stream
-
-    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
-        """The host's part of a pass."""
-        self._transfers.write(images, thresholds)
-
     def queue(self) -> None:
-        """The rest of it, on what was written last."""
+        """One launch."""
         self._graph.launch(self._stream)
-
-    def wait(self) -> ChainResult:
-        """The result of the pass that was queued last."""
-        self._stream.sync()
-        return self._transfers.read()
 
     def _capture(self) -> Graph:
         program = self._program

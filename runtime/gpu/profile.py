@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from dovit.runtime.gpu.addresses import stream_address
 from dovit.runtime.gpu.costs import Costs
-from dovit.runtime.gpu.device import Stream
+from dovit.runtime.gpu.mode import Mode
 from dovit.runtime.gpu.program import Program
 from dovit.runtime.gpu.stepped_modes import ExactMode
 from dovit.runtime.gpu.stopwatch import Stopwatch, TimedTransfers
@@ -80,17 +80,6 @@ class Profile:
         }
 
 
-class Captured(Protocol):
-    """What was captured and can be launched again: see GraphMode and SegmentedMode."""
-
-    name: str
-
-    @property
-    def stream(self) -> Stream: ...
-    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None: ...
-    def queue(self) -> None: ...
-
-
 class Profiler:
     """Times a program that is captured already. Operations are queued one by one, as the exact mode queues them."""
 
@@ -102,7 +91,7 @@ class Profiler:
         self._idle = program.device.allocate(self._idle_bytes)
 
     def measure(
-        self, captured: Captured, images: np.ndarray, thresholds: Sequence[float], rounds: int, *, exact: bool
+        self, captured: Mode, images: np.ndarray, thresholds: Sequence[float], rounds: int, *, exact: bool
     ) -> Profile:
         """Medians over `rounds`; in each, one pass of single operations, and one as captured."""
         program, watch = self._program, self._stopwatch
@@ -129,7 +118,7 @@ class Profiler:
             _steps(operations, costs), statistics.median(launches[WARM_UP:]) if launches else None,
         )  # fmt: skip
 
-    def _launch(self, captured: Captured, images: np.ndarray, thresholds: Sequence[float]) -> float:
+    def _launch(self, captured: Mode, images: np.ndarray, thresholds: Sequence[float]) -> float:
         captured.write(images, thresholds)
         with self._stopwatch.running() as marks, self._stopwatch.around("launch", stream_address(captured.stream)):
             captured.queue()

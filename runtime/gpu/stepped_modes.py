@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dovit.runtime.chain import ChainResult
 from dovit.runtime.gpu.addresses import address, stream_address
 from dovit.runtime.gpu.capture import building
-from dovit.runtime.gpu.device import Graph, Stream
+from dovit.runtime.gpu.device import Graph
 from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.memory import ONLY_CAPACITY, capacity_name
+from dovit.runtime.gpu.mode import Mode
 from dovit.runtime.gpu.program import Choice, Program
 
 
@@ -30,36 +30,21 @@ class _Counter:
         return int(self._count.view(np.int32)[0])
 
 
-class SegmentedMode:
+class SegmentedMode(Mode):
     """A graph for each segment and capacity, for drivers without SWITCH nodes: one launch and one read a decision."""
 
     name = "segmented"
 
     def __init__(self, program: Program, transfers: Transfers) -> None:
-        self._program, self._transfers = program, transfers
-        self._stream = program.device.create_stream()
+        super().__init__(program, transfers)
         self._counter = _Counter(program)
         decisions, capacities = len(program.manifest.decisions), program.manifest.capacities
         self._first = self._capture(0, program.manifest.tokens)
         self._graphs = {(n, kept): self._capture(n, kept) for n in range(1, decisions + 1) for kept in capacities}
         self._decoder = self._capture(decisions + 1, 0)
 
-    def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
-        """Run one pass up to its last decision, and queue the rest."""
-        self.write(images, thresholds)
-        self.queue()
-
-    @property
-    def stream(self) -> Stream:
-        """Where it is queued."""
-        return self._stream
-
-    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
-        """The host's part of a pass."""
-        self._transfers.write(images, thresholds)
-
     def queue(self) -> None:
-        """The rest of it, on what was written last."""
+        """Run the pass up to its last decision, and queue the rest."""
         self._first.launch(self._stream)
         for number in range(1, len(self._program.manifest.decisions) + 1):
             self._stream.sync()
@@ -68,11 +53,6 @@ class SegmentedMode:
             if kept == 0:
                 break
         self._decoder.launch(self._stream)
-
-    def wait(self) -> ChainResult:
-        """The result of that pass."""
-        self._stream.sync()
-        return self._transfers.read()
 
     def _capture(self, number: int, kept: int) -> Graph:
         program, decisions = self._program, len(self._program.manifest.decisions)
@@ -90,28 +70,31 @@ class SegmentedMode:
         return builder.complete()
 
 
-class ExactMode:
+class ExactMode(Mode):
     """No graph and no filling up: the kept sets are exactly those of ξ. For checks of parity.
 
     With `counts`, each decision keeps that many tokens of every image instead, those of lowest confidence.
     """
 
+    name = "exact"
     counts: Sequence[int] | None = None
     bucketed = False  # fill up to the bundle's capacities all the same, to time what is captured elsewhere
     before_segment: Callable[[int], None] | None = None  # queues something on the stream before each segment
 
     def __init__(self, program: Program, transfers: Transfers) -> None:
-        self._program, self._transfers = program, transfers
-        self._stream = program.device.create_stream()
+        super().__init__(program, transfers)
         self._counter = _Counter(program)
         self._only = program.device.pinned(8)
 
-    def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
-        """Run one pass up to its last decision, and queue the rest."""
+    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """See Mode."""
+        # ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
+        super().write(images, thresholds if self.counts is None else [0.0] * len(self.counts))
+
+    def queue(self) -> None:
+        """Run the pass up to its last decision, and queue the rest."""
         program, counts = self._program, self.counts
         stream = stream_address(self._stream)
-        # ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
-        self._transfers.write(images, thresholds if counts is None else [0.0] * len(counts))
         self._begin_segment(stream)
         self._transfers.enqueue_inputs(stream)
         came, kept = program.manifest.tokens, program.manifest.tokens
@@ -130,11 +113,6 @@ class ExactMode:
                 break
         program.enqueue_decoder(stream)
         self._transfers.enqueue_results(stream)
-
-    def wait(self) -> ChainResult:
-        """The result of that pass."""
-        self._stream.sync()
-        return self._transfers.read()
 
     def _begin_segment(self, stream: int) -> None:
         if self.before_segment is not None:
