@@ -109,7 +109,8 @@ class Session:
                 return self._result(self.chain.run(window[None], xi, capacities, counts=fixed, logits=needs_logits))
 
         if mode == "whole":
-            result = segment_whole(pixels, self.manifest.image_size, core)
+            takes = self.chain.takes((pixels.shape[0], pixels.shape[1]))
+            result = segment_whole(pixels, self.manifest.image_size, core, resize=not takes)
         elif mode == "slide":
             result = segment_slide(pixels, self.manifest.image_size, self.manifest.slide_stride, core)
         else:

@@ -13,9 +13,9 @@ from dovit.runtime.result import Result
 Core = Callable[[np.ndarray], Result]  # uint8 [h, w, 3] of the bundle's size → labels and logits at that size
 
 
-def segment_whole(image: np.ndarray, size: tuple[int, int], core: Core) -> Result:
-    """Segment `image` uint8 [H, W, 3] of any size; the labels are [H, W]."""
-    result = core(resize_image(image, size))
+def segment_whole(image: np.ndarray, size: tuple[int, int], core: Core, *, resize: bool = True) -> Result:
+    """Segment `image` uint8 [H, W, 3] of any size; the labels are [H, W]. Without `resize` it is `core` that resizes."""
+    result = core(resize_image(image, size) if resize else image)
     if image.shape[:2] == tuple(size):
         return result
     assert result.logits is not None

@@ -11,6 +11,7 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from dovit.plugins.launch import Kernels
 from dovit.runtime.bundle.plans import PlanStep
 from dovit.runtime.engine import Engine
 from dovit.runtime.errors import DovitError
+from dovit.runtime.resize import resize_image
 
 Work = Callable[[], None]
 NOT_SET = 0xFFFFFFFF  # what a condition without a default holds: on a GPU it is unspecified
@@ -165,6 +167,7 @@ class FakeDevice:
     streams: dict[int, FakeStream] = field(default_factory=dict)
     building: dict[int, FakeGraphBuilder] = field(default_factory=dict)
     allocated: list[np.ndarray] = field(default_factory=list)
+    released: list[np.ndarray] = field(default_factory=list)
     numbers: int = 0
 
     def number(self) -> int:
@@ -175,12 +178,18 @@ class FakeDevice:
         pass
 
     def allocate(self, size: int) -> int:
-        self.allocated.append(np.full(size, 0xFF, np.uint8))
-        return int(self.allocated[-1].ctypes.data)
+        return int(self.pinned(size).ctypes.data)
 
     def pinned(self, size: int) -> np.ndarray:
+        assert not self.building, "memory is taken during a capture"
         self.allocated.append(np.full(size, 0xFF, np.uint8))
         return self.allocated[-1]
+
+    def release(self, place: int) -> None:
+        """Work under way that still needs it finds something else."""
+        [number] = [n for n, memory in enumerate(self.allocated) if memory.ctypes.data == place]
+        self.released.append(self.allocated.pop(number))
+        self.released[-1][:] = 0xEE
 
     def create_stream(self) -> FakeStream:
         return FakeStream(self)
@@ -298,6 +307,23 @@ class FakeKernels:
 
         self.device.submit(stream, KernelNode(work))
 
+    def resize_taps(self, source: int, target: int) -> tuple[np.ndarray, int]:
+        """No weights, but what they would be for."""
+        return np.array([source, target], np.int32), 7
+
+    def resize(
+        self, image: int, height: int, width: int, out: int, out_height: int, out_width: int, across: int, across_width: int,
+        down: int, down_width: int, scratch: int, stream: int,
+    ) -> None:  # fmt: skip
+        def work() -> None:
+            assert array(across, (2,), np.int32).tolist() == [width, out_width] and across_width == 7
+            assert array(down, (2,), np.int32).tolist() == [height, out_height] and down_width == 7
+            array(scratch, (3 * max(height * out_width, out_height * width),), np.uint8)[:] = 0xEE
+            made = resize_image(array(image, (height, width, 3), np.uint8), (out_height, out_width))
+            array(out, (out_height, out_width, 3), np.uint8)[...] = made
+
+        self.device.submit(stream, KernelNode(work))
+
 
 class EmulatedKernels:
     """The kernels' own sources on emulated threads, queued and captured as the others are."""
@@ -308,9 +334,17 @@ class EmulatedKernels:
     def gather_scratch_bytes(self, batch: int, count: int, channels: int) -> int:
         return self.kernels.gather_scratch_bytes(batch, count, channels)
 
+    def resize_taps(self, source: int, target: int) -> tuple[np.ndarray, int]:
+        return self.kernels.resize_taps(source, target)
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         launch = getattr(self.kernels, name)
-        return lambda *arguments: self.device.submit(arguments[-1], KernelNode(lambda: launch(*arguments[:-1], 0)))
+
+        @wraps(launch)  # whose last argument is the stream
+        def queued(*arguments: int) -> None:
+            self.device.submit(arguments[-1], KernelNode(lambda: launch(*arguments[:-1], 0)))
+
+        return queued
 
 
 class FakeEngine:

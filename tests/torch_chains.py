@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fake_gpu import FakeDevice, FakeKernels, KernelNode
+from fake_gpu import EmulatedKernels, FakeDevice, FakeKernels, KernelNode
 
 from dovit.benchmarks.torch_blocks import TorchBlocks, TorchEngine
 from dovit.benchmarks.torch_plans import manifest_of, plans_of
@@ -37,9 +37,11 @@ def torch_chain(
     batch: int = 1,
     device: FakeDevice | None = None,
     graph: bool | None = None,
+    kernels: EmulatedKernels | None = None,
 ) -> GpuChain:
-    """The chain of `model` on a stand-in."""
+    """The chain of `model` on a stand-in, whose kernels are numpy's by default."""
     device = device or FakeDevice()
     plans, blocks = plans_of(model, precision, batch), TorchBlocks(model, precision)
     engines = {step.name: QueuedEngine(device, blocks.engine(step)) for step in plans.steps if step.kind == "plan"}
-    return GpuChain(manifest_of(model, capacities), plans, engines, FakeKernels(device), device, graph=graph)
+    launchers = kernels or FakeKernels(device)
+    return GpuChain(manifest_of(model, capacities), plans, engines, launchers, device, graph=graph)

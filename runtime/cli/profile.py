@@ -22,14 +22,16 @@ ROUNDS = 20
 def profile_images(
     session: Session, files: Sequence[Path], thresholds: Sequence[float], schedule: str, *, as_json: bool
 ) -> None:
-    """A table, or a JSON object a line, for each image, resized to the bundle's size. Raises UsageError without a GPU."""
+    """A table, or a JSON object a line, for each image. Raises UsageError without a GPU."""
     chain, console = session.chain, Console()
     if not isinstance(chain, GpuChain):
         raise UsageError(
             f"--profile times plans on a GPU, and the backend {session.backend} runs none: give --backend tensorrt-rtx"
         )
     for file in files:
-        pixels = resize_image(read_image(file), session.manifest.image_size)
+        pixels = read_image(file)
+        if not chain.takes((pixels.shape[0], pixels.shape[1])):
+            pixels = resize_image(pixels, session.manifest.image_size)
         batch = np.repeat(pixels[None], chain.plans.batch, axis=0)
         profile = chain.profile(batch, thresholds, ROUNDS, exact=schedule == "exact")
         if as_json:

@@ -20,6 +20,7 @@ from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.mode import Mode
 from dovit.runtime.gpu.profile import Profile, Profiler
 from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.resizing import MOST_ROWS
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
 from dovit.runtime.gpu.stopwatch import Stopwatch
 
@@ -48,8 +49,13 @@ class GpuChain:
 
     @property
     def device_bytes(self) -> int:
-        """Bytes held on the device for tensors and scratch memory, the plans' weights not counted."""
-        return self._program.memory.size * (1 if self._second is None else 2)
+        """Bytes held on the device for tensors, scratch memory and larger images, the plans' weights not counted."""
+        return self._mode.device_bytes + (0 if self._second is None else self._second.device_bytes)
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether images of this height and width may be given as they are. Those of another size than the bundle's are
+        resized on the device, as Pillow does it."""
+        return size[0] <= MOST_ROWS
 
     @property
     def captured(self) -> Mode:
@@ -65,10 +71,10 @@ class GpuChain:
         counts: Sequence[int] | None = None,
         logits: bool = True,
     ) -> ChainResult:
-        """One pass over `images` [B, H, W, 3] uint8. With the bundle's capacities it is what was captured; with any other, or
-        `counts`, each decision's number is read back. Without `logits` those stay on the device. Raises DovitError where
-        the GPU fails, and from then on."""
-        self._check_batch(images)
+        """One pass over `images` [B, H, W, 3] uint8 of a size that it takes. With the bundle's capacities it is what was
+        captured; with any other, or `counts`, each decision's number is read back. Without `logits` those stay on the device.
+        Raises DovitError where the images cannot be taken, and where the GPU fails, from then on."""
+        self._check(images)
         with self._turn():
             mode = self._mode
             if counts is not None or tuple(capacities) != self.manifest.capacities:
@@ -76,48 +82,61 @@ class GpuChain:
                     self._exact = ExactMode(self._program, Transfers(self._program))
                 self._exact.counts = counts
                 mode = self._exact
+            self._write(mode, images, thresholds)
             with self._until_dead():
-                mode.launch(images, thresholds)
+                mode.queue()
                 result = mode.wait()
                 return replace(result, logits=self._program.read_logits()) if logits else result
 
     def stream(self, images: Iterable[np.ndarray], thresholds: Sequence[float]) -> Iterator[ChainResult]:
-        """The results of `images`, each [B, H, W, 3] uint8, in their order. While one is under way, the next is uploaded: two
-        sets of memory, taken when this is first called. Other passes wait until the last result was taken."""
+        """The results of `images`, each [B, H, W, 3] uint8 of a size that it takes, in their order. While one is under way,
+        the next is uploaded: two sets of memory, taken when this is first called. Other passes wait until the last result
+        was taken."""
         with self._turn():
             self._streaming = True
+            waiting: list[Mode] = []
             try:
                 if self._second is None:
                     with self._until_dead():
                         self._second = self._capture(self._new_program())
                 modes = (self._mode, self._second)
-                waiting: list[Mode] = []
                 for number, batch in enumerate(images):
                     if len(waiting) == 2:
                         yield self._wait(waiting.pop(0))
+                    mode = modes[number % 2]
+                    self._check(batch)
+                    self._write(mode, batch, thresholds)
                     with self._until_dead():
-                        modes[number % 2].launch(batch, thresholds)
-                    waiting.append(modes[number % 2])
+                        mode.queue()
+                    waiting.append(mode)
                 while waiting:
                     yield self._wait(waiting.pop(0))
             finally:
                 self._streaming = False
+                while (
+                    waiting and self._dead is None
+                ):  # nobody takes these, but they read what the next pass would write
+                    self._wait(waiting.pop())
 
     def profile(
         self, images: np.ndarray, thresholds: Sequence[float], rounds: int = 20, *, exact: bool = False
     ) -> Profile:
         """How long every operation of this pass takes on the GPU, medians over `rounds`; and the captured pass as a whole,
         unless `exact`, whose kept sets it does not have. Takes some memory when this is first called."""
-        self._check_batch(images)
+        self._check(images)
         with self._turn():
             if self._profiler is None:
                 self._profiler = Profiler(self._program, self._stopwatch)
+            self._write(self._mode, images, thresholds)
             with self._until_dead():
                 return self._profiler.measure(self._mode, images, thresholds, rounds, exact=exact)
 
-    def _check_batch(self, images: np.ndarray) -> None:
+    def _check(self, images: np.ndarray) -> None:
         if len(images) != self.plans.batch:
             raise DovitError(f"the {self.plans.name} plans take {self.plans.batch} images at a time, not {len(images)}")
+        height, width = images.shape[1:3]
+        if not self.takes((height, width)):
+            raise DovitError(f"an image of {height}×{width}: the GPU resizes images of at most {MOST_ROWS} rows")
 
     def _new_program(self) -> Program:
         return Program(self.manifest, self.plans, *self._parts)
@@ -126,24 +145,29 @@ class GpuChain:
         program.warm_up()
         return (GraphMode if self._graph else SegmentedMode)(program, Transfers(program))
 
+    def _write(self, mode: Mode, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """Nothing is under way on this mode's memory, so what fails here leaves it as it was."""
+        with cuda_errors("the images cannot be taken"):
+            mode.write(images, thresholds)
+
     def _wait(self, mode: Mode) -> ChainResult:
         with self._until_dead():
             return mode.wait()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One thread at a time, which must not begin a pass within a stream."""
+        """One thread at a time, which must not begin a pass within a stream, nor after a failure."""
         with self._lock:
             if self._streaming:
                 raise UsageError("a stream of this session is under way: take its results first")
+            if self._dead is not None:
+                raise DovitError(f"this session is dead ({self._dead}): load the bundle again")
             self._parts[2].make_current()
             yield
 
     @contextmanager
     def _until_dead(self) -> Iterator[None]:
         """What a GPU computes after an error is nobody's guess: the first one is the last that it is asked."""
-        if self._dead is not None:
-            raise DovitError(f"this session is dead ({self._dead}): load the bundle again")
         try:
             with cuda_errors("the GPU failed"):
                 yield

@@ -31,7 +31,7 @@ class CudaDevice:
         self._driver: Any = driver
         self._device: Any = Device(number)
         self._pinned: Any = LegacyPinnedMemoryResource()
-        self._taken: list[Any] = []
+        self._taken: dict[int, Any] = {}  # by address
         with cuda_errors(f"{gpu.name} cannot be used"):
             self._device.set_current()
 
@@ -44,15 +44,20 @@ class CudaDevice:
         """Memory on the device, of unspecified content."""
         with cuda_errors(f"{self.name}: {size / 2**20:,.0f} MiB cannot be allocated"):
             place = int(self._call("cuMemAlloc", size)[0])
-        self._taken.append(_Memory(self._driver, place))
+        self._taken[place] = _Memory(self._driver, place)
         return place
 
     def pinned(self, size: int) -> np.ndarray:
         """Memory of the host that the device copies from and to by itself, [size] uint8."""
         with cuda_errors(f"{size / 2**20:,.0f} MiB of pinned memory cannot be allocated"):
             buffer = self._pinned.allocate(size)
-        self._taken.append(buffer)
-        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(buffer.handle)))
+        place = int(buffer.handle)
+        self._taken[place] = buffer
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(place))
+
+    def release(self, place: int) -> None:
+        """Give memory back, of the device or pinned, by its address. Nothing may use it any longer."""
+        del self._taken[place]
 
     def create_stream(self) -> Stream:
         """A stream that does not wait for the default one."""

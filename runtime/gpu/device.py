@@ -62,7 +62,7 @@ class Event(Protocol):
 
 
 class Device(Protocol):
-    """One GPU. Memory lives as long as the device object does."""
+    """One GPU. Memory lives as long as the device object does, or until it is released."""
 
     @property
     def name(self) -> str: ...
@@ -73,6 +73,7 @@ class Device(Protocol):
     def make_current(self) -> None: ...  # for the calling thread
     def allocate(self, size: int) -> int: ...
     def pinned(self, size: int) -> np.ndarray: ...  # [size] uint8, on the host
+    def release(self, place: int) -> None: ...  # what either of these has given; nothing may use it any longer
     def create_stream(self) -> Stream: ...
     def create_graph_builder(self) -> GraphBuilder: ...
     def copy(self, to: int, source: int, size: int, stream: int) -> None: ...  # in any direction
@@ -102,6 +103,11 @@ class Launchers(Protocol):
     def labels(
         self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, scale: int, stream: int
     ) -> None: ...  # fmt: skip
+    def resize(
+        self, image: int, height: int, width: int, out: int, out_height: int, out_width: int, across: int, across_width: int,
+        down: int, down_width: int, scratch: int, stream: int,
+    ) -> None: ...  # fmt: skip
+    def resize_taps(self, source: int, target: int) -> tuple[np.ndarray, int]: ...
 
 
 class DeviceEngine(Protocol):

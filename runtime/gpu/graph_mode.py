@@ -13,11 +13,11 @@ from dovit.runtime.gpu.addresses import condition_handle
 from dovit.runtime.gpu.capture import building, check_nodes
 from dovit.runtime.gpu.device import Graph, GraphBuilder
 from dovit.runtime.gpu.inputs import Transfers
-from dovit.runtime.gpu.mode import Mode
+from dovit.runtime.gpu.mode import CapturedMode
 from dovit.runtime.gpu.program import Program
 
 
-class GraphMode(Mode):
+class GraphMode(CapturedMode):
     """A program captured once, for the bundle's capacities. ξ is read from the device, so it may differ every time."""
 
     name = "graph"
@@ -30,20 +30,21 @@ class GraphMode(Mode):
                 "segmented mode (graph=False)"
             )
         super().__init__(program, transfers)
-        self._graph = self._capture()
+        self._first = self._capture_first(copies=True)
 
     def queue(self) -> None:
         """One launch."""
-        self._graph.launch(self._stream)
+        self._launch_first()
 
-    def _capture(self) -> Graph:
+    def _capture_first(self, *, copies: bool) -> Graph:
         program = self._program
         builder = program.device.create_graph_builder()
         decisions, capacities = program.manifest.decisions, program.manifest.capacities
         with building(builder) as stream:
             conditions = [builder.create_condition(default_value=len(capacities)) for _ in decisions]
             handles = [*(condition_handle(condition) for condition in conditions), 0]
-            self._transfers.enqueue_inputs(stream)
+            if copies:
+                self._transfers.enqueue_inputs(stream)
             program.enqueue(0, program.manifest.tokens, stream, switch=handles[0])
             for number, condition in enumerate(conditions, start=1):
                 bodies = builder.switch(condition, len(capacities))

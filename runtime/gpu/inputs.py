@@ -1,4 +1,4 @@
-"""What goes to the device and what comes back, through pinned memory: one copy each way."""
+"""What goes to the device and what comes back, through pinned memory."""
 
 from __future__ import annotations
 
@@ -22,17 +22,37 @@ class Transfers:
         self._image = device.pinned(sizes["image"])
         self._thresholds = device.pinned(sizes["thresholds"])
         self._results = device.pinned(program.memory.results)
+        self.resizes = False  # whether the images written last have another size than the bundle's
+
+    @property
+    def input_bytes(self) -> int:
+        """What is copied to the device for the images written last."""
+        images = self._program.resizing.uploaded_bytes if self.resizes else len(self._image)
+        return images + len(self._thresholds)
 
     def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
-        """Fill the host's side: images [B, H, W, 3] uint8, one ξ a decision."""
-        self._image[:] = np.ascontiguousarray(images).reshape(-1)
+        """Fill the host's side: images [B, H, W, 3] uint8, one ξ a decision. Raises DovitError where images of another size
+        than the bundle's do not fit into memory."""
+        self.resizes = images.shape[1:3] != self._program.manifest.image_size
+        if self.resizes:
+            self._program.resizing.write(images)
+        else:
+            self._image[:] = np.ascontiguousarray(images).reshape(-1)
         self._thresholds.view(np.float32)[: len(thresholds)] = thresholds
 
-    def enqueue_inputs(self, stream: int) -> None:
-        """Queue the copies to the device."""
+    def enqueue_inputs(self, stream: int, *, resized: bool = False) -> None:
+        """Queue the copies to the device: of images in the bundle's size, or of those that are to be `resized`."""
         copy, place = self._program.device.copy, self._program.place
-        copy(place("image"), address(self._image), len(self._image), stream)
+        if resized:
+            self._program.resizing.enqueue_upload(stream)
+        else:
+            copy(place("image"), address(self._image), len(self._image), stream)
         copy(place("thresholds"), address(self._thresholds), len(self._thresholds), stream)
+
+    def enqueue_resized(self, stream: int) -> None:
+        """Queue the copies of images of another size, and the resizing."""
+        self.enqueue_inputs(stream, resized=True)
+        self._program.resizing.enqueue(self._program.place("image"), stream)
 
     def enqueue_results(self, stream: int) -> None:
         """Queue the copy back."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dovit.runtime.chain import ChainResult
-from dovit.runtime.gpu.device import Stream
+from dovit.runtime.gpu.addresses import stream_address
+from dovit.runtime.gpu.device import Graph, Stream
 from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.program import Program
 
@@ -27,13 +28,18 @@ class Mode(ABC):
         """Where a pass is queued."""
         return self._stream
 
+    @property
+    def device_bytes(self) -> int:
+        """Bytes that its program holds on the device."""
+        return self._program.device_bytes
+
     def launch(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
         """Write and queue one pass over `images` [B, H, W, 3] uint8."""
         self.write(images, thresholds)
         self.queue()
 
     def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
-        """The host's part of a pass."""
+        """The host's part of a pass, and whatever has to be taken or captured for images of such a size."""
         self._transfers.write(images, thresholds)
 
     @abstractmethod
@@ -44,3 +50,31 @@ class Mode(ABC):
         """The result of the pass that was queued last."""
         self._stream.sync()
         return self._transfers.read()
+
+
+class CapturedMode(Mode):
+    """A mode whose passes begin with a graph, and that graph with the copies to the device.
+
+    Images of another size than the bundle's are copied and resized before it. For them it is captured once more without its
+    copies, when the first of them comes.
+    """
+
+    _first: Graph
+    _without_copies: Graph | None = None
+
+    def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
+        """See Mode."""
+        super().write(images, thresholds)
+        if self._transfers.resizes and self._without_copies is None:
+            self._without_copies = self._capture_first(copies=False)
+
+    def _launch_first(self) -> None:
+        graph = self._first
+        if self._transfers.resizes:
+            assert self._without_copies is not None
+            graph = self._without_copies
+            self._transfers.enqueue_resized(stream_address(self._stream))
+        graph.launch(self._stream)
+
+    @abstractmethod
+    def _capture_first(self, *, copies: bool) -> Graph: ...

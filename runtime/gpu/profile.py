@@ -25,7 +25,7 @@ class OperationTime:
     """A plan, a kernel or a copy: its median time, the tokens of an image it runs on, and what it has to move."""
 
     name: str
-    step: str | None  # of the manifest; None for the copies to the device and back
+    step: str | None  # of the manifest; None for the copies to the device and back, and for resizing
     kind: str
     tokens: int
     us: float
@@ -85,7 +85,8 @@ class Profiler:
 
     def __init__(self, program: Program, stopwatch: Stopwatch) -> None:
         self._program, self._stopwatch = program, stopwatch
-        self._stepped = ExactMode(program, TimedTransfers(program, stopwatch))
+        self._transfers = TimedTransfers(program, stopwatch)
+        self._stepped = ExactMode(program, self._transfers)
         self._stepped.before_segment = self._head_start
         self._idle_bytes = HEAD_START_BYTES
         self._idle = program.device.allocate(self._idle_bytes)
@@ -130,17 +131,23 @@ class Profiler:
         program = self._program
         segments = (*program.segments.after, program.segments.decoder)
         steps = iter([(number, step) for number, steps in enumerate(segments) for step in steps])
+        outside = self._outside_bytes()
         found = []
         for name, us in zip(names, medians, strict=True):
-            if name.startswith("copy "):
-                given = program.sizes["image"] + program.sizes["thresholds"]
-                copied = program.memory.results if name == "copy out" else given
-                found.append(OperationTime(name, None, "copy", program.manifest.tokens, us, copied))
+            if name in outside:
+                kind = name.partition(" ")[0]
+                found.append(OperationTime(name, None, kind, program.manifest.tokens, us, outside[name]))
                 continue
             number, step = next((n, s) for n, s in steps if name == (s.name if s.kind == "plan" else s.kind))
             tokens = costs.tokens(number) if number < len(program.segments.after) else program.manifest.tokens
             found.append(OperationTime(step.name, step.step, step.kind, tokens, us, costs.moved(step, number)))
         return tuple(found)
+
+    def _outside_bytes(self) -> dict[str, int]:
+        """Of what is no step's."""
+        program = self._program
+        moved = {"copy in": self._transfers.input_bytes, "copy out": program.memory.results}
+        return moved | ({"resize": program.resizing.moved_bytes} if self._transfers.resizes else {})
 
     def _head_start(self, stream: int) -> None:
         """Keep the GPU busy while the host queues a segment. It would wait for the host between short kernels otherwise, and

@@ -27,6 +27,7 @@ from dovit.runtime.gpu.memory import (
     staying_name,
     tensor_bytes,
 )
+from dovit.runtime.gpu.resizing import Resizing
 from dovit.runtime.gpu.segments import cut_segments
 
 # what a decision's kept count may be: one of the bundle's capacities, any number, or the one that lies in ONLY_CAPACITY
@@ -52,12 +53,18 @@ class Program:
         self.sizes = tensor_bytes(manifest, plans.steps, self.batch)
         self.memory = plan_memory(manifest, plans.steps, self.batch, self._scratch_bytes())
         self._base = _allocate(device, self.memory, plans)
+        self.resizing = Resizing(device, kernels, manifest.image_size, self.batch)
         self._stream = device.create_stream()  # for what is not part of a pass
         self._write_constants()
 
     def place(self, name: str) -> int:
         """The address of a tensor."""
         return self._base + self.memory.offsets[name]
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes held on the device for tensors, scratch memory and larger images, the plans' weights not counted."""
+        return self.memory.size + self.resizing.device_bytes
 
     @property
     def results(self) -> int:

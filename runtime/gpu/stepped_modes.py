@@ -11,7 +11,7 @@ from dovit.runtime.gpu.capture import building
 from dovit.runtime.gpu.device import Graph
 from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.memory import ONLY_CAPACITY, capacity_name
-from dovit.runtime.gpu.mode import Mode
+from dovit.runtime.gpu.mode import CapturedMode, Mode
 from dovit.runtime.gpu.program import Choice, Program
 
 
@@ -30,7 +30,7 @@ class _Counter:
         return int(self._count.view(np.int32)[0])
 
 
-class SegmentedMode(Mode):
+class SegmentedMode(CapturedMode):
     """A graph for each segment and capacity, for drivers without SWITCH nodes: one launch and one read a decision."""
 
     name = "segmented"
@@ -39,13 +39,13 @@ class SegmentedMode(Mode):
         super().__init__(program, transfers)
         self._counter = _Counter(program)
         decisions, capacities = len(program.manifest.decisions), program.manifest.capacities
-        self._first = self._capture(0, program.manifest.tokens)
+        self._first = self._capture_first(copies=True)
         self._graphs = {(n, kept): self._capture(n, kept) for n in range(1, decisions + 1) for kept in capacities}
         self._decoder = self._capture(decisions + 1, 0)
 
     def queue(self) -> None:
         """Run the pass up to its last decision, and queue the rest."""
-        self._first.launch(self._stream)
+        self._launch_first()
         for number in range(1, len(self._program.manifest.decisions) + 1):
             self._stream.sync()
             kept = self._counter.read()
@@ -54,11 +54,14 @@ class SegmentedMode(Mode):
                 break
         self._decoder.launch(self._stream)
 
-    def _capture(self, number: int, kept: int) -> Graph:
+    def _capture_first(self, *, copies: bool) -> Graph:
+        return self._capture(0, self._program.manifest.tokens, copies=copies)
+
+    def _capture(self, number: int, kept: int, *, copies: bool = False) -> Graph:
         program, decisions = self._program, len(self._program.manifest.decisions)
         builder = program.device.create_graph_builder()
         with building(builder) as stream:
-            if number == 0:
+            if copies:
                 self._transfers.enqueue_inputs(stream)
             if number > decisions:
                 program.enqueue_decoder(stream)
@@ -96,7 +99,10 @@ class ExactMode(Mode):
         program, counts = self._program, self.counts
         stream = stream_address(self._stream)
         self._begin_segment(stream)
-        self._transfers.enqueue_inputs(stream)
+        if self._transfers.resizes:
+            self._transfers.enqueue_resized(stream)
+        else:
+            self._transfers.enqueue_inputs(stream)
         came, kept = program.manifest.tokens, program.manifest.tokens
         choice: Choice = "fixed" if counts is not None else "bucketed" if self.bucketed else "exact"
         for number in range(len(program.manifest.decisions) + 1):

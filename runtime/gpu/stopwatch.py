@@ -109,10 +109,10 @@ class TimedTransfers(Transfers):
         super().__init__(program)
         self._stopwatch = stopwatch
 
-    def enqueue_inputs(self, stream: int) -> None:
+    def enqueue_inputs(self, stream: int, *, resized: bool = False) -> None:
         """See Transfers."""
         with self._stopwatch.around("copy in", stream):
-            super().enqueue_inputs(stream)
+            super().enqueue_inputs(stream, resized=resized)
 
     def enqueue_results(self, stream: int) -> None:
         """See Transfers."""

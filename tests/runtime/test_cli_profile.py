@@ -74,15 +74,22 @@ def test_without_a_gpu(picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert (status, out) == (2, "") and "--profile times plans on a GPU" in err and "--backend tensorrt-rtx" in err
 
 
+@pytest.mark.parametrize(("on_the_gpu", "size"), [(True, (128, 192)), (False, (64, 96))])
 def test_the_image_is_resized(
-    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    picture: Path,
+    on_the_gpu: bool,
+    size: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """To the bundle's size, once for each image of the batch."""
+    """To the bundle's size, by the chain where it can, once for each image of the batch."""
     session = run.load("engines", "auto")
     seen: list[np.ndarray] = []
     profile = session.chain.profile  # type: ignore[attr-defined]
     monkeypatch.setattr(
         session.chain, "profile", lambda images, *a, **o: (seen.append(images), profile(images, *a, **o))[1]
     )
-    dovit_run(str(picture), "--profile", "--json", monkeypatch=monkeypatch, capsys=capsys)
-    assert [images.shape for images in seen] == [(2, 64, 96, 3)] and np.array_equal(seen[0][0], seen[0][1])
+    monkeypatch.setattr(session.chain, "takes", lambda given: on_the_gpu or given == (64, 96))
+    _, out, _ = dovit_run(str(picture), "--profile", "--json", monkeypatch=monkeypatch, capsys=capsys)
+    assert [images.shape for images in seen] == [(2, *size, 3)] and np.array_equal(seen[0][0], seen[0][1])
+    assert [o["name"] for o in json.loads(out)["operations"]].count("resize") == 2 * on_the_gpu

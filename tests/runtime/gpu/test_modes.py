@@ -184,7 +184,7 @@ def test_a_body_for_each_capacity(make: Maker) -> None:
     made = make()
     program, _ = made.program(FakeDevice())
     mode = GraphMode(program, Transfers(program))
-    switches = [node for node in mode._graph.builder.captured if isinstance(node, SwitchNode)]  # type: ignore[attr-defined]
+    switches = [node for node in mode._first.builder.captured if isinstance(node, SwitchNode)]  # type: ignore[attr-defined]
     assert [len(switch.bodies) for switch in switches] == [len(CAPACITIES)] * 2
     assert all(switch.condition.default == len(CAPACITIES) for switch in switches)
     # capacity 0: the gather alone, and for its decision nothing to do

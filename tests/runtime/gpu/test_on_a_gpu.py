@@ -96,6 +96,24 @@ def test_the_exact_schedule(decoder: str, head: str, prefix: int) -> None:
         same(chain.run(images.numpy(), xi, EVERY), model, images, xi, EVERY)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_images_of_other_sizes(mode: str, batch: int) -> None:
+    """The stem finds Pillow's bytes, and the pass is that of the resized image."""
+    model = made()
+    chain = torch_chain(model, CAPACITIES, batch=batch, graph=MODES[mode])
+    program, device = chain._program, chain._device
+    for size in ((150, 400), (64, 64), (128, 300), SIZE, (1080, 1920)):
+        images = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
+        resized = np.stack([resize_image(image, SIZE) for image in images])
+        found = chain.run(images, (1.0, 1.0), CAPACITIES)
+        host, stream = device.pinned(resized.size), device.create_stream()
+        device.copy(address(host), program.place("image"), resized.size, stream_address(stream))
+        stream.sync()
+        assert np.array_equal(host, resized.reshape(-1))
+        same(found, model, torch.from_numpy(resized), (1.0, 1.0), CAPACITIES)
+
+
 def test_given_counts() -> None:
     """The least confident tokens, as many as asked for."""
     model = made()

@@ -86,7 +86,7 @@ def test_captures_hold_no_events(model: DoViT) -> None:
     images = random_images(model.config).numpy()
     before = chain.run(images, (0.5, 0.5), CAPACITIES)
     chain.profile(images, (0.3, 0.3), 1)
-    graph = chain._mode._graph  # type: ignore[union-attr]
+    graph = chain._mode._first  # type: ignore[union-attr]
     assert isinstance(graph, FakeGraph)
     nodes = [*graph.builder.captured]
     nodes += [n for s in nodes if isinstance(s, SwitchNode) for body in s.bodies for n in body.captured]
