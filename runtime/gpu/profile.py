@@ -13,6 +13,7 @@ from dovit.runtime.gpu.addresses import stream_address
 from dovit.runtime.gpu.costs import Costs
 from dovit.runtime.gpu.mode import Mode
 from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.ranges import named
 from dovit.runtime.gpu.stepped_modes import ExactMode
 from dovit.runtime.gpu.stopwatch import Stopwatch, TimedTransfers
 
@@ -152,8 +153,9 @@ class Profiler:
     def _head_start(self, stream: int) -> None:
         """Keep the GPU busy while the host queues a segment. It would wait for the host between short kernels otherwise, and
         their events would tell of that."""
-        for _ in range(HEAD_STARTS):
-            self._program.device.clear(self._idle, self._idle_bytes, stream)
+        with named("head start"):
+            for _ in range(HEAD_STARTS):
+                self._program.device.clear(self._idle, self._idle_bytes, stream)
 
 
 def _steps(operations: Sequence[OperationTime], costs: Costs) -> tuple[StepTime, ...]:

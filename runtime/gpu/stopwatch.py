@@ -1,4 +1,4 @@
-"""Events around what is queued: how long each operation took on the GPU. Stopped, it is not there.
+"""Events around what is queued, which tell how long each operation took on the GPU, and its name. Stopped, they are not there.
 
 Engines and kernels are wrapped once, when a chain is made. While no pass is timed, and so in every capture, a wrapper only
 calls what it wraps.
@@ -15,6 +15,7 @@ from typing import cast
 from dovit.runtime.gpu.device import Device, DeviceEngine, Event, Launchers
 from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.ranges import named
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ class Stopwatch:
         if len(self._marks) == len(self._events):
             self._events.append((self._device.create_event(), self._device.create_event()))
         start, end = self._events[len(self._marks)]
-        self._device.record(start, stream)
-        yield
-        self._device.record(end, stream)
+        with named(name):
+            self._device.record(start, stream)
+            yield
+            self._device.record(end, stream)
         self._marks.append(Mark(name, start, end))
 
     def milliseconds(self, mark: Mark) -> float:

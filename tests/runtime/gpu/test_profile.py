@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_gpu import EventRecordNode, FakeDevice, FakeGraph, SwitchNode
 from models import random_images, randomised, small_config, spreading_thresholds
-from torch_chains import torch_chain
+from torch_chains import QueuedEngine, torch_chain
 
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu import profile as profiling
+from dovit.runtime.gpu import ranges as naming
 
 CAPACITIES = (0, 5, 11, 17, 24)
 
@@ -77,6 +82,79 @@ def test_nothing_is_left(model: DoViT) -> None:
     assert [s.name for s in found.steps] == ["stem", "block2", "decoder"]
     assert next(s for s in found.steps if s.name == "block2").flops == 0
     assert sum(s.flops for s in found.steps) == 2 * chain.manifest.macs((0,))[1]
+
+
+@pytest.fixture
+def ranges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a stand-in for nvtx is told: +name, -name."""
+    told: list[str] = []
+
+    @contextmanager
+    def annotate(name: str, domain: str) -> Iterator[None]:
+        assert domain == "dovit"
+        told.append(f"+{name}")
+        try:
+            yield
+        finally:
+            told.append(f"-{name}")
+
+    monkeypatch.setattr(naming, "_nvtx", lambda: SimpleNamespace(annotate=annotate))
+    return told
+
+
+def test_a_range_around_what_is_queued(model: DoViT, ranges: list[str]) -> None:
+    """Each operation is queued within the range of its name, and none is open when the next begins."""
+    device = FakeDevice()
+    chain = torch_chain(model, CAPACITIES, device=device)
+    assert ranges == [], "a capture is no profile"
+    submit = device.submit
+    device.submit = lambda stream, node: (ranges.append(type(node).__name__), submit(stream, node))[1]  # type: ignore[method-assign]
+    chain.profile(random_images(model.config).numpy(), (1.0, 1.0), 1)
+    names = [text for text in ranges if text[0] in "+-"]
+    assert names == [sign + text[1:] for text in names[::2] for sign in "+-"]
+    once = [
+        "head start",
+        "copy in",
+        "stem",
+        "decide",
+        "head start",
+        "gather",
+        "block2",
+        "decide",
+        "head start",
+        "gather",
+    ]
+    once += ["block3", "reconstruct", "decoder", "labels", "copy out", "launch"]
+    assert [text[1:] for text in names[::2]] == once * (1 + profiling.WARM_UP)
+    begin = ranges.index("+stem")
+    assert ranges[begin : begin + 5] == ["+stem", "EventRecordNode", "KernelNode", "EventRecordNode", "-stem"]
+    chain.run(random_images(model.config).numpy(), (1.0, 1.0), range(25))
+    assert ranges.count("+stem") == 1 + profiling.WARM_UP, "a pass that nobody times has no names"
+
+
+def test_ranges_end_where_something_fails(model: DoViT, ranges: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = torch_chain(model, CAPACITIES)
+
+    def refuse(*_: object) -> None:
+        raise DovitError("CUDA refuses")
+
+    monkeypatch.setattr(QueuedEngine, "enqueue", refuse)
+    with pytest.raises(DovitError, match="CUDA refuses"):
+        chain.profile(random_images(model.config).numpy(), (1.0, 1.0), 1)
+    assert ranges[-2:] == ["+stem", "-stem"] and len(ranges) == 6
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_with_nvtx_itself_and_without(model: DoViT, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if there:
+        pytest.importorskip("nvtx")
+    else:
+        monkeypatch.setitem(sys.modules, "nvtx", None)
+    naming._nvtx.cache_clear()
+    found = torch_chain(model, CAPACITIES).profile(random_images(model.config).numpy(), (1.0, 1.0), 1)
+    assert len(found.operations) == 2 + len(torch_chain(model, CAPACITIES).plans.steps)
+    assert (naming._nvtx() is not None) == there
+    naming._nvtx.cache_clear()
 
 
 def test_captures_hold_no_events(model: DoViT) -> None:
