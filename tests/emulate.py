@@ -10,23 +10,25 @@ HERE = Path(__file__).parent / "emulator"
 KERNELS = Path(__file__).parents[1] / "plugins" / "kernels"
 # kernel<T, n><<<grid, threads, 0, stream>>>(arguments);
 LAUNCH = re.compile(r"(\w+(?:<[^<>]*>)?)<<<(.*?), (\w+), 0, stream>>>\((.*?)\);", re.DOTALL)
+AT_ONCE = r"emulator::launch(\2, \3, [&] { \1(\4); });"
+QUEUED = r"emulator::queue(\2, \3, stream, [=] { \1(\4); });"  # needs cpp/stand_in/launch.h
 FLAGS = ["-std=c++20", "-O1", "-g", "-pthread", "-D__CUDACC__", "-include", str(HERE / "emulator.h")]
 
 
-def rewritten(source: str) -> str:
+def rewritten(source: str, launch: str = AT_ONCE) -> str:
     """CUDA C++ as C++; every launch is found, or this raises ValueError."""
-    text, count = LAUNCH.subn(r"emulator::launch(\2, \3, [&] { \1(\4); });", source)
+    text, count = LAUNCH.subn(launch, source)
     if count != source.count("<<<"):
         raise ValueError("a launch is written as none was before")
     return text
 
 
-def compile_kernels(compiler: str, folder: Path, out: Path, *more: str) -> None:
+def compile_kernels(compiler: str, folder: Path, out: Path, *more: str, launch: str = AT_ONCE) -> None:
     """All kernels and their C interface as `out`, with the compiler's further arguments."""
     sources = []
     for source in sorted(KERNELS.glob("*.cu")):
         sources.append(folder / f"{source.stem}.cpp")
-        sources[-1].write_text(rewritten(source.read_text()))
+        sources[-1].write_text(rewritten(source.read_text(), launch))
     command = [
         compiler,
         *FLAGS,

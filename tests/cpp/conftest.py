@@ -9,6 +9,7 @@ from pathlib import Path
 import nlohmann_json
 import pytest
 from native import ONNXRUNTIME, ROOT, has_header, refuse_unless_here, run
+from stand_in import StandIn, build_stand_in
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +70,9 @@ def examples(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("cmake", "-S", ROOT / "examples" / "cpp", "-B", folder, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={installed}")
     run("cmake", "--build", folder, "--parallel", "1")
     return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in_gpu(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
+    """Libraries that stand in for the CUDA driver, TensorRT and the plugins."""
+    return build_stand_in(tmp_path_factory.mktemp("stand-in"))

@@ -1,0 +1,44 @@
+// What a plan is here: the bytes of an ONNX file, run by ONNX Runtime on memory at given addresses.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "onnxruntime/library.h"
+
+namespace stand_in {
+
+using Dims = std::vector<int64_t>;
+
+struct Port {
+  dovit::runtime::ort::ElementType type{};
+  Dims dims;  // -1 where any size is taken
+};
+
+// Where a tensor lies, and for an input its shape.
+struct Place {
+  void* data = nullptr;
+  Dims dims;
+};
+
+class OnnxPlan {
+ public:
+  // Throws an error of the C++ runtime's where the bytes are no ONNX file.
+  OnnxPlan(const void* bytes, size_t size);
+  ~OnnxPlan();
+  OnnxPlan(const OnnxPlan&) = delete;
+  OnnxPlan& operator=(const OnnxPlan&) = delete;
+
+  // Reads all inputs before it writes an output. Any number of threads at a time.
+  void run(const std::map<std::string, Place>& places) const;
+
+  std::map<std::string, Port> inputs, outputs;
+
+ private:
+  std::shared_ptr<const dovit::runtime::OnnxRuntime> library_;
+  dovit::runtime::ort::Session* session_ = nullptr;
+};
+
+}  // namespace stand_in

@@ -1,0 +1,129 @@
+// An execution context: what it was told, and running the plan with that.
+#include <cstring>
+#include <stdexcept>
+
+#include "stand_in.h"
+#include "tensorrt_objects.h"
+
+namespace stand_in {
+
+namespace {
+
+struct TensorRtDims {
+  int32_t count;
+  int64_t sizes[8];
+};
+
+bool refuse(const Context& context, const std::string& sentence) {
+  context.engine.runtime.error(sentence);
+  return false;
+}
+
+// Shapes belong to a profile, so they go with the old one.
+bool set_profile(Context* self, int32_t number, CUstream_st*) {
+  self->has_profile = number >= 0;
+  self->is_settled = false;
+  self->is_shaped.clear();
+  return self->has_profile || refuse(*self, "there is no profile " + std::to_string(number));
+}
+
+bool set_input_shape(Context* self, const char* name, const TensorRtDims* dims) {
+  if (stand_in_called("setInputShape")) return refuse(*self, "the shape is refused, as the test wants it");
+  const auto& inputs = self->engine.plan->inputs;
+  const auto input = inputs.find(name);
+  if (input == inputs.end()) return refuse(*self, std::string("there is no input ") + name);
+  const Dims sizes(dims->sizes, dims->sizes + dims->count);
+  const Dims& wanted = input->second.dims;
+  bool fits = sizes.size() == wanted.size();
+  for (size_t k = 0; fits && k < sizes.size(); ++k) fits = sizes[k] >= 0 && (wanted[k] < 0 || wanted[k] == sizes[k]);
+  if (!fits) return refuse(*self, std::string("the input ") + name + " is never of this shape");
+  self->is_settled = self->is_settled && self->places[name].dims == sizes;
+  self->places[name].dims = sizes;
+  self->is_shaped[name] = true;
+  return true;
+}
+
+bool set_tensor_address(Context* self, const char* name, void* data) {
+  if (stand_in_called("setTensorAddress")) return refuse(*self, "the address is refused, as the test wants it");
+  const OnnxPlan& plan = *self->engine.plan;
+  if (!plan.inputs.count(name) && !plan.outputs.count(name))
+    return refuse(*self, std::string("there is no tensor ") + name);
+  self->places[name].data = data;
+  return true;
+}
+
+void set_device_memory(Context* self, void* scratch, int64_t bytes) {
+  if (self->allocation != kUserManaged) refuse(*self, "the memory of this context is not the user's to give");
+  self->scratch = scratch;
+  self->scratch_bytes = bytes;
+}
+
+// What is missing before it can run; empty where nothing is.
+std::string missing(const Context& context) {
+  if (!stand_in_has_context()) return "no CUDA context is current";
+  if (!context.has_profile) return "no profile is selected";
+  if (context.allocation != kUserManaged) return "the memory of this context was to be the user's";
+  if (kIsRtx && context.specialisation != kEager) return "kernels were to be specialised eagerly";
+  if (!context.scratch || context.scratch_bytes < kScratchBytes) return "too little device memory was given";
+  if (reinterpret_cast<uintptr_t>(context.scratch) % kAlignment) return "the device memory is not aligned";
+  for (const auto& [name, input] : context.engine.plan->inputs) {
+    bool is_fixed = true;
+    for (const int64_t size : input.dims) is_fixed = is_fixed && size >= 0;
+    if (!is_fixed && !context.is_shaped.count(name)) return "the input " + name + " has no shape";
+    if (!context.places.count(name) || !context.places.at(name).data) return "the input " + name + " has no address";
+  }
+  for (const auto& [name, output] : context.engine.plan->outputs)
+    if (!context.places.count(name) || !context.places.at(name).data) return "the output " + name + " has no address";
+  return "";
+}
+
+bool enqueue(Context* self, CUstream_st* stream) {
+  if (stand_in_called("enqueueV3")) return refuse(*self, "it cannot be enqueued, as the test wants it");
+  const std::string what = missing(*self);
+  if (!what.empty()) return refuse(*self, what);
+  const bool is_captured = stand_in_captures(stream);
+  if (is_captured && !self->is_settled)  // TensorRT says so: what it sets up for new shapes cannot be captured
+    return refuse(*self, "new shapes are to run once before they are captured");
+  const auto work = [plan = std::weak_ptr<const OnnxPlan>(self->engine.plan), alive = std::weak_ptr<int>(self->alive),
+                     places = self->places, scratch = self->scratch] {
+    const auto running = plan.lock();
+    if (!running || !alive.lock()) throw std::runtime_error("a plan runs whose context was destroyed");
+    if (!stand_in_holds(scratch, kScratchBytes)) throw std::runtime_error("a plan's device memory is none");
+    std::memset(scratch, 0xEE, kScratchBytes);
+    running->run(places);
+  };
+  int status = stand_in_submit(stream, kStandInKernel, work);
+  if (!status && is_captured && stand_in_foreign_is_due()) status = stand_in_submit(stream, kStandInHost, [] {});
+  if (status) return refuse(*self, "CUDA refuses it: " + std::to_string(status));
+  self->is_settled = true;
+  return true;
+}
+
+const Slot* context_slots() {
+  const auto make = [](size_t fewer) {
+    return VTable<kContextName>()
+        .set(15 - fewer, &set_profile)
+        .set(19 - fewer, &set_input_shape)
+        .set(22 - fewer, &set_tensor_address)
+        .set(35 - fewer, &enqueue)
+        .set(47 - fewer, &set_device_memory);
+  };
+  static const auto old_table = make(0), new_table = make(1);
+  return (has_new_slots() ? new_table : old_table).slots();
+}
+
+}  // namespace
+
+Context::Context(Engine& engine, int32_t allocation, int32_t specialisation)
+    : slots(context_slots()), engine(engine), allocation(allocation), specialisation(specialisation) {
+  for (const auto& [name, input] : engine.plan->inputs) places[name].dims = input.dims;
+  ++engine.contexts;
+  stand_in_count("context", 1);
+}
+
+Context::~Context() {
+  --engine.contexts;
+  stand_in_count("context", -1);
+}
+
+}  // namespace stand_in
