@@ -27,15 +27,16 @@ from dovit.benchmarks.torch_contestants import torch_contestants
 from dovit.export.capacities import default_capacities
 from dovit.export.checkpoints import load_model
 from dovit.export.model import DoViT
+from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.run import PrecisionChoice
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.gpu.chain import GpuChain
+from dovit.runtime.gpu.open import open_chain
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import find_gpu
+from dovit.runtime.plans import choose_plans
 from dovit.runtime.resize import resize_image
-from dovit.runtime.session import load
 
 EPILOG = """Examples:
 
@@ -43,7 +44,7 @@ python -m dovit.benchmarks.gpu_chain --model vit-l --size 1024x2048 --out vit-l.
 
 python -m dovit.benchmarks.gpu_chain --ckpt assets/streets-tiny.safetensors --image assets/street.png
 
-python -m dovit.benchmarks.gpu_chain --backend tensorrt-rtx --engine engines/ --dense dense-engines/
+python -m dovit.benchmarks.gpu_chain --backend tensorrt-rtx --engine engines/
 """
 
 
@@ -59,8 +60,7 @@ def command(
     model: Annotated[str | None, typer.Option(help=f"With random weights: {', '.join(MODELS)}.")] = None,
     size: Annotated[str, typer.Option(help="Of the random model's images, height and width.")] = "512x512",
     ckpt: Annotated[Path | None, typer.Option(help="A checkpoint instead, at its own ξ as well.")] = None,
-    engine: Annotated[Path | None, typer.Option(help="A bundle with plans, for tensorrt-rtx.")] = None,
-    dense: Annotated[Path | None, typer.Option(help="The same of the model without decisions: the baseline.")] = None,
+    engine: Annotated[Path | None, typer.Option(help="A bundle with plans and ONNX files, for tensorrt-rtx.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image; default noise.")] = None,
     precision: Annotated[PrecisionChoice, typer.Option(help="Of the blocks.")] = PrecisionChoice.fp16,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds; in each, every contestant runs once.")] = 100,
@@ -70,7 +70,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON.")] = False,
 ) -> None:
     """Time the chain on a GPU against the dense model, interleaved in one run."""
-    check_arguments(backend, model, ckpt, engine, dense)
+    check_arguments(backend, model, ckpt, engine)
     pixels = None if image is None else read_image(image)
     chosen: Precision = precision.value
     height_width = parse_size(size)
@@ -86,7 +86,7 @@ def command(
         report = contest(over_torch(given, chosen, own=own), batch, rounds, images, own=own, others=others)
     else:
         assert engine is not None
-        chains = over_plans(engine, dense, chosen)
+        chains = over_plans(engine, chosen)
         batch = _image(pixels, chains.graph.manifest.image_size)
         report = contest(chains, batch, rounds, images, own=True)
     report = {
@@ -103,9 +103,7 @@ def command(
         print_report(Console(), report)
 
 
-def check_arguments(
-    backend: Backend, model: str | None, ckpt: Path | None, engine: Path | None, dense: Path | None
-) -> None:
+def check_arguments(backend: Backend, model: str | None, ckpt: Path | None, engine: Path | None) -> None:
     """Raises UsageError for what does not go together."""
     if backend is Backend.tensorrt_rtx:
         if engine is None:
@@ -115,8 +113,8 @@ def check_arguments(
                 "--backend tensorrt-rtx runs the plans of --engine: --model and --ckpt are for --backend torch"
             )
         return
-    if engine is not None or dense is not None:
-        raise UsageError("--backend torch runs torch's blocks: give --model or --ckpt instead of --engine and --dense")
+    if engine is not None:
+        raise UsageError("--backend torch runs torch's blocks: give --model or --ckpt instead of --engine")
     if model is not None and ckpt is not None:
         raise UsageError("--model has random weights and --ckpt its own: give one of them")
     if model is not None and model not in MODELS:
@@ -146,15 +144,19 @@ def over_torch(model: DoViT, precision: Precision, *, own: bool) -> Chains:
     )  # fmt: skip
 
 
-def over_plans(engine: Path, dense: Path | None, precision: Precision) -> Chains:
-    """The chains of bundles' plans."""
-
-    def chain(folder: Path, graph: bool) -> GpuChain:
-        found = load(folder, "tensorrt-rtx", precision=precision, graph=graph).chain
-        assert isinstance(found, GpuChain)
-        return found
-
-    return Chains(chain(engine, True), chain(engine, False), chain(dense, True) if dense else None)
+def over_plans(engine: Path, precision: Precision) -> Chains:
+    """The chains of a bundle's plans, and of the dense model, which is built from its ONNX files. Raises DovitError where that
+    cannot be."""
+    try:
+        from dovit.benchmarks.gpu_dense import dense_chain
+    except ImportError as error:
+        raise DovitError(
+            f"the dense model's plan needs the package {error.name}: pip install 'dovit[tensorrt-rtx]'"
+        ) from None
+    bundle = open_bundle(engine)
+    plans = choose_plans(bundle.root, bundle.manifest, "tensorrt-rtx", precision)
+    dense = dense_chain(bundle, plans)
+    return Chains(open_chain(bundle, plans, graph=True), open_chain(bundle, plans, graph=False), dense)
 
 
 def print_report(console: Console, report: dict[str, Any]) -> None:

@@ -26,11 +26,11 @@ Others = Callable[[str, tuple[int, ...] | None], list[Contestant]]
 
 @dataclass(frozen=True)
 class Chains:
-    """The same model as one graph and as a graph a segment, and without decisions, where that is there."""
+    """The same model as one graph and as a graph a segment, and without decisions."""
 
     graph: GpuChain
     segmented: GpuChain
-    dense: GpuChain | None
+    dense: GpuChain
 
 
 def contest(
@@ -39,7 +39,7 @@ def contest(
     """Rows of all contestants on `image` [1, H, W, 3], the first of them the baseline. `images`: how many a throughput is
     measured on; `own`: also with the manifest's ξ."""
     chain, manifest = chains.graph, chains.graph.manifest
-    field = _dense(chains.dense, image) if chains.dense else []
+    field = _dense(chains.dense, image)
     field += others("dense", None) if others else []
     thresholds: dict[str, tuple[float, ...]] = {}
     for ratio in RATIOS:

@@ -74,7 +74,6 @@ def test_the_contest(model: DoViT, chains: Chains) -> None:
 def test_the_dense_chain_is_the_dense_model(model: DoViT, chains: Chains) -> None:
     """With no decision at all, as a chain, as a module, and as the model with ξ = 1."""
     images = random_images(model.config)
-    assert chains.dense is not None
     expected = model.resize_logits(model(images, (1.0, 1.0, 1.0)).logits).argmax(dim=1).numpy()
     found = chains.dense.run(images.numpy(), (), (0, 24))
     assert found.decisions == () and (found.labels == expected).mean() > 0.999
@@ -162,13 +161,13 @@ def test_sizes() -> None:
 
 
 @pytest.mark.parametrize(("given", "says"), [
-    ((Backend.tensorrt_rtx, None, None, None, None), "by --engine"),
-    ((Backend.tensorrt_rtx, "vit-b", None, Path("engines"), None), "are for --backend torch"),
-    ((Backend.torch, None, None, Path("engines"), None), "instead of --engine"),
-    ((Backend.torch, "vit-b", Path("a.pth"), None, None), "give one of them"),
-    ((Backend.torch, "vit-h", None, None, None), "choose one of vit-b, vit-l"),
+    ((Backend.tensorrt_rtx, None, None, None), "by --engine"),
+    ((Backend.tensorrt_rtx, "vit-b", None, Path("engines")), "are for --backend torch"),
+    ((Backend.torch, None, None, Path("engines")), "instead of --engine"),
+    ((Backend.torch, "vit-b", Path("a.pth"), None), "give one of them"),
+    ((Backend.torch, "vit-h", None, None), "choose one of vit-b, vit-l"),
 ])  # fmt: skip
-def test_arguments_that_do_not_go_together(given: tuple[Backend, str, Path, Path, Path], says: str) -> None:
+def test_arguments_that_do_not_go_together(given: tuple[Backend, str, Path, Path], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         check_arguments(*given)
 
