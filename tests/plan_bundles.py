@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,12 +12,14 @@ from bundles import make_bundle
 from dovit.engines.flavours import FLAVOURS
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import LoweredStep, lower_bundle
-from dovit.engines.profiles import is_dynamic, split_profiles
+from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import FileEntry, Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle, sha256
 from dovit.runtime.bundle.plans import Flavour, Plan, PlanSet
 from dovit.runtime.bundle.write import take_files, write_bundle
+
+Shape = tuple[int, ...]
 
 
 def make_plan_bundle(model: DoViT, folder: Path, capacities: tuple[int, ...], flavour: Flavour, version: str) -> Path:
@@ -25,6 +28,19 @@ def make_plan_bundle(model: DoViT, folder: Path, capacities: tuple[int, ...], fl
     old = open_bundle(folder)
     write_bundle(folder, lambda stage: _with_plans(old, stage, flavour, version))
     return folder
+
+
+def describe(profiles: Sequence[Mapping[str, tuple[Shape, Shape]]]) -> str:
+    """Profiles, each input's least and largest shape by its name, as the stand-in reads them: cpp/stand_in/onnx_plan.cpp."""
+
+    def shape(sizes: Shape) -> str:
+        return "x".join(map(str, sizes))
+
+    parts = [
+        " ".join(f"{name} {shape(least)} {shape(most)}" for name, (least, most) in profile.items())
+        for profile in profiles
+    ]
+    return "".join(["dovit-profiles: ", *(f"{part} / " for part in parts), "; "]) if profiles else ""
 
 
 def _with_plans(old: Bundle, stage: Path, flavour: Flavour, version: str) -> Manifest:
@@ -60,7 +76,17 @@ def _plan(manifest: Manifest, step: LoweredStep, stage: Path, flavour: Flavour) 
     with TemporaryDirectory() as scratch:
         part = Path(scratch) / "part.onnx"
         write_part(step.graph, part)
-        content = onnx.load(part).SerializeToString()  # the weights as well: a plan is one file
+        model = onnx.load(part)  # the weights as well: a plan is one file
+        model.doc_string = describe(
+            [
+                {
+                    name: (least, most)
+                    for name, (least, _, most) in profile_shapes(manifest, step.described, one).items()
+                }
+                for one in profiles
+            ]
+        )
+        content = model.SerializeToString()
     made = stage / flavour / f"{step.described.name}.plan"
     made.write_bytes(content)
     file = f"{flavour}/{step.described.name}-fp32-{sha256(made)[:12]}.plan"

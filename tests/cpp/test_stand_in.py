@@ -8,6 +8,7 @@ import onnx
 import pytest
 from native import run
 from onnx import TensorProto, helper
+from plan_bundles import describe
 from stand_in import StandIn, build_check, build_stand_in
 
 pytestmark = pytest.mark.xdist_group("cpp")
@@ -24,7 +25,10 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [helper.make_node("Add", ["a", "b"], ["sum"])], "sum", [tensor("a", "n"), tensor("b", 1)], [tensor("sum", "n")]
     )
     file = tmp_path_factory.mktemp("plan") / "sum.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), file)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    b = ((1, 3), (1, 3))
+    model.doc_string = describe([{"a": ((1, 3), (1, 3)), "b": b}, {"a": ((2, 3), (9, 3)), "b": b}])
+    onnx.save(model, file)
     return file
 
 

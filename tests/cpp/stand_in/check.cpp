@@ -1,5 +1,6 @@
 // The stand-ins themselves, as a program meets them: functions by cuGetProcAddress, TensorRT's by their slots.
-//   check CASE ONNX    ONNX: two inputs a [n, 3], b [1, 3] float32, sum = a + b
+//   check CASE ONNX    ONNX: two inputs a [n, 3], b [1, 3] float32, sum = a + b, with n = 1 in profile 0
+//   and n = 2 to 9 in profile 1
 #include <cudaTypedefs.h>
 #include <dlfcn.h>
 
@@ -295,7 +296,7 @@ struct Dims {
 struct Slots {
   const char* library;
   int32_t version;
-  size_t scratch, shape, address, enqueue, memory;
+  size_t scratch, profile, shape, address, enqueue, memory;
 };
 
 void test_plan(const Slots& slots, const std::string& file) {
@@ -335,7 +336,10 @@ void test_plan(const Slots& slots, const std::string& file) {
   call<void>(context, slots.memory, reinterpret_cast<void*>(scratch), scratch_bytes);
   EXPECT(!enqueue() && said == "the input a has no shape");
   const Dims two{2, {2, 3}}, wrong{2, {2, 4}};
-  EXPECT(!call<bool>(context, slots.shape, "a", &wrong) && call<bool>(context, slots.shape, "a", &two));
+  EXPECT(!call<bool>(context, slots.shape, "a", &wrong) && !call<bool>(context, slots.shape, "a", &two));
+  EXPECT(said == "the input a is not of this shape in profile 0");
+  EXPECT(!call<bool>(context, slots.profile, int32_t(2), gpu.stream) && !enqueue() && said == "no profile is selected");
+  EXPECT(call<bool>(context, slots.profile, int32_t(1), gpu.stream) && call<bool>(context, slots.shape, "a", &two));
   EXPECT(address("a", a) && address("b", b) && !address("c", b));
   EXPECT(!enqueue() && said == "the output sum has no address");
   EXPECT(address("sum", sum));
@@ -372,8 +376,8 @@ void test_plan(const Slots& slots, const std::string& file) {
 }
 
 void test_plans(const std::string& file) {
-  test_plan({"libnvinfer.so.10", 101401, 50, 19, 22, 35, 47}, file);
-  test_plan({"libtensorrt_rtx.so.1", 10701, 42, 18, 21, 34, 46}, file);
+  test_plan({"libnvinfer.so.10", 101401, 50, 15, 19, 22, 35, 47}, file);
+  test_plan({"libtensorrt_rtx.so.1", 10701, 42, 14, 18, 21, 34, 46}, file);
 }
 
 // Each captures and launches by itself; none of their captures is disturbed by another's memory.

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <sstream>
 
 #include "errors.h"
 #include "stand_in.h"
@@ -105,6 +106,33 @@ std::map<std::string, Port> ports_of(const OnnxRuntime& library, const MoreApi& 
   return ports;
 }
 
+Dims dims_in(const std::string& text) {
+  std::istringstream stream(text);
+  Dims dims;
+  for (std::string size; std::getline(stream, size, 'x');) dims.push_back(std::stoll(size));
+  return dims;
+}
+
+// What plan_bundles.py writes into the model's description: for each profile `INPUT LEAST MOST …`, then `/`, and `;` in
+// the end, each with a space after it; a shape is 1x5x64.
+std::vector<Profile> profiles_in(const std::string& bytes) {
+  const std::string start = "dovit-profiles: ";
+  const size_t at = bytes.find(start);
+  std::vector<Profile> profiles;
+  if (at == std::string::npos) return profiles;
+  std::istringstream stream(bytes.substr(at + start.size(), 10000));
+  Profile profile;
+  for (std::string word, least, most; stream >> word && word != ";";) {
+    if (word == "/") {
+      profiles.push_back(std::move(profile));
+      profile.clear();
+    } else if (stream >> least >> most) {
+      profile[word] = {dims_in(least), dims_in(most)};
+    }
+  }
+  return profiles;
+}
+
 void check_memory(const std::string& name, const void* data, size_t bytes) {
   if (bytes && !stand_in_holds(data, bytes))
     throw DovitError(text("a plan's tensor ", name, " of ", bytes, " bytes does not lie in memory of the device"));
@@ -123,6 +151,7 @@ OnnxPlan::OnnxPlan(const void* bytes, size_t size) : library_(open_library()) {
   library_->check(api.set_session_log_severity_level(options, ort::kFatal), "options");
   library_->check(more.create_session_from_array(library_->env, bytes, size, options, &session_), "not a plan");
   inputs = ports_of(*library_, more, session_, more.get_input_count, more.get_input_name, more.get_input_type);
+  profiles = profiles_in(std::string(static_cast<const char*>(bytes), size));
   outputs = ports_of(*library_, more, session_, more.get_output_count, more.get_output_name, more.get_output_type);
 }
 

@@ -17,6 +17,12 @@ struct Port {
   Dims dims;  // -1 where any size is taken
 };
 
+// The shapes that an input may have.
+struct Range {
+  Dims least, most;
+};
+using Profile = std::map<std::string, Range>;
+
 // Where a tensor lies, and for an input its shape.
 struct Place {
   void* data = nullptr;
@@ -35,6 +41,7 @@ class OnnxPlan {
   void run(const std::map<std::string, Place>& places) const;
 
   std::map<std::string, Port> inputs, outputs;
+  std::vector<Profile> profiles;  // none where every shape is fixed, or the file does not say: see profiles_in
 
  private:
   std::shared_ptr<const dovit::runtime::OnnxRuntime> library_;

@@ -1,4 +1,5 @@
 // An execution context: what it was told, and running the plan with that.
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -21,10 +22,20 @@ bool refuse(const Context& context, const std::string& sentence) {
 
 // Shapes belong to a profile, so they go with the old one.
 bool set_profile(Context* self, int32_t number, CUstream_st*) {
-  self->has_profile = number >= 0;
+  const size_t count = std::max<size_t>(self->engine.plan->profiles.size(), 1);
+  self->profile = number >= 0 && static_cast<size_t>(number) < count ? number : -1;
   self->is_settled = false;
   self->is_shaped.clear();
-  return self->has_profile || refuse(*self, "there is no profile " + std::to_string(number));
+  return self->profile >= 0 || refuse(*self, "there is no profile " + std::to_string(number));
+}
+
+bool lies_in_profile(const Context& context, const std::string& name, const Dims& sizes) {
+  const auto& profiles = context.engine.plan->profiles;
+  if (profiles.empty()) return true;
+  const Range& range = profiles[static_cast<size_t>(context.profile)].at(name);
+  for (size_t k = 0; k < sizes.size(); ++k)
+    if (sizes[k] < range.least[k] || sizes[k] > range.most[k]) return false;
+  return true;
 }
 
 bool set_input_shape(Context* self, const char* name, const TensorRtDims* dims) {
@@ -37,6 +48,10 @@ bool set_input_shape(Context* self, const char* name, const TensorRtDims* dims) 
   bool fits = sizes.size() == wanted.size();
   for (size_t k = 0; fits && k < sizes.size(); ++k) fits = sizes[k] >= 0 && (wanted[k] < 0 || wanted[k] == sizes[k]);
   if (!fits) return refuse(*self, std::string("the input ") + name + " is never of this shape");
+  if (self->profile < 0) return refuse(*self, "no profile is selected");
+  if (!lies_in_profile(*self, name, sizes))
+    return refuse(
+        *self, std::string("the input ") + name + " is not of this shape in profile " + std::to_string(self->profile));
   self->is_settled = self->is_settled && self->places[name].dims == sizes;
   self->places[name].dims = sizes;
   self->is_shaped[name] = true;
@@ -61,7 +76,7 @@ void set_device_memory(Context* self, void* scratch, int64_t bytes) {
 // What is missing before it can run; empty where nothing is.
 std::string missing(const Context& context) {
   if (!stand_in_has_context()) return "no CUDA context is current";
-  if (!context.has_profile) return "no profile is selected";
+  if (context.profile < 0) return "no profile is selected";
   if (context.allocation != kUserManaged) return "the memory of this context was to be the user's";
   if (kIsRtx && context.specialisation != kEager) return "kernels were to be specialised eagerly";
   if (!context.scratch || context.scratch_bytes < kScratchBytes) return "too little device memory was given";

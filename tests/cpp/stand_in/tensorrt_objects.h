@@ -68,7 +68,7 @@ struct Context {
   const int32_t allocation, specialisation;
   std::map<std::string, Place> places;
   std::map<std::string, bool> is_shaped;  // inputs of any size, once they have one
-  bool has_profile = true;                // the first one, by itself
+  int32_t profile = 0;                    // the first one by itself, -1 after a wrong number
   bool is_settled = false;                // it ran once with these shapes, and a capture may follow
   void* scratch = nullptr;
   int64_t scratch_bytes = 0;
