@@ -51,6 +51,7 @@ CUresult stream_begin_capture(CUstream handle, CUstreamCaptureMode mode) {
   const auto stream = stream_of(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
   if (stream->capture) return CUDA_ERROR_ILLEGAL_STATE;
+  if (!state().streams.find(handle)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;  // the default one
   return begin(*stream, new_graph(nullptr), true, {}, mode);
 }
 
@@ -62,6 +63,7 @@ CUresult stream_begin_capture_to_graph(CUstream handle, CUgraph graph_handle, co
   const auto graph = state().graphs.find(graph_handle);
   if (!stream || !graph) return CUDA_ERROR_INVALID_HANDLE;
   if (stream->capture) return CUDA_ERROR_ILLEGAL_STATE;
+  if (!state().streams.find(handle)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;  // the default one
   for (size_t k = 0; k < count; ++k) {
     const auto node = state().nodes.find(after[k]);
     if (!node || node->graph != graph_handle) return CUDA_ERROR_INVALID_VALUE;

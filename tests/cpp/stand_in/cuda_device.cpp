@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "cuda_functions.h"
-#include "cuda_state.h"
+#include "cuda_stream.h"
 
 namespace stand_in {
 
@@ -39,7 +39,10 @@ CUresult init(unsigned flags) {
   State& s = state();
   if (s.device_count == 0) return CUDA_ERROR_NO_DEVICE;
   if (!s.initialised)
-    for (int k = 0; k < s.device_count; ++k) s.devices.push_back({new_handle<CUcontext>()});
+    for (int k = 0; k < s.device_count; ++k) {
+      s.devices.push_back({new_handle<CUcontext>(), std::make_shared<Stream>(), 0});
+      s.devices.back().default_stream->context = s.devices.back().context;
+    }
   s.initialised = true;
   return CUDA_SUCCESS;
 }

@@ -62,6 +62,7 @@ struct Block {
 
 struct Device {
   CUcontext context;
+  std::shared_ptr<Stream> default_stream;  // the null one
   int retained = 0;
 };
 

@@ -30,6 +30,11 @@ std::shared_ptr<Event> event_of(CUevent handle) {
 }  // namespace
 
 std::shared_ptr<Stream> stream_of(CUstream handle) {
+  if (!handle || handle == CU_STREAM_LEGACY) {
+    for (const Device& device : state().devices)
+      if (device.context == current_context()) return device.default_stream;
+    return nullptr;
+  }
   auto stream = state().streams.find(handle);
   return stream && stream->context == current_context() ? stream : nullptr;
 }
@@ -72,6 +77,7 @@ void run_until(Lock& lock, const std::shared_ptr<Stream>& stream, uint64_t count
 void run_everything(Lock& lock) {
   std::vector<std::shared_ptr<Stream>> streams;
   for (const auto& [handle, stream] : state().streams.all()) streams.push_back(stream);
+  for (const Device& device : state().devices) streams.push_back(device.default_stream);
   for (const auto& stream : streams) run_until(lock, stream, stream->queued);
 }
 
@@ -90,7 +96,7 @@ CUresult stream_destroy(CUstream handle) {
   Call call("cuStreamDestroy", kContext, kAfterwards);
   if (call.refused) return call.refused;
   const auto stream = stream_of(handle);
-  if (!stream) return CUDA_ERROR_INVALID_HANDLE;
+  if (!stream || !state().streams.find(handle)) return CUDA_ERROR_INVALID_HANDLE;
   if (stream->capture) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   state().streams.remove(handle);
   run_until(call.lock, stream, stream->queued);

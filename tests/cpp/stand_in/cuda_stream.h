@@ -35,7 +35,7 @@ struct Event {
   uint64_t after = 0;              // how many had been queued there by then
 };
 
-// The stream of a handle, if it is one of the current context.
+// The stream of a handle, if it is one of the current context; of null its default one, which here waits for no other.
 std::shared_ptr<Stream> stream_of(CUstream handle);
 
 // Queues or captures.

@@ -117,11 +117,11 @@ bool enqueue(Context* self, CUstream_st* stream) {
 const Slot* context_slots() {
   const auto make = [](size_t fewer) {
     return VTable<kContextName>()
-        .set(15 - fewer, &set_profile)
-        .set(19 - fewer, &set_input_shape)
-        .set(22 - fewer, &set_tensor_address)
-        .set(35 - fewer, &enqueue)
-        .set(47 - fewer, &set_device_memory);
+        .set(17 - fewer, &set_profile)
+        .set(21 - fewer, &set_input_shape)
+        .set(24 - fewer, &set_tensor_address)
+        .set(37 - fewer, &enqueue)
+        .set(49 - fewer, &set_device_memory);
   };
   static const auto old_table = make(0), new_table = make(1);
   return (has_new_slots() ? new_table : old_table).slots();

@@ -55,12 +55,12 @@ void set_allocation(RuntimeConfig* self, int32_t strategy) { self->allocation = 
 void set_specialisation(RuntimeConfig* self, int32_t strategy) { self->specialisation = strategy; }
 
 const Slot* engine_slots() {
-  static const auto old_table = VTable<kEngineName>().set(3, &create_context).set(50, &scratch_bytes);
+  static const auto old_table = VTable<kEngineName>().set(5, &create_context).set(52, &scratch_bytes);
   static const auto new_table = VTable<kEngineName>()
-                                    .set(3, &create_context)
-                                    .set(42, &scratch_bytes)
-                                    .set(45, &create_context_with)
-                                    .set(46, &create_config);
+                                    .set(5, &create_context)
+                                    .set(44, &scratch_bytes)
+                                    .set(47, &create_context_with)
+                                    .set(48, &create_config);
   return (has_new_slots() ? new_table : old_table).slots();
 }
 
@@ -69,7 +69,7 @@ const Slot* engine_slots() {
 bool has_new_slots() { return kIsRtx || version.major >= 11; }
 
 Runtime::Runtime(void* logger) : logger(logger) {
-  static const auto table = VTable<kRuntimeName>().set(1, &deserialize);
+  static const auto table = VTable<kRuntimeName>().set(3, &deserialize);
   slots = table.slots();
   stand_in_count("runtime", 1);
 }
@@ -82,7 +82,8 @@ Runtime::~Runtime() {
 void Runtime::error(const std::string& sentence) const {
   using Log = void (*)(void*, int32_t, const char*);
   constexpr int32_t kError = 1;
-  reinterpret_cast<Log>((*static_cast<const Slot* const*>(logger))[0])(logger, kError, sentence.c_str());
+  const size_t slot = has_new_slots() ? 4 : 0;  // the new logger is an interface with a version
+  reinterpret_cast<Log>((*static_cast<const Slot* const*>(logger))[slot])(logger, kError, sentence.c_str());
 }
 
 Engine::Engine(Runtime& runtime, const void* bytes, size_t size)
@@ -98,7 +99,7 @@ Engine::~Engine() {
 }
 
 RuntimeConfig::RuntimeConfig() {
-  static const auto table = VTable<kConfigName>().set(1, &set_allocation).set(6, &set_specialisation);
+  static const auto table = VTable<kConfigName>().set(3, &set_allocation).set(8, &set_specialisation);
   slots = table.slots();
 }
 

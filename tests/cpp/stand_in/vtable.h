@@ -1,7 +1,8 @@
 // C++ objects as a caller meets them that has no headers: a pointer to a table of functions comes first.
 //
-// What TensorRT hands out is {table of two destructors, pointer to the implementation}; the implementation begins with
-// a pointer to its own table, and that is where the functions are.
+// What TensorRT hands out is {table, pointer to the implementation}; the implementation begins with a pointer to its
+// own table, and that is where the functions are. Both tables begin with two destructors, of which the second frees
+// too.
 #pragma once
 
 #include <array>
@@ -54,7 +55,7 @@ void destroy(Outer<Impl>* outer) {
 
 template <class Impl>
 Outer<Impl>* make_outer(Impl* impl) {
-  static const auto table = VTable<Impl::kName>().set(1, &destroy<Impl>);  // 1: the deleting destructor
+  static const auto table = VTable<Impl::kName>().set(1, &destroy<Impl>);
   return new Outer<Impl>{table.slots(), impl};
 }
 
