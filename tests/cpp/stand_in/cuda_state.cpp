@@ -65,6 +65,11 @@ int stand_in_calls(const char* function) {
   return state().calls[function];
 }
 
+void stand_in_reset_calls() {
+  const Lock lock(state().mutex);
+  state().calls.clear();
+}
+
 int stand_in_alive(const char* kind) {
   const Lock lock(state().mutex);
   const State& s = state();

@@ -21,8 +21,9 @@ STAND_IN_API void stand_in_configure(int devices, int driver_version, int capabi
 STAND_IN_API void stand_in_fail(const char* function, int nth);
 // The nth captured enqueueV3 from now leaves a host node in the graph.
 STAND_IN_API void stand_in_add_foreign_node(int nth);
-// How often a function was called since the last reset.
+// How often a function was called since the last reset, of everything or of the calls alone.
 STAND_IN_API int stand_in_calls(const char* function);
+STAND_IN_API void stand_in_reset_calls();
 // How many there are: memory, pinned, stream, event, graph (bodies not counted), exec, primary (uses of primary
 // contexts), and of TensorRT context, engine, runtime. -1 for any other word.
 STAND_IN_API int stand_in_alive(const char* kind);
