@@ -31,6 +31,10 @@ demo: $(VENV)/.for-use  ## make a small checkpoint, export it, run it on an imag
 test: $(VENV)/.for-development  ## run the tests; PYTEST_ARGS="-k name" for some of them
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: mutations
+mutations: $(VENV)/.for-development  ## put faults into the chain on a GPU, each of which a test must notice (minutes)
+	$(BIN)/python tests/mutations.py
+
 .PHONY: lint
 lint: $(VENV)/.for-development  ## check style, formatting and types
 	$(MAKE) --keep-going lint-python lint-types lint-native

@@ -113,9 +113,8 @@ class GpuChain:
                     yield self._wait(waiting.pop(0))
             finally:
                 self._streaming = False
-                while (
-                    waiting and self._dead is None
-                ):  # nobody takes these, but they read what the next pass would write
+                # nobody takes the results, but these passes read what the next one would write
+                while waiting and self._dead is None:
                     self._wait(waiting.pop())
 
     def profile(

@@ -38,7 +38,7 @@ from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.gpu.chain import GpuChain
 from dovit.runtime.gpu.graph_mode import GraphMode
 from dovit.runtime.gpu.inputs import Transfers
-from dovit.runtime.gpu.memory import plan_memory, shared_places, tensor_bytes
+from dovit.runtime.gpu.memory import plan_memory, shared_places, slots_name, staying_name, tensor_bytes
 from dovit.runtime.gpu.program import Program
 from dovit.runtime.gpu.segments import cut_segments
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
@@ -245,6 +245,11 @@ def test_memory_is_shared_only_by_what_is_never_needed_at_once(
         for spec in (*step.inputs, *step.outputs):
             name = "thresholds" if spec.name.startswith("threshold") else owner.get(spec.name, spec.name)
             lives[name] = (lives.get(name, (number, number))[0], number)
+    for number, decision in enumerate(manifest.decisions, start=1):  # what no step names
+        [made_by] = [n for n, step in enumerate(steps) if decision.keep in [spec.name for spec in step.outputs]]
+        read_by = [n for n, step in enumerate(steps) if decision.keep in [spec.name for spec in step.inputs]]
+        lives[slots_name(number)] = (made_by, max(read_by))
+        lives[staying_name(number)] = (made_by, made_by)
     for name in lives:
         assert plan.offsets[name] >= 0 and plan.offsets[name] + sizes[name] <= plan.offsets["scratch"] <= plan.size
     results = {"labels", *(n for d in manifest.decisions for n in (d.confidence, d.state.index, d.keep))}
@@ -280,7 +285,7 @@ def test_schedules_and_counts(make: Maker, decoder: str, head: str, prefix: int)
     every = range(made.manifest.tokens + 1)
     images = random_images(made.model.config).numpy()
     for xi in some_thresholds(made, images):
-        for counts in (None, (13, 6), (24, 0), (24, 24), (0, 0)):
+        for counts in (None, (13, 6), (24, 0), (0, 0), (24, 24)):  # the last would do for any decision after it
             for capacities in (CAPACITIES, every):
                 same(
                     chain.run(images, xi, capacities, counts=counts),
