@@ -16,6 +16,7 @@ FORMATS = {"rgb": (0, 3), "bgr": (1, 3), "rgba": (2, 4), "bgra": (3, 4), "grey":
 class LoadOptions(ctypes.Structure):
     _fields_ = [
         ("size", c_size_t), ("backend", c_char_p), ("device", c_char_p), ("onnxruntime", c_char_p),
+        ("tensorrt", c_char_p), ("plugins", c_char_p), ("precision", c_char_p), ("graph", c_int),
         ("threads", c_int), ("low_memory", c_int), ("workers", c_int), ("schedule", c_int),
         ("thresholds", ctypes.POINTER(c_double)), ("threshold_count", c_size_t),
     ]  # fmt: skip
@@ -89,9 +90,11 @@ class Session:
         schedule: str = "exact",
         thresholds: Sequence[float] | None = None,
         counts: Sequence[int] | None = None,
+        copy_labels_to: int | None = None,
         **changes: object,
     ) -> Result:
-        """`pixels` [H, W(, C)] uint8 as they lie, rows of any stride; `changes`: other fields of the structs."""
+        """`pixels` [H, W(, C)] uint8 as they lie, rows of any stride; `changes`: other fields of the structs.
+        `copy_labels_to`: device memory for the labels afterwards."""
         image = Image(pixels.ctypes.data, pixels.shape[1], pixels.shape[0], pixels.strides[0], FORMATS[format][0], 0)
         options = RunOptions(
             size=ctypes.sizeof(RunOptions),
@@ -112,6 +115,8 @@ class Session:
             self.c.dovit_session_run(self.handle, ctypes.byref(image), ctypes.byref(options), ctypes.byref(handle))
         )
         try:
+            if copy_labels_to is not None:
+                self._check(self.c.dovit_result_copy_labels(handle, c_void_p(copy_labels_to), c_size_t(0), 1, None))
             return self._result(handle)
         finally:
             self.c.dovit_result_free(handle)

@@ -125,7 +125,7 @@ void test_schedules() {
        {std::array<double, 3>{0.35, 3, 4}, {1.0, 8, 8}, {0.0, 0, 0}, {0.45, 4, 4}, {0.55, 5, 8}}) {
     for (const Schedule schedule : {Schedule::kExact, Schedule::kBucketed}) {
       ran.clear();
-      const Pass pass = chain.run(pixels, {{threshold}, schedule, std::nullopt});
+      const Pass pass = chain.run(Frame{pixels}, {{threshold}, schedule, std::nullopt});
       const auto kept = static_cast<size_t>(schedule == Schedule::kExact ? exact : bucketed);
       EXPECT(pass.decisions.size() == 1 && pass.decisions[0].keep.size() == kept);
       EXPECT(ran == (kept ? std::vector<std::string>{"stem", "block2", "decoder"}
@@ -133,7 +133,7 @@ void test_schedules() {
       EXPECT(pass.labels.as<uint8_t>()[1] == 1);
     }
   }
-  const Pass counted = chain.run(pixels, {{1.0}, Schedule::kExact, std::vector<int64_t>{2}});
+  const Pass counted = chain.run(Frame{pixels}, {{1.0}, Schedule::kExact, std::vector<int64_t>{2}});
   EXPECT((counted.decisions[0].keep == std::vector<int32_t>{0, 1}));
 }
 
@@ -142,7 +142,7 @@ void test_engines_are_not_trusted() {
   const Chain chain = chain_of<Liar>(manifest);
   const uint8_t pixels[24] = {};
   try {
-    chain.run(pixels, {{0.5}, Schedule::kExact, std::nullopt});
+    chain.run(Frame{pixels}, {{0.5}, Schedule::kExact, std::nullopt});
     EXPECT(!"refused");
   } catch (const DovitError& error) {
     EXPECT(!std::strcmp(error.what(), "tensor index0 points outside the image"));

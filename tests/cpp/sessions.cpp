@@ -159,8 +159,17 @@ void test_wrong_arguments(const dovit::Session& session, const Picture& picture,
     };
   };
   using L = dovit::LoadOptions&;
+#ifdef DOVIT_GPU
+  has(failure(DOVIT_ERROR, load([](L l) { l.backend = "tensorrt"; })), "no tensorrt plans in this bundle");
+  has(failure(DOVIT_ERROR, load([](L l) { l.backend = "tensorrt-rtx", l.precision = "bf16"; })),
+      "no tensorrt-rtx bf16 plans in this bundle");
+  has(failure(DOVIT_USAGE, load([](L l) { l.backend = "tensorrt", l.device = "cpu"; })), "runs on a GPU");
+  has(failure(DOVIT_USAGE, load([](L l) { l.backend = "tensorrt", l.device = "cuda:"; })), "unknown device 'cuda:'");
+#else
   has(failure(DOVIT_UNSUPPORTED, load([](L l) { l.backend = "tensorrt"; })), "not in this build");
   has(failure(DOVIT_UNSUPPORTED, load([](L l) { l.backend = "tensorrt-rtx"; })), "not in this build");
+#endif
+  has(failure(DOVIT_USAGE, load([](L l) { l.graph = static_cast<dovit_graph>(3); })), "unknown graph mode 3");
   has(failure(DOVIT_USAGE, load([](L l) { l.backend = "openvino"; })),
       "unknown backend 'openvino': choose one of auto, ");
   has(failure(DOVIT_UNSUPPORTED, load([](L l) { l.device = "cuda:0"; })), "device cuda:0 needs");

@@ -103,7 +103,6 @@ def test_refusals_are_pythons(python_session: dovit.Session, c_session: CSession
 def test_a_bundle_of_plans_alone_says_what_it_needs(
     build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path
 ) -> None:
-    """The sentence is Python's but for the other way out, which is not in this build."""
     manifest = json.loads((bundle / "bundle.json").read_text())
     for step in manifest["steps"]:
         step["onnx"] = None
@@ -112,10 +111,7 @@ def test_a_bundle_of_plans_alone_says_what_it_needs(
         dovit.load(tmp_path)
     with pytest.raises(Failure) as failure:
         CSession(build("release") / "libdovit_runtime.so", tmp_path, library_path)
-    start = f"{tmp_path}: holds plans only ("
-    end = f" add ONNX Runtime's files with dovit-export --ckpt model.pth --out {tmp_path} --backend onnxruntime"
-    for sentence in (str(expected.value), str(failure.value)):
-        assert sentence.startswith(start) and sentence.endswith(end)
+    assert str(failure.value) == str(expected.value)
 
 
 def test_nothing_but_the_interface_is_exported(build: Callable[[str], Path]) -> None:

@@ -17,16 +17,25 @@ struct dovit_session {
   Queue queue;  // after the session: it ends first
 };
 
-struct dovit_result {
-  Result result;
+namespace {
+
+// What is said of labels, and what copies them to a device.
+struct LabelsKind {
   Size size;
   int label_bytes;
+  std::shared_ptr<const DeviceMemory> device;
+};
+
+}  // namespace
+
+struct dovit_result {
+  Result result;
+  LabelsKind kind;
 };
 
 struct dovit_job {
   std::shared_ptr<Job> job;
-  Size size;
-  int label_bytes;
+  LabelsKind kind;
 };
 
 namespace {
@@ -44,6 +53,10 @@ T* required(T* pointer, const char* name) {
 template <class Handle>
 void clear(Handle** out, const char* name) {
   *required(out, name) = nullptr;
+}
+
+LabelsKind kind_of(const Session& session, const Pixels& image) {
+  return {image.size(), session.label_bytes(), session.device_memory()};
 }
 
 template <class T>
@@ -74,7 +87,7 @@ dovit_status dovit_session_load(const char* path, const dovit_load_options* opti
     required(path, "path");
     const dovit_load_options given = whole_struct(options, kLoadDefaults, "dovit_load_options");
     const LoadOptions checked = load_options(given);
-    *session = new dovit_session(path, checked, given.workers ? given.workers : 1);
+    *session = new dovit_session(path, checked, checked.workers);
   });
 }
 
@@ -118,9 +131,10 @@ dovit_status dovit_session_run(dovit_session* session, const dovit_image* image,
   return guarded([&] {
     clear(result, "result");
     const Session& s = required(session, "session")->session;
-    const Pixels rgb = pixels(*required(image, "image"));
+    required(image, "image");
     const RunOptions checked = run_options(whole_struct(options, kRunDefaults, "dovit_run_options"), s, *image);
-    *result = new dovit_result{s.run(rgb, s.request(checked), checked), rgb.size(), s.label_bytes()};
+    const Pixels rgb = pixels(*image, s, checked);
+    *result = new dovit_result{s.run(rgb, s.request(checked), checked), kind_of(s, rgb)};
   });
 }
 
@@ -129,13 +143,13 @@ dovit_status dovit_session_enqueue(dovit_session* session, const dovit_image* im
   return guarded([&] {
     clear(job, "job");
     const Session& s = required(session, "session")->session;
-    const auto rgb = std::make_shared<const Pixels>(pixels(*required(image, "image")));
+    required(image, "image");
     const RunOptions checked = run_options(whole_struct(options, kRunDefaults, "dovit_run_options"), s, *image);
+    const auto rgb = std::make_shared<const Pixels>(pixels(*image, s, checked));
     const Request request = s.request(checked);
     auto made = std::make_unique<dovit_job>();
     made->job = std::make_shared<Job>([&s, rgb, request, checked] { return s.run(*rgb, request, checked); });
-    made->size = rgb->size();
-    made->label_bytes = s.label_bytes();
+    made->kind = kind_of(s, *rgb);
     session->queue.push(made->job);
     *job = made.release();
   });
@@ -145,7 +159,7 @@ dovit_status dovit_job_wait(dovit_job* job, dovit_result** result) {
   return guarded([&] {
     clear(result, "result");
     required(job, "job");
-    *result = new dovit_result{job->job->wait(), job->size, job->label_bytes};
+    *result = new dovit_result{job->job->wait(), job->kind};
   });
 }
 
@@ -158,21 +172,24 @@ void dovit_job_free(dovit_job* job) {
 
 dovit_labels dovit_result_labels(const dovit_result* result) {
   if (!result) return dovit_labels{nullptr, 0, 0, 0};
-  return dovit_labels{result->result.labels.data, result->size.width, result->size.height, result->label_bytes};
+  const auto& [size, label_bytes, device] = result->kind;
+  return dovit_labels{result->result.labels.data, size.width, size.height, label_bytes};
 }
 
 dovit_status dovit_result_copy_labels(const dovit_result* result, void* to, size_t stride, int memory, void* stream) {
   return guarded([&] {
     const Tensor& labels = required(result, "result")->result.labels;
     required(to, "to");
-    check_memory(memory, "labels");
-    if (stream)
-      throw Unsupported("a CUDA stream needs the backend tensorrt or tensorrt-rtx; pass NULL for the labels of a CPU");
+    const auto& [size, label_bytes, device] = result->kind;
+    const bool there = on_device(memory, "labels", device.get());
+    check_stream(stream, device.get());
     if (!labels.data) throw UsageError("the labels went to the memory given with the image: there is nothing to copy");
-    const size_t row = static_cast<size_t>(result->size.width) * result->label_bytes;
+    const size_t row = static_cast<size_t>(size.width) * label_bytes;
     if (stride && stride < row) throw UsageError(text("stride ", stride, " is less than a row of ", row, " bytes"));
-    for (int y = 0; y < result->size.height; ++y)
-      std::memcpy(static_cast<char*>(to) + y * (stride ? stride : row), labels.as<char>() + y * row, row);
+    if (!stride) stride = row;
+    if (there) return device->write(to, stride, labels.data, row, static_cast<size_t>(size.height), stream);
+    for (int y = 0; y < size.height; ++y)
+      std::memcpy(static_cast<char*>(to) + y * stride, labels.as<char>() + y * row, row);
   });
 }
 

@@ -27,13 +27,21 @@ std::optional<std::vector<T>> list_of(const T* values, size_t count, const char*
 
 }  // namespace
 
-void check_memory(int memory, const char* what) {
-  if (memory == DOVIT_HOST) return;
+bool on_device(int memory, const char* what, const DeviceMemory* device) {
+  if (memory == DOVIT_HOST) return false;
   if (memory != DOVIT_DEVICE)
     throw UsageError(text("unknown memory ", memory, " for ", what, ": choose host or device"));
+  if (device) return true;
   throw Unsupported(text(what,
                          " in device memory need the backend tensorrt or tensorrt-rtx, and this session runs "
                          "onnxruntime on the CPU; pass host memory"));
+}
+
+void check_stream(const void* stream, const DeviceMemory* device) {
+  if (stream && !device)
+    throw Unsupported(
+        "a CUDA stream needs the backend tensorrt or tensorrt-rtx, and this session runs onnxruntime on the CPU; pass "
+        "NULL");
 }
 
 LoadOptions load_options(const dovit_load_options& given) {
@@ -41,11 +49,18 @@ LoadOptions load_options(const dovit_load_options& given) {
   if (given.backend) options.backend = given.backend;
   if (given.device) options.device = given.device;
   if (given.onnxruntime) options.onnxruntime = given.onnxruntime;
+  if (given.tensorrt) options.tensorrt = given.tensorrt;
+  if (given.plugins) options.plugins = given.plugins;
+  if (given.precision) options.precision = given.precision;
+  if (given.graph < DOVIT_DEFAULT_GRAPH || given.graph > DOVIT_SEGMENTED)
+    throw UsageError(text("unknown graph mode ", given.graph, ": choose whole image or segmented"));
+  if (given.graph != DOVIT_DEFAULT_GRAPH) options.graph = given.graph == DOVIT_WHOLE_IMAGE;
   if (given.threads < 0 || given.threads > 4096) throw UsageError(text(given.threads, " threads: give 0 for all CPUs"));
   if (given.workers < 0 || given.workers > 256) throw UsageError(text(given.workers, " workers: give 1 or a few"));
   options.threads = given.threads;
+  options.workers = given.workers ? given.workers : 1;
   options.low_memory = given.low_memory != 0;
-  options.schedule = schedule_of(given.schedule).value_or(Schedule::kExact);
+  options.schedule = schedule_of(given.schedule);
   options.thresholds = list_of(given.thresholds, given.threshold_count, "thresholds");
   return options;
 }
@@ -53,28 +68,31 @@ LoadOptions load_options(const dovit_load_options& given) {
 RunOptions run_options(const dovit_run_options& given, const Session& session, const dovit_image& image) {
   if (given.mode != DOVIT_WHOLE && given.mode != DOVIT_SLIDE)
     throw UsageError(text("unknown mode ", given.mode, ": choose whole or slide"));
-  if (given.stream)
-    throw Unsupported(
-        "a CUDA stream needs the backend tensorrt or tensorrt-rtx, and this session runs onnxruntime on the CPU; pass "
-        "NULL");
+  const std::shared_ptr<const DeviceMemory> device = session.device_memory();
+  check_stream(given.stream, device.get());
   RunOptions options;
+  options.stream = given.stream;
   options.mode = given.mode == DOVIT_WHOLE ? Mode::kWhole : Mode::kSlide;
   options.schedule = schedule_of(given.schedule);
   options.thresholds = list_of(given.thresholds, given.threshold_count, "thresholds");
   options.counts = list_of(given.counts, given.count_count, "counts");
   options.return_logits = given.return_logits != 0;
   if (given.labels) {
-    check_memory(given.labels_memory, "labels");
+    options.labels.on_device = on_device(given.labels_memory, "labels", device.get());
     const size_t row = static_cast<size_t>(image.width) * session.label_bytes();
-    options.labels = {given.labels, given.labels_stride ? given.labels_stride : row};
+    options.labels.data = given.labels;
+    options.labels.stride = given.labels_stride ? given.labels_stride : row;
     if (options.labels.stride < row || options.labels.stride % session.label_bytes())
       throw UsageError(text("labels_stride ", given.labels_stride, " does not fit rows of ", row, " bytes"));
   }
+  if (given.stream || options.labels.on_device || (device && image.memory == DOVIT_DEVICE))
+    options.ready = device->after(given.stream);
   return options;
 }
 
-Pixels pixels(const dovit_image& image) {
-  check_memory(image.memory, "pixels");
+Pixels pixels(const dovit_image& image, const Session& session, const RunOptions& options) {
+  const std::shared_ptr<const DeviceMemory> device = session.device_memory();
+  const bool there = on_device(image.memory, "pixels", device.get());
   if (!image.data) throw UsageError("the image's data are NULL: pass its pixels");
   constexpr int kMostPixels = 1 << 24;  // of a side
   if (image.width < 1 || image.height < 1 || image.width > kMostPixels || image.height > kMostPixels)
@@ -85,7 +103,15 @@ Pixels pixels(const dovit_image& image) {
   const size_t row = static_cast<size_t>(image.width) * channels(format);
   const size_t stride = image.stride ? image.stride : row;
   if (stride < row) throw UsageError(text("stride ", stride, " is less than a row of ", row, " bytes"));
-  return rgb_pixels(static_cast<const uint8_t*>(image.data), {image.height, image.width}, stride, format);
+  const Size size{image.height, image.width};
+  const auto* data = static_cast<const uint8_t*>(image.data);
+  if (!there) return rgb_pixels(data, size, stride, format);
+  if (format == Format::kRgb && size == session.window() && options.mode == Mode::kWhole)
+    return Pixels(data, size, stride);  // as they are wanted
+  std::vector<uint8_t> copied(row * size.height);
+  device->read(copied.data(), data, stride, row, static_cast<size_t>(size.height), options.stream);
+  if (format == Format::kRgb) return Pixels(std::move(copied), size);
+  return rgb_pixels(copied.data(), size, row, format);
 }
 
 template <class Struct>

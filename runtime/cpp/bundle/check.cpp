@@ -123,6 +123,60 @@ struct Checker {
            "logits");
     sure((manifest.classes <= 256) == (labels->dtype == "uint8"), "labels");
   }
+
+  void plans(const PlanSet& set) const {
+    Dimensions dims = full_dims(manifest);
+    dims["capacities"] = static_cast<int64_t>(manifest.capacities.size());
+    sure(!manifest.capacities.empty() && manifest.capacities.back() == manifest.tokens() &&
+             std::is_sorted(manifest.capacities.begin(), manifest.capacities.end()),
+         "capacities");
+    std::map<std::string, const TensorSpec*> seen;
+    size_t decided = 0;
+    for (const PlanStep& step : set.steps) {
+      sure((step.kind == "plan") == step.plan.has_value(), text("step ", step.name));
+      for (const auto* specs : {&step.inputs, &step.outputs})
+        for (const TensorSpec& spec : *specs) {
+          elements(spec, dims);
+          sure(seen.emplace(spec.name, &spec).first->second->dtype.value == spec.dtype.value,
+               text("tensor ", spec.name, " has two types"));
+        }
+      kernel(step);
+      if (step.kind == "decide") {
+        sure(decided < manifest.decisions.size() && step.outputs[0].name == manifest.decisions[decided].keep,
+             text("step ", step.name));
+        ++decided;
+      }
+    }
+    sure(decided == manifest.decisions.size(), "decisions that no step makes");
+    const auto result = [&](const std::string& name, const char* type, int64_t count) {
+      const auto found = seen.find(name);
+      sure(found != seen.end() && (!type || found->second->dtype == type) && elements(*found->second, dims) == count,
+           text("tensor ", name));
+    };
+    for (const DecisionSpec& decision : manifest.decisions) {
+      result(decision.confidence, "float32", manifest.tokens());
+      result(decision.state.index, "int32", manifest.tokens());
+      result(decision.keep, "int32", manifest.tokens());
+    }
+    result("labels", nullptr, manifest.image_size[0] * manifest.image_size[1]);
+    const std::string& labels = seen.at("labels")->dtype.value;
+    sure(labels != "float16" && labels != "bfloat16" && labels != "float32", "labels");
+  }
+
+  // How many tensors a step takes and makes that no plan runs.
+  void kernel(const PlanStep& step) const {
+    const size_t in = step.inputs.size(), out = step.outputs.size();
+    const auto takes = [&](size_t inputs, size_t least, size_t most) {
+      sure(in == inputs && out >= least && out <= most && out != 4, text("step ", step.name));
+    };
+    if (step.kind == "decide") takes(3, 1, 1);
+    if (step.kind == "gather") takes(6, 3, 5);
+    if (step.kind == "reconstruct") takes(3, 1, 1);
+    if (step.kind == "labels") {
+      takes(1, 1, 1);
+      sure(step.inputs[0].shape.size() == 4 && step.outputs[0].shape.size() == 3, text("step ", step.name));
+    }
+  }
 };
 
 }  // namespace
@@ -131,6 +185,10 @@ void check_manifest(const Manifest& manifest, const std::string& file) {
   const Checker checker{manifest, file};
   checker.sizes();
   checker.steps();
+}
+
+void check_plans(const Manifest& manifest, const PlanSet& plans, const std::string& file) {
+  Checker{manifest, file}.plans(plans);
 }
 
 }  // namespace dovit::runtime

@@ -30,20 +30,14 @@ const DecisionSpec* decision_of(const Manifest& manifest, const Step& step) {
   return nullptr;
 }
 
-// Numbers that an engine reads as indices must be indices: they are also used here.
-void check_indices(const std::vector<int32_t>& indices, int64_t limit, const std::string& name) {
-  for (const int32_t index : indices)
-    if (index < 0 || index >= limit) throw DovitError(text("tensor ", name, " points outside the image"));
-}
-
 }  // namespace
 
 Chain::Chain(const Manifest& manifest, std::vector<std::unique_ptr<Engine>> engines)
     : manifest_(manifest), engines_(std::move(engines)), plan_(plan_buffers(manifest)) {}
 
-Pass Chain::run(const uint8_t* pixels, const Request& request) const {
+Pass Chain::run(const Frame& frame, const Request& request) const {
   std::unique_ptr<Workspace> workspace = take();
-  Pass pass = run(*workspace, pixels, request);
+  Pass pass = run(*workspace, frame.pixels, request);
   const std::lock_guard<std::mutex> lock(mutex_);
   idle_.push_back(std::move(workspace));  // after a failure it is not given back, but freed
   return pass;
@@ -115,10 +109,7 @@ Pass Chain::run(const Workspace& workspace, const uint8_t* pixels, const Request
       Decided decided{values<float>(find(tensors, q), DType::kFloat32, q),
                       values<int32_t>(find(tensors, at), DType::kInt32, at),
                       values<int32_t>(find(tensors, deciding->keep), DType::kInt32, deciding->keep)};
-      check_indices(decided.index, manifest_.tokens(), at);
-      check_indices(decided.keep, static_cast<int64_t>(decided.index.size()), deciding->keep);
-      if (decided.confidence.size() != decided.index.size())
-        throw DovitError(text("tensors ", q, " and ", at, " differ in size"));
+      check_indices(decided, *deciding, manifest_.tokens());
       const auto kept = static_cast<int64_t>(decided.keep.size());
       pass.decisions.push_back(std::move(decided));
       set_kept(dims, manifest_, pass.decisions.size(), kept);

@@ -14,7 +14,7 @@ class Chain : public Executor {
   // `engines`: one a step of the manifest, which must outlive the chain.
   Chain(const Manifest& manifest, std::vector<std::unique_ptr<Engine>> engines);
 
-  Pass run(const uint8_t* pixels, const Request& request) const override;
+  Pass run(const Frame& frame, const Request& request) const override;
 
  private:
   Pass run(const Workspace& workspace, const uint8_t* pixels, const Request& request) const;

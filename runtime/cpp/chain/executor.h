@@ -1,20 +1,32 @@
-// What runs a whole pass, from the pixels of one window to its logits. The chain of engines is one; a pass that stays
-// on a GPU, with its decisions taken there, will be another.
+// What runs a whole pass, from the pixels of one window to its logits: the chain of engines, and on a GPU one whose
+// decisions are taken there.
 #pragma once
 
 #include <optional>
 
+#include "chain/device_memory.h"
 #include "chain/tensor.h"
 
 namespace dovit::runtime {
 
 enum class Schedule { kExact, kBucketed };
 
-// How many tokens each decision keeps.
+// How many tokens each decision keeps, and what is wanted besides the labels.
 struct Request {
   std::vector<double> thresholds;  // ξ, one a decision
   Schedule schedule = Schedule::kExact;
   std::optional<std::vector<int64_t>> counts;  // so many instead, those of lowest confidence
+  bool logits = true;
+};
+
+// The pixels of a pass, [H, W, 3] uint8 of the bundle's size, and where its labels go besides.
+struct Frame {
+  const uint8_t* pixels = nullptr;
+  size_t device_stride = 0;  // of pixels in device memory: bytes from one row to the next; 0: of the host's
+  std::shared_ptr<const void>
+      ready{};                    // DeviceMemory::after(): when the pixels are there, and the labels' place is free
+  void* device_labels = nullptr;  // memory of the caller's on the device; null: none
+  size_t device_labels_stride = 0;
 };
 
 // What one decision saw and said.
@@ -31,13 +43,21 @@ struct Pass {
   std::vector<Decided> decisions;
 };
 
+// Throws DovitError where numbers that are used as indices are none.
+void check_indices(const Decided& decided, const DecisionSpec& decision, int64_t tokens);
+
 class Executor {
  public:
   virtual ~Executor() = default;
 
-  // One pass over `pixels` [H, W, 3] uint8 of the bundle's size. Calls from several threads at a time are allowed.
-  // Throws DovitError.
-  virtual Pass run(const uint8_t* pixels, const Request& request) const = 0;
+  // One pass. Calls from several threads at a time are allowed. Throws DovitError.
+  virtual Pass run(const Frame& frame, const Request& request) const = 0;
+
+  // The schedule of a session that names none.
+  virtual Schedule default_schedule() const { return Schedule::kExact; }
+
+  // What callers' device memory is read and written by; null where the executor works on the host.
+  virtual std::shared_ptr<const DeviceMemory> device_memory() const { return nullptr; }
 };
 
 }  // namespace dovit::runtime

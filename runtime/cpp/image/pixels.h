@@ -14,19 +14,22 @@ struct Size {
   bool operator==(const Size& other) const { return height == other.height && width == other.width; }
 };
 
-// RGB pixels: the caller's own where they lie as they are wanted, else a copy.
+// RGB pixels: the caller's own where they lie as they are wanted, on the host or a device, else a copy.
 class Pixels {
  public:
-  Pixels(const uint8_t* borrowed, Size size) : size_(size), data_(borrowed) {}
+  Pixels(const uint8_t* borrowed, Size size, size_t device_stride = 0)
+      : size_(size), device_stride_(device_stride), data_(borrowed) {}
   Pixels(std::vector<uint8_t> owned, Size size) : size_(size), owned_(std::move(owned)), data_(owned_.data()) {}
   Pixels(Pixels&&) = default;  // a moved vector keeps its memory
   Pixels& operator=(Pixels&&) = default;
 
   const uint8_t* data() const { return data_; }
   Size size() const { return size_; }
+  size_t device_stride() const { return device_stride_; }  // bytes from row to row in device memory; 0: on the host
 
  private:
   Size size_;
+  size_t device_stride_ = 0;
   std::vector<uint8_t> owned_;
   const uint8_t* data_;
 };

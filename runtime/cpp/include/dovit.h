@@ -64,6 +64,9 @@ typedef enum dovit_mode { DOVIT_WHOLE = 0, DOVIT_SLIDE = 1 } dovit_mode;
 /* Keep what the thresholds say, or fill up to one of the bundle's capacities. */
 typedef enum dovit_schedule { DOVIT_DEFAULT_SCHEDULE = 0, DOVIT_EXACT = 1, DOVIT_BUCKETED = 2 } dovit_schedule;
 
+/* On a GPU: an image as one CUDA graph, or a graph for each part between two decisions, and a wait at each. */
+typedef enum dovit_graph { DOVIT_DEFAULT_GRAPH = 0, DOVIT_WHOLE_IMAGE = 1, DOVIT_SEGMENTED = 2 } dovit_graph;
+
 typedef struct dovit_session dovit_session;
 typedef struct dovit_result dovit_result;
 typedef struct dovit_job dovit_job;
@@ -84,17 +87,23 @@ DOVIT_API const char* dovit_last_error(void);
 typedef struct dovit_load_options {
   size_t size;
   const char* backend;      /* "auto", "onnxruntime", "tensorrt", "tensorrt-rtx"; NULL: auto */
-  const char* device;       /* "cpu", or "cuda:0" for the TensorRT backends; NULL: cpu */
+  const char* device;       /* "cpu", or "cuda:0" for the TensorRT backends; NULL: what the backend runs on */
   const char* onnxruntime;  /* path of libonnxruntime.so; NULL: where the system finds libonnxruntime.so.1 */
+  const char* tensorrt;     /* path of libnvinfer.so or libtensorrt_rtx.so; NULL: where the system finds it */
+  const char* plugins;      /* path of libdovit_plugins.so, the kernels; NULL: beside this library, or the system's */
+  const char* precision;    /* of the plans: "fp32", "fp16", "bf16"; NULL: of those built last */
+  int graph;                /* dovit_graph; default: whole image where the driver has CUDA 12.8 */
   int threads;              /* of the CPU; 0: all. The first session of a process decides for all */
   int low_memory;           /* 1: no repacked copy of the weights, which is somewhat slower */
-  int workers;              /* images enqueued with dovit_session_enqueue that run at a time; 0: one */
-  int schedule;             /* dovit_schedule; default: exact */
+  int workers;              /* images that run at a time, each with memory of its own on a GPU; 0: one */
+  int schedule;             /* dovit_schedule; default: exact on a CPU, bucketed on a GPU */
   const double* thresholds; /* above which a token stops: one for all or one each; NULL: the bundle's */
   size_t threshold_count;
 } dovit_load_options;
 
-#define DOVIT_LOAD_OPTIONS_INIT {sizeof(dovit_load_options), NULL, NULL, NULL, 0, 0, 0, DOVIT_DEFAULT_SCHEDULE, NULL, 0}
+#define DOVIT_LOAD_OPTIONS_INIT                                                                  \
+  {sizeof(dovit_load_options), NULL, NULL, NULL, NULL, NULL, NULL, DOVIT_DEFAULT_GRAPH, 0, 0, 0, \
+   DOVIT_DEFAULT_SCHEDULE,     NULL, 0}
 
 /* Opens the bundle in the folder `path`: its schema, sizes and hashes are checked before anything in it is used.
  * `options` may be NULL. */
@@ -143,7 +152,7 @@ typedef struct dovit_run_options {
   void* labels;         /* memory of the caller's for the labels, dovit_info.label_bytes each; NULL: the result's */
   size_t labels_stride; /* bytes from one row to the next; 0: no gaps */
   int labels_memory;    /* dovit_memory: where `labels` lies */
-  void* stream;         /* a cudaStream_t of the caller's to work on, for the TensorRT backends; NULL: none */
+  void* stream; /* a cudaStream_t of the caller's: what it holds is over before device memory is used; NULL: default */
 } dovit_run_options;
 
 #define DOVIT_RUN_OPTIONS_INIT \

@@ -40,11 +40,13 @@ struct Image {
 };
 
 struct LoadOptions {
-  std::string backend = "auto", device = "cpu";
-  std::string onnxruntime = {};  // path of its library; empty: where the system finds it
+  std::string backend = "auto", device = {};
+  std::string onnxruntime = {}, tensorrt = {}, plugins = {};  // paths of libraries; empty: where the system finds them
+  std::string precision = {};                                 // of the plans; empty: of those built last
+  dovit_graph graph = DOVIT_DEFAULT_GRAPH;
   int threads = 0;
   bool low_memory = false;
-  int workers = 1;  // enqueued images that run at a time
+  int workers = 1;  // images that run at a time
   dovit_schedule schedule = DOVIT_DEFAULT_SCHEDULE;
   std::vector<double> thresholds = {};  // empty: the bundle's
 };
@@ -119,9 +121,14 @@ class Session {
   explicit Session(const std::string& path, const LoadOptions& options = {}) : handle_(nullptr, &dovit_session_free) {
     detail::check(dovit_check_abi(DOVIT_ABI_VERSION));
     dovit_load_options c = DOVIT_LOAD_OPTIONS_INIT;
-    c.backend = options.backend.c_str();
-    c.device = options.device.c_str();
-    c.onnxruntime = options.onnxruntime.empty() ? nullptr : options.onnxruntime.c_str();
+    const auto given = [](const std::string& text) { return text.empty() ? nullptr : text.c_str(); };
+    c.backend = given(options.backend);
+    c.device = given(options.device);
+    c.onnxruntime = given(options.onnxruntime);
+    c.tensorrt = given(options.tensorrt);
+    c.plugins = given(options.plugins);
+    c.precision = given(options.precision);
+    c.graph = options.graph;
     c.threads = options.threads;
     c.low_memory = options.low_memory;
     c.workers = options.workers;

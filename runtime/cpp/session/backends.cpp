@@ -3,6 +3,9 @@
 #include "chain/chain.h"
 #include "errors.h"
 #include "onnxruntime/engine.h"
+#ifdef DOVIT_GPU
+#include "gpu/open.h"
+#endif
 
 namespace dovit::runtime {
 
@@ -14,7 +17,7 @@ std::unique_ptr<Executor> onnxruntime_chain(const Bundle& bundle, const std::str
     std::string there;
     for (const PlanSet& plans : bundle.manifest.plans) there += (there.empty() ? "" : ", ") + plans.name();
     throw DovitError(text(path, ": holds plans only (", there,
-                          "), which this build of libdovit_runtime cannot run: add ONNX Runtime's files with "
+                          "): choose their backend on a machine with a GPU, or add ONNX Runtime's files with "
                           "dovit-export --ckpt model.pth --out ",
                           path, " --backend onnxruntime"));
   }
@@ -29,17 +32,22 @@ std::unique_ptr<Executor> onnxruntime_chain(const Bundle& bundle, const std::str
 }  // namespace
 
 std::unique_ptr<Executor> make_executor(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
-  if (options.backend == "tensorrt" || options.backend == "tensorrt-rtx")
-    throw Unsupported(text(path, ": backend ", options.backend,
-                           " is not in this build of libdovit_runtime; backend onnxruntime runs the bundle"));
-  if (options.backend != "auto" && options.backend != "onnxruntime")
-    throw UsageError(
-        text("unknown backend '", options.backend, "': choose one of auto, onnxruntime, tensorrt, tensorrt-rtx"));
-  if (options.device.rfind("cuda", 0) == 0)
-    throw Unsupported(text("device ", options.device,
-                           " needs the backend tensorrt or tensorrt-rtx, which is not in this build of "
-                           "libdovit_runtime; device cpu runs the bundle"));
-  if (options.device != "cpu") throw UsageError(text("unknown device '", options.device, "': choose cpu or cuda:N"));
+  const std::string &backend = options.backend, &device = options.device;
+  if (backend == "tensorrt" || backend == "tensorrt-rtx") {
+#ifdef DOVIT_GPU
+    return open_on_gpu(bundle, path, options);
+#else
+    throw Unsupported(text(path, ": backend ", backend,
+                           " is not in this build of libdovit_runtime, which found no CUDA headers: build it with the "
+                           "CUDA toolkit installed; backend onnxruntime runs the bundle"));
+#endif
+  }
+  if (backend != "auto" && backend != "onnxruntime")
+    throw UsageError(text("unknown backend '", backend, "': choose one of auto, onnxruntime, tensorrt, tensorrt-rtx"));
+  if (device.rfind("cuda", 0) == 0)
+    throw Unsupported(text("device ", device, " needs the backend tensorrt or tensorrt-rtx; backend ", backend,
+                           " runs on device cpu"));
+  if (!device.empty() && device != "cpu") throw UsageError(text("unknown device '", device, "': choose cpu or cuda:N"));
   return onnxruntime_chain(bundle, path, options);
 }
 

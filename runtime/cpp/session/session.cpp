@@ -14,23 +14,25 @@ namespace dovit::runtime {
 
 Session::Session(const std::string& path, const LoadOptions& options)
     : bundle_(open_bundle(path)),
+      backend_(options.backend == "auto" ? "onnxruntime" : options.backend),
       thresholds_(options.thresholds ? checked_thresholds(bundle_.manifest, *options.thresholds)
                                      : bundle_.manifest.thresholds),
-      schedule_(options.schedule),
-      executor_(make_executor(bundle_, path, options)) {}
+      executor_(make_executor(bundle_, path, options)),
+      schedule_(options.schedule.value_or(executor_->default_schedule())) {}
 
 Request Session::request(const RunOptions& options) const {
   Request request;
   request.thresholds = options.thresholds ? checked_thresholds(manifest(), *options.thresholds) : thresholds_;
   request.schedule = options.schedule.value_or(schedule_);
   if (options.counts) request.counts = checked_counts(manifest(), *options.counts);
+  request.logits = options.return_logits;
   return request;
 }
 
 Result Session::run(const Pixels& image, const Request& request, const RunOptions& options) const {
   try {
-    Result result = options.mode == Mode::kWhole ? run_whole(image, request, options.labels)
-                                                 : run_slide(image, request, options.labels);
+    Result result =
+        options.mode == Mode::kWhole ? run_whole(image, request, options) : run_slide(image, request, options);
     if (!options.return_logits) result.logits = Tensor{};
     return result;
   } catch (const std::bad_alloc&) {
@@ -39,8 +41,8 @@ Result Session::run(const Pixels& image, const Request& request, const RunOption
 }
 
 // The result of one pass, and per decision which positions stay and the confidence (NaN where already stopped).
-Result Session::window_result(const Pixels& window, const Request& request) const {
-  Pass pass = executor_->run(window.data(), request);
+Result Session::window_result(const Frame& frame, const Request& request) const {
+  Pass pass = executor_->run(frame, request);
   const auto count = static_cast<int64_t>(manifest().decisions.size());
   const int64_t height = manifest().grid_height(), width = manifest().grid_width(), tokens = manifest().tokens();
   Result result;
@@ -62,34 +64,54 @@ Result Session::window_result(const Pixels& window, const Request& request) cons
   result.labels = std::move(pass.labels);
   result.labels.shape.erase(result.labels.shape.begin());  // [H, W]
   result.logits = std::move(pass.logits);
-  result.logits.shape.erase(result.logits.shape.begin());  // [C, h', w']
+  if (result.logits.data) result.logits.shape.erase(result.logits.shape.begin());  // [C, h', w']
   return result;
 }
 
-// Where the labels are written: the caller's place, or memory of the result's own.
+// Where the labels are written: the caller's place on the host, or memory of the result's own.
 LabelsPlace Session::place_for(Result& result, Size size, const LabelsPlace& given) const {
   result.labels = Tensor{};
-  if (given.data) return given;
+  if (given.data && !given.on_device) return given;
   result.labels = make_tensor(label_bytes() == 1 ? DType::kUint8 : DType::kInt16, {size.height, size.width});
   return {result.labels.data, static_cast<size_t>(size.width) * label_bytes()};
 }
 
+// Labels that lie in the result, although the caller has a place for them, are brought there.
+void Session::hand_over(Result& result, const RunOptions& options) const {
+  const LabelsPlace& place = options.labels;
+  if (!place.data || !result.labels.data) return;
+  const auto rows = static_cast<size_t>(result.labels.shape[0]);
+  const size_t row = result.labels.bytes() / rows;
+  if (place.on_device)
+    device_memory()->write(place.data, place.stride, result.labels.data, row, rows, options.stream);
+  else
+    for (size_t y = 0; y < rows; ++y)
+      std::memcpy(static_cast<char*>(place.data) + y * place.stride, result.labels.as<char>() + y * row, row);
+  result.labels = Tensor{};
+}
+
 // The image is resized to the bundle's size, its logits are resized back.
-Result Session::run_whole(const Pixels& image, const Request& request, const LabelsPlace& place) const {
+Result Session::run_whole(const Pixels& image, const Request& request, const RunOptions& options) const {
   const Size size = image.size();
-  Result result = window_result(resized(image, window()), request);
-  if (!(size == window())) {
+  const bool same = size == window();
+  const Pixels scaled = resized(image, window());
+  Request wanted = request;
+  wanted.logits = request.logits || !same;
+  Frame frame{scaled.data(), image.device_stride(), options.ready};
+  if (same && options.labels.on_device) {
+    frame.device_labels = options.labels.data;
+    frame.device_labels_stride = options.labels.stride;
+  }
+  Result result = window_result(frame, wanted);
+  if (frame.device_labels) result.labels = Tensor{};
+  if (!same) {
     const Tensor& logits = result.logits;
     const Size from{static_cast<int>(logits.shape[1]), static_cast<int>(logits.shape[2])};
-    const LabelsPlace to = place_for(result, size, place);
+    const LabelsPlace to = place_for(result, size, options.labels);
     labels_from_logits(logits.as<float>(), static_cast<int>(logits.shape[0]), from, size, to.data, to.stride,
                        label_bytes());
-  } else if (place.data) {
-    const size_t row = static_cast<size_t>(size.width) * label_bytes();
-    for (int y = 0; y < size.height; ++y)
-      std::memcpy(static_cast<char*>(place.data) + y * place.stride, result.labels.as<char>() + y * row, row);
-    result.labels = Tensor{};
   }
+  hand_over(result, options);
   return result;
 }
 

@@ -9,11 +9,15 @@ namespace dovit::runtime {
 
 struct LoadOptions {
   std::string backend = "auto";  // auto, onnxruntime, tensorrt, tensorrt-rtx
-  std::string device = "cpu";
-  std::string onnxruntime;  // path of its library; empty: where the system finds it
-  int threads = 0;          // 0: all; the first session of a process decides for all
-  bool low_memory = false;  // no repacked copy of the weights, which is somewhat slower
-  Schedule schedule = Schedule::kExact;
+  std::string device;            // cpu, cuda:N; empty: what the backend runs on
+  std::string onnxruntime;       // paths of libraries; empty: where the system finds them
+  std::string tensorrt, plugins;
+  std::string precision;             // of the plans; empty: of those built last
+  std::optional<bool> graph;         // the whole image as one CUDA graph, or one a segment; none: what the driver can
+  int threads = 0;                   // 0: all; the first session of a process decides for all
+  int workers = 1;                   // images that are under way at a time
+  bool low_memory = false;           // no repacked copy of the weights, which is somewhat slower
+  std::optional<Schedule> schedule;  // none: the backend's
   std::optional<std::vector<double>> thresholds;  // none: the bundle's own
 };
 
@@ -23,6 +27,7 @@ enum class Mode { kWhole, kSlide };
 struct LabelsPlace {
   void* data = nullptr;
   size_t stride = 0;  // bytes from one row to the next
+  bool on_device = false;
 };
 
 struct RunOptions {
@@ -32,6 +37,8 @@ struct RunOptions {
   std::optional<std::vector<int64_t>> counts;
   bool return_logits = false;
   LabelsPlace labels;
+  void* stream = nullptr;             // of the caller's, which device memory is used after
+  std::shared_ptr<const void> ready;  // Frame::ready
 };
 
 class Session {
@@ -43,6 +50,7 @@ class Session {
   const std::string& backend() const { return backend_; }
   const std::vector<double>& thresholds() const { return thresholds_; }
   Schedule schedule() const { return schedule_; }
+  std::shared_ptr<const DeviceMemory> device_memory() const { return executor_->device_memory(); }
   int label_bytes() const { return manifest().classes <= 256 ? 1 : 2; }
   Size window() const {
     return {static_cast<int>(manifest().image_size[0]), static_cast<int>(manifest().image_size[1])};
@@ -54,16 +62,17 @@ class Session {
   Result run(const Pixels& image, const Request& request, const RunOptions& options) const;
 
  private:
-  Result window_result(const Pixels& window, const Request& request) const;
-  Result run_whole(const Pixels& image, const Request& request, const LabelsPlace& place) const;
-  Result run_slide(const Pixels& image, const Request& request, const LabelsPlace& place) const;
+  Result window_result(const Frame& frame, const Request& request) const;
+  Result run_whole(const Pixels& image, const Request& request, const RunOptions& options) const;
+  Result run_slide(const Pixels& image, const Request& request, const RunOptions& options) const;
   LabelsPlace place_for(Result& result, Size size, const LabelsPlace& given) const;
+  void hand_over(Result& result, const RunOptions& options) const;
 
   Bundle bundle_;
-  std::string backend_ = "onnxruntime";
+  std::string backend_;
   std::vector<double> thresholds_;
-  Schedule schedule_;
   std::unique_ptr<Executor> executor_;
+  Schedule schedule_;
 };
 
 }  // namespace dovit::runtime

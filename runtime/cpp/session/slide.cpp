@@ -63,9 +63,11 @@ Tensor stacked(const std::vector<Tensor>& maps) {
 
 }  // namespace
 
-Result Session::run_slide(const Pixels& image, const Request& request, const LabelsPlace& place) const {
+Result Session::run_slide(const Pixels& image, const Request& request, const RunOptions& options) const {
   const Size original = image.size(), size = enlarged(original, window());
   const Pixels scaled = resized(image, size);
+  Request wanted = request;
+  wanted.logits = true;
   Result result;
   result.kept.assign(manifest().decisions.size(), 0);
   result.corners.clear();
@@ -75,7 +77,8 @@ Result Session::run_slide(const Pixels& image, const Request& request, const Lab
   std::vector<Tensor> keep_maps, confidence_maps;
   for (const int y : starts(size.height, window().height, static_cast<int>(manifest().slide_stride[0])))
     for (const int x : starts(size.width, window().width, static_cast<int>(manifest().slide_stride[1]))) {
-      const Result seen = window_result(cropped(scaled, y, x, window()), request);
+      const Pixels part = cropped(scaled, y, x, window());
+      const Result seen = window_result({part.data()}, wanted);
       add_window(seen.logits, window(), {y, x}, total);
       for (int row = y; row < y + window().height; ++row)
         for (int column = x; column < x + window().width; ++column)
@@ -89,12 +92,13 @@ Result Session::run_slide(const Pixels& image, const Request& request, const Lab
   auto* sum = total.as<float>();
   for (int64_t c = 0; c < total.shape[0]; ++c)
     for (const float windows : count) *sum++ /= windows;
-  const LabelsPlace to = place_for(result, original, place);
+  const LabelsPlace to = place_for(result, original, options.labels);
   labels_from_logits(total.as<float>(), static_cast<int>(total.shape[0]), size, original, to.data, to.stride,
                      label_bytes());
   result.keep_maps = stacked(keep_maps);
   result.confidence_maps = stacked(confidence_maps);
   result.logits = std::move(total);
+  hand_over(result, options);
   return result;
 }
 

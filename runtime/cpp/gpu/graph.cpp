@@ -1,0 +1,148 @@
+#include "gpu/graph.h"
+
+#include <set>
+
+#include "errors.h"
+
+namespace dovit::runtime {
+
+namespace {
+
+// A node's name where it may not be in a body, else null.
+const char* foreign_name(CUgraphNodeType type) {
+  switch (type) {
+    case CU_GRAPH_NODE_TYPE_KERNEL:
+    case CU_GRAPH_NODE_TYPE_MEMCPY:
+    case CU_GRAPH_NODE_TYPE_MEMSET:
+    case CU_GRAPH_NODE_TYPE_EMPTY:
+    case CU_GRAPH_NODE_TYPE_GRAPH:
+    case CU_GRAPH_NODE_TYPE_CONDITIONAL:
+      return nullptr;
+    case CU_GRAPH_NODE_TYPE_HOST:
+      return "a call of the host";
+    case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
+    case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
+      return "an event";
+    case CU_GRAPH_NODE_TYPE_MEM_ALLOC:
+    case CU_GRAPH_NODE_TYPE_MEM_FREE:
+      return "an allocation";
+    default:
+      return "a node of another kind";
+  }
+}
+
+void collect_foreign(const Device& device, CUgraph graph, std::set<std::string>& found) {
+  size_t count = 0;
+  device.check(device.driver.cuGraphGetNodes(graph, nullptr, &count), "cuGraphGetNodes");
+  std::vector<CUgraphNode> nodes(count);
+  if (count) device.check(device.driver.cuGraphGetNodes(graph, nodes.data(), &count), "cuGraphGetNodes");
+  for (CUgraphNode node : nodes) {
+    CUgraphNodeType type{};
+    device.check(device.driver.cuGraphNodeGetType(node, &type), "cuGraphNodeGetType");
+    if (const char* name = foreign_name(type)) found.insert(name);
+    if (type != CU_GRAPH_NODE_TYPE_GRAPH) continue;
+    CUgraph child = nullptr;
+    device.check(device.driver.cuGraphChildGraphNodeGetGraph(node, &child), "cuGraphChildGraphNodeGetGraph");
+    collect_foreign(device, child, found);
+  }
+}
+
+// Runs `work` and ends the capture, also where something is refused: that is then the news, not that the end fails too.
+void record(const Device& device, CUstream stream, const std::function<void()>& work, CUgraph* graph) {
+  try {
+    work();
+  } catch (...) {
+    device.driver.cuStreamEndCapture(stream, graph);
+    throw;
+  }
+  device.check(device.driver.cuStreamEndCapture(stream, graph), "cuStreamEndCapture");
+}
+
+// Of the calling thread alone: others may allocate meanwhile.
+constexpr CUstreamCaptureMode kMode = CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+
+}  // namespace
+
+Graph::Graph(DevicePtr device) : Graph(std::move(device), Nothing()) {
+  device_->check(device_->driver.cuGraphCreate(&graph_, 0), "cuGraphCreate");
+}
+
+Graph::Graph(DevicePtr device, CUstream stream, const std::function<void()>& work)
+    : Graph(std::move(device), Nothing()) {
+  device_->check(device_->driver.cuStreamBeginCapture(stream, kMode), "cuStreamBeginCapture");
+  record(*device_, stream, work, &graph_);
+  finish();
+}
+
+Graph::~Graph() {
+  const Current current(*device_);
+  if (ready_) device_->driver.cuGraphExecDestroy(ready_);
+  if (graph_) device_->driver.cuGraphDestroy(graph_);
+}
+
+void Graph::finish() {
+  device_->check(device_->driver.cuGraphInstantiateWithFlags(&ready_, graph_, 0), "cuGraphInstantiate");
+}
+
+void Graph::launch(CUstream stream) const {
+  device_->check(device_->driver.cuGraphLaunch(ready_, stream), "cuGraphLaunch");
+}
+
+Leaves capture_into(const Device& device, CUgraph graph, const Leaves& before, CUstream stream,
+                    const std::function<void()>& work) {
+  device.check(device.driver.cuStreamBeginCaptureToGraph(stream, graph, before.nodes.data(), before.edges.data(),
+                                                         before.nodes.size(), kMode),
+               "cuStreamBeginCaptureToGraph");
+  Leaves leaves;
+  CUgraph same = nullptr;
+  const auto then_look = [&] {
+    work();
+    CUstreamCaptureStatus status{};
+    const CUgraphNode* nodes = nullptr;
+    const CUgraphEdgeData* edges = nullptr;
+    size_t count = 0;
+    device.check(device.driver.cuStreamGetCaptureInfo(stream, &status, nullptr, nullptr, &nodes, &edges, &count),
+                 "cuStreamGetCaptureInfo");
+    leaves.nodes.assign(nodes, nodes + count);
+    leaves.edges.assign(count, CUgraphEdgeData{});
+    if (edges) leaves.edges.assign(edges, edges + count);
+  };
+  record(device, stream, then_look, &same);
+  return leaves;
+}
+
+CUgraphConditionalHandle add_condition(const Device& device, CUgraph graph, unsigned value) {
+  CUgraphConditionalHandle handle = 0;
+  device.check(device.driver.cuGraphConditionalHandleCreate(&handle, graph, device.context(), value,
+                                                            CU_GRAPH_COND_ASSIGN_DEFAULT),
+               "cuGraphConditionalHandleCreate");
+  return handle;
+}
+
+Switch add_switch(const Device& device, CUgraph graph, const Leaves& before, CUgraphConditionalHandle condition,
+                  size_t count) {
+  CUgraphNodeParams parameters{};
+  parameters.type = CU_GRAPH_NODE_TYPE_CONDITIONAL;
+  parameters.conditional.handle = condition;
+  parameters.conditional.type = CU_GRAPH_COND_TYPE_SWITCH;
+  parameters.conditional.size = static_cast<unsigned>(count);
+  parameters.conditional.ctx = device.context();
+  CUgraphNode node = nullptr;
+  device.check(device.driver.cuGraphAddNode(&node, graph, before.nodes.data(), before.edges.data(), before.nodes.size(),
+                                            &parameters),
+               "cuGraphAddNode");
+  const CUgraph* bodies = parameters.conditional.phGraph_out;
+  return {{{node}, {CUgraphEdgeData{}}}, {bodies, bodies + count}};
+}
+
+void check_nodes(const Device& device, CUgraph graph, const std::string& what) {
+  std::set<std::string> found;
+  collect_foreign(device, graph, found);
+  if (found.empty()) return;
+  std::string list;
+  for (const std::string& name : found) list += (list.empty() ? "" : ", ") + name;
+  throw DovitError(text(what, " cannot be part of a CUDA graph with SWITCH nodes: its capture holds ", list,
+                        "; use the segmented mode (graph = DOVIT_SEGMENTED)"));
+}
+
+}  // namespace dovit::runtime

@@ -1,0 +1,78 @@
+#include "gpu/plans.h"
+
+#include <algorithm>
+
+#include "errors.h"
+
+namespace dovit::runtime {
+
+namespace {
+
+constexpr const char* kPortableFrom = "8.0";  // what a TensorRT-RTX plan without targets runs on: Ampere and newer
+
+std::string command(const std::string& path, const std::string& flavour, const std::string& precision) {
+  return text("dovit-export --engine ", path, " --backend ", flavour,
+              precision.empty() ? "" : " --precision " + precision);
+}
+
+std::string rebuild(const PlanSet& plans, const std::string& path) {
+  return "rebuild the plans: " + command(path, plans.flavour.value, plans.precision.value);
+}
+
+template <class List, class Name>
+std::string joined(const List& list, const Name& name) {
+  std::string all;
+  for (const auto& item : list) all += (all.empty() ? "" : ", ") + name(item);
+  return all;
+}
+
+}  // namespace
+
+const PlanSet& choose_plans(const Manifest& manifest, const std::string& path, const std::string& flavour,
+                            const std::string& precision) {
+  const PlanSet* chosen = nullptr;
+  for (const PlanSet& plans : manifest.plans)
+    if (plans.flavour == flavour.c_str() && (precision.empty() || plans.precision == precision.c_str()))
+      chosen = &plans;
+  if (!chosen) {
+    const std::string there = joined(manifest.plans, [](const PlanSet& plans) { return plans.name(); });
+    throw DovitError(text(path, ": no ", flavour, precision.empty() ? "" : " " + precision,
+                          " plans in this bundle (there are: ", there.empty() ? "none" : there,
+                          "); build them: ", command(path, flavour, precision)));
+  }
+  if (chosen->plugin_version)
+    throw DovitError(text(path, ": the ", chosen->name(),
+                          " plans have the token pass inside (--plugins), for programs that run them by themselves; "
+                          "dovit's chain needs plans without: ",
+                          command(path, flavour, "")));
+  if (chosen->batch != 1)
+    throw DovitError(text(path, ": the ", chosen->name(), " plans take ", chosen->batch,
+                          " images at a time, and a session of libdovit_runtime one; ", rebuild(*chosen, path),
+                          " --batch 1"));
+  return *chosen;
+}
+
+void check_version(const PlanSet& plans, const std::string& path, const std::string& title,
+                   const std::string& version) {
+  if (version != plans.version)
+    throw DovitError(text(path, ": the bundle's version says ", title, " ", plans.version, ", ", version,
+                          " is installed; ", rebuild(plans, path)));
+}
+
+void check_device(const PlanSet& plans, const std::string& path, const Device& device) {
+  const std::vector<std::string>& built_for = plans.compute_capabilities;
+  const std::string capability = device.capability();
+  if (!built_for.empty() && std::find(built_for.begin(), built_for.end(), capability) == built_for.end())
+    throw DovitError(text(path, ": the bundle's compute_capabilities say ",
+                          joined(built_for, [](const std::string& name) { return name; }), ", this GPU (", device.name,
+                          ") has ", capability, "; ", rebuild(plans, path)));
+  if (built_for.empty() && device.capability_major < 8)
+    throw DovitError(text(path, ": the bundle's compute_capabilities are left open, which means ", kPortableFrom,
+                          " and newer, this GPU (", device.name, ") has ", capability, "; ", rebuild(plans, path),
+                          " --compute-capability ", capability));
+  if (plans.cuda && device.driver.version / 1000 < *plans.cuda)
+    throw DovitError(text(path, ": the bundle's cuda says ", *plans.cuda, ", this machine's driver runs CUDA ",
+                          cuda_version(device.driver.version), " at most: update the driver"));
+}
+
+}  // namespace dovit::runtime

@@ -1,0 +1,32 @@
+// One image under way: a program with its stream, its pinned memory and its modes.
+#pragma once
+
+#include "gpu/stepped_modes.h"
+
+namespace dovit::runtime {
+
+class Runner {
+ public:
+  // Warms up and captures. `graph`: the whole image as one CUDA graph, or one a segment. Throws DovitError.
+  Runner(const Plans& plans, bool graph);
+
+  size_t device_bytes() const { return program_.memory().size; }
+
+  // One pass, to its end. The caller has made the device current. Not for two threads at a time. Throws DovitError.
+  Pass run(const Frame& frame, const Request& request);
+
+ private:
+  const CapturedMode& captured(PixelSource source);
+  void hand_over(const Tensor& labels, const Frame& frame) const;
+  Tensor read_logits() const;
+
+  const Plans& plans_;
+  const bool graph_;
+  const Stream stream_;  // before all that is queued on it
+  const Program program_;
+  const Transfers transfers_;
+  const ExactMode exact_;
+  std::unique_ptr<CapturedMode> from_pinned_, from_device_;  // the latter when a frame first lies there
+};
+
+}  // namespace dovit::runtime

@@ -1,0 +1,53 @@
+// The chain with the host in the loop: it reads how many tokens are kept after each decision, and queues what is next.
+#pragma once
+
+#include "gpu/captured_mode.h"
+#include "gpu/graph.h"
+
+namespace dovit::runtime {
+
+// One pinned number: the count that a decision has left.
+class Counter {
+ public:
+  explicit Counter(const Program& program);
+
+  void enqueue(size_t decision, CUstream stream) const;
+  int64_t read(const Stream& stream) const;  // waits; throws DovitError where it is no count
+
+ private:
+  const Program& program_;
+  const PinnedBuffer count_;
+};
+
+// A graph for each segment and capacity, for drivers without SWITCH nodes: one launch and one read a decision.
+class SegmentedMode : public CapturedMode {
+ public:
+  SegmentedMode(const Program& program, const Transfers& transfers, const Stream& stream, PixelSource source);
+
+  void launch() const override;
+
+ private:
+  const Program& program_;
+  const Stream& stream_;
+  const Counter counter_;
+  std::unique_ptr<Graph> first_, decoder_;
+  std::vector<std::map<int64_t, std::unique_ptr<Graph>>> after_;  // [n - 1]: segment n by kept tokens
+};
+
+// No graph and no filling up: the kept sets are exactly those of ξ, or as large as a request says.
+class ExactMode {
+ public:
+  ExactMode(const Program& program, const Transfers& transfers, const Stream& stream);
+
+  // Queues a pass with the pixels that lie in pinned memory or on the device.
+  void launch(const Request& request, PixelSource source) const;
+
+ private:
+  const Program& program_;
+  const Transfers& transfers_;
+  const Stream& stream_;
+  const Counter counter_;
+  const PinnedBuffer only_;  // the only capacity of each decision: the copies may come later than the next is written
+};
+
+}  // namespace dovit::runtime

@@ -1,0 +1,36 @@
+// What goes to the device and what comes back, through pinned memory: one copy each way.
+#pragma once
+
+#include "chain/executor.h"
+#include "gpu/program.h"
+
+namespace dovit::runtime {
+
+class Transfers {
+ public:
+  explicit Transfers(const Program& program);
+
+  // Fill the host's side: pixels [H, W, 3] uint8, one ξ a decision.
+  void write(const uint8_t* pixels) const;
+  void write(const std::vector<double>& thresholds) const;
+
+  // Queue the copies to the device, and back.
+  void enqueue_image(CUstream stream) const;
+  void enqueue_thresholds(CUstream stream) const;
+  void enqueue_results(CUstream stream) const;
+
+  // What came back, once the stream has got there. Logits stay on the device.
+  Pass read() const;
+
+ private:
+  template <class T>
+  std::vector<T> values(const std::string& name, int64_t count) const;
+
+  Tensor labels() const;
+
+  const Program& program_;
+  const TensorSpec& labels_;
+  const PinnedBuffer image_, thresholds_, results_;
+};
+
+}  // namespace dovit::runtime

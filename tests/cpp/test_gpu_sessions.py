@@ -1,0 +1,264 @@
+"""libdovit_runtime's GPU half, end to end on stand-ins for the driver and TensorRT, with the kernels' own sources: kept sets are
+those of the Python runtime on the CPU, and failures are sentences."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from c_binding import Result
+from gpu_process import (
+    Setup,
+    calls_of_a_pass,
+    fail_everywhere,
+    foreign_node,
+    from_device_memory,
+    gpu_process,
+    refusal,
+    refusal_as_it_is,
+    segment,
+    side_by_side,
+)
+from models import random_images, randomised, small_config, spreading_thresholds
+from plan_bundles import make_plan_bundle
+from stand_in import StandIn
+
+import dovit
+from dovit.export.model import DoViT
+from dovit.runtime.machine import find_gpu
+
+pytestmark = pytest.mark.xdist_group("cpp")
+
+CAPACITIES = (0, 5, 11, 17, 24)
+KINDS = [
+    ("setr-naive", "conv", 1, "tensorrt"), ("setr-mla", "conv", 1, "tensorrt-rtx"), ("setr-mla", "fcn", 2, "tensorrt"),
+    ("segmenter-mask", "setr-k1", 1, "tensorrt-rtx"), ("segmenter-linear", "fcn", 0, "tensorrt"),
+]  # fmt: skip
+VERSIONS = {"tensorrt": "10.14.1.48", "tensorrt-rtx": "1.7.1.116"}
+GRAPH, SEGMENTED = 1, 2
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def on_gpu() -> Iterator[Call]:
+    with gpu_process() as call:
+        yield call
+
+
+@pytest.fixture(scope="module")
+def make(
+    build: Callable[[str], Path], stand_in_gpu: StandIn, library_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Setup, DoViT]]:
+    made: dict[tuple[object, ...], tuple[Setup, DoViT]] = {}
+
+    def one(
+        decoder: str = "setr-naive", head: str = "conv", prefix: int = 1, flavour: str = "tensorrt-rtx"
+    ) -> tuple[Setup, DoViT]:
+        key = (decoder, head, prefix, flavour)
+        if key not in made:
+            model = randomised(small_config(decoder, prefix, head))
+            bundle = make_plan_bundle(
+                model, tmp_path_factory.mktemp("gpu") / "bundle", CAPACITIES, flavour, VERSIONS[flavour]
+            )
+            made[key] = (
+                Setup(stand_in_gpu, build("release") / "libdovit_runtime.so", library_path, bundle, flavour),
+                model,
+            )
+        return made[key]
+
+    return one
+
+
+@pytest.fixture(scope="module")
+def setup(make: Callable[..., tuple[Setup, DoViT]]) -> Setup:
+    return make()[0]
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    return random_images(small_config(), seed=seed)[0].numpy()
+
+
+def same(found: Result, expected: dovit.Result) -> None:
+    """Sums are added in another order than ONNX Runtime's, so a confidence may differ in its last digits; nothing else may."""
+    assert (found.kept, found.tokens) == (expected.kept, expected.tokens)
+    assert np.array_equal(found.keep_maps, expected.keep_maps.reshape(found.keep_maps.shape))
+    confidences = expected.confidence_maps.reshape(found.confidence_maps.shape)
+    np.testing.assert_allclose(found.confidence_maps, confidences, rtol=1e-5)
+    assert found.labels.dtype == expected.labels.dtype and (found.labels == expected.labels).mean() > 0.999
+    assert expected.logits is not None
+    assert np.abs(found.logits - expected.logits).max() <= 1e-4 * np.abs(expected.logits).max()
+
+
+@pytest.mark.parametrize("graph", [GRAPH, SEGMENTED], ids=["graph", "segmented"])
+@pytest.mark.parametrize(("decoder", "head", "prefix", "flavour"), KINDS)
+def test_results_are_those_of_python_on_the_cpu(
+    make: Callable[..., tuple[Setup, DoViT]],
+    on_gpu: Call,
+    decoder: str,
+    head: str,
+    prefix: int,
+    flavour: str,
+    graph: int,
+) -> None:
+    """One session for all ξ, schedules and sizes: what one pass leaves in memory does not reach the next."""
+    setup, model = make(decoder, head, prefix, flavour)
+    images = random_images(model.config)
+    spread = [
+        spreading_thresholds(model, images, keep, list(CAPACITIES)) for keep in ((0.7, 0.7), (0.4, 0.5), (0.8, 0.2))
+    ]
+    settings: list[dict[str, Any]] = [{"thresholds": xi} for xi in [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0), *spread]]
+    settings += [{"thresholds": spread[0], "schedule": "exact"}, {"thresholds": (0.0, 0.0), "schedule": "exact"}]
+    settings += [{"counts": (13, 4)}, {"counts": (7, 0)}]
+    passes = [(picture(seed), one) for seed, one in enumerate(settings)]
+    larger = np.ascontiguousarray(picture(9).repeat(2, 0)[:100, :90])
+    passes += [(larger, {"thresholds": spread[0]}), (larger, {"thresholds": spread[1], "mode": "slide"})]
+    python = dovit.load(setup.bundle)
+    found = on_gpu(segment, setup, {"graph": graph}, [(image, {"schedule": "bucketed"} | one) for image, one in passes])
+    kept = set()
+    for (image, one), result in zip(passes, found, strict=True):
+        same(result, python(image, return_logits=True, **({"schedule": "bucketed"} | one)))
+        kept.add(result.kept)
+    assert len(kept) >= 6, "the passes were to differ"
+
+
+@pytest.fixture(scope="module")
+def some(make: Callable[..., tuple[Setup, DoViT]]) -> dict[str, Any]:
+    """Settings with which some tokens stop at each decision."""
+    _, model = make()
+    xi = spreading_thresholds(model, random_images(model.config), (0.7, 0.7), list(CAPACITIES))
+    return {"schedule": "bucketed", "thresholds": xi}
+
+
+def test_an_image_is_one_launch_and_one_wait(setup: Setup, on_gpu: Call, some: dict[str, Any]) -> None:
+    calls = on_gpu(calls_of_a_pass, setup, {"graph": GRAPH}, picture(), some | {"return_logits": 0})
+    expected = {"cuGraphLaunch": 1, "cuStreamSynchronize": 1}
+    assert {name: count for name, count in calls.items() if count} == expected
+
+
+def test_segments_are_a_launch_and_a_wait_each(setup: Setup, on_gpu: Call, some: dict[str, Any]) -> None:
+    calls = on_gpu(calls_of_a_pass, setup, {"graph": SEGMENTED}, picture(), some | {"return_logits": 0})
+    expected = {"cuGraphLaunch": 4, "cuStreamSynchronize": 3}  # two decisions, and the decoder with the last wait
+    assert {name: count for name, count in calls.items() if count} == expected
+
+
+def test_eight_threads_share_a_session(setup: Setup, on_gpu: Call, some: dict[str, Any]) -> None:
+    passes = [(picture(n % 3), some | {"thresholds": [(1.0,), (0.4, 0.2), (0.0,)][n % 3]}) for n in range(16)]
+    alone = on_gpu(segment, setup, {}, passes[:3])
+    for n, result in enumerate(on_gpu(side_by_side, setup, {"workers": 3}, passes)):
+        assert result.kept == alone[n % 3].kept and np.array_equal(result.labels, alone[n % 3].labels)
+
+
+def test_device_memory_and_a_stream_of_the_callers(setup: Setup, on_gpu: Call, some: dict[str, Any]) -> None:
+    """The picture is on its way when the pass begins; labels land between the gaps of their rows, and nowhere else."""
+    [expected] = on_gpu(segment, setup, {}, [(picture(), some)])
+    labels, gaps, result = on_gpu(from_device_memory, setup, picture(), some)
+    assert np.array_equal(labels, expected.labels) and (gaps == 0xFF).all()
+    assert result.labels.size == 0 and result.kept == expected.kept
+    other = np.ascontiguousarray(picture(5)[:50, :70])  # resized on the host, and its labels there and back
+    [expected] = on_gpu(segment, setup, {}, [(other, some)])
+    labels, gaps, _ = on_gpu(from_device_memory, setup, other, some)
+    assert np.array_equal(labels, expected.labels) and (gaps == 0xFF).all()
+
+
+@pytest.mark.parametrize("graph", [GRAPH, SEGMENTED], ids=["graph", "segmented"])
+@pytest.mark.parametrize("schedule", ["bucketed", "exact"])
+def test_every_failure_is_a_sentence_and_the_last_of_its_session(
+    setup: Setup, on_gpu: Call, some: dict[str, Any], graph: int, schedule: str
+) -> None:
+    """A driver, TensorRT or a kernel that fails, at every call: no hang, no wrong labels, nothing left behind."""
+    if (graph, schedule) == (SEGMENTED, "exact"):
+        pytest.skip("exact passes are the same in both")
+    sentences = on_gpu(
+        fail_everywhere, setup, {"graph": graph}, picture(), some | {"schedule": schedule, "return_logits": 0}
+    )
+    assert len(sentences["load"]) > 30 and len(sentences["run"]) >= 2
+    for told in sentences["load"] + sentences["run"]:
+        assert "internal error" not in told and "\n" not in told
+    for told in sentences["run"]:
+        assert told.endswith("; this session is dead: load the bundle again")
+
+
+def change(setup: Setup, tmp_path: Path, **fields: object) -> Setup:
+    """The bundle with other fields in its plan set."""
+    folder = tmp_path / "changed"
+    shutil.copytree(setup.bundle, folder)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["plans"][0] |= fields
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return replace(setup, bundle=folder)
+
+
+PLENTY = 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("options", "machine", "status", "told"),
+    [
+        ({}, (0, 12080, 8, 9, PLENTY), 1, "no NVIDIA GPU was found"),
+        ({"device": b"cuda:2"}, (2, 12080, 8, 9, PLENTY), 1, "no NVIDIA GPU number 2 was found: this machine has 2"),
+        ({"graph": GRAPH}, (1, 12060, 8, 9, PLENTY), 1, "SWITCH nodes need CUDA 12.8, and this driver runs 12.6"),
+        ({}, (1, 12080, 7, 5, PLENTY), 1, "which means 8.0 and newer, this GPU"),
+        ({}, (1, 12080, 8, 9, 1 << 10), 1, "close what else uses it"),
+        ({"precision": b"fp16"}, None, 1, "no tensorrt-rtx fp16 plans in this bundle (there are: tensorrt-rtx fp32)"),
+        ({"tensorrt": b"/nowhere/libtensorrt_rtx.so.1"}, None, 1, "TensorRT-RTX's library cannot be opened"),
+        ({"plugins": b"/nowhere/libdovit_plugins.so"}, None, 1, "the kernels' library cannot be opened"),
+        ({"device": b"cpu"}, None, 2, "runs on a GPU, not on device cpu"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_machine_that_cannot_is_told_why(
+    setup: Setup, on_gpu: Call, options: dict[str, Any], machine: tuple[int, ...] | None, status: int, told: str
+) -> None:
+    found = on_gpu(refusal, setup, options, machine)
+    assert found[0] == status and told in found[1], found
+
+
+def test_an_older_driver_runs_segments(setup: Setup, on_gpu: Call) -> None:
+    assert on_gpu(refusal, setup, {}, (1, 12040, 8, 9, PLENTY)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"version": "1.8.0.1"},
+            "the bundle's version says TensorRT-RTX 1.8.0.1, 1.7.1.116 is installed; rebuild the plans: ",
+        ),
+        ({"compute_capabilities": ["12.0"]}, "the bundle's compute_capabilities say 12.0, this GPU"),
+        ({"cuda": 13}, "the bundle's cuda says 13, this machine's driver runs CUDA 12.8 at most: update the driver"),
+        ({"plugin_version": "1"}, "plans have the token pass inside (--plugins)"),
+        ({"batch": 2}, "plans take 2 images at a time, and a session of libdovit_runtime one"),
+        ({"steps": []}, "the manifest contradicts itself (decisions that no step makes); export the bundle again"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_plans_for_other_machines_are_refused(
+    setup: Setup, on_gpu: Call, tmp_path: Path, fields: dict[str, object], told: str
+) -> None:
+    status, sentence = on_gpu(refusal, change(setup, tmp_path, **fields), {}, (1, 12080, 8, 9, PLENTY))
+    assert status == 1 and told in sentence, sentence
+
+
+def test_a_plan_that_calls_the_host_is_no_body(setup: Setup, on_gpu: Call) -> None:
+    status, sentence = on_gpu(foreign_node, setup)
+    assert status == 1
+    assert "cannot be part of a CUDA graph with SWITCH nodes: its capture holds a call of the host" in sentence
+
+
+def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]) -> None:
+    """In a process of its own, in which nothing stands in for the driver."""
+    if not isinstance(find_gpu(), str):
+        pytest.skip("this machine has a driver")
+    tensorrt_rtx_libs = pytest.importorskip("tensorrt_rtx_libs")
+    with gpu_process() as call:
+        real = Path(tensorrt_rtx_libs.__file__).with_name("libtensorrt_rtx.so.1")  # the stand-ins bring their driver
+        nothing = replace(setup, libraries=replace(setup.libraries, cuda=Path("libc.so.6"), tensorrt_rtx=real))
+        status, sentence = call(refusal_as_it_is, nothing)
+    assert status == 1 and "plans need an NVIDIA GPU: no NVIDIA GPU was found (libcuda.so.1: " in sentence
+    assert sentence.endswith("install its driver; backend onnxruntime runs on a CPU")

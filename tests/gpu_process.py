@@ -1,0 +1,231 @@
+"""A process in which the stand-ins for the driver, TensorRT and the kernels are loaded, and what tests have it do."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from c_binding import Failure, Result, Session
+from stand_in import StandIn
+
+Settings = dict[str, Any]  # of a pass, as Session takes them
+ALIVE = ("memory", "pinned", "stream", "event", "graph", "exec", "primary", "context", "engine", "runtime")
+DEVICE = 1  # of dovit_memory
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a session is made of."""
+
+    libraries: StandIn
+    runtime: Path
+    onnxruntime: Path
+    bundle: Path
+    flavour: str
+
+
+@contextmanager
+def gpu_process() -> Iterator[Callable[..., Any]]:
+    """Calls functions of this module in a process of their own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+@cache
+def stand_in(setup: Setup) -> ctypes.CDLL:
+    """The driver's, which the runtime finds by its name from now on."""
+    os.environ["DOVIT_STAND_IN_ONNXRUNTIME"] = str(setup.onnxruntime)
+    return ctypes.CDLL(str(setup.libraries.cuda))
+
+
+def load(setup: Setup, **options: object) -> Session:
+    """A session on the stand-in."""
+    stand_in(setup)
+    chosen = setup.libraries.tensorrt if setup.flavour == "tensorrt" else setup.libraries.tensorrt_rtx
+    given: dict[str, object] = {
+        "backend": setup.flavour.encode(), "tensorrt": str(chosen).encode(), "plugins": str(setup.libraries.plugins).encode(),
+    }  # fmt: skip
+    return Session(setup.runtime, setup.bundle, setup.onnxruntime, **(given | options))
+
+
+def segment(setup: Setup, options: Settings, passes: Sequence[tuple[np.ndarray, Settings]]) -> list[Result]:
+    """The results of pictures, each with its settings, from one session."""
+    session = load(setup, **options)
+    return [session(picture, **settings) for picture, settings in passes]
+
+
+def calls_of_a_pass(setup: Setup, options: Settings, picture: np.ndarray, settings: Settings) -> dict[str, int]:
+    """How often each function of interest was called for the second pass of a session."""
+    session = load(setup, **options)
+    session(picture, **settings)
+    stand_in(setup).stand_in_reset_calls()
+    session(picture, **settings)
+    names = ("cuGraphLaunch", "cuStreamSynchronize", "cuMemAlloc", "cuMemHostAlloc", "cuStreamBeginCapture",
+             "cuStreamBeginCaptureToGraph", "createExecutionContext", "enqueueV3")  # fmt: skip
+    return {name: stand_in(setup).stand_in_calls(name.encode()) for name in names}
+
+
+def refusal(setup: Setup, options: Settings, machine: tuple[int, int, int, int, int] | None = None) -> tuple[int, str]:
+    """How loading fails, status and sentence, on a machine as stand_in_configure makes it; and nothing stays behind."""
+    driver = stand_in(setup)
+    driver.stand_in_reset()
+    if machine is not None:
+        *numbers, free = machine
+        driver.stand_in_configure(*numbers, ctypes.c_size_t(free))
+    try:
+        load(setup, **options)
+    except Failure as failure:
+        gc.collect()
+        assert not any(alive(setup).values()), alive(setup)
+        return failure.status, str(failure)
+    finally:
+        driver.stand_in_reset()
+    return 0, ""
+
+
+def foreign_node(setup: Setup) -> tuple[int, str]:
+    """How loading fails where a plan calls the host."""
+    stand_in(setup).stand_in_add_foreign_node(2)
+    return refusal_as_it_is(setup)
+
+
+def refusal_as_it_is(setup: Setup) -> tuple[int, str]:
+    """How loading fails."""
+    try:
+        load(setup)
+    except Failure as failure:
+        return failure.status, str(failure)
+    return 0, ""
+
+
+def alive(setup: Setup) -> dict[str, int]:
+    """What is taken on the device."""
+    return {kind: stand_in(setup).stand_in_alive(kind.encode()) for kind in ALIVE}
+
+
+def fail_everywhere(setup: Setup, options: Settings, picture: np.ndarray, settings: Settings) -> dict[str, list[str]]:
+    """Has every function fail once in loading, and once in a pass: the sentences. After each a new session has to work."""
+    driver = stand_in(setup)
+    expected = load(setup, **options)(picture, **settings)
+    functions = _called(setup, lambda: load(setup, **options))
+    sentences: dict[str, list[str]] = {"load": [], "run": []}
+    for name, count in functions.items():
+        for nth in {1, (count + 1) // 2, count}:
+            driver.stand_in_fail(name.encode(), nth)
+            try:
+                load(setup, **options)
+            except Failure as failure:
+                sentences["load"].append(f"{name}: {failure}")
+            gc.collect()
+            assert not any(alive(setup).values()), (name, nth, alive(setup))
+    in_a_pass = _called(setup, partial(load(setup, **options), picture, **settings))
+    for name in in_a_pass:
+        session = load(setup, **options)
+        driver.stand_in_fail(name.encode(), 1)
+        try:
+            session(picture, **settings)
+        except Failure as failure:
+            sentences["run"].append(f"{name}: {failure}")
+            again = ""
+            try:
+                session(picture, **settings)
+            except Failure as dead:
+                again = str(dead)
+            assert again.startswith("this session is dead ("), (name, again)
+        del session
+        gc.collect()
+        assert not any(alive(setup).values()), (name, alive(setup))
+        assert np.array_equal(load(setup, **options)(picture, **settings).labels, expected.labels)
+    return sentences
+
+
+def _called(setup: Setup, work: Callable[[], object]) -> dict[str, int]:
+    """The functions that `work` has called, and how often. Those that only free or tell are left out: they cannot fail."""
+    driver = stand_in(setup)
+    driver.stand_in_reset_calls()
+    made = work()
+    names = [
+        "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
+        "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent", "cuMemGetInfo", "cuMemAlloc", "cuMemHostAlloc", "cuMemcpyAsync",
+        "cuMemcpy2DAsync", "cuMemsetD8Async", "cuStreamCreate", "cuStreamSynchronize", "cuStreamWaitEvent", "cuEventCreate",
+        "cuEventRecord", "cuStreamBeginCapture", "cuStreamBeginCaptureToGraph", "cuStreamEndCapture", "cuStreamGetCaptureInfo",
+        "cuGraphCreate", "cuGraphAddNode", "cuGraphConditionalHandleCreate", "cuGraphGetNodes", "cuGraphNodeGetType",
+        "cuGraphInstantiateWithFlags", "cuGraphLaunch", "launch", "enqueueV3", "deserializeCudaEngine", "createExecutionContext",
+        "setInputShape", "setTensorAddress",
+    ]  # fmt: skip
+    counts = {name: driver.stand_in_calls(name.encode()) for name in names}
+    del made
+    gc.collect()
+    return {name: count for name, count in counts.items() if count > 0}
+
+
+def from_device_memory(setup: Setup, picture: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray, Result]:
+    """A picture that a stream of the caller's is still to bring, in rows with gaps; its labels in device memory."""
+    session = load(setup)
+    context = ctypes.c_void_p()
+    driver = _Driver(setup)
+    driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+    driver.cuCtxPushCurrent(context)
+    stream = ctypes.c_void_p()
+    driver.cuStreamCreate(ctypes.byref(stream), 1)
+    height, width, channels = picture.shape
+    there = driver.array((height, width * channels + 20))
+    labels, copied = driver.array((height, width + 12)), driver.array((height, width))
+    host = np.zeros((height, width * channels + 20), np.uint8)
+    host[:, : width * channels] = picture.reshape(height, -1)
+    size = ctypes.c_size_t(host.nbytes)
+    driver.cuMemcpyAsync(ctypes.c_uint64(there.ctypes.data), ctypes.c_uint64(host.ctypes.data), size, stream)
+    pixels = there[:, : width * channels].reshape(height, width, channels)
+    assert pixels.ctypes.data == there.ctypes.data
+    on_device = {"memory": DEVICE, "labels": labels.ctypes.data, "labels_stride": width + 12, "labels_memory": DEVICE}
+    result = session(pixels, **settings, **on_device, stream=stream.value)
+    kept = session(pixels, **settings, memory=DEVICE, stream=stream.value, copy_labels_to=copied.ctypes.data)
+    assert np.array_equal(kept.labels, copied)
+    return labels[:, :width].copy(), labels[:, width:].copy(), result
+
+
+class _Driver:
+    """The stand-in's functions as a program calls them that has the driver from elsewhere."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._library = stand_in(setup)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        place, status = ctypes.c_void_p(), ctypes.c_int()
+        find = self._library.cuGetProcAddress_v2
+        assert (
+            find(name.encode(), ctypes.byref(place), 12080, ctypes.c_uint64(0), ctypes.byref(status)) == 0
+            and place.value
+        )
+        function = ctypes.CFUNCTYPE(ctypes.c_int)(place.value)
+        function.argtypes = None  # type: ignore[assignment]  # whatever is passed
+
+        def call(*arguments: object) -> None:
+            code = function(*arguments)
+            assert code == 0, (name, code)
+
+        return call
+
+    def array(self, shape: tuple[int, int]) -> np.ndarray:
+        """Device memory, which the stand-in has on the host."""
+        place = ctypes.c_uint64()
+        size = shape[0] * shape[1]
+        self.cuMemAlloc(ctypes.byref(place), ctypes.c_size_t(size))
+        return np.frombuffer((ctypes.c_uint8 * size).from_address(place.value), np.uint8).reshape(shape)
+
+
+def side_by_side(setup: Setup, options: Settings, passes: Sequence[tuple[np.ndarray, Settings]]) -> list[Result]:
+    """The same as `segment` from eight threads that share the session."""
+    session = load(setup, **options)
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(lambda one: session(one[0], **one[1]), passes))
