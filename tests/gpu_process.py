@@ -116,6 +116,7 @@ def alive(setup: Setup) -> dict[str, int]:
 def fail_everywhere(setup: Setup, options: Settings, picture: np.ndarray, settings: Settings) -> dict[str, list[str]]:
     """Has every function fail once in loading, and once in a pass: the sentences. After each a new session has to work."""
     driver = stand_in(setup)
+    driver.stand_in_reset()
     expected = load(setup, **options)(picture, **settings)
     functions = _called(setup, lambda: load(setup, **options))
     sentences: dict[str, list[str]] = {"load": [], "run": []}

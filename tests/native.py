@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def run(*command: str | Path, **environment: str) -> str:
     done = subprocess.run(command, env=os.environ | {"PATH": TOOLS} | environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
     return done.stdout
+
+
+def export(*arguments: str | Path) -> None:
+    """dovit-export, where dovit is on the path but not installed as well."""
+    run(sys.executable, "-c", "from dovit.export.cli import main; main()", *arguments)
 
 
 def refuse_unless_here(*programs: str) -> None:

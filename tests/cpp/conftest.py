@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import nlohmann_json
 import pytest
-from native import ONNXRUNTIME, ROOT, has_header, refuse_unless_here, run
+from native import ONNXRUNTIME, ROOT, export, has_header, refuse_unless_here, run
 from stand_in import StandIn, build_stand_in
 
 
@@ -16,8 +15,7 @@ from stand_in import StandIn, build_stand_in
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained model, exported."""
     out = tmp_path_factory.mktemp("streets") / "engines"
-    command = Path(sys.executable).with_name("dovit-export")
-    run(command, "--ckpt", ROOT / "assets" / "streets-tiny.safetensors", "--out", out, "--backend", "onnxruntime")
+    export("--ckpt", ROOT / "assets" / "streets-tiny.safetensors", "--out", out, "--backend", "onnxruntime")
     return out
 
 

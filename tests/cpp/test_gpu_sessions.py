@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from c_binding import Result
+from c_binding import Result, Session
 from gpu_process import (
     Setup,
     calls_of_a_pass,
@@ -26,11 +26,14 @@ from gpu_process import (
     side_by_side,
 )
 from models import random_images, randomised, small_config, spreading_thresholds
+from native import ROOT, export, run
 from plan_bundles import make_plan_bundle
 from stand_in import StandIn
 
 import dovit
 from dovit.export.model import DoViT
+from dovit.plugins import left_out, library
+from dovit.runtime.images import read_image
 from dovit.runtime.machine import find_gpu
 
 pytestmark = pytest.mark.xdist_group("cpp")
@@ -262,3 +265,39 @@ def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]
         status, sentence = call(refusal_as_it_is, nothing)
     assert status == 1 and "plans need an NVIDIA GPU: no NVIDIA GPU was found (libcuda.so.1: " in sentence
     assert sentence.endswith("install its driver; backend onnxruntime runs on a CPU")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["sanitize", "thread"])
+def test_sanitizers_find_nothing(build: Callable[[str], Path], setup: Setup, preset: str) -> None:
+    suppressions = Path(__file__).with_name("thread_sanitizer.txt")
+    run(
+        build(preset) / "tests" / "gpu_sessions", setup.bundle, setup.flavour,
+        setup.libraries.tensorrt_rtx, setup.libraries.plugins,
+        LD_LIBRARY_PATH=str(setup.libraries.cuda.parent), DOVIT_STAND_IN_ONNXRUNTIME=str(setup.onnxruntime),
+        TSAN_OPTIONS=f"suppressions={suppressions}",
+    )  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graph", [GRAPH, SEGMENTED], ids=["graph", "segmented"])
+def test_on_a_real_gpu(
+    build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path, graph: int
+) -> None:
+    """The trained model's plans give the same labels and kept sets as the Python chain does on that GPU."""
+    rtx = pytest.importorskip("tensorrt_rtx_libs")
+    kernels = library()
+    if kernels is None:
+        pytest.skip(f"no kernels: {left_out()}")
+    shutil.copytree(bundle, tmp_path / "engines")
+    export("--engine", tmp_path / "engines", "--backend", "tensorrt-rtx")
+    python = dovit.load(tmp_path / "engines", backend="tensorrt-rtx", graph=graph == GRAPH)
+    session = Session(
+        build("release") / "libdovit_runtime.so", tmp_path / "engines", library_path, backend=b"tensorrt-rtx", graph=graph,
+        tensorrt=str(Path(rtx.__file__).with_name("libtensorrt_rtx.so.1")).encode(), plugins=str(kernels).encode(),
+    )  # fmt: skip
+    street = read_image(ROOT / "assets" / "street.png")[:192, :384]
+    for xi in ([1.0], [0.98], [0.9], [0.5], [0.0]):
+        found, expected = session(street, thresholds=xi, schedule="bucketed"), python(street, thresholds=xi)
+        assert found.kept == expected.kept and np.array_equal(found.labels, expected.labels)
+        assert np.array_equal(found.keep_maps[0], expected.keep_maps)

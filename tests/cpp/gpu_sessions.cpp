@@ -1,0 +1,74 @@
+// A GPU session on the stand-ins, for the sanitizers: threads share it, jobs are waited for in another order, sessions
+// come and go.
+//   gpu_sessions BUNDLE BACKEND TENSORRT PLUGINS
+#include <cstring>
+#include <dovit.hpp>
+#include <thread>
+
+#include "expect.h"
+
+namespace {
+
+constexpr int kHeight = 64, kWidth = 96;
+
+std::vector<std::uint8_t> picture(unsigned seed) {
+  std::vector<std::uint8_t> pixels(kHeight * kWidth * 3);
+  for (auto& value : pixels) value = static_cast<std::uint8_t>((seed = seed * 1664525u + 1013904223u) >> 24);
+  return pixels;
+}
+
+using Labels = std::vector<std::uint8_t>;
+
+Labels labels(const dovit::Result& result) {
+  const dovit::Labels made = result.labels();
+  const auto* data = static_cast<const std::uint8_t*>(made.data);
+  return {data, data + made.width * made.height};
+}
+
+// Half the tokens, a fifth, and none: counts, so that these do not depend on the model.
+dovit::RunOptions options(unsigned number) {
+  dovit::RunOptions run;
+  if (number % 3 == 0) run.counts = {12, 5};
+  if (number % 3 == 1) run.thresholds = {1.0};
+  if (number % 3 == 2) run.thresholds = {0.0};
+  return run;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count != 5) return 2;
+  dovit::LoadOptions load;
+  load.backend = arguments[2];
+  load.tensorrt = arguments[3];
+  load.plugins = arguments[4];
+  std::vector<std::vector<std::uint8_t>> pictures;
+  std::vector<Labels> expected;
+  {
+    const dovit::Session session(arguments[1], load);
+    for (unsigned n = 0; n < 3; ++n) {
+      pictures.push_back(picture(n));
+      expected.push_back(labels(session.run({pictures[n].data(), kWidth, kHeight}, options(n))));
+    }
+  }
+  EXPECT(expected[0] != expected[1]);
+  for (const dovit_graph graph : {DOVIT_WHOLE_IMAGE, DOVIT_SEGMENTED}) {
+    load.graph = graph;
+    load.workers = 2;
+    const dovit::Session session(arguments[1], load);
+    std::vector<std::thread> threads;
+    for (unsigned t = 0; t < 8; ++t)
+      threads.emplace_back([&, t] {
+        for (unsigned n = t; n < t + 2; ++n) {
+          const dovit::Image image{pictures[n % 3].data(), kWidth, kHeight};
+          EXPECT(labels(session.run(image, options(n))) == expected[n % 3]);
+        }
+      });
+    for (std::thread& thread : threads) thread.join();
+    std::vector<dovit::Job> jobs;
+    for (unsigned n = 0; n < 6; ++n)
+      jobs.push_back(session.enqueue({pictures[n % 3].data(), kWidth, kHeight}, options(n)));
+    for (unsigned n = 6; n-- > 0;) EXPECT(labels(jobs[n].wait()) == expected[n % 3]);
+  }
+  return 0;
+}
