@@ -4,6 +4,8 @@
 
 #include <sys/mman.h>
 
+#include <new>
+
 #if !defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
 #define EMULATOR_UCONTEXT
 #endif
@@ -58,7 +60,7 @@ inline Fibre* make_fibre(void (*entry)()) {
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE)) fail("no memory for a thread's stack");
   char* stack = static_cast<char*>(memory) + kGuardBytes;
-  auto* fibre = new Fibre;
+  auto* fibre = new (stack) Fibre;  // at the far end, which is not reached
 #ifdef EMULATOR_UCONTEXT
   getcontext(fibre);
   fibre->uc_stack.ss_sp = stack;

@@ -1,6 +1,6 @@
 """The kernels and their launchers against the definition in torch: fresh inputs, poisoned outputs.
 
-On a GPU, and everywhere on an emulated one (emulator/emulator.h), where real threads run the same sources: fewer cases, for those
+On a GPU, and everywhere on an emulated one (emulator/emulator.h), where fibres run the same sources: fewer cases, for those
 are slow.
 """
 

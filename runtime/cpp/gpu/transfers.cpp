@@ -95,9 +95,8 @@ Tensor Transfers::labels() const {
 
 template <class T>
 std::vector<T> Transfers::values(const std::string& name, int64_t count) const {
-  std::vector<T> copied(static_cast<size_t>(count));
-  std::memcpy(copied.data(), results_.as() + program_.memory().offsets.at(name), copied.size() * sizeof(T));
-  return copied;
+  const auto* first = reinterpret_cast<const T*>(results_.as() + program_.memory().offsets.at(name));
+  return {first, first + count};
 }
 
 }  // namespace dovit::runtime
