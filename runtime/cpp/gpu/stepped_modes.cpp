@@ -21,7 +21,7 @@ int64_t Counter::read(const Stream& stream) const {
 
 SegmentedMode::SegmentedMode(const Program& program, const Transfers& transfers, const Stream& stream,
                              PixelSource source)
-    : program_(program), stream_(stream), counter_(program) {
+    : stream_(stream), counter_(program) {
   const size_t decisions = program.manifest().decisions.size();
   const auto capture = [&](const std::function<void()>& work) {
     return std::make_unique<Graph>(program.plans().device, stream.get(), work);

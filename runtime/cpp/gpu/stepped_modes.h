@@ -27,7 +27,6 @@ class SegmentedMode : public CapturedMode {
   void launch() const override;
 
  private:
-  const Program& program_;
   const Stream& stream_;
   const Counter counter_;
   std::unique_ptr<Graph> first_, decoder_;
