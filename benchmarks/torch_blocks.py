@@ -128,8 +128,10 @@ class TorchEngine:
         self._owner, self._step = owner, step
 
     @torch.no_grad()
-    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
-        """Queue the step."""
+    def enqueue(
+        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
+    ) -> None:
+        """Queue the step. Nothing is set up for sizes."""
         owner, sizes = self._owner, dict(dims)
         views = {
             spec.name: owner.view(places[spec.name], spec.resolve(sizes), spec.dtype)

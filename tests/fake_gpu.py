@@ -356,7 +356,9 @@ class FakeEngine:
         self.device, self.step, self.engine, self.node = device, step, engine, node
         self.refuses = False
 
-    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+    def enqueue(
+        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
+    ) -> None:
         if self.refuses:
             raise DovitError(f"TensorRT could not enqueue {self.step.name}")
         inputs = {

@@ -25,7 +25,9 @@ class QueuedEngine:
     def scratch_bytes(self) -> int:
         return self.engine.scratch_bytes
 
-    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+    def enqueue(
+        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
+    ) -> None:
         given = dict(places), dict(dims)
         self.device.submit(stream, KernelNode(lambda: self.engine.enqueue(*given, scratch, stream)))
 

@@ -115,8 +115,12 @@ class DeviceEngine(Protocol):
 
     @property
     def scratch_bytes(self) -> int: ...  # at its largest shapes; all engines share one region, for they take turns
-    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+    def enqueue(
+        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
+    ) -> None:
         """Queue the plan with its tensors at `places`, by name, and the sizes of its named dimensions.
+
+        `lasting`: these sizes come again, or are captured, so what is set up for them is to be kept.
 
         Raises DovitError where the runtime refuses: a capture must not go on without this plan.
         """

@@ -100,7 +100,7 @@ class Program:
             elif step.kind == "labels":
                 self._labels(step, stream)
             else:
-                self._run(step, dims, stream)
+                self._run(step, dims, stream, lasting=choice == "bucketed" or number == 0)
         if kept == 0:
             self._fill_taps(number, stream)
 
@@ -146,9 +146,9 @@ class Program:
         stream.sync()
         return host.view(np.float32).reshape(spec.resolve(self._dims(0, 0)))
 
-    def _run(self, step: PlanStep, dims: Mapping[str, int], stream: int) -> None:
+    def _run(self, step: PlanStep, dims: Mapping[str, int], stream: int, *, lasting: bool = True) -> None:
         places = {spec.name: self._argument(spec.name) for spec in (*step.inputs, *step.outputs)}
-        self._engines[step.name].enqueue(places, dims, self.place("scratch"), stream)
+        self._engines[step.name].enqueue(places, dims, self.place("scratch"), stream, lasting=lasting)
 
     def _argument(self, name: str) -> int:
         for number, decision in enumerate(self.manifest.decisions):

@@ -81,9 +81,11 @@ class _TimedEngine:
     def scratch_bytes(self) -> int:
         return self._engine.scratch_bytes
 
-    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+    def enqueue(
+        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
+    ) -> None:
         with self._stopwatch.around(self._name, stream):
-            self._engine.enqueue(places, dims, scratch, stream)
+            self._engine.enqueue(places, dims, scratch, stream, lasting=lasting)
 
 
 class _TimedKernels:

@@ -1,7 +1,8 @@
-"""A TensorRT plan on the device: one deserialized engine, and a context for every set of sizes that a program asks for.
+"""A TensorRT plan on the device: one deserialized engine, and a context for every set of sizes that a program keeps.
 
 A context's settings and memory of its own become part of what is captured with it, so none serves two sizes, nor two programs,
-which may run side by side. Scratch memory is the program's, for all its contexts, which take turns.
+which may run side by side. Sizes that do not come again share one context of their program. Scratch memory is the program's,
+for all its contexts, which take turns.
 """
 
 from __future__ import annotations
@@ -47,19 +48,25 @@ class TensorRtEngine:
 
     def __init__(self, owner: TensorRt, step: PlanStep, engine: trt.ICudaEngine) -> None:
         self._owner, self._step, self._engine = owner, step, engine
-        self._contexts: dict[tuple[int, tuple[tuple[str, int], ...]], trt.IExecutionContext] = {}
+        # by the program's scratch memory and its sizes; those of no sizes serve all that do not come again
+        self._contexts: dict[tuple[int, tuple[tuple[str, int], ...]], tuple[trt.IExecutionContext, object]] = {}
 
     @property
     def scratch_bytes(self) -> int:
         """At the largest shapes of any profile."""
         return max(int(self._engine.device_memory_size_v2), 1)
 
-    def enqueue(self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int) -> None:
+    def enqueue(
+        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
+    ) -> None:
         """Queue the plan. Its context is made when its sizes are first seen, which cannot happen during a capture."""
-        key = (scratch, tuple(sorted(dims.items())))  # a program has one scratch memory
-        if key not in self._contexts:
-            self._contexts[key] = self._context(dims, stream)
-        context = self._contexts[key]
+        key = (scratch, tuple(sorted(dims.items())) if lasting else ())  # a program has one scratch memory
+        fresh = key not in self._contexts
+        if fresh:
+            self._contexts[key] = self._new_context()
+        context, _ = self._contexts[key]
+        if fresh or not lasting:
+            self._set_sizes(context, dims, stream, again=not fresh)
         context.set_device_memory(scratch, self.scratch_bytes)
         for name, place in places.items():
             if not context.set_tensor_address(name, place):
@@ -69,13 +76,18 @@ class TensorRtEngine:
         if not context.execute_async_v3(stream):
             raise DovitError(f"{self._owner.title} could not enqueue {self._step.name}: {self._owner.reason}")
 
-    def _context(self, dims: Mapping[str, int], stream: int) -> trt.IExecutionContext:
-        context = self._engine.create_execution_context(self._settings())
+    def _new_context(self) -> tuple[trt.IExecutionContext, object]:
+        """And its settings, which have to live as long."""
+        settings = self._settings()
+        context = self._engine.create_execution_context(settings)
         if context is None:
             raise DovitError(f"{self._owner.title} makes no context for {self._step.name}: {self._owner.reason}")
+        return context, settings
+
+    def _set_sizes(self, context: trt.IExecutionContext, dims: Mapping[str, int], stream: int, *, again: bool) -> None:
         shapes = {spec.name: spec.resolve(dict(dims)) for spec in self._step.inputs}
         profile = self._profile(dims)
-        if profile and not context.set_optimization_profile_async(profile, stream):
+        if (profile or again) and not context.set_optimization_profile_async(profile, stream):
             raise DovitError(
                 f"{self._owner.title} refuses profile {profile} of {self._step.name}: {self._owner.reason}"
             )
@@ -84,7 +96,6 @@ class TensorRtEngine:
                 raise DovitError(
                     f"{self._owner.title} refuses shape {shape} for {name} of {self._step.name}: {self._owner.reason}"
                 )
-        return context
 
     def _settings(self) -> Any:
         """Scratch memory is ours. TensorRT-RTX compiles kernels for a shape when it first sees it, by default in the background

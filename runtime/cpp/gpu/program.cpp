@@ -37,7 +37,7 @@ void Program::enqueue(const SegmentRun& segment, CUstream stream) const {
     else if (step->kind == "labels")
       labels(*step, stream);
     else
-      run(*step, sizes, segment.allowed == Allowed::kCapacities, stream);
+      run(*step, sizes, segment.allowed == Allowed::kCapacities || segment.number == 0, stream);
   }
   if (segment.kept == 0) fill_taps(segment.number, stream);
 }

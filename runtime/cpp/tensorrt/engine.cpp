@@ -45,10 +45,9 @@ void TensorRtEngine::enqueue(const PlanRun& run) const {
 void* TensorRtEngine::context(const PlanRun& run) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   Context& kept = contexts_[{run.scratch, run.lasting ? run.dims : Dimensions{}}];
-  if (!kept.context || !run.lasting) {
-    if (!kept.context) kept = make_context();
-    set_sizes(kept.context->implementation, run);
-  }
+  const bool fresh = !kept.context;
+  if (fresh) kept = make_context();
+  if (fresh || !run.lasting) set_sizes(kept.context->implementation, run, !fresh);
   return kept.context->implementation;
 }
 
@@ -72,11 +71,11 @@ TensorRtEngine::Context TensorRtEngine::make_context() const {
   return made;
 }
 
-void TensorRtEngine::set_sizes(void* context, const PlanRun& run) const {
+void TensorRtEngine::set_sizes(void* context, const PlanRun& run, bool again) const {
   const Slots& slots = library_->slots();
   // a context begins with profile 0, and setting one anew waits for the device
   const auto chosen = static_cast<int32_t>(profile(run.dims));
-  if (chosen || !run.lasting)
+  if (chosen || again)
     check(call<bool>(context, slots.set_optimization_profile, chosen, run.stream),
           text("refuses profile ", chosen, " of"));
   for (const TensorSpec& spec : step_.inputs) {

@@ -25,7 +25,7 @@ class TensorRtEngine : public PlanEngine {
 
   void* context(const PlanRun& run) const;
   Context make_context() const;
-  void set_sizes(void* context, const PlanRun& run) const;
+  void set_sizes(void* context, const PlanRun& run, bool again) const;
   size_t profile(const Dimensions& dims) const;
   void check(bool taken, const std::string& what) const;
 

@@ -135,7 +135,7 @@ def test_a_range_around_what_is_queued(model: DoViT, ranges: list[str]) -> None:
 def test_ranges_end_where_something_fails(model: DoViT, ranges: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     chain = torch_chain(model, CAPACITIES)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise DovitError("CUDA refuses")
 
     monkeypatch.setattr(QueuedEngine, "enqueue", refuse)

@@ -108,6 +108,20 @@ def test_a_context_for_each_size_and_program(library: Library, tmp_path: Path) -
     ]  # fmt: skip
 
 
+def test_sizes_that_do_not_come_again_share_a_context(library: Library, tmp_path: Path) -> None:
+    """Exact passes would have one for every count otherwise. A profile is chosen anew, also where it is the first one."""
+    engine = opened(tmp_path, Profile(least=1, best=4, most=4), Profile(least=5, best=9, most=9))
+    for kept in (3, 7, 2):
+        engine.enqueue(PLACES, {"batch": 1, "kept1": kept, "length1": kept + 1}, 7, 9, lasting=False)
+    [context] = library.contexts
+    chosen = [call for call in context.calls if call[0] in ("set_optimization_profile_async", "set_input_shape")]
+    assert chosen == [
+        ("set_input_shape", "gathered1", (1, 4, 8)),
+        ("set_optimization_profile_async", 1, 9), ("set_input_shape", "gathered1", (1, 8, 8)),
+        ("set_optimization_profile_async", 0, 9), ("set_input_shape", "gathered1", (1, 3, 8)),
+    ]  # fmt: skip
+
+
 def test_kernels_are_compiled_before_they_are_captured(library: Library, tmp_path: Path) -> None:
     enqueue(opened(tmp_path), 5)
     settings = library.contexts[0].settings
