@@ -1,11 +1,13 @@
 // Frames through a session without waiting for each: two are on their way while the next is made. Every frame is also
 // run by itself, and the labels must be the same.
 //
-//     pipeline ENGINES FRAMES [LIBONNXRUNTIME.so]
+//     pipeline ENGINES FRAMES [--backend …] [--onnxruntime …]
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <dovit.hpp>
+
+#include "loading.hpp"
 
 namespace {
 
@@ -30,10 +32,8 @@ struct Underway {
   dovit::Job job;
 };
 
-int pipeline(const std::string& engines, int frames, const std::string& library) {
-  dovit::LoadOptions loading;
+int pipeline(const std::string& engines, int frames, dovit::LoadOptions loading) {
   loading.workers = 2;
-  loading.onnxruntime = library;
   const dovit::Session session(engines, loading);
   std::deque<Underway> underway;
   int equal = 0;
@@ -61,12 +61,14 @@ int pipeline(const std::string& engines, int frames, const std::string& library)
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count < 3) {
-    std::fprintf(stderr, "usage: pipeline ENGINES FRAMES [LIBONNXRUNTIME.so]\n");
+  std::vector<std::string> given{arguments + 1, arguments + count};
+  const dovit::LoadOptions loading = take_loading(given);
+  if (given.size() != 2) {
+    std::fprintf(stderr, "usage: pipeline ENGINES FRAMES %s\n", kLoadingUsage);
     return 2;
   }
   try {
-    return pipeline(arguments[1], std::atoi(arguments[2]), count > 3 ? arguments[3] : "");
+    return pipeline(given[0], std::atoi(given[1].c_str()), loading);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "pipeline: error: %s\n", error.what());
     return 1;

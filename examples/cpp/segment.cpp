@@ -1,11 +1,11 @@
 // Segments a PNG: labels as an indexed PNG, and the image under their colours.
 //
-//     segment ENGINES IMAGE.png LABELS.png OVERLAY.png [--slide] [--bucketed] [--onnxruntime LIBONNXRUNTIME.so]
+//     segment ENGINES IMAGE.png LABELS.png OVERLAY.png [--slide] [--bucketed] [--backend …] [--onnxruntime …]
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <dovit.hpp>
 
+#include "loading.hpp"
 #include "png.hpp"
 
 namespace {
@@ -28,22 +28,21 @@ std::vector<std::uint8_t> overlay(const Picture& picture, const std::uint8_t* la
   return mixed;
 }
 
-int segment(int count, char** arguments) {
-  dovit::LoadOptions loading;
+int segment(std::vector<std::string> arguments) {
+  const dovit::LoadOptions loading = take_loading(arguments);
   dovit::RunOptions running;
   std::vector<std::string> paths;
-  for (int k = 1; k < count; ++k) {
-    if (!std::strcmp(arguments[k], "--slide"))
+  for (const std::string& argument : arguments) {
+    if (argument == "--slide")
       running.mode = DOVIT_SLIDE;
-    else if (!std::strcmp(arguments[k], "--bucketed"))
+    else if (argument == "--bucketed")
       running.schedule = DOVIT_BUCKETED;
-    else if (!std::strcmp(arguments[k], "--onnxruntime") && k + 1 < count)
-      loading.onnxruntime = arguments[++k];
     else
-      paths.push_back(arguments[k]);
+      paths.push_back(argument);
   }
   if (paths.size() != 4) {
-    std::fprintf(stderr, "usage: segment ENGINES IMAGE.png LABELS.png OVERLAY.png [--slide] [--bucketed]\n");
+    std::fprintf(stderr, "usage: segment ENGINES IMAGE.png LABELS.png OVERLAY.png [--slide] [--bucketed]\n  %s\n",
+                 kLoadingUsage);
     return 2;
   }
   const dovit::Session session(paths[0], loading);
@@ -65,7 +64,7 @@ int segment(int count, char** arguments) {
 
 int main(int count, char** arguments) {
   try {
-    return segment(count, arguments);
+    return segment({arguments + 1, arguments + count});
   } catch (const std::exception& error) {
     std::fprintf(stderr, "segment: error: %s\n", error.what());
     return 1;

@@ -150,7 +150,7 @@ def test_the_segment_example_fails_in_a_sentence(examples: Path, tmp_path: Path)
 
 
 def test_the_pipeline_example(examples: Path, bundle: Path, library_path: Path) -> None:
-    printed = run(examples / "pipeline", bundle, "12", library_path)
+    printed = run(examples / "pipeline", bundle, "12", "--onnxruntime", library_path)
     assert printed == "12 frames, 12 with the labels that they get alone\n"
 
 

@@ -27,6 +27,7 @@ from gpu_process import (
 )
 from models import random_images, randomised, small_config, spreading_thresholds
 from native import ROOT, export, run
+from PIL import Image
 from plan_bundles import make_plan_bundle
 from stand_in import StandIn
 
@@ -265,6 +266,26 @@ def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]
         status, sentence = call(refusal_as_it_is, nothing)
     assert status == 1 and "plans need an NVIDIA GPU: no NVIDIA GPU was found (libcuda.so.1: " in sentence
     assert sentence.endswith("install its driver; backend onnxruntime runs on a CPU")
+
+
+def test_the_examples(setup: Setup, on_gpu: Call, examples: Path, tmp_path: Path) -> None:
+    image, labels, mixed = (tmp_path / name for name in ("image.png", "labels.png", "mixed.png"))
+    Image.fromarray(picture()).save(image)
+    libraries = setup.libraries
+    options = [
+        "--backend",
+        setup.flavour,
+        "--tensorrt",
+        str(libraries.tensorrt_rtx),
+        "--plugins",
+        str(libraries.plugins),
+    ]
+    environment = {"LD_LIBRARY_PATH": str(libraries.cuda.parent), "DOVIT_STAND_IN_ONNXRUNTIME": str(setup.onnxruntime)}
+    run(examples / "segment", setup.bundle, image, labels, mixed, *options, **environment)
+    [expected] = on_gpu(segment, setup, {}, [(picture(), {"schedule": "bucketed"})])
+    assert np.array_equal(np.asarray(Image.open(labels)), expected.labels)
+    printed = run(examples / "pipeline", setup.bundle, "5", *options, **environment)
+    assert printed == "5 frames, 5 with the labels that they get alone\n"
 
 
 @pytest.mark.slow
