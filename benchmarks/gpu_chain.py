@@ -28,7 +28,7 @@ from dovit.export.capacities import default_capacities
 from dovit.export.checkpoints import load_model
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.open import open_bundle
-from dovit.runtime.bundle.plans import Precision
+from dovit.runtime.bundle.plans import Flavour, Precision
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.run import PrecisionChoice
 from dovit.runtime.errors import DovitError, UsageError
@@ -52,6 +52,7 @@ class Backend(StrEnum):
     """What runs the blocks."""
 
     torch = "torch"
+    tensorrt = "tensorrt"
     tensorrt_rtx = "tensorrt-rtx"
 
 
@@ -60,7 +61,7 @@ def command(
     model: Annotated[str | None, typer.Option(help=f"With random weights: {', '.join(MODELS)}.")] = None,
     size: Annotated[str, typer.Option(help="Of the random model's images, height and width.")] = "512x512",
     ckpt: Annotated[Path | None, typer.Option(help="A checkpoint instead, at its own ξ as well.")] = None,
-    engine: Annotated[Path | None, typer.Option(help="A bundle with plans and ONNX files, for tensorrt-rtx.")] = None,
+    engine: Annotated[Path | None, typer.Option(help="A bundle with plans and ONNX files, for TensorRT.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image; default noise.")] = None,
     precision: Annotated[PrecisionChoice, typer.Option(help="Of the blocks.")] = PrecisionChoice.fp16,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds; in each, every contestant runs once.")] = 100,
@@ -86,14 +87,15 @@ def command(
         report = contest(over_torch(given, chosen, own=own), batch, rounds, images, own=own, others=others)
     else:
         assert engine is not None
-        chains = over_plans(engine, chosen)
+        flavour: Flavour = "tensorrt" if backend is Backend.tensorrt else "tensorrt-rtx"
+        chains = over_plans(engine, flavour, chosen)
         batch = _image(pixels, chains.graph.manifest.image_size)
         report = contest(chains, batch, rounds, images, own=True)
     report = {
         "gpu": gpu.name, "compute_capability": gpu.compute_capability, "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
         "torch": torch.__version__, "date": date.today().isoformat(), "backend": backend.value,
         "weights": _weights(model, ckpt, engine),
-        "command": f"python -m dovit.benchmarks.gpu_chain {' '.join(sys.argv[1:])}".strip(), **report, "skipped": skipped,
+        "command": " ".join([_program(), *sys.argv[1:]]), **report, "skipped": skipped,
     }  # fmt: skip
     if out is not None:
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -105,12 +107,12 @@ def command(
 
 def check_arguments(backend: Backend, model: str | None, ckpt: Path | None, engine: Path | None) -> None:
     """Raises UsageError for what does not go together."""
-    if backend is Backend.tensorrt_rtx:
+    if backend is not Backend.torch:
         if engine is None:
-            raise UsageError("--backend tensorrt-rtx runs the plans of a bundle: give its folder by --engine")
+            raise UsageError(f"--backend {backend} runs the plans of a bundle: give its folder by --engine")
         if model is not None or ckpt is not None:
             raise UsageError(
-                "--backend tensorrt-rtx runs the plans of --engine: --model and --ckpt are for --backend torch"
+                f"--backend {backend} runs the plans of --engine: --model and --ckpt are for --backend torch"
             )
         return
     if engine is not None:
@@ -144,17 +146,17 @@ def over_torch(model: DoViT, precision: Precision, *, own: bool) -> Chains:
     )  # fmt: skip
 
 
-def over_plans(engine: Path, precision: Precision) -> Chains:
+def over_plans(engine: Path, flavour: Flavour, precision: Precision) -> Chains:
     """The chains of a bundle's plans, and of the dense model, which is built from its ONNX files. Raises DovitError where that
     cannot be."""
     try:
         from dovit.benchmarks.gpu_dense import dense_chain
     except ImportError as error:
         raise DovitError(
-            f"the dense model's plan needs the package {error.name}: pip install 'dovit[tensorrt-rtx]'"
+            f"the dense model's plan needs the package {error.name}: pip install 'dovit[{flavour}]'"
         ) from None
     bundle = open_bundle(engine)
-    plans = choose_plans(bundle.root, bundle.manifest, "tensorrt-rtx", precision)
+    plans = choose_plans(bundle.root, bundle.manifest, flavour, precision)
     dense = dense_chain(bundle, plans)
     return Chains(open_chain(bundle, plans, graph=True), open_chain(bundle, plans, graph=False), dense)
 
@@ -196,6 +198,12 @@ def _image(pixels: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
     if pixels is None:
         return np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     return resize_image(pixels, size)[None]
+
+
+def _program() -> str:
+    """What was typed: dovit-bench comes here too."""
+    name = Path(sys.argv[0]).name
+    return name if name.startswith("dovit") else "python -m dovit.benchmarks.gpu_chain"
 
 
 def _weights(model: str | None, ckpt: Path | None, engine: Path | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,14 @@ class Chain:
             return self._run(workspace, images, xi, allowed, keep_tensors)
         finally:
             self._idle.put(workspace)
+
+    def stream(
+        self, images: Iterable[np.ndarray], thresholds: Sequence[float], logits: Callable[[], bool] = lambda: False
+    ) -> Iterator[ChainResult]:
+        """The results of `images`, each [B, H, W, 3] uint8 of the bundle's size, in their order, with the bundle's capacities.
+        `logits` is asked before each whether its logits are wanted; here they are there anyway."""
+        for batch in images:
+            yield self.run(batch, thresholds, self.manifest.capacities, logits=logits())
 
     def _take(self, batch: int) -> Workspace:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -17,9 +18,10 @@ from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import as_rgb
 from dovit.runtime.plans import choose_plans
+from dovit.runtime.resize import resize_image
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
-from dovit.runtime.whole import segment_whole
+from dovit.runtime.whole import segment_whole, with_labels_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -116,6 +118,45 @@ class Session:
         else:
             raise UsageError(f"unknown mode {mode!r}: choose whole or slide")
         return result if return_logits else result.without_logits()
+
+    def stream(
+        self,
+        images: Iterable[np.ndarray | Image.Image],
+        *,
+        mode: Mode = "whole",
+        thresholds: float | Sequence[float] | None = None,
+        schedule: Schedule | None = None,
+        return_logits: bool = False,
+    ) -> Iterator[Result]:
+        """The results of `images`, in their order: `session(image, …)` of each.
+
+        On a GPU, in `whole` mode and bucketed, the next image is uploaded and queued while one is under way, and the session
+        does nothing else until the last result was taken. Images are taken from the iterator as they are needed. Raises
+        UsageError as a call does, for an image up to two results before its own.
+        """
+        xi, chosen = self.check_thresholds(thresholds), schedule or self.schedule
+        if mode == "whole" and self.capacities(chosen) == self.manifest.capacities:
+            return self._overlapping(images, xi, return_logits)
+        return (self(one, mode=mode, thresholds=xi, schedule=chosen, return_logits=return_logits) for one in images)
+
+    def _overlapping(
+        self, images: Iterable[np.ndarray | Image.Image], thresholds: Sequence[float], return_logits: bool
+    ) -> Iterator[Result]:
+        size, sizes = (
+            self.manifest.image_size,
+            deque[tuple[int, int]](),
+        )  # the bundle's, and those of the images under way
+
+        def batches() -> Iterator[np.ndarray]:
+            for image in images:
+                pixels = as_rgb(image)
+                sizes.append((pixels.shape[0], pixels.shape[1]))
+                yield (pixels if self.chain.takes(sizes[-1]) else resize_image(pixels, size))[None]
+
+        with _out_of_memory():
+            for made in self.chain.stream(batches(), thresholds, lambda: return_logits or sizes[0] != size):
+                result = with_labels_of(self._result(made), sizes.popleft(), size)
+                yield result if return_logits else result.without_logits()
 
     def check_thresholds(self, thresholds: float | Sequence[float] | None) -> tuple[float, ...]:
         """One ξ a decision, the bundle's own where None is given; UsageError where they cannot be."""

@@ -16,7 +16,12 @@ Core = Callable[[np.ndarray], Result]  # uint8 [h, w, 3] of the bundle's size â†
 def segment_whole(image: np.ndarray, size: tuple[int, int], core: Core, *, resize: bool = True) -> Result:
     """Segment `image` uint8 [H, W, 3] of any size; the labels are [H, W]. Without `resize` it is `core` that resizes."""
     result = core(resize_image(image, size) if resize else image)
-    if image.shape[:2] == tuple(size):
+    return with_labels_of(result, (image.shape[0], image.shape[1]), size)
+
+
+def with_labels_of(result: Result, original: tuple[int, int], size: tuple[int, int]) -> Result:
+    """The result of an image as seen at `size`, with labels at its `original` height and width, from its logits."""
+    if original == tuple(size):
         return result
     assert result.logits is not None
-    return replace(result, labels=labels_from_logits(result.logits, (image.shape[0], image.shape[1])))
+    return replace(result, labels=labels_from_logits(result.logits, original))

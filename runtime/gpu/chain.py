@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 
@@ -85,13 +84,15 @@ class GpuChain:
             self._write(mode, images, thresholds)
             with self._until_dead():
                 mode.queue()
-                result = mode.wait()
-                return replace(result, logits=self._program.read_logits()) if logits else result
+                return mode.wait(logits=logits)
 
-    def stream(self, images: Iterable[np.ndarray], thresholds: Sequence[float]) -> Iterator[ChainResult]:
-        """The results of `images`, each [B, H, W, 3] uint8 of a size that it takes, in their order. While one is under way,
-        the next is uploaded: two sets of memory, taken when this is first called. Other passes wait until the last result
-        was taken."""
+    def stream(
+        self, images: Iterable[np.ndarray], thresholds: Sequence[float], logits: Callable[[], bool] = lambda: False
+    ) -> Iterator[ChainResult]:
+        """The results of `images`, each [B, H, W, 3] uint8 of a size that it takes, in their order, with the bundle's
+        capacities. `logits` is asked before each result is read whether its logits are wanted. While one is under way, the
+        next is uploaded: two sets of memory, taken when this is first called. Other passes wait until the last result was
+        taken."""
         with self._turn():
             self._streaming = True
             waiting: list[Mode] = []
@@ -102,7 +103,7 @@ class GpuChain:
                 modes = (self._mode, self._second)
                 for number, batch in enumerate(images):
                     if len(waiting) == 2:
-                        yield self._wait(waiting.pop(0))
+                        yield self._wait(waiting.pop(0), logits=logits())
                     mode = modes[number % 2]
                     self._check(batch)
                     self._write(mode, batch, thresholds)
@@ -110,12 +111,12 @@ class GpuChain:
                         mode.queue()
                     waiting.append(mode)
                 while waiting:
-                    yield self._wait(waiting.pop(0))
+                    yield self._wait(waiting.pop(0), logits=logits())
             finally:
                 self._streaming = False
                 # nobody takes the results, but these passes read what the next one would write
                 while waiting and self._dead is None:
-                    self._wait(waiting.pop())
+                    self._wait(waiting.pop(), logits=False)
 
     def profile(
         self, images: np.ndarray, thresholds: Sequence[float], rounds: int = 20, *, exact: bool = False
@@ -149,9 +150,9 @@ class GpuChain:
         with cuda_errors("the images cannot be taken"):
             mode.write(images, thresholds)
 
-    def _wait(self, mode: Mode) -> ChainResult:
+    def _wait(self, mode: Mode, *, logits: bool) -> ChainResult:
         with self._until_dead():
-            return mode.wait()
+            return mode.wait(logits=logits)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

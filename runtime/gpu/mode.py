@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -46,10 +47,11 @@ class Mode(ABC):
     def queue(self) -> None:
         """The rest of it, on what was written last."""
 
-    def wait(self) -> ChainResult:
-        """The result of the pass that was queued last."""
+    def wait(self, *, logits: bool = False) -> ChainResult:
+        """The result of the pass that was queued last. Without `logits` those stay on the device."""
         self._stream.sync()
-        return self._transfers.read()
+        result = self._transfers.read()
+        return replace(result, logits=self._program.read_logits()) if logits else result
 
 
 class CapturedMode(Mode):

@@ -79,7 +79,7 @@ def test_its_plan_is_built_as_the_bundles(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(gpu_dense, "open_chain", remember)
     monkeypatch.setattr("dovit.benchmarks.gpu_chain.open_chain", remember)
     before = sorted(tmp_path.rglob("*"))
-    over_plans(tmp_path, "fp16")
+    over_plans(tmp_path, "tensorrt-rtx", "fp16")
     (dense, plans, size, graph), (whole, own, _, _), (_, _, _, segmented) = opened
     assert [(step.name, step.kind) for step in plans.steps] == [
         ("dense", "plan"),
@@ -96,7 +96,7 @@ def test_only_plans_need_what_builds_them() -> None:
     """Over torch the benchmark runs without; over plans it says what is missing."""
     code = "import sys; sys.modules['onnx_graphsurgeon'] = None\n"
     code += "from pathlib import Path; from dovit.benchmarks import gpu_chain as b\n"
-    code += "try: b.over_plans(Path('engines'), 'fp16')\nexcept b.DovitError as error: print(error)"
+    code += "try: b.over_plans(Path('engines'), 'tensorrt-rtx', 'fp16')\nexcept b.DovitError as error: print(error)"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (
         made.stdout == "the dense model's plan needs the package onnx_graphsurgeon: pip install 'dovit[tensorrt-rtx]'\n"

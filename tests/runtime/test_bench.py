@@ -8,9 +8,12 @@ import pytest
 from bundles import make_bundle
 from models import randomised, small_config
 
+from dovit.benchmarks import cli, gpu_chain
 from dovit.benchmarks.chain import bench
 from dovit.benchmarks.measure import interleaved, paired_ratio
-from dovit.runtime.errors import UsageError
+from dovit.runtime.cli.run import PrecisionChoice
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.machine import Gpu
 
 
 def test_rows_fit_together(tmp_path: Path) -> None:
@@ -24,6 +27,26 @@ def test_rows_fit_together(tmp_path: Path) -> None:
         assert row["efficiency"] == pytest.approx(row["speedup"] / row["mac_ratio"])
     with pytest.raises(UsageError, match="falling shares"):
         bench(tmp_path, None, (0.25, 0.5), 1, None)
+
+
+def test_a_gpu_is_asked_for_by_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contest is gpu_chain's, with what was given here; without a GPU it says so, and what is the CPU's is refused."""
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(gpu_chain, "command", lambda **given: asked.append(given))
+    monkeypatch.setattr(cli, "find_gpu", lambda: "there is none")
+    backend = cli.Backend.tensorrt_rtx
+    with pytest.raises(DovitError, match="needs an NVIDIA GPU: there is none; --backend onnxruntime runs on a CPU"):
+        cli.command(tmp_path, backend=backend)
+    with pytest.raises(UsageError, match="--keep and --threads are for the CPU"):
+        cli.command(tmp_path, keep="0.5", backend=backend)
+    with pytest.raises(UsageError, match="--precision is that of plans"):
+        cli.command(tmp_path, precision=PrecisionChoice.fp16)
+    assert not asked
+    monkeypatch.setattr(cli, "find_gpu", lambda: Gpu("GPU", "8.9", (13, 0)))
+    cli.command(tmp_path, backend=backend, precision=PrecisionChoice.bf16, rounds=7)
+    [given] = asked
+    assert given["backend"] is gpu_chain.Backend.tensorrt_rtx and given["engine"] == tmp_path
+    assert (given["precision"], given["rounds"], given["as_json"]) == (PrecisionChoice.bf16, 7, False)
 
 
 def test_interleaving_runs_everyone_in_every_round() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from models import random_images, randomised, small_config, spreading_thresholds
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import lower_bundle
 from dovit.export.model import DoViT
-from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.manifest import Manifest, Schedule
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.chain import Chain, ChainResult
@@ -311,6 +311,45 @@ def test_sessions_agree(make: Maker, mode: Mode) -> None:
             assert (found.logits is None) == (not return_logits)
             if found.logits is not None and expected.logits is not None:
                 np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
+
+
+def one_session(made: Made, where: str) -> Session:
+    if where == "cpu":
+        return Session(made.manifest, made.chain, "onnxruntime", "bucketed")
+    return Session(made.manifest, chain_of(made)[0], "tensorrt-rtx", "bucketed")
+
+
+@pytest.mark.parametrize("return_logits", [True, False])
+@pytest.mark.parametrize(("mode", "schedule"), [("whole", None), ("whole", "exact"), ("slide", None)])
+@pytest.mark.parametrize("where", ["cpu", "gpu"])
+def test_a_session_streams(make: Maker, where: str, mode: Mode, schedule: Schedule | None, return_logits: bool) -> None:
+    """The same as call by call, images of the bundle's size and of others in turns."""
+    made = make()
+    session, alone = one_session(made, where), one_session(made, where)
+    noise = np.random.default_rng(1)
+    sizes = [made.manifest.image_size, (100, 130), made.manifest.image_size, (70, 101), (64, 200)]
+    images = [noise.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    taken: list[int] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for number, image in enumerate(images):
+            taken.append(number)
+            yield image
+
+    found = session.stream(camera(), mode=mode, thresholds=0.7, schedule=schedule, return_logits=return_logits)
+    assert not taken
+    for number, (result, image) in enumerate(zip(found, images, strict=True)):
+        assert len(taken) <= number + 3, "images are taken as they are needed"
+        expected = alone(image, mode=mode, thresholds=0.7, schedule=schedule, return_logits=return_logits)
+        assert result.kept == expected.kept and np.array_equal(result.labels, expected.labels)
+        assert result.labels.shape == image.shape[:2]
+        if expected.logits is None:
+            assert result.logits is None
+        else:
+            assert result.logits is not None and np.array_equal(result.logits, expected.logits)
+    assert number == len(images) - 1
+    with pytest.raises(UsageError, match="lies outside"):
+        session.stream(images, thresholds=2)
 
 
 @pytest.mark.parametrize("can_switch", [True, False])
