@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnxruntime
@@ -14,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ONNXRUNTIME = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"), None)
+TENSORRT_RTX = find_spec("tensorrt_rtx_libs")  # with libtensorrt_rtx.so.1 beside
 NEEDED = {"cmake": "cmake", "ninja": "ninja-build", "g++": "g++"}
 TOOLS = os.pathsep.join(
     [sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
@@ -25,6 +28,13 @@ def run(*command: str | Path, **environment: str) -> str:
     done = subprocess.run(command, env=os.environ | {"PATH": TOOLS} | environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
     return done.stdout
+
+
+def tensorrt_rtx() -> tuple[Path, str] | None:
+    """TensorRT-RTX's library and its version, where the package is installed."""
+    if TENSORRT_RTX is None or TENSORRT_RTX.origin is None:
+        return None
+    return Path(TENSORRT_RTX.origin).with_name("libtensorrt_rtx.so.1"), metadata.version("tensorrt_rtx_cu13_libs")
 
 
 def export(*arguments: str | Path) -> None:

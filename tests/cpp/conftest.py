@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nlohmann_json
 import pytest
-from native import ONNXRUNTIME, ROOT, export, has_header, refuse_unless_here, run
+from native import ONNXRUNTIME, ROOT, export, has_header, refuse_unless_here, run, tensorrt_rtx
 from stand_in import StandIn, build_stand_in
 
 
@@ -34,6 +34,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, bundle: Path, library_path: 
     if not has_header("openssl/evp.h"):
         pytest.skip("to build libdovit_runtime, install libssl-dev")
     json_headers = Path(nlohmann_json.__file__).parent / "include"
+    rtx = tensorrt_rtx()
     built: dict[str, Path] = {}
 
     def make(preset: str) -> Path:
@@ -42,7 +43,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, bundle: Path, library_path: 
             run(
                 "cmake", "--preset", preset, "-S", ROOT / "runtime" / "cpp", "-B", folder,
                 f"-DDOVIT_TEST_BUNDLE={bundle}", f"-DDOVIT_TEST_ONNXRUNTIME={library_path}",
-                f"-DNLOHMANN_JSON_INCLUDE_DIR={json_headers}",
+                f"-DNLOHMANN_JSON_INCLUDE_DIR={json_headers}", *([f"-DDOVIT_TEST_TENSORRT_RTX={rtx[0]};{rtx[1]}"] if rtx else []),
             )  # fmt: skip
             run("cmake", "--build", folder, "--parallel", "1")
             built[preset] = folder

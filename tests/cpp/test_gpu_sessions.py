@@ -26,7 +26,7 @@ from gpu_process import (
     side_by_side,
 )
 from models import random_images, randomised, small_config, spreading_thresholds
-from native import ROOT, export, run
+from native import ROOT, export, run, tensorrt_rtx
 from PIL import Image
 from plan_bundles import make_plan_bundle
 from stand_in import StandIn
@@ -259,10 +259,12 @@ def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]
     """In a process of its own, in which nothing stands in for the driver."""
     if not isinstance(find_gpu(), str):
         pytest.skip("this machine has a driver")
-    tensorrt_rtx_libs = pytest.importorskip("tensorrt_rtx_libs")
+    real = tensorrt_rtx()
+    if real is None:
+        pytest.skip("TensorRT-RTX is not installed")
     with gpu_process() as call:
-        real = Path(tensorrt_rtx_libs.__file__).with_name("libtensorrt_rtx.so.1")  # the stand-ins bring their driver
-        nothing = replace(setup, libraries=replace(setup.libraries, cuda=Path("libc.so.6"), tensorrt_rtx=real))
+        # the real library, for the stand-in's brings its driver
+        nothing = replace(setup, libraries=replace(setup.libraries, cuda=Path("libc.so.6"), tensorrt_rtx=real[0]))
         status, sentence = call(refusal_as_it_is, nothing)
     assert status == 1 and "plans need an NVIDIA GPU: no NVIDIA GPU was found (libcuda.so.1: " in sentence
     assert sentence.endswith("install its driver; backend onnxruntime runs on a CPU")
@@ -306,8 +308,9 @@ def test_on_a_real_gpu(
     build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path, graph: int
 ) -> None:
     """The trained model's plans give the same labels and kept sets as the Python chain does on that GPU."""
-    rtx = pytest.importorskip("tensorrt_rtx_libs")
-    kernels = library()
+    rtx, kernels = tensorrt_rtx(), library()
+    if rtx is None:
+        pytest.skip("TensorRT-RTX is not installed")
     if kernels is None:
         pytest.skip(f"no kernels: {left_out()}")
     shutil.copytree(bundle, tmp_path / "engines")
@@ -315,7 +318,7 @@ def test_on_a_real_gpu(
     python = dovit.load(tmp_path / "engines", backend="tensorrt-rtx", graph=graph == GRAPH)
     session = Session(
         build("release") / "libdovit_runtime.so", tmp_path / "engines", library_path, backend=b"tensorrt-rtx", graph=graph,
-        tensorrt=str(Path(rtx.__file__).with_name("libtensorrt_rtx.so.1")).encode(), plugins=str(kernels).encode(),
+        tensorrt=str(rtx[0]).encode(), plugins=str(kernels).encode(),
     )  # fmt: skip
     street = read_image(ROOT / "assets" / "street.png")[:192, :384]
     for xi in ([1.0], [0.98], [0.9], [0.5], [0.0]):
