@@ -249,6 +249,30 @@ def test_plans_for_other_machines_are_refused(
     assert status == 1 and told in sentence, sentence
 
 
+def test_plans_that_kernels_could_not_run_are_refused(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:
+    """Each step without one of its tensors, and each tensor of a kernel with another size: nothing on the device is used."""
+    steps = json.loads((setup.bundle / "bundle.json").read_text())["plans"][0]["steps"]
+    changed: list[list[dict[str, Any]]] = []
+    for number, step in enumerate(steps):
+        if step["kind"] == "plan":
+            changed.append([*steps[:number], step | {"plan": None}, *steps[number + 1 :]])
+            continue
+        changed.append([*steps[:number], *steps[number + 1 :]])
+        for side in ("inputs", "outputs"):
+            for place, spec in enumerate(step[side]):
+                other = [*step[side][:place], spec | {"shape": [3, *spec["shape"]]}, *step[side][place + 1 :]]
+                changed += [
+                    [*steps[:number], step | {side: part}, *steps[number + 1 :]] for part in (other, step[side][1:])
+                ]
+    for number, one in enumerate(changed):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        status, sentence = on_gpu(refusal, change(setup, folder, steps=one), {})
+        wrong = "the manifest contradicts itself (", "follows no decision; build the plans again"
+        assert status == 1 and any(part in sentence for part in wrong), (one, sentence)
+    assert len(changed) > 40
+
+
 def test_a_plan_that_calls_the_host_is_no_body(setup: Setup, on_gpu: Call) -> None:
     status, sentence = on_gpu(foreign_node, setup)
     assert status == 1

@@ -62,29 +62,39 @@ struct Checker {
     return count;
   }
 
+  // What steps may read before any of them has run.
+  std::map<std::string, TensorSpec> given() const {
+    std::map<std::string, TensorSpec> made{{"image", {"image", {"uint8"}, {}}},
+                                           {"stopped_count0", {"stopped_count0", {"int64"}, {}}},
+                                           {"capacities", {"capacities", {"int64"}, {}}}};
+    for (const DecisionSpec& decision : manifest.decisions)
+      made[decision.threshold] = {decision.threshold, {"float32"}, {}};
+    return made;
+  }
+
+  // A step reads what was made before, and adds what it makes.
+  template <class AnyStep>
+  void flow(const AnyStep& step, const Dimensions& dims, std::map<std::string, TensorSpec>& made) const {
+    for (const TensorSpec& spec : step.inputs) {
+      const auto found = made.find(spec.name);
+      sure(found != made.end(), text("step ", step.name, " reads ", spec.name, ", which no step before it makes"));
+      sure(found->second.dtype.value == spec.dtype.value, text("tensor ", spec.name, " has two types"));
+      if (spec.name == "capacities") continue;  // their number is the caller's
+      elements(spec, dims);
+    }
+    for (const TensorSpec& spec : step.outputs) {
+      elements(spec, dims);
+      sure(made.emplace(spec.name, spec).second, text("tensor ", spec.name, " is made twice"));
+    }
+  }
+
   void steps() const {
     sure(!manifest.steps.empty(), "no steps");
     const Dimensions dims = full_dims(manifest);
-    std::map<std::string, const TensorSpec*> made;
-    const TensorSpec image{"image", {"uint8"}, {}}, count{"stopped_count0", {"int64"}, {}};
-    const TensorSpec threshold{"", {"float32"}, {}}, capacities{"capacities", {"int64"}, {}};
-    made["image"] = &image;
-    made["stopped_count0"] = &count;
-    made["capacities"] = &capacities;
-    for (const DecisionSpec& decision : manifest.decisions) made[decision.threshold] = &threshold;
+    std::map<std::string, TensorSpec> made = given();
     size_t decided = 0;
     for (const Step& step : manifest.steps) {
-      for (const TensorSpec& spec : step.inputs) {
-        const auto found = made.find(spec.name);
-        sure(found != made.end(), text("step ", step.name, " reads ", spec.name, ", which no step before it makes"));
-        sure(found->second->dtype.value == spec.dtype.value, text("tensor ", spec.name, " has two types"));
-        if (spec.name == "capacities") continue;  // their number is the caller's
-        elements(spec, dims);
-      }
-      for (const TensorSpec& spec : step.outputs) {
-        elements(spec, dims);
-        sure(made.emplace(spec.name, &spec).second, text("tensor ", spec.name, " is made twice"));
-      }
+      flow(step, dims, made);
       decided += decides(step, decided);
     }
     sure(decided == manifest.decisions.size(), "decisions that no step makes");
@@ -130,17 +140,12 @@ struct Checker {
     sure(!manifest.capacities.empty() && manifest.capacities.back() == manifest.tokens() &&
              std::is_sorted(manifest.capacities.begin(), manifest.capacities.end()),
          "capacities");
-    std::map<std::string, const TensorSpec*> seen;
+    std::map<std::string, TensorSpec> made = given();
     size_t decided = 0;
     for (const PlanStep& step : set.steps) {
       sure((step.kind == "plan") == step.plan.has_value(), text("step ", step.name));
-      for (const auto* specs : {&step.inputs, &step.outputs})
-        for (const TensorSpec& spec : *specs) {
-          elements(spec, dims);
-          sure(seen.emplace(spec.name, &spec).first->second->dtype.value == spec.dtype.value,
-               text("tensor ", spec.name, " has two types"));
-        }
-      kernel(step);
+      flow(step, dims, made);
+      kernel(step, dims);
       if (step.kind == "decide") {
         sure(decided < manifest.decisions.size() && step.outputs[0].name == manifest.decisions[decided].keep,
              text("step ", step.name));
@@ -149,8 +154,8 @@ struct Checker {
     }
     sure(decided == manifest.decisions.size(), "decisions that no step makes");
     const auto result = [&](const std::string& name, const char* type, int64_t count) {
-      const auto found = seen.find(name);
-      sure(found != seen.end() && (!type || found->second->dtype == type) && elements(*found->second, dims) == count,
+      const auto found = made.find(name);
+      sure(found != made.end() && (!type || found->second.dtype == type) && elements(found->second, dims) == count,
            text("tensor ", name));
     };
     for (const DecisionSpec& decision : manifest.decisions) {
@@ -159,23 +164,43 @@ struct Checker {
       result(decision.keep, "int32", manifest.tokens());
     }
     result("labels", nullptr, manifest.image_size[0] * manifest.image_size[1]);
-    const std::string& labels = seen.at("labels")->dtype.value;
+    const std::string& labels = made.at("labels").dtype.value;
     sure(labels != "float16" && labels != "bfloat16" && labels != "float32", "labels");
   }
 
-  // How many tensors a step takes and makes that no plan runs.
-  void kernel(const PlanStep& step) const {
-    const size_t in = step.inputs.size(), out = step.outputs.size();
-    const auto takes = [&](size_t inputs, size_t least, size_t most) {
-      sure(in == inputs && out >= least && out <= most && out != 4, text("step ", step.name));
+  // The tensors of a step that no plan runs, as large as its kernel takes them to be.
+  void kernel(const PlanStep& step, const Dimensions& dims) const {
+    const int64_t tokens = manifest.tokens(), channels = manifest.embed_dim, length = tokens + manifest.prefix;
+    const auto has = [&](const std::vector<TensorSpec>& specs, const std::vector<int64_t>& sizes) {
+      sure(specs.size() == sizes.size(), text("step ", step.name));
+      for (size_t k = 0; k < sizes.size(); ++k)
+        sure(elements(specs[k], dims) == sizes[k], text("tensor ", specs[k].name));
     };
-    if (step.kind == "decide") takes(3, 1, 1);
-    if (step.kind == "gather") takes(6, 3, 5);
-    if (step.kind == "reconstruct") takes(3, 1, 1);
-    if (step.kind == "labels") {
-      takes(1, 1, 1);
-      sure(step.inputs[0].shape.size() == 4 && step.outputs[0].shape.size() == 3, text("step ", step.name));
+    if (step.kind == "decide") {
+      has(step.inputs, {tokens, 1, dims.at("capacities")});
+      has(step.outputs, {tokens});
+    } else if (step.kind == "gather") {
+      std::vector<int64_t> sizes{length * channels, tokens, tokens * channels, channels, 1, tokens};
+      has(step.inputs, sizes);
+      sizes.resize(step.outputs.size() == 3 ? 3 : 5);  // nobody asks for the sums after the last decision
+      has(step.outputs, sizes);
+    } else if (step.kind == "reconstruct") {
+      has(step.inputs, {tokens * channels, length * channels, tokens});
+      has(step.outputs, {tokens * channels});
+    } else if (step.kind == "labels") {
+      sure(step.inputs.size() == 1 && step.outputs.size() == 1, text("step ", step.name));
+      upsampled(step.inputs[0], step.outputs[0], dims);
     }
+  }
+
+  // [1, C, h, w] and [1, s·h, s·w]
+  void upsampled(const TensorSpec& logits, const TensorSpec& labels, const Dimensions& dims) const {
+    sure(logits.shape.size() == 4 && labels.shape.size() == 3, text("tensor ", labels.name));
+    const Shape small = resolve(logits, dims), large = resolve(labels, dims);
+    sure(small[0] == 1 && small[1] == manifest.classes && small[2] > 0 && small[3] > 0, text("tensor ", logits.name));
+    const int64_t scale = large[1] / small[2];
+    sure(large[0] == 1 && scale > 0 && large[1] == scale * small[2] && large[2] == scale * small[3],
+         text("tensor ", labels.name));
   }
 };
 

@@ -56,6 +56,7 @@ typedef enum dovit_status {
 } dovit_status;
 
 typedef enum dovit_format { DOVIT_RGB = 0, DOVIT_BGR = 1, DOVIT_RGBA = 2, DOVIT_BGRA = 3, DOVIT_GREY = 4 } dovit_format;
+/* Device memory is that of the session's GPU, in its primary context, as the CUDA runtime allocates it. */
 typedef enum dovit_memory { DOVIT_HOST = 0, DOVIT_DEVICE = 1 } dovit_memory;
 
 /* How an image of another size is brought to the bundle's: resized, or seen through mmsegmentation's sliding window. */

@@ -11,35 +11,30 @@ namespace dovit::runtime {
 namespace {
 
 // Never closed: its threads and CUDA's registrations outlive the last engine.
-void* open_library(const std::string& title, const std::string& version, const std::vector<std::string>& names) {
-  std::string why;
-  for (const std::string& name : names) {
-    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    const char* reason = dlerror();
-    if (why.empty()) why = reason ? reason : name;
-  }
-  throw DovitError(text(title, "'s library cannot be opened (", why, "): install ", title, " ", version,
-                        ", or give the library's path as `tensorrt`"));
+void* open_library(const std::string& title, const std::string& version, const std::string& name) {
+  if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+  const char* reason = dlerror();
+  throw DovitError(text(title, "'s library cannot be opened (", reason ? reason : name, "): install ", title, " ",
+                        version, ", or give the library's path as `tensorrt`"));
 }
 
-std::vector<std::string> names_of(const std::string& flavour, const std::string& version) {
-  const std::string major = version.substr(0, version.find('.'));
-  return {(flavour == "tensorrt" ? "libnvinfer.so." : "libtensorrt_rtx.so.") + major};
+std::string name_of(const std::string& flavour, const std::string& version) {
+  return (flavour == "tensorrt" ? "libnvinfer.so." : "libtensorrt_rtx.so.") + version.substr(0, version.find('.'));
 }
 
 }  // namespace
 
 TensorRt::TensorRt(const std::string& flavour, const std::string& path, const std::string& version)
     : title_(flavour == "tensorrt" ? "TensorRT" : "TensorRT-RTX") {
-  void* library =
-      open_library(title_, version, path.empty() ? names_of(flavour, version) : std::vector<std::string>{path});
+  const std::string name = path.empty() ? name_of(flavour, version) : path;
+  void* library = open_library(title_, version, name);
   create_runtime_ = reinterpret_cast<void* (*)(const void*, int32_t)>(dlsym(library, "createInferRuntime_INTERNAL"));
   std::vector<int> parts;
   for (const char* part : {"Major", "Minor", "Patch", "Build"})
     if (const auto number =
             reinterpret_cast<int32_t (*)()>(dlsym(library, text("getInferLib", part, "Version").c_str())))
       parts.push_back(number());
-  if (!create_runtime_ || parts.size() != 4) throw DovitError(text(path, ": not ", title_, "'s library"));
+  if (!create_runtime_ || parts.size() != 4) throw DovitError(text(name, ": not ", title_, "'s library"));
   number_ = parts[0] * 10000 + parts[1] * 100 + parts[2];
   version_ = text(parts[0], ".", parts[1], ".", parts[2], ".", parts[3]);
   if (flavour == "tensorrt")
