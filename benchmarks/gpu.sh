@@ -2,12 +2,15 @@
 # All that only a GPU can show, in one run: builds the library where cmake is, else takes the one in build/release; runs the tests for a GPU,
 # the plugins inside a captured graph, those once more under compute-sanitizer, and the timings. Needs python3 with numpy, onnx, onnxruntime,
 # pydantic, pytest, rich, torch and typer; nothing has to be installed of dovit itself.
-#   bash benchmarks/gpu.sh FOLDER     # logs and JSON go there; exit status 1 where something failed
+#   bash benchmarks/gpu.sh FOLDER                    # logs and JSON go there; exit status 1 where something failed
+#   bash benchmarks/gpu.sh FOLDER tests kernels chain    # or some of these parts, where a machine is lent by the minute
 set -uo pipefail
 out=${1:?give a folder for the results}
 cd "$(dirname "$0")/.." || exit 1
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+parts=" ${*:2} "
+[ $# -gt 1 ] || parts=" tests kernels chain "
 failed=()
 
 step() { # name, command…
@@ -40,21 +43,32 @@ open(sys.argv[1], "w").write(string.Template(template).safe_substitute(version=p
 PYTHON
 export PYTHONPATH="$PWD/$site:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}"
 
-# what cannot be imported here fails by itself, and does not keep the others from running
-step tests python3 -m pytest -m gpu -q --continue-on-collection-errors -o addopts=--import-mode=importlib -p no:cacheprovider tests
-captured=build/release/tests/plugins/interface/plugins_captured
-if [ -e "$captured" ]; then
-    step captured "$captured" "$library"
-    for tool in memcheck racecheck initcheck synccheck; do
-        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$captured" "$library"
+if [[ $parts == *" tests "* ]]; then
+    # what cannot be imported here fails by itself, and does not keep the others from running
+    step tests python3 -m pytest -m gpu -q --continue-on-collection-errors -o addopts=--import-mode=importlib -p no:cacheprovider tests
+    captured=build/release/tests/plugins/interface/plugins_captured
+    if [ -e "$captured" ]; then
+        step captured "$captured" "$library"
+        for tool in memcheck racecheck initcheck synccheck; do
+            step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 "$captured" "$library"
+        done
+    fi
+fi
+if [[ $parts == *" kernels "* ]]; then
+    step kernels python3 -m dovit.benchmarks.kernels --out "$out/kernels.json"
+fi
+if [[ $parts == *" chain "* ]]; then
+    contest() { # name, arguments…
+        step "chain-$1" python3 -m dovit.benchmarks.gpu_chain "${@:2}" --out "$out/chain-$1.json"
+    }
+    contest street --ckpt assets/streets-tiny.safetensors --image assets/street.png
+    for precision in fp16 bf16; do
+        for model in vit-l vit-b; do
+            contest "$model-1024-$precision" --model "$model" --size 1024x2048 --precision "$precision" --rounds 50 --images 10
+            contest "$model-512-$precision" --model "$model" --size 512x512 --precision "$precision"
+        done
     done
 fi
-step kernels python3 -m dovit.benchmarks.kernels --out "$out/kernels.json"
-chain=(python3 -m dovit.benchmarks.gpu_chain)
-step chain-street "${chain[@]}" --ckpt assets/streets-tiny.safetensors --image assets/street.png --out "$out/chain-street.json"
-step chain-vit-b-512 "${chain[@]}" --model vit-b --size 512x512 --out "$out/chain-vit-b-512.json"
-step chain-vit-l-512 "${chain[@]}" --model vit-l --size 512x512 --out "$out/chain-vit-l-512.json"
-step chain-vit-l-1024 "${chain[@]}" --model vit-l --size 1024x2048 --rounds 50 --images 10 --out "$out/chain-vit-l-1024.json"
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (see $out)"

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from dovit.benchmarks.gpu_contest import RATIOS, Chains, contest
 from dovit.benchmarks.gpu_models import MODELS, dense_of, random_model
-from dovit.benchmarks.gpu_rows import counts_for
+from dovit.benchmarks.gpu_rows import counts_for, hold_against
+from dovit.benchmarks.matrix_rate import matrix_tflop_per_s
 from dovit.benchmarks.torch_chain import torch_chain
 from dovit.benchmarks.torch_contestants import torch_contestants
 from dovit.export.capacities import default_capacities
@@ -91,8 +92,11 @@ def command(
         chains = over_plans(engine, flavour, chosen)
         batch = _image(pixels, chains.graph.manifest.image_size)
         report = contest(chains, batch, rounds, images, own=True)
+    rate = matrix_tflop_per_s(chosen)
+    hold_against(report["rows"], rate)
     report = {
-        "gpu": gpu.name, "compute_capability": gpu.compute_capability, "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
+        "gpu": gpu.name, "matrix_tflop_per_s": rate,
+        "compute_capability": gpu.compute_capability, "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
         "torch": torch.__version__, "date": date.today().isoformat(), "backend": backend.value,
         "weights": _weights(model, ckpt, engine),
         "command": " ".join([_program(), *sys.argv[1:]]), **report, "skipped": skipped,
@@ -167,7 +171,7 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
     host = "the host writes for {write:.0f} µs and launches for {launch:.0f} µs".format(**report["host_us"])
     table = Table(
         title=f"{report['gpu']}, {report['architecture']}, {height}×{width}, {report['backend']} {report['precision']}",
-        caption=f"against: {report['baseline']}; {host}",
+        caption=f"against: {report['baseline']}; {host}; a product of large matrices {report['matrix_tflop_per_s']:.0f} TFLOP/s",
     )
     for title in (
         "",
@@ -181,13 +185,14 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
         "MAC ratio",
         "speed-up",
         "of the ratio",
+        "of a product",
     ):
         table.add_column(title, justify="left" if title in ("", "setting", "kept") else "right")
     for row in report["rows"]:
         table.add_row(
             row["name"], row["setting"], "/".join(map(str, row["kept"])) or f"{report['tokens']}", f"{row['p50_ms']:.2f}",
             f"{row['p95_ms']:.2f}", f"{row['p99_ms']:.2f}", f"{row['images_per_s']:.1f}", f"{row['gmacs']:.2f}",
-            f"{row['mac_ratio']:.2f}", f"{row['speedup']:.2f}", f"{row['efficiency']:.2f}",
+            f"{row['mac_ratio']:.2f}", f"{row['speedup']:.2f}", f"{row['efficiency']:.2f}", f"{row['of_matrix_rate']:.0%}",
         )  # fmt: skip
     console.print(table)
     for name, reason in report["skipped"].items():

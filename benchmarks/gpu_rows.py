@@ -40,6 +40,12 @@ def row(
     }  # fmt: skip
 
 
+def hold_against(rows: Sequence[dict[str, Any]], matrix_tflop_per_s: float) -> None:
+    """Add the share of that rate which each row reaches."""
+    for one in rows:
+        one["of_matrix_rate"] = 2 * one["gmacs"] / one["p50_ms"] / matrix_tflop_per_s  # GFLOP a ms are TFLOP/s
+
+
 def counts_for(shares: Sequence[float], tokens: int, capacities: Sequence[int]) -> tuple[int, ...]:
     """Tokens to keep for shares of all of them: the capacities that hold so many. Raises UsageError for rising shares."""
     if not shares or not all(0 < share <= 1 for share in shares) or list(shares) != sorted(shares, reverse=True):

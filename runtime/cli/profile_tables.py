@@ -11,7 +11,7 @@ from dovit.runtime.gpu.profile import Profile
 def print_profile(console: Console, profile: Profile, title: str) -> None:
     """Each step with its share and its arithmetic, and below it its operations with what they move."""
     table = Table(title=title, title_justify="left", caption=_caption(profile), caption_justify="left")
-    for name in ("operation", "tokens", "µs", "share", "MB", "GB/s", "GFLOP", "TFLOP/s"):
+    for name in ("operation", "tokens", "µs", "share", "MB", "GB/s", "of a copy", "GFLOP", "TFLOP/s"):
         table.add_column(name, justify="left" if name == "operation" else "right")
     total = profile.sum_us
     steps = {step.name: step for step in profile.steps}
@@ -22,12 +22,13 @@ def print_profile(console: Console, profile: Profile, title: str) -> None:
             shown.add(step.name)
             table.add_row(
                 f"[bold]{step.name}[/bold]", "", f"[bold]{step.us:.1f}[/bold]", f"{step.us / total:.1%}",
-                f"{step.bytes / 1e6:.2f}", "", f"{step.flops / 1e9:.2f}", f"{step.tflop_per_s:.1f}",
+                f"{step.bytes / 1e6:.2f}", "", "", f"{step.flops / 1e9:.2f}", f"{step.tflop_per_s:.1f}",
             )  # fmt: skip
         kind = "" if operation.kind in operation.name else f" [dim]{operation.kind}[/dim]"
         table.add_row(
             f"  {operation.name}{kind}" if step else operation.name, str(operation.tokens), f"{operation.us:.1f}",
-            f"{operation.us / total:.1%}", f"{operation.bytes / 1e6:.2f}", f"{operation.gb_per_s:.0f}", "", "",
+            f"{operation.us / total:.1%}", f"{operation.bytes / 1e6:.2f}", f"{operation.gb_per_s:.0f}",
+            f"{profile.of_a_copy(operation):.0%}", "", "",
         )  # fmt: skip
     console.print(table)
 
@@ -37,6 +38,7 @@ def _caption(profile: Profile) -> str:
     text = (
         f"kept {kept}, {profile.schedule}; medians of {profile.rounds} rounds; all operations {profile.sum_us:.1f} µs"
     )
+    text += f"; a copy within the GPU {profile.copy_gb_per_s:.0f} GB/s; {profile.device_bytes / 2**20:.0f} MiB on it"
     if profile.launch_us is None:
         return text
-    return f"{text}, the same pass in {profile.mode} mode {profile.launch_us:.1f} µs"
+    return f"{text}; the same pass in {profile.mode} mode {profile.launch_us:.1f} µs"

@@ -19,6 +19,7 @@ from dovit.runtime.gpu.stopwatch import Stopwatch, TimedTransfers
 
 WARM_UP = 2
 HEAD_START_BYTES, HEAD_STARTS = 128 << 20, 16
+COPIES = 5
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class StepTime:
 @dataclass(frozen=True)
 class Profile:
     """One image, or batch, at one ξ. `launch_us`: the pass as it is captured, from the first copy to the last, where the
-    schedule is the captured one."""
+    schedule is the captured one. `copy_gb_per_s`: what this GPU's memory reads and writes in a copy within it, larger than
+    its caches, measured along with the operations: the peak that these are held against. `device_bytes`: what the pass holds
+    on the GPU, weights not counted; `scratch_bytes` of them are the one region that all plans and kernels work in."""
 
     mode: str
     schedule: str
@@ -66,6 +69,13 @@ class Profile:
     operations: tuple[OperationTime, ...]
     steps: tuple[StepTime, ...]
     launch_us: float | None
+    copy_gb_per_s: float
+    device_bytes: int
+    scratch_bytes: int
+
+    def of_a_copy(self, operation: OperationTime) -> float:
+        """The share of that rate which an operation reaches with what it has to move."""
+        return operation.gb_per_s / self.copy_gb_per_s if self.copy_gb_per_s else 0.0
 
     @property
     def sum_us(self) -> float:
@@ -75,7 +85,9 @@ class Profile:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {
-            "operations": [asdict(o) | {"gb_per_s": o.gb_per_s} for o in self.operations],
+            "operations": [
+                asdict(o) | {"gb_per_s": o.gb_per_s, "of_a_copy": self.of_a_copy(o)} for o in self.operations
+            ],
             "steps": [asdict(s) | {"tflop_per_s": s.tflop_per_s} for s in self.steps],
             "sum_us": self.sum_us,
         }
@@ -91,6 +103,7 @@ class Profiler:
         self._stepped.before_segment = self._head_start
         self._idle_bytes = HEAD_START_BYTES
         self._idle = program.device.allocate(self._idle_bytes)
+        self._copying = program.device.create_stream()
 
     def measure(
         self, captured: Mode, images: np.ndarray, thresholds: Sequence[float], rounds: int, *, exact: bool
@@ -117,7 +130,8 @@ class Profiler:
         operations = self._operations(names, medians, costs)
         return Profile(
             captured.name, "exact" if exact else "bucketed", rounds, program.batch, kept, operations,
-            _steps(operations, costs), statistics.median(launches[WARM_UP:]) if launches else None,
+            _steps(operations, costs), statistics.median(launches[WARM_UP:]) if launches else None, self._copy_rate(),
+            captured.device_bytes, program.memory.size - program.memory.offsets["scratch"],
         )  # fmt: skip
 
     def _launch(self, captured: Mode, images: np.ndarray, thresholds: Sequence[float]) -> float:
@@ -126,6 +140,18 @@ class Profiler:
             captured.queue()
         captured.stream.sync()
         return self._stopwatch.milliseconds(marks[0]) * 1e3
+
+    def _copy_rate(self) -> float:
+        """Of one half of the idle memory to the other, in GB/s, both directions counted."""
+        device, watch, half = self._program.device, self._stopwatch, self._idle_bytes // 2
+        stream = self._copying
+        with watch.running() as marks:
+            for _ in range(WARM_UP + COPIES):
+                with watch.around("copy within", stream_address(stream)):
+                    device.copy(self._idle + half, self._idle, half, stream_address(stream))
+        stream.sync()
+        us = statistics.median(watch.milliseconds(mark) * 1e3 for mark in marks[WARM_UP:])
+        return 2 * half / us / 1e3 if us else 0.0
 
     def _operations(self, names: Sequence[str], medians: Sequence[float], costs: Costs) -> tuple[OperationTime, ...]:
         """Steps are queued in their order, some of them left out: each mark is the next step of its name or kind."""

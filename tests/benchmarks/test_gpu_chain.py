@@ -17,7 +17,8 @@ from dovit.benchmarks import gpu_chain
 from dovit.benchmarks.gpu_chain import Backend, check_arguments, parse_size, print_report
 from dovit.benchmarks.gpu_contest import Chains, contest
 from dovit.benchmarks.gpu_models import dense_of, random_model
-from dovit.benchmarks.gpu_rows import Contestant, counts_for, filling_thresholds, row
+from dovit.benchmarks.gpu_rows import Contestant, counts_for, filling_thresholds, hold_against, row
+from dovit.benchmarks.matrix_rate import matrix_tflop_per_s
 from dovit.benchmarks.torch_contestants import Dense, Eager, torch_contestants
 from dovit.export.capacities import default_capacities
 from dovit.export.model import DoViT
@@ -182,13 +183,30 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert len(shown.err.splitlines()) == 1 and ("no NVIDIA GPU" in shown.err or "is missing" in shown.err)
 
 
+def test_the_matrix_rate_is_a_rate() -> None:
+    """Twice the size is eight times the work: the time must grow with it, for a rate to be one."""
+    small, large = (matrix_tflop_per_s("fp32", "cpu", size) for size in (256, 512))
+    assert 0 < small < 100 and 0.1 < large / small < 10
+
+
 def test_the_table(model: DoViT, chains: Chains) -> None:
     image = random_images(model.config).numpy()
     report = contest(chains, image, 2, 1, own=False) | {
-        "gpu": "a GPU", "backend": "torch", "skipped": {"torch.compile": "no compiler [g++]"}
+        "gpu": "a GPU", "backend": "torch", "skipped": {"torch.compile": "no compiler [g++]"}, "matrix_tflop_per_s": 7.0
     }  # fmt: skip
+    hold_against(report["rows"], 7.0)
+    dense = report["rows"][0]
+    assert dense["of_matrix_rate"] == pytest.approx(2 * dense["gmacs"] * 1e9 / (dense["p50_ms"] / 1e3) / 7e12)
     console = Console(width=200, record=True, file=io.StringIO())
     print_report(console, report)
     text = console.export_text()
-    for word in ("a GPU", "dense, one graph", "keep 0.5/0.35/0.25", "12/8/6", "no compiler [g++]"):
+    for word in (
+        "a GPU",
+        "dense, one graph",
+        "keep 0.5/0.35/0.25",
+        "12/8/6",
+        "of a product",
+        "7 TFLOP/s",
+        "no compiler [g++]",
+    ):
         assert word in text

@@ -53,6 +53,10 @@ def test_every_operation_once(model: DoViT, exact: bool, graph: bool) -> None:
     assert sum(s.us for s in found.steps) == pytest.approx(sum(o.us for o in found.operations[1:-1]))
     assert found.mode == ("graph" if graph else "segmented") and found.schedule == ("exact" if exact else "bucketed")
     assert (found.launch_us is None) == exact
+    assert found.copy_gb_per_s > 0
+    assert 0 < found.scratch_bytes < found.device_bytes == chain.device_bytes
+    told = {o["name"]: o for o in found.as_dict()["operations"]}
+    assert told["stem"]["of_a_copy"] == pytest.approx(told["stem"]["gb_per_s"] / found.copy_gb_per_s)
 
 
 def test_bytes_of_the_token_pass(model: DoViT) -> None:
@@ -125,7 +129,8 @@ def test_a_range_around_what_is_queued(model: DoViT, ranges: list[str]) -> None:
         "gather",
     ]
     once += ["block3", "reconstruct", "decoder", "labels", "copy out", "launch"]
-    assert [text[1:] for text in names[::2]] == once * (1 + profiling.WARM_UP)
+    copies = ["copy within"] * (profiling.WARM_UP + profiling.COPIES)
+    assert [text[1:] for text in names[::2]] == once * (1 + profiling.WARM_UP) + copies
     begin = ranges.index("+stem")
     assert ranges[begin : begin + 5] == ["+stem", "EventRecordNode", "KernelNode", "EventRecordNode", "-stem"]
     chain.run(random_images(model.config).numpy(), (1.0, 1.0), range(25))
