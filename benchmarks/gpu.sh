@@ -62,6 +62,12 @@ if [[ $parts == *" chain "* ]]; then
         step "chain-$1" python3 -m dovit.benchmarks.gpu_chain "${@:2}" --out "$out/chain-$1.json"
     }
     contest street --ckpt assets/streets-tiny.safetensors --image assets/street.png
+    if python3 -c 'import tensorrt_rtx' 2>/dev/null; then
+        step export-rtx python3 -c 'from dovit.export.cli import main; main()' --ckpt assets/streets-tiny.safetensors \
+            --out build/gpu/engines --backend tensorrt-rtx --precision fp16
+        contest rtx-street --backend tensorrt-rtx --engine build/gpu/engines --ckpt assets/streets-tiny.safetensors \
+            --image assets/street.png
+    fi
     for precision in fp16 bf16; do
         for model in vit-l vit-b; do
             contest "$model-1024-$precision" --model "$model" --size 1024x2048 --precision "$precision" --rounds 50 --images 10

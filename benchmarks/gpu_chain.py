@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dovit.benchmarks.gpu_contest import RATIOS, Chains, contest
+from dovit.benchmarks.gpu_contest import RATIOS, Chains, Others, contest
 from dovit.benchmarks.gpu_models import MODELS, dense_of, random_model
 from dovit.benchmarks.gpu_rows import counts_for, hold_against
 from dovit.benchmarks.matrix_rate import matrix_tflop_per_s
@@ -45,7 +45,7 @@ python -m dovit.benchmarks.gpu_chain --model vit-l --size 1024x2048 --out vit-l.
 
 python -m dovit.benchmarks.gpu_chain --ckpt assets/streets-tiny.safetensors --image assets/street.png
 
-python -m dovit.benchmarks.gpu_chain --backend tensorrt-rtx --engine engines/
+python -m dovit.benchmarks.gpu_chain --backend tensorrt-rtx --engine engines/ --ckpt model.pth
 """
 
 
@@ -61,7 +61,7 @@ def command(
     backend: Annotated[Backend, typer.Option(help="What runs the blocks.")] = Backend.torch,
     model: Annotated[str | None, typer.Option(help=f"With random weights: {', '.join(MODELS)}.")] = None,
     size: Annotated[str, typer.Option(help="Of the random model's images, height and width.")] = "512x512",
-    ckpt: Annotated[Path | None, typer.Option(help="A checkpoint instead, at its own ξ as well.")] = None,
+    ckpt: Annotated[Path | None, typer.Option(help="A checkpoint instead; with --engine, beside it.")] = None,
     engine: Annotated[Path | None, typer.Option(help="A bundle with plans and ONNX files, for TensorRT.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image; default noise.")] = None,
     precision: Annotated[PrecisionChoice, typer.Option(help="Of the blocks.")] = PrecisionChoice.fp16,
@@ -91,7 +91,8 @@ def command(
         flavour: Flavour = "tensorrt" if backend is Backend.tensorrt else "tensorrt-rtx"
         chains = over_plans(engine, flavour, chosen)
         batch = _image(pixels, chains.graph.manifest.image_size)
-        report = contest(chains, batch, rounds, images, own=True)
+        others = beside_plans(ckpt, chains, chosen, batch, skipped, compiled=compiled) if ckpt else None
+        report = contest(chains, batch, rounds, images, own=True, others=others)
     rate = matrix_tflop_per_s(chosen)
     hold_against(report["rows"], rate)
     report = {
@@ -114,10 +115,8 @@ def check_arguments(backend: Backend, model: str | None, ckpt: Path | None, engi
     if backend is not Backend.torch:
         if engine is None:
             raise UsageError(f"--backend {backend} runs the plans of a bundle: give its folder by --engine")
-        if model is not None or ckpt is not None:
-            raise UsageError(
-                f"--backend {backend} runs the plans of --engine: --model and --ckpt are for --backend torch"
-            )
+        if model is not None:
+            raise UsageError(f"--backend {backend} runs the plans of --engine: --model is for --backend torch")
         return
     if engine is not None:
         raise UsageError("--backend torch runs torch's blocks: give --model or --ckpt instead of --engine")
@@ -163,6 +162,20 @@ def over_plans(engine: Path, flavour: Flavour, precision: Precision) -> Chains:
     plans = choose_plans(bundle.root, bundle.manifest, flavour, precision)
     dense = dense_chain(bundle, plans)
     return Chains(open_chain(bundle, plans, graph=True), open_chain(bundle, plans, graph=False), dense)
+
+
+def beside_plans(
+    ckpt: Path, chains: Chains, precision: Precision, image: np.ndarray, skipped: dict[str, str], *, compiled: bool,
+    device: str = "cuda:0",
+) -> Others:  # fmt: skip
+    """The checkpoint that a bundle was made of, in torch. Raises UsageError where it is another model."""
+    model, manifest = load_model(ckpt).model, chains.graph.manifest
+    config = model.config
+    if (config.image_size, config.classes, len(config.decisions)) != (
+        manifest.image_size, manifest.classes, len(manifest.decisions),
+    ):  # fmt: skip
+        raise UsageError(f"{ckpt}: not the model of --engine: another image size, or other classes or decisions")
+    return torch_contestants(model, precision, device, image, skipped, compiled=compiled)
 
 
 def print_report(console: Console, report: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from rich.console import Console
 from torch_chains import torch_chain
 
 from dovit.benchmarks import gpu_chain
-from dovit.benchmarks.gpu_chain import Backend, check_arguments, parse_size, print_report
+from dovit.benchmarks.gpu_chain import Backend, beside_plans, check_arguments, parse_size, print_report
 from dovit.benchmarks.gpu_contest import Chains, contest
 from dovit.benchmarks.gpu_models import dense_of, random_model
 from dovit.benchmarks.gpu_rows import Contestant, counts_for, filling_thresholds, hold_against, row
 from dovit.benchmarks.matrix_rate import matrix_tflop_per_s
 from dovit.benchmarks.torch_contestants import Dense, Eager, torch_contestants
 from dovit.export.capacities import default_capacities
+from dovit.export.checkpoints import save_model
 from dovit.export.model import DoViT
 from dovit.runtime.errors import UsageError
 from dovit.runtime.gpu import profile as profiling
@@ -151,6 +153,20 @@ def test_random_models() -> None:
     assert all(torch.equal(one, other) for one, other in zip(base.parameters(), again.parameters(), strict=True))
 
 
+def test_torch_beside_plans(model: DoViT, chains: Chains, tmp_path: Path) -> None:
+    """The checkpoint that the plans were made of takes part in torch; another model does not."""
+    save_model(model, tmp_path / "same.safetensors")
+    save_model(randomised(small_config()), tmp_path / "other.safetensors")
+    image = random_images(model.config).numpy()
+    beside = partial(
+        beside_plans, chains=chains, precision="fp32", image=image, skipped={}, compiled=False, device="cpu"
+    )
+    report = contest(chains, image, 2, 1, own=False, others=beside(tmp_path / "same.safetensors"))
+    assert {"torch, eager", "chain, one graph"} <= {one["name"] for one in report["rows"]}
+    with pytest.raises(UsageError, match="not the model of --engine"):
+        beside(tmp_path / "other.safetensors")
+
+
 def test_sizes() -> None:
     assert parse_size("1024x2048") == parse_size("1024×2048") == (1024, 2048)
     for text in ("1024", "axb", "1x2x3", ""):
@@ -163,7 +179,7 @@ def test_sizes() -> None:
 
 @pytest.mark.parametrize(("given", "says"), [
     ((Backend.tensorrt_rtx, None, None, None), "by --engine"),
-    ((Backend.tensorrt_rtx, "vit-b", None, Path("engines")), "are for --backend torch"),
+    ((Backend.tensorrt_rtx, "vit-b", None, Path("engines")), "is for --backend torch"),
     ((Backend.torch, None, None, Path("engines")), "instead of --engine"),
     ((Backend.torch, "vit-b", Path("a.pth"), None), "give one of them"),
     ((Backend.torch, "vit-h", None, None), "choose one of vit-b, vit-l"),
