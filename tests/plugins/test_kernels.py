@@ -8,6 +8,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,22 @@ def test_decide(kernels: Kernels, count: int) -> None:
         capacity = expected.shape[1]
         assert kernels.dovit_slots(place(decision.packed), len(q), count, capacity, place(again), stream(kernels)) == 0
         assert torch.equal(again, decision.slots)
+
+
+@both
+def test_the_image_that_keeps_most_decides_for_all(kernels: Kernels) -> None:
+    """In every order of a batch, with a capacity for each count: one that is counted short shows."""
+    noise = torch.Generator().manual_seed(5)
+    for staying in permutations((10, 130, 290, 55)):
+        q = torch.stack([(torch.randperm(300, generator=noise) >= count) * 0.8 + 0.1 for count in staying])
+        capacities = list(range(301))
+        decision = Decision(q.to(kernels.device), 0.5, capacities)
+        decision.launch(kernels)
+        assert int(decision.capacity) == 290
+        assert torch.equal(decision.keep().cpu().long(), decide(q, 0.5, capacities))
+        fewer = Decision(q[[n for n in range(4) if staying[n] != 290]].to(kernels.device), 0.5, capacities)
+        fewer.launch(kernels)
+        assert int(fewer.capacity) == 130
 
 
 def test_decide_sets_a_switch(emulated: Kernels) -> None:
