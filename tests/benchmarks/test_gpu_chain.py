@@ -14,7 +14,7 @@ from models import random_images, randomised, small_config
 from rich.console import Console
 from torch_chains import torch_chain
 
-from dovit.benchmarks import gpu_chain
+from dovit.benchmarks import gpu_chain, gpu_contest
 from dovit.benchmarks.gpu_chain import Backend, beside_plans, check_arguments, parse_size, print_report
 from dovit.benchmarks.gpu_contest import Chains, contest
 from dovit.benchmarks.gpu_models import dense_of, random_model
@@ -32,8 +32,9 @@ CAPACITIES = (0, 2, 4, 5, 6, 8, 12, 18, 24)  # of 24 tokens, with those that the
 
 
 @pytest.fixture(autouse=True)
-def short_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "HEAD_START_BYTES", 256)
+    monkeypatch.setattr(gpu_contest, "PROFILE_ROUNDS", 2)
 
 
 @pytest.fixture(scope="module")
