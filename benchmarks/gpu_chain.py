@@ -91,8 +91,8 @@ def command(
         flavour: Flavour = "tensorrt" if backend is Backend.tensorrt else "tensorrt-rtx"
         chains = over_plans(engine, flavour, chosen)
         batch = _image(pixels, chains.graph.manifest.image_size)
-        others = beside_plans(ckpt, chains, chosen, batch, skipped, compiled=compiled) if ckpt else None
-        report = contest(chains, batch, rounds, images, own=True, others=others)
+        beside = beside_plans(ckpt, chains, chosen, batch, skipped, compiled=compiled) if ckpt else None
+        report = contest(chains, batch, rounds, images, own=True, others=beside)
     rate = matrix_tflop_per_s(chosen)
     hold_against(report["rows"], rate)
     report = {
