@@ -169,6 +169,8 @@ class FakeDevice:
     allocated: list[np.ndarray] = field(default_factory=list)
     released: list[np.ndarray] = field(default_factory=list)
     numbers: int = 0
+    asked: int = 0  # how much was queued or recorded
+    fails_at: int = 0  # the request that is refused, from 1
 
     def number(self) -> int:
         self.numbers += 1
@@ -216,6 +218,9 @@ class FakeDevice:
 
     def submit(self, stream: int, node: KernelNode) -> None:
         """Record `node` where a graph is being built on that stream, else queue it."""
+        self.asked += 1
+        if self.asked == self.fails_at:
+            raise DovitError("CUDA refuses")
         if stream in self.building:
             self.building[stream].captured.append(node)
         else:

@@ -17,15 +17,17 @@ import dovit
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmarks", "engines", "export", "plugins", "runtime", "training")
-MODES, RESIZING = "tests/runtime/gpu/test_modes.py::test_", "tests/runtime/gpu/test_resizing.py::test_"
+MODES, MEMORY, CHAIN, RESIZING = (
+    f"tests/runtime/gpu/test_{name}.py::test_" for name in ("modes", "memory", "chain", "resizing")
+)
 GRAPH, SEGMENTED, EXACT = (
     f"{MODES}identical_to_the_cpu[1-setr-mla-fcn-2-{m}Mode]" for m in ("Graph", "Segmented", "Exact")
 )
 COUNTS, REFUSED = (
-    f"{MODES}schedules_and_counts[setr-naive-conv-1]",
+    f"{CHAIN}schedules_and_counts[setr-naive-conv-1]",
     f"{MODES}a_refused_plan_ends_the_capture[stem-GraphMode]",
 )
-APART, BODIES = f"{MODES}memory_is_shared_only_by_what_is_never_needed_at_once", f"{MODES}a_body_for_each_capacity"
+APART, BODIES = f"{MEMORY}memory_is_shared_only_by_what_is_never_needed_at_once", f"{MODES}a_body_for_each_capacity"
 FOREIGN, RESIZED = f"{MODES}foreign_nodes_are_refused", f"{RESIZING}as_if_pillow_had_done_it"
 
 FAULTS = [  # file, what stands there, what takes its place, who notices

@@ -47,7 +47,7 @@ class _NoOperators(types.ModuleType):
             raise AttributeError(name)
 
         def refuse(*args, **kwargs):
-            raise NotImplementedError(f"mmcv-lite has no compiled operator {name}")
+            raise RuntimeError(f"mmcv-lite has no compiled operator {name}")
 
         return refuse
 

@@ -235,41 +235,27 @@ def test_without_memory_for_an_image_the_session_lives(
 
 
 @pytest.mark.parametrize("graph", [True, False])
-def test_a_failure_at_any_step_of_the_first_such_image_is_one_sentence(
-    model: DoViT, graph: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_at_any_step_of_the_first_such_image_is_one_sentence(model: DoViT, graph: bool) -> None:
     """The n-th thing that is asked of the device fails, for every n. While it is prepared the session lives on; no recording is
     left open."""
     images = some((80, 100))
-    submit = FakeDevice.submit
-    asked: list[int] = []
-    failing = [0]
-
-    def counted(self: FakeDevice, stream: int, node: KernelNode) -> None:
-        asked.append(stream)
-        if len(asked) == failing[0]:
-            raise DovitError("CUDA refuses")
-        submit(self, stream, node)
 
     def fresh() -> tuple[GpuChain, FakeDevice]:
         device = FakeDevice()
         return torch_chain(model, CAPACITIES, device=device, graph=graph), device
 
-    chain, _ = fresh()
-    monkeypatch.setattr(FakeDevice, "submit", counted)
+    chain, device = fresh()
+    loaded = device.asked
     expected = replace(chain.run(images, XI, CAPACITIES), logits=np.empty((1, 0), np.float32))
-    requests = len(asked) - 1  # the last is for the logits
     ends = []
-    for number in range(1, requests + 1):
-        failing[0] = 0
-        chain, device = fresh()
-        asked.clear()
-        failing[0] = number
+    for number in range(loaded + 1, device.asked):  # the last is for the logits
+        chain, failing = fresh()
+        failing.fails_at = number
         with pytest.raises(
             DovitError, match=r"^CUDA refuses(; this session is dead: load the bundle again)?$"
         ) as caught:
             chain.run(images, XI, CAPACITIES, logits=False)
-        assert not device.building
+        assert not failing.building
         ends.append("dead" in str(caught.value))
         if ends[-1]:
             with pytest.raises(DovitError, match="this session is dead"):

@@ -1,0 +1,99 @@
+"""Lowered bundles of small models: their plans run on a stand-in for a GPU, and on the CPU beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from bundles import make_bundle
+from fake_gpu import (
+    FakeDevice,
+    FakeEngine,
+    FakeKernels,
+)
+from models import randomised, small_config, spreading_thresholds
+
+from dovit.engines.lowering.files import write_part
+from dovit.engines.lowering.lower import lower_bundle
+from dovit.export.model import DoViT
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.chain import Chain, ChainResult
+from dovit.runtime.engine import OnnxRuntimeEngine
+from dovit.runtime.gpu.chain import GpuChain
+from dovit.runtime.gpu.program import Program
+
+CAPACITIES = (0, 5, 11, 17, 24)
+KINDS = [
+    ("setr-naive", "conv", 1), ("setr-naive", "setr-k3", 1), ("setr-mla", "conv", 1), ("setr-mla", "fcn", 2),
+    ("segmenter-mask", "setr-k1", 1), ("segmenter-linear", "fcn", 0),
+]  # fmt: skip
+
+
+@dataclass
+class Lowered:
+    """A bundle's steps as plans of a batch, with ONNX Runtime to run them."""
+
+    model: DoViT
+    manifest: Manifest
+    plans: PlanSet
+    engines: dict[str, OnnxRuntimeEngine]
+    chain: Chain
+
+    def engines_on(self, device: FakeDevice) -> dict[str, FakeEngine]:
+        """What stands in for the engines of its plans."""
+        return {s.name: FakeEngine(device, s, self.engines[s.name]) for s in self.plans.steps if s.kind == "plan"}
+
+    def program(self, device: FakeDevice) -> tuple[Program, dict[str, FakeEngine]]:
+        """A program, and its engines."""
+        engines = self.engines_on(device)
+        return Program(self.manifest, self.plans, engines, FakeKernels(device), device), engines
+
+    def gpu_chain(self, device: FakeDevice | None = None, graph: bool | None = None) -> GpuChain:
+        """The chain on a device, default a new one."""
+        device = device or FakeDevice()
+        return GpuChain(self.manifest, self.plans, self.engines_on(device), FakeKernels(device), device, graph=graph)
+
+
+def lowered(folder: Path, decoder: str, head: str, prefix: int, batch: int) -> Lowered:
+    """A small model's, with its files in `folder`."""
+    model = randomised(small_config(decoder, prefix, head))
+    manifest = make_bundle(model, folder / "bundle", CAPACITIES)
+    engines, described = {}, []
+    for step in lower_bundle(open_bundle(folder / "bundle"), "fp32", batch=batch):
+        file = folder / f"{step.described.name.replace('/', '-')}.onnx"
+        write_part(step.graph, file)
+        engines[step.described.name] = OnnxRuntimeEngine(step.described.name, file)
+        described.append(step.described)
+    plans = PlanSet(
+        flavour="tensorrt-rtx", version="0", cuda=None, compute_capabilities=(), precision="fp32", batch=batch,
+        plugin_version=None, workspace_mib=None, optimisation_level=None, steps=tuple(described),
+    )  # fmt: skip
+    return Lowered(model, manifest, plans, engines, Chain(manifest, list(engines.values()), described))
+
+
+Maker = Callable[..., Lowered]
+
+
+def some_thresholds(made: Lowered, images: np.ndarray) -> list[tuple[float, ...]]:
+    """ξ that stop nothing, everything at once, everything at the second decision, and some."""
+    pixels = torch.from_numpy(images)
+    spread = [
+        spreading_thresholds(made.model, pixels, keep, list(CAPACITIES))
+        for keep in ((0.7, 0.7), (0.4, 0.5), (0.8, 0.2))
+    ]
+    return [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), *spread]
+
+
+def same(found: ChainResult, expected: ChainResult) -> None:
+    """Sums are added in another order than ONNX Runtime's, so a confidence may differ in its last digits; nothing else may."""
+    assert len(found.decisions) == len(expected.decisions)
+    for one, other in zip(found.decisions, expected.decisions, strict=True):
+        assert np.array_equal(one.index, other.index) and np.array_equal(one.keep, other.keep)
+        np.testing.assert_allclose(one.confidence, other.confidence, rtol=1e-5)
+    assert found.labels.dtype == expected.labels.dtype and found.labels.shape == expected.labels.shape
+    assert (found.labels == expected.labels).mean() > 0.999

@@ -1,0 +1,19 @@
+"""What the tests of the chain on a GPU run."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from lowered import Lowered, Maker, lowered
+
+
+@pytest.fixture(scope="session")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Makes a lowered bundle of a kind, once."""
+
+    @cache
+    def build(decoder: str = "setr-naive", head: str = "conv", prefix: int = 1, batch: int = 1) -> Lowered:
+        return lowered(tmp_path_factory.mktemp("lowered"), decoder, head, prefix, batch)
+
+    return build

@@ -1,0 +1,92 @@
+"""What a session asks of a chain on a GPU: schedules, streams, threads, batches."""
+
+from __future__ import annotations
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fake_gpu import (
+    EmulatedKernels,
+    FakeDevice,
+)
+from lowered import CAPACITIES, Maker, same, some_thresholds
+from models import random_images
+
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.gpu.chain import GpuChain
+
+CHAIN_KINDS = [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2)]
+
+
+@pytest.mark.parametrize(("decoder", "head", "prefix"), [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2)])
+def test_with_the_kernels_themselves(
+    make: Maker, emulated_library: ctypes.CDLL, decoder: str, head: str, prefix: int
+) -> None:
+    """The whole image as one graph of the real launchers, on emulated threads: decide sets the switches by itself."""
+    made = make(decoder, head, prefix, 2)
+    device = FakeDevice()
+    kernels = EmulatedKernels(device, emulated_library)
+    chain = GpuChain(made.manifest, made.plans, made.engines_on(device), kernels, device)
+    images = random_images(made.model.config, 2).numpy()
+    for xi in some_thresholds(made, images)[2:6]:
+        same(chain.run(images, xi, CAPACITIES), made.chain.run(images, xi, CAPACITIES))
+    same(chain.run(images, xi, range(25)), made.chain.run(images, xi, range(25)))
+
+
+@pytest.mark.parametrize(("decoder", "head", "prefix"), CHAIN_KINDS)
+def test_schedules_and_counts(make: Maker, decoder: str, head: str, prefix: int) -> None:
+    """What a session asks of a chain: bucketed, exact, and a given number of tokens, in turns."""
+    made = make(decoder, head, prefix)
+    chain = made.gpu_chain()
+    every = range(made.manifest.tokens + 1)
+    images = random_images(made.model.config).numpy()
+    for xi in some_thresholds(made, images):
+        for counts in (None, (13, 6), (24, 0), (0, 0), (24, 24)):  # the last would do for any decision after it
+            for capacities in (CAPACITIES, every):
+                same(
+                    chain.run(images, xi, capacities, counts=counts),
+                    made.chain.run(images, xi, capacities, counts=counts),
+                )
+
+
+@pytest.mark.parametrize("can_switch", [True, False])
+def test_a_stream_keeps_the_order(make: Maker, can_switch: bool) -> None:
+    made = make()
+    chain = made.gpu_chain(FakeDevice(can_switch=can_switch))
+    images = [random_images(made.model.config, 1, seed).numpy() for seed in range(5)]
+    xi = some_thresholds(made, images[0])[-1]
+    for count in (0, 1, 2, 5):
+        found = list(chain.stream(images[:count], xi))
+        assert len(found) == count
+        for result, image in zip(found, images, strict=False):
+            same(result, made.chain.run(image, xi, CAPACITIES))
+
+
+def test_a_pass_within_a_stream_is_refused_and_one_after_it_is_not(make: Maker) -> None:
+    made = make()
+    chain = made.gpu_chain()
+    image = random_images(made.model.config).numpy()
+    results = chain.stream([image, image], (0.5, 0.5))
+    next(results)
+    with pytest.raises(UsageError, match="a stream of this session is under way"):
+        chain.run(image, (0.5, 0.5), CAPACITIES)
+    results.close()
+    same(chain.run(image, (0.5, 0.5), CAPACITIES), made.chain.run(image, (0.5, 0.5), CAPACITIES))
+
+
+def test_threads_share_a_chain(make: Maker) -> None:
+    made = make()
+    chain = made.gpu_chain()
+    images = [random_images(made.model.config, 1, seed).numpy() for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda image: chain.run(image, (0.6, 0.5), CAPACITIES), images))
+    for result, image in zip(found, images, strict=True):
+        same(result, made.chain.run(image, (0.6, 0.5), CAPACITIES))
+
+
+def test_another_batch_is_refused(make: Maker) -> None:
+    made = make()
+    chain = made.gpu_chain()
+    with pytest.raises(DovitError, match="take 1 images at a time, not 2"):
+        chain.run(random_images(made.model.config, 2).numpy(), (0.5, 0.5), CAPACITIES)

@@ -1,0 +1,51 @@
+"""A GPU that fails, at any request: one sentence, and the last of its session."""
+
+from __future__ import annotations
+
+import pytest
+from fake_gpu import (
+    FakeDevice,
+    FakeGraph,
+    FakeStream,
+)
+from lowered import CAPACITIES, Maker, same
+from models import random_images
+
+from dovit.runtime.errors import DovitError
+
+
+@pytest.mark.parametrize("where", ["launch", "sync", "copy"])
+def test_an_error_in_flight_ends_the_session(make: Maker, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one sentence, and at once the next time: what the GPU would compute from there on is nobody's guess."""
+    made = make()
+    chain = made.gpu_chain()
+    image = random_images(made.model.config).numpy()
+    good = chain.run(image, (0.5, 0.5), CAPACITIES)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access\nand more lines")
+
+    target = {"launch": (FakeGraph, "launch"), "sync": (FakeStream, "sync"), "copy": (FakeDevice, "copy")}[where]
+    with monkeypatch.context() as patch:
+        patch.setattr(*target, fail)
+        capacities = CAPACITIES if where != "copy" else range(25)  # captured copies are not asked for again
+        with pytest.raises(
+            DovitError, match=r"^the GPU failed: CUDA_ERROR_ILLEGAL_ADDRESS: .* access; this session is dead"
+        ):
+            chain.run(image, (0.5, 0.5), capacities)
+    with pytest.raises(DovitError, match=r"this session is dead \(the GPU failed: .*\): load the bundle again"):
+        chain.run(image, (0.5, 0.5), CAPACITIES)
+    fresh = made.gpu_chain()
+    same(fresh.run(image, (0.5, 0.5), CAPACITIES), good)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_failure_at_any_step_of_loading_is_one_sentence(make: Maker, graph: bool) -> None:
+    """The n-th thing that is asked of the device fails, for every n: no other error, no hang, no recording left open."""
+    made, counting = make(), FakeDevice()
+    made.gpu_chain(counting, graph=graph)
+    for number in range(1, counting.asked + 1):
+        device = FakeDevice(fails_at=number)
+        with pytest.raises(DovitError, match="CUDA refuses"):
+            made.gpu_chain(device, graph=graph)
+        assert not device.building
