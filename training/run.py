@@ -62,7 +62,8 @@ def run(
     """
     with process(device) as here:
         settings = settings_for(here.device.type == "cuda")
-        _prepare(out, resume)
+        if here.is_first:
+            _prepare(out, resume)
         torch.manual_seed(settings.seed)
         known = _known(start)
         dataset = open_data(

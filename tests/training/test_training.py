@@ -202,9 +202,10 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         "-m", "dovit.training.cli.train", *common, "--batch", "2", "--out", str(tmp_path / "two"),
     ]  # fmt: skip
     for command in (one, two):
-        subprocess.run(
-            command, check=True, capture_output=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
+        assert done.returncode == 0, done.stderr
     a, b = (
         [json.loads(line) for line in (tmp_path / n / "log.jsonl").read_text().splitlines()] for n in ("one", "two")
     )
