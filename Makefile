@@ -2,7 +2,7 @@
 
 PYTHON      ?= python3
 VENV        ?= .venv
-PYTEST_ARGS ?= --numprocesses=2 --dist=loadgroup
+PYTEST_ARGS ?= --numprocesses=2 --dist=loadgroup  # with a thread each: more would wait for one another
 ENGINE      ?= build/bench/engines
 BENCH_ARGS  ?=
 
@@ -29,7 +29,7 @@ demo: $(VENV)/.for-use  ## make a small checkpoint, export it, run it on an imag
 
 .PHONY: test
 test: $(VENV)/.for-development  ## run the tests; PYTEST_ARGS="-k name" for some of them
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: mutations
 mutations: $(VENV)/.for-development  ## put faults into the chain on a GPU, each of which a test must notice (minutes)
