@@ -31,4 +31,17 @@ std::string text(const Parts&... parts) {
   return out.str();
 }
 
+// The items of a list, as a sentence has them.
+template <class List, class Name>
+std::string joined(const List& list, const Name& name) {
+  std::string all;
+  for (const auto& item : list) all += text(all.empty() ? "" : ", ", name(item));
+  return all;
+}
+
+template <class List>
+std::string joined(const List& list) {
+  return joined(list, [](const auto& item) { return item; });
+}
+
 }  // namespace dovit::runtime

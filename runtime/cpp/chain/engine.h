@@ -1,4 +1,4 @@
-// What runs one step: a step's ONNX file under ONNX Runtime today; a TensorRT plan is another Engine.
+// What runs one step on the host, such as its ONNX file under ONNX Runtime. On a GPU it is a PlanEngine.
 #pragma once
 
 #include <map>

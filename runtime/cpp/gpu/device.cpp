@@ -8,8 +8,6 @@ namespace {
 
 constexpr int kSwitchCuda = 12080;  // the first driver that has SWITCH nodes
 
-std::string mebibytes(size_t bytes) { return text((bytes + (size_t{1} << 20) - 1) >> 20, " MiB"); }
-
 CUmemorytype kind(const Rows& rows) { return rows.on_device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST; }
 
 }  // namespace
@@ -48,6 +46,8 @@ size_t Device::free_bytes() const {
   check(driver.cuMemGetInfo(&free, &total), "cuMemGetInfo");
   return free;
 }
+
+std::string mebibytes(size_t bytes) { return text((bytes + (size_t{1} << 20) - 1) >> 20, " MiB"); }
 
 void Device::check(CUresult status, const char* function) const {
   if (status != CUDA_SUCCESS) driver.check(status, text(name, ": ", function, " failed"));

@@ -5,16 +5,15 @@
 #include <memory>
 
 #include "gpu/driver.h"
+#include "not_copied.h"
 
 namespace dovit::runtime {
 
-class Device {
+class Device : NotCopied {
  public:
   // GPU `number` of this machine. Throws DovitError where there is none.
   static std::shared_ptr<const Device> open(int number);
   ~Device();
-  Device(const Device&) = delete;
-  Device& operator=(const Device&) = delete;
 
   const Driver driver;
   std::string name;
@@ -38,25 +37,24 @@ class Device {
 using DevicePtr = std::shared_ptr<const Device>;
 
 // Has the calling thread work on a device while it lives. Where that fails, what is asked of the device says so.
-class Current {
+class Current : NotCopied {
  public:
   explicit Current(const Device& device) noexcept;
   ~Current();
-  Current(const Current&) = delete;
-  Current& operator=(const Current&) = delete;
 
  private:
   const Device& device_;
   const bool pushed_;
 };
 
+// A size as a sentence has it.
+std::string mebibytes(size_t bytes);
+
 // Memory on the device, of unspecified content.
-class DeviceBuffer {
+class DeviceBuffer : NotCopied {
  public:
   DeviceBuffer(DevicePtr device, size_t bytes);
   ~DeviceBuffer();
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
 
   CUdeviceptr place() const { return place_; }
 
@@ -66,12 +64,10 @@ class DeviceBuffer {
 };
 
 // Memory of the host that the device copies from and to by itself.
-class PinnedBuffer {
+class PinnedBuffer : NotCopied {
  public:
   PinnedBuffer(DevicePtr device, size_t bytes);
   ~PinnedBuffer();
-  PinnedBuffer(const PinnedBuffer&) = delete;
-  PinnedBuffer& operator=(const PinnedBuffer&) = delete;
 
   size_t bytes() const { return bytes_; }
   template <class T = uint8_t>
@@ -86,12 +82,10 @@ class PinnedBuffer {
 };
 
 // A stream that does not wait for the default one.
-class Stream {
+class Stream : NotCopied {
  public:
   explicit Stream(DevicePtr device);
   ~Stream();
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
 
   CUstream get() const { return stream_; }
   void wait() const;  // for all that was queued on it
@@ -102,12 +96,10 @@ class Stream {
 };
 
 // A moment of a stream, taken when it is made.
-class Moment {
+class Moment : NotCopied {
  public:
   Moment(DevicePtr device, CUstream stream);
   ~Moment();
-  Moment(const Moment&) = delete;
-  Moment& operator=(const Moment&) = delete;
 
   void hold_back(CUstream stream) const;  // until that moment is over
 

@@ -139,9 +139,7 @@ void check_nodes(const Device& device, CUgraph graph, const std::string& what) {
   std::set<std::string> found;
   collect_foreign(device, graph, found);
   if (found.empty()) return;
-  std::string list;
-  for (const std::string& name : found) list += (list.empty() ? "" : ", ") + name;
-  throw DovitError(text(what, " cannot be part of a CUDA graph with SWITCH nodes: its capture holds ", list,
+  throw DovitError(text(what, " cannot be part of a CUDA graph with SWITCH nodes: its capture holds ", joined(found),
                         "; use the segmented mode (graph = DOVIT_SEGMENTED)"));
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gpu/device.h"
+#include "not_copied.h"
 
 namespace dovit::runtime {
 
@@ -19,15 +20,13 @@ struct Leaves {
 };
 
 // A graph on its way, and then ready to be launched.
-class Graph {
+class Graph : NotCopied {
  public:
   // An empty one, to be filled by the functions below, and finished.
   explicit Graph(DevicePtr device);
   // What `work` queues on `stream`, finished.
   Graph(DevicePtr device, CUstream stream, const std::function<void()>& work);
   ~Graph();
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
 
   CUgraph get() const { return graph_; }
   void finish();  // nothing more is put in

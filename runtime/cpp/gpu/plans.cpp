@@ -1,6 +1,7 @@
 #include "gpu/plans.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "errors.h"
 
@@ -19,13 +20,6 @@ std::string rebuild(const PlanSet& plans, const std::string& path) {
   return "rebuild the plans: " + command(path, plans.flavour.value, plans.precision.value);
 }
 
-template <class List, class Name>
-std::string joined(const List& list, const Name& name) {
-  std::string all;
-  for (const auto& item : list) all += (all.empty() ? "" : ", ") + name(item);
-  return all;
-}
-
 }  // namespace
 
 const PlanSet& choose_plans(const Manifest& manifest, const std::string& path, const std::string& flavour,
@@ -35,7 +29,7 @@ const PlanSet& choose_plans(const Manifest& manifest, const std::string& path, c
     if (plans.flavour == flavour.c_str() && (precision.empty() || plans.precision == precision.c_str()))
       chosen = &plans;
   if (!chosen) {
-    const std::string there = joined(manifest.plans, [](const PlanSet& plans) { return plans.name(); });
+    const std::string there = joined(manifest.plans, std::mem_fn(&PlanSet::name));
     throw DovitError(text(path, ": no ", flavour, precision.empty() ? "" : " " + precision,
                           " plans in this bundle (there are: ", there.empty() ? "none" : there,
                           "); build them: ", command(path, flavour, precision)));
@@ -63,9 +57,8 @@ void check_device(const PlanSet& plans, const std::string& path, const Device& d
   const std::vector<std::string>& built_for = plans.compute_capabilities;
   const std::string capability = device.capability();
   if (!built_for.empty() && std::find(built_for.begin(), built_for.end(), capability) == built_for.end())
-    throw DovitError(text(path, ": the bundle's compute_capabilities say ",
-                          joined(built_for, [](const std::string& name) { return name; }), ", this GPU (", device.name,
-                          ") has ", capability, "; ", rebuild(plans, path)));
+    throw DovitError(text(path, ": the bundle's compute_capabilities say ", joined(built_for), ", this GPU (",
+                          device.name, ") has ", capability, "; ", rebuild(plans, path)));
   if (built_for.empty() && device.capability_major < 8)
     throw DovitError(text(path, ": the bundle's compute_capabilities are left open, which means ", kPortableFrom,
                           " and newer, this GPU (", device.name, ") has ", capability, "; ", rebuild(plans, path),

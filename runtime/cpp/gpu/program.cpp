@@ -6,12 +6,6 @@
 
 namespace dovit::runtime {
 
-namespace {
-
-std::string mebibytes(size_t bytes) { return text((bytes + (size_t{1} << 20) - 1) >> 20, " MiB"); }
-
-}  // namespace
-
 Program::Program(const Plans& plans)
     : plans_(plans),
       segments_(cut_segments(plans.set.steps, plans.manifest.decisions.size())),
@@ -64,6 +58,13 @@ void Program::warm_up(const Stream& stream) const {
   run_plans(segments_.decoder, 0, manifest().tokens());
   stream.wait();
   write_constants(stream);
+}
+
+const TensorSpec& Program::made(const std::string& name) const {
+  for (const PlanStep& step : plans_.set.steps)
+    for (const TensorSpec& spec : step.outputs)
+      if (spec.name == name) return spec;
+  throw DovitError(text("the plans make no ", name, "; build them again"));
 }
 
 Dimensions Program::dims(size_t number, int64_t kept) const {

@@ -58,6 +58,9 @@ class Program {
   // Runs every plan once at every capacity, on zeros: what it sets up at its first run is no part of a capture.
   void warm_up(const Stream& stream) const;
 
+  // A tensor that a step makes. Throws DovitError where none does.
+  const TensorSpec& made(const std::string& name) const;
+
   // The shape of a tensor of all positions.
   Shape full_shape(const TensorSpec& spec) const { return resolve(spec, dims(0, 0)); }
 

@@ -58,16 +58,12 @@ void Runner::hand_over(const Tensor& labels, const Frame& frame) const {
 }
 
 Tensor Runner::read_logits() const {
-  for (const PlanStep& step : plans_.set.steps)
-    for (const TensorSpec& spec : step.outputs)
-      if (spec.name == "logits") {
-        Tensor logits = make_tensor(dtype_of(spec), program_.full_shape(spec));
-        if (logits.type != DType::kFloat32) throw DovitError("the plans' logits are not float32; build them again");
-        copy(*plans_.device, address(logits.data), program_.place("logits"), logits.bytes(), stream_.get());
-        stream_.wait();
-        return logits;
-      }
-  throw DovitError("the plans make no logits; build them again");
+  const TensorSpec& spec = program_.made("logits");
+  Tensor logits = make_tensor(dtype_of(spec), program_.full_shape(spec));
+  if (logits.type != DType::kFloat32) throw DovitError("the plans' logits are not float32; build them again");
+  copy(*plans_.device, address(logits.data), program_.place(spec.name), logits.bytes(), stream_.get());
+  stream_.wait();
+  return logits;
 }
 
 }  // namespace dovit::runtime

@@ -9,13 +9,6 @@ namespace dovit::runtime {
 
 namespace {
 
-const TensorSpec& labels_of(const PlanSet& plans) {
-  for (const PlanStep& step : plans.steps)
-    for (const TensorSpec& spec : step.outputs)
-      if (spec.name == "labels") return spec;
-  throw DovitError("the plans make no labels; build them again");
-}
-
 template <class From, class To>
 void convert(const void* from, const Tensor& to) {
   const auto* values = static_cast<const From*>(from);
@@ -31,7 +24,7 @@ void convert(const void* from, const Tensor& to) {
 
 Transfers::Transfers(const Program& program)
     : program_(program),
-      labels_(labels_of(program.plans().set)),
+      labels_(program.made("labels")),
       image_(program.plans().device, program.memory().bytes.at(kImage)),
       thresholds_(program.plans().device, program.memory().bytes.at(kThresholds)),
       results_(program.plans().device, program.memory().results) {}

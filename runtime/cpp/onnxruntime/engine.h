@@ -4,18 +4,17 @@
 #include <filesystem>
 
 #include "chain/engine.h"
+#include "not_copied.h"
 #include "onnxruntime/library.h"
 
 namespace dovit::runtime {
 
-class OnnxRuntimeEngine : public Engine {
+class OnnxRuntimeEngine : public Engine, NotCopied {
  public:
   // Without `prepack` the weights are used as they lie in the file, which is mapped: slower, but no copy of them.
   OnnxRuntimeEngine(std::shared_ptr<const OnnxRuntime> library, std::string name, const std::filesystem::path& model,
                     bool prepack);
   ~OnnxRuntimeEngine() override;
-  OnnxRuntimeEngine(const OnnxRuntimeEngine&) = delete;
-  OnnxRuntimeEngine& operator=(const OnnxRuntimeEngine&) = delete;
 
   void run(const Tensors& inputs, Tensors& outputs) const override;
 

@@ -4,18 +4,17 @@
 #include <memory>
 #include <string>
 
+#include "not_copied.h"
 #include "onnxruntime/api.h"
 
 namespace dovit::runtime {
 
-class OnnxRuntime {
+class OnnxRuntime : NotCopied {
  public:
   // Opens `path`, or, where it is empty, libonnxruntime.so.1 or libonnxruntime.so where the system finds them.
   // `threads`: of the pool, 0 for all CPUs. Throws DovitError where there is none, or one that is too old.
   OnnxRuntime(const std::string& path, int threads);
   ~OnnxRuntime();
-  OnnxRuntime(const OnnxRuntime&) = delete;
-  OnnxRuntime& operator=(const OnnxRuntime&) = delete;
 
   // Throws DovitError with the first line of what ONNX Runtime says, after `what`.
   void check(ort::Status* status, const std::string& what) const;

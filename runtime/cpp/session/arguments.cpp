@@ -36,15 +36,13 @@ std::vector<int64_t> checked_counts(const Manifest& manifest, const std::vector<
   const size_t decisions = manifest.decisions.size();
   bool falling = given.size() == decisions;
   int64_t most = manifest.tokens();
-  std::string list;
   for (const int64_t count : given) {
     falling = falling && count >= 0 && count <= most;
     most = count;
-    list += text(list.empty() ? "" : ", ", count);
   }
   if (!falling)
-    throw UsageError(
-        text("counts ", list, ": give ", decisions, " falling numbers of tokens, from ", manifest.tokens(), " to 0"));
+    throw UsageError(text("counts ", joined(given), ": give ", decisions, " falling numbers of tokens, from ",
+                          manifest.tokens(), " to 0"));
   return given;
 }
 

@@ -1,5 +1,7 @@
 #include "session/backends.h"
 
+#include <functional>
+
 #include "chain/chain.h"
 #include "errors.h"
 #include "onnxruntime/engine.h"
@@ -14,9 +16,7 @@ namespace {
 std::unique_ptr<Executor> onnxruntime_chain(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
   for (const Step& step : bundle.manifest.steps) {
     if (step.onnx) continue;
-    std::string there;
-    for (const PlanSet& plans : bundle.manifest.plans) there += (there.empty() ? "" : ", ") + plans.name();
-    throw DovitError(text(path, ": holds plans only (", there,
+    throw DovitError(text(path, ": holds plans only (", joined(bundle.manifest.plans, std::mem_fn(&PlanSet::name)),
                           "): choose their backend on a machine with a GPU, or add ONNX Runtime's files with "
                           "dovit-export --ckpt model.pth --out ",
                           path, " --backend onnxruntime"));

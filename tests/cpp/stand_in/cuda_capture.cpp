@@ -111,21 +111,4 @@ CUresult stream_get_capture_info(CUstream handle, CUstreamCaptureStatus* status,
   return CUDA_SUCCESS;
 }
 
-CUresult stream_update_capture_dependencies(CUstream handle, CUgraphNode* nodes, const CUgraphEdgeData*, size_t count,
-                                            unsigned flags) {
-  const Call call("cuStreamUpdateCaptureDependencies", kContext);
-  if (call.refused) return call.refused;
-  const auto stream = stream_of(handle);
-  if (!stream) return CUDA_ERROR_INVALID_HANDLE;
-  if (!stream->capture || stream->capture->invalid) return CUDA_ERROR_ILLEGAL_STATE;
-  for (size_t k = 0; k < count; ++k) {
-    const auto node = state().nodes.find(nodes[k]);
-    if (!node || node->graph != stream->capture->handle) return CUDA_ERROR_INVALID_VALUE;
-  }
-  auto& last = stream->capture->last;
-  if (flags == CU_STREAM_SET_CAPTURE_DEPENDENCIES) last.clear();
-  last.insert(last.end(), nodes, nodes + count);
-  return CUDA_SUCCESS;
-}
-
 }  // namespace stand_in

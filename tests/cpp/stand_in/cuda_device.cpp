@@ -127,10 +127,4 @@ CUresult ctx_pop_current(CUcontext* context) {
   return call.outcome;
 }
 
-CUresult ctx_get_current(CUcontext* context) {
-  const Call call("cuCtxGetCurrent", kDriver);
-  if (!call.refused) *context = current_context();
-  return call.refused;
-}
-
 }  // namespace stand_in

@@ -173,21 +173,6 @@ CUresult event_record(CUevent handle, CUstream stream_handle) {
   return stream->failed;
 }
 
-CUresult event_synchronize(CUevent handle) {
-  Call call("cuEventSynchronize", kContext, kAfterwards);
-  if (call.refused) return call.refused;
-  const auto event = event_of(handle);
-  if (!event) return CUDA_ERROR_INVALID_HANDLE;
-  const auto stream = event->stream;
-  if (!stream) return call.outcome;
-  if (call.outcome) {
-    drop(call.lock, stream);
-    return call.outcome;
-  }
-  run_until(call.lock, stream, event->after);
-  return stream->failed;
-}
-
 }  // namespace stand_in
 
 int stand_in_submit(CUstream_st* stream, StandInNode type, const std::function<void()>& work) {
