@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group: imported later, by DDP, its defaults keep that group and its threads
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

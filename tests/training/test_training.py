@@ -189,6 +189,15 @@ def test_bf16_autocast(tmp_path: Path, checkpoint: Path) -> None:
     assert low != full and low == pytest.approx(full, rel=0.02)
 
 
+TWICE = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def finished(command: list[str]) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     """torchrun with 2 × 2 images: the same losses and weights as one process with 4, for a model without batch norm."""
     save_model(randomised(street_config("segmenter-linear")), tmp_path / "model.pth")
@@ -197,15 +206,9 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         "--scale-range", "1,1", "--val", "none", "--log-every", "1", "--workers", "0", "--device", "cpu",
     ]  # fmt: skip
     one = [sys.executable, "-m", "dovit.training.cli.train", *common, "--batch", "4", "--out", str(tmp_path / "one")]
-    two = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "dovit.training.cli.train", *common, "--batch", "2", "--out", str(tmp_path / "two"),
-    ]  # fmt: skip
+    two = [*TWICE, "-m", "dovit.training.cli.train", *common, "--batch", "2", "--out", str(tmp_path / "two")]
     for command in (one, two):
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        assert done.returncode == 0, done.stderr
+        finished(command)
     a, b = (
         [json.loads(line) for line in (tmp_path / n / "log.jsonl").read_text().splitlines()] for n in ("one", "two")
     )
@@ -213,6 +216,26 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     first, second = (weights(tmp_path / n / "model.safetensors") for n in ("one", "two"))
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+
+
+def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
+    """One that still lets go of a tensor while the interpreter ends would end the process as failed, now and then."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from dovit.training.parallel import process\n"
+        "def names():\n"
+        "    return [open(f'/proc/self/task/{one}/comm').read() for one in os.listdir('/proc/self/task')]\n"
+        "def step(here):\n"
+        "    wrapped = here.wrap(torch.nn.Linear(3, 3))\n"
+        "    wrapped(torch.ones(1, 3)).sum().backward()\n"
+        "    here.wait()\n"
+        "    return any('gloo' in name for name in names())\n"
+        "with process('cpu') as here:\n"
+        "    during = step(here)\n"
+        "sys.exit(not during or any('gloo' in name for name in names()))\n"
+    )
+    finished([*TWICE, str(script)])
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
