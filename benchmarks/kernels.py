@@ -50,8 +50,9 @@ def cases() -> list[Case]:
         for kept in (0, 4096, 8192):
             found.append(_gather(batch, 8192, kept, 1024))
         found.append(_reconstruct(batch, 8192, 1024))
-    found += [_labels(smooth, 19, 64, 128, 16) for smooth in (True, False)]
-    found += [_labels(smooth, 19, 256, 512, 4) for smooth in (True, False)]
+    for smooth in (True, False):
+        found += [_labels(smooth, 19, 64, 128, (1024, 2048)), _labels(smooth, 19, 256, 512, (1024, 2048))]
+        found.append(_labels(smooth, 19, 256, 512, (1080, 1920)))
     found += [_confidence(classes, 8192) for classes in (19, 150, 1000)]
     found.append(_normalise(1024, 2048))
     return found
@@ -109,7 +110,7 @@ def _reconstruct(batch: int, count: int, channels: int) -> Case:
     return Case("reconstruct", f"{count} tokens × {channels}, batch {batch}", 4 * batch * count * channels, make)
 
 
-def _labels(smooth: bool, classes: int, height: int, width: int, scale: int) -> Case:
+def _labels(smooth: bool, classes: int, height: int, width: int, size: tuple[int, int]) -> Case:
     def make(kernels: Kernels) -> Call:
         import torch
         import torch.nn.functional as F
@@ -119,16 +120,13 @@ def _labels(smooth: bool, classes: int, height: int, width: int, scale: int) -> 
             coarse = torch.randn(1, classes, height // 16, width // 16, device="cuda")
             logits = F.interpolate(coarse, (height, width), mode="bilinear")
         logits = logits.half().contiguous()
-        labels = torch.empty(height * scale, width * scale, dtype=torch.uint8, device="cuda")
-        return lambda stream: kernels.labels(
-            "float16", _address(logits), _address(labels), 1, classes, height, width, scale, stream
+        labels = torch.empty(size, dtype=torch.uint8, device="cuda")
+        return lambda stream: kernels.resized_labels(
+            "float16", _address(logits), _address(labels), 1, classes, height, width, *size, stream
         )
 
-    pixels = height * width * scale * scale
-    kind = "smooth" if smooth else "random"
-    return Case(
-        "labels", f"{classes} × {height} × {width}, ×{scale}, {kind}", 2 * classes * height * width + pixels, make
-    )
+    sizes = f"{classes} × {height} × {width} → {size[0]} × {size[1]}, {'smooth' if smooth else 'random'}"
+    return Case("labels", sizes, 2 * classes * height * width + size[0] * size[1], make)
 
 
 def _confidence(classes: int, count: int) -> Case:

@@ -24,6 +24,7 @@ _LAUNCHERS: dict[str, str] = {  # a letter an argument: address, integer, handle
     "normalise": "iaaiiiaaa",
     "reconstruct": "iaaaiiiiia",
     "resize": "aiiaiiaiaiaa",
+    "resized_labels": "iaaiiiiiia",
     "slots": "aiiiaa",
 }
 
@@ -93,6 +94,25 @@ class Kernels:
     ) -> None:  # fmt: skip
         """The class of each pixel, from logits that are `scale` times smaller."""
         self._launch("labels", TYPES[element], logits, labels, batch, classes, height, width, scale, stream)
+
+    def resized_labels(
+        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, out_height: int,
+        out_width: int, stream: int,
+    ) -> None:  # fmt: skip
+        """The class of each pixel of an image of any size, from logits of any other."""
+        self._launch(
+            "resized_labels",
+            TYPES[element],
+            logits,
+            labels,
+            batch,
+            classes,
+            height,
+            width,
+            out_height,
+            out_width,
+            stream,
+        )
 
     def normalise(
         self, element: str, images: int, out: int, batch: int, height: int, width: int, mean: np.ndarray,

@@ -103,7 +103,8 @@ class Session:
         pixels = as_rgb(image)
         xi = self.check_thresholds(thresholds)
         capacities = self.capacities(schedule or self.schedule)
-        needs_logits = return_logits or mode == "slide" or pixels.shape[:2] != self.manifest.image_size
+        takes = self.chain.takes((pixels.shape[0], pixels.shape[1]))
+        needs_logits = return_logits or mode == "slide" or not takes
         fixed = None if counts is None else self.check_counts(counts)
 
         def core(window: np.ndarray) -> Result:
@@ -111,8 +112,7 @@ class Session:
                 return self._result(self.chain.run(window[None], xi, capacities, counts=fixed, logits=needs_logits))
 
         if mode == "whole":
-            takes = self.chain.takes((pixels.shape[0], pixels.shape[1]))
-            result = segment_whole(pixels, self.manifest.image_size, core, resize=not takes)
+            result = core(pixels) if takes else segment_whole(pixels, self.manifest.image_size, core)
         elif mode == "slide":
             result = segment_slide(pixels, self.manifest.image_size, self.manifest.slide_stride, core)
         else:
@@ -142,20 +142,21 @@ class Session:
     def _overlapping(
         self, images: Iterable[np.ndarray | Image.Image], thresholds: Sequence[float], return_logits: bool
     ) -> Iterator[Result]:
-        size, sizes = (
-            self.manifest.image_size,
-            deque[tuple[int, int]](),
-        )  # the bundle's, and those of the images under way
+        sizes = deque[tuple[int, int]]()  # of the images under way
 
         def batches() -> Iterator[np.ndarray]:
             for image in images:
                 pixels = as_rgb(image)
                 sizes.append((pixels.shape[0], pixels.shape[1]))
-                yield (pixels if self.chain.takes(sizes[-1]) else resize_image(pixels, size))[None]
+                yield (pixels if self.chain.takes(sizes[-1]) else resize_image(pixels, self.manifest.image_size))[None]
 
         with _out_of_memory():
-            for made in self.chain.stream(batches(), thresholds, lambda: return_logits or sizes[0] != size):
-                result = with_labels_of(self._result(made), sizes.popleft(), size)
+            for made in self.chain.stream(
+                batches(), thresholds, lambda: return_logits or not self.chain.takes(sizes[0])
+            ):
+                result, size = self._result(made), sizes.popleft()
+                if not self.chain.takes(size):
+                    result = with_labels_of(result, size)
                 yield result if return_logits else result.without_logits()
 
     def check_thresholds(self, thresholds: float | Sequence[float] | None) -> tuple[float, ...]:

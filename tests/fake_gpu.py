@@ -304,10 +304,18 @@ class FakeKernels:
     def labels(
         self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, scale: int, stream: int
     ) -> None:  # fmt: skip
+        self.resized_labels(
+            element, logits, labels, batch, classes, height, width, height * scale, width * scale, stream
+        )
+
+    def resized_labels(
+        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, out_height: int,
+        out_width: int, stream: int,
+    ) -> None:  # fmt: skip
         def work() -> None:
             given = torch.from_numpy(array(logits, (batch, classes, height, width), element).astype(np.float64))
-            large = F.interpolate(given, scale_factor=scale, mode="bilinear")
-            made = array(labels, (batch, height * scale, width * scale), np.uint8 if classes <= 256 else np.int16)
+            large = F.interpolate(given, size=(out_height, out_width), mode="bilinear")
+            made = array(labels, (batch, out_height, out_width), np.uint8 if classes <= 256 else np.int16)
             made[...] = large.argmax(dim=1).numpy()
 
         self.device.submit(stream, KernelNode(work))

@@ -51,6 +51,12 @@ DOVIT_API int dovit_labels(int type, const void* logits, void* labels, int batch
                               static_cast<cudaStream_t>(stream));
 }
 
+DOVIT_API int dovit_resized_labels(int type, const void* logits, void* labels, int batch, int classes, int height,
+                                   int width, int out_height, int out_width, void* stream) {
+  return dovit::launch_resized_labels(static_cast<dovit::Type>(type), logits, labels, batch, classes, height, width,
+                                      out_height, out_width, static_cast<cudaStream_t>(stream));
+}
+
 DOVIT_API int dovit_resize(const uint8_t* image, int height, int width, uint8_t* out, int out_height, int out_width,
                            const int* across, int across_width, const int* down, int down_width, uint8_t* scratch,
                            void* stream) {

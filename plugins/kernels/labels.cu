@@ -33,6 +33,23 @@ cudaError_t launch(const Labels<T, Label>& g, int batch, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
+// Blocks: tiles of columns, rows, images.
+template <class T, class Label>
+__global__ void __launch_bounds__(kThreads) resized_labels_kernel(ResizedLabels<T, Label> g) {
+  const int x = blockIdx.x * kThreads + threadIdx.x;
+  if (x >= g.out_width) return;
+  g.logits += blockIdx.z * (size_t(g.height) * g.width * g.classes);
+  g.labels += blockIdx.z * (size_t(g.out_height) * g.out_width);
+  label_pixel(g, blockIdx.y, x);
+}
+
+template <class T, class Label>
+cudaError_t launch(const ResizedLabels<T, Label>& g, int batch, cudaStream_t stream) {
+  const dim3 grid((g.out_width + kThreads - 1) / kThreads, g.out_height, batch);
+  resized_labels_kernel<<<grid, kThreads, 0, stream>>>(g);
+  return cudaGetLastError();
+}
+
 }  // namespace
 
 cudaError_t launch_labels(Type type, const void* logits, void* labels, int batch, int classes, int height, int width,
@@ -46,6 +63,21 @@ cudaError_t launch_labels(Type type, const void* logits, void* labels, int batch
     }
     return launch(Labels<T, int16_t>{classes, height, width, scale, from, static_cast<int16_t*>(labels)}, batch,
                   stream);
+  });
+}
+
+cudaError_t launch_resized_labels(Type type, const void* logits, void* labels, int batch, int classes, int height,
+                                  int width, int out_height, int out_width, cudaStream_t stream) {
+  const int scale = out_height / height;
+  if (scale > 0 && out_height == height * scale && out_width == width * scale)
+    return launch_labels(type, logits, labels, batch, classes, height, width, scale, stream);
+  return with_element(type, [&](auto element) {
+    using T = decltype(element);
+    const ResizedLabels<T, uint8_t> few{
+        classes, height, width, out_height, out_width, static_cast<const T*>(logits), static_cast<uint8_t*>(labels)};
+    const ResizedLabels<T, int16_t> many{
+        classes, height, width, out_height, out_width, static_cast<const T*>(logits), static_cast<int16_t*>(labels)};
+    return classes <= 256 ? launch(few, batch, stream) : launch(many, batch, stream);
   });
 }
 

@@ -1,5 +1,7 @@
-// Labels from logits: bilinear upsampling by a whole number (corners not aligned) and argmax in one step. The logits at
-// full size, a hundred times the labels' bytes, are never written.
+// Labels from logits: bilinear upsampling (corners not aligned) and argmax in one step. The logits at full size, a
+// hundred times the labels' bytes, are never written.
+//
+// By a whole number, which is what a decoder is followed by:
 //
 // Four neighbouring logits span a cell of scale × scale pixels, whose values are means of the four. So a class that is
 // the first of the largest at all four corners is so everywhere between, and a label map is mostly such cells: they
@@ -22,9 +24,9 @@ struct Neighbours {
   float share;
 };
 
-// Position `at` of `size`·`scale` in `size`; PyTorch's interpolate with align_corners=False.
-DOVIT_HD Neighbours neighbours(int at, int size, int scale) {
-  const float place = (static_cast<float>(at) + 0.5f) / static_cast<float>(scale) - 0.5f;
+// Position `at` of size/ratio in `size`; PyTorch's interpolate with align_corners=False.
+DOVIT_HD Neighbours neighbours(int at, int size, float ratio) {
+  const float place = ratio * (static_cast<float>(at) + 0.5f) - 0.5f;
   const float clamped = place < 0.0f ? 0.0f : place;
   const int first = static_cast<int>(clamped);
   return {first, first + 1 < size ? first + 1 : first, clamped - static_cast<float>(first)};
@@ -91,6 +93,7 @@ struct Labels {
   int classes, height, width, scale;
   const T* logits;
   Label* labels;
+  float ratio = 1.0f / static_cast<float>(scale);  // here, and not in a kernel, which has no registers left for it
 };
 
 // The labels of one row of cells in one tile of columns. kWide labels are written at a time; it divides a row's.
@@ -143,9 +146,25 @@ DOVIT_HD void label_tile(Team& team, LabelShared& shared, const Labels<T, Label>
       const int x = first_pixel(first_cell + shared.mixed[k / pixels], scale) + k % scale;
       if (y < top || y >= bottom || x < left || x >= right) continue;
       g.labels[size_t(y) * columns + x] = static_cast<Label>(label_of(
-          g.logits, g.classes, g.height, g.width, neighbours(y, g.height, scale), neighbours(x, g.width, scale)));
+          g.logits, g.classes, g.height, g.width, neighbours(y, g.height, g.ratio), neighbours(x, g.width, g.ratio)));
     }
   });
+}
+
+// One image: logits [classes, height, width] → labels [out_height, out_width] of any size, smaller ones too.
+template <class T, class Label>
+struct ResizedLabels {
+  int classes, height, width, out_height, out_width;
+  const T* logits;
+  Label* labels;
+  float down = static_cast<float>(height) / static_cast<float>(out_height);
+  float across = static_cast<float>(width) / static_cast<float>(out_width);
+};
+
+template <class T, class Label>
+DOVIT_HD void label_pixel(const ResizedLabels<T, Label>& g, int y, int x) {
+  g.labels[size_t(y) * g.out_width + x] = static_cast<Label>(label_of(
+      g.logits, g.classes, g.height, g.width, neighbours(y, g.height, g.down), neighbours(x, g.width, g.across)));
 }
 
 }  // namespace dovit

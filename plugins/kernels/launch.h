@@ -75,4 +75,8 @@ cudaError_t launch_reconstruct(Type type, const void* tokens, const int* index, 
 cudaError_t launch_labels(Type type, const void* logits, void* labels, int batch, int classes, int height, int width,
                           int scale, cudaStream_t stream);
 
+// The same for labels [batch, out_height, out_width] of any size, of at most 65,535 rows.
+cudaError_t launch_resized_labels(Type type, const void* logits, void* labels, int batch, int classes, int height,
+                                  int width, int out_height, int out_width, cudaStream_t stream);
+
 }  // namespace dovit

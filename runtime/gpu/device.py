@@ -103,6 +103,10 @@ class Launchers(Protocol):
     def labels(
         self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, scale: int, stream: int
     ) -> None: ...  # fmt: skip
+    def resized_labels(
+        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, out_height: int,
+        out_width: int, stream: int,
+    ) -> None: ...  # fmt: skip
     def resize(
         self, image: int, height: int, width: int, out: int, out_height: int, out_width: int, across: int, across_width: int,
         down: int, down_width: int, scratch: int, stream: int,

@@ -9,7 +9,7 @@ A switch whose decision was not made, for no token was left, finds the number th
 from __future__ import annotations
 
 from dovit.runtime.errors import DovitError
-from dovit.runtime.gpu.addresses import condition_handle
+from dovit.runtime.gpu.addresses import condition_handle, stream_address
 from dovit.runtime.gpu.capture import building, check_nodes
 from dovit.runtime.gpu.device import Graph, GraphBuilder
 from dovit.runtime.gpu.inputs import Transfers
@@ -35,6 +35,7 @@ class GraphMode(CapturedMode):
     def queue(self) -> None:
         """One launch."""
         self._launch_first()
+        self._transfers.enqueue_own_labels(stream_address(self._stream))
 
     def _capture_first(self, *, copies: bool) -> Graph:
         program = self._program

@@ -36,6 +36,7 @@ class Transfers:
         self.resizes = images.shape[1:3] != self._program.manifest.image_size
         if self.resizes:
             self._program.resizing.write(images)
+            self._program.own_labels.prepare((images.shape[1], images.shape[2]))
         else:
             self._image[:] = np.ascontiguousarray(images).reshape(-1)
         self._thresholds.view(np.float32)[: len(thresholds)] = thresholds
@@ -58,8 +59,19 @@ class Transfers:
         """Queue the copy back."""
         self._program.device.copy(address(self._results), self._program.results, len(self._results), stream)
 
+    def enqueue_own_labels(self, stream: int) -> None:
+        """Queue what makes labels at the size of the images, if that is not the bundle's, and their copy back."""
+        if self.resizes:
+            self._program.own_labels.enqueue(stream)
+            self.enqueue_own_download(stream)
+
+    def enqueue_own_download(self, stream: int) -> None:
+        """Queue that copy."""
+        self._program.own_labels.enqueue_download(stream)
+
     def read(self) -> ChainResult:
-        """What came back, once the stream has got there. Logits stay on the device: empty here."""
+        """What came back, once the stream has got there: labels at the size of the images. Logits stay on the device: empty
+        here."""
         manifest, batch = self._program.manifest, self._program.batch
         decided = []
         came = manifest.tokens
@@ -72,7 +84,7 @@ class Transfers:
             keep = self._values(decision.keep, np.int32, batch * kept).reshape(batch, kept)
             decided.append(Decided(confidence.copy(), index.copy(), keep.copy()))
             came = kept
-        labels = self._labels(manifest, batch)
+        labels = self._program.own_labels.read() if self.resizes else self._labels(manifest, batch)
         return ChainResult(labels, np.empty((batch, 0), np.float32), tuple(decided), {})
 
     def _labels(self, manifest: Manifest, batch: int) -> np.ndarray:

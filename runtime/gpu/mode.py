@@ -57,8 +57,8 @@ class Mode(ABC):
 class CapturedMode(Mode):
     """A mode whose passes begin with a graph, and that graph with the copies to the device.
 
-    Images of another size than the bundle's are copied and resized before it. For them it is captured once more without its
-    copies, when the first of them comes.
+    Images of another size than the bundle's are copied and resized before it, and get their labels after the last one. For them
+    the first is captured once more without its copies, when the first of them comes.
     """
 
     _first: Graph

@@ -174,7 +174,11 @@ class Profiler:
         """Of what is no step's."""
         program = self._program
         moved = {"copy in": self._transfers.input_bytes, "copy out": program.memory.results}
-        return moved | ({"resize": program.resizing.moved_bytes} if self._transfers.resizes else {})
+        if self._transfers.resizes:
+            own = program.own_labels.bytes
+            moved |= {"resize": program.resizing.moved_bytes, "resized_labels": program.sizes["logits"] + own}
+            moved["copy labels out"] = own
+        return moved
 
     def _head_start(self, stream: int) -> None:
         """Keep the GPU busy while the host queues a segment. It would wait for the host between short kernels otherwise, and

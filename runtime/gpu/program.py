@@ -27,6 +27,7 @@ from dovit.runtime.gpu.memory import (
     staying_name,
     tensor_bytes,
 )
+from dovit.runtime.gpu.own_labels import OwnLabels
 from dovit.runtime.gpu.resizing import Resizing
 from dovit.runtime.gpu.segments import cut_segments
 
@@ -54,6 +55,8 @@ class Program:
         self.memory = plan_memory(manifest, plans.steps, self.batch, self._scratch_bytes())
         self._base = _allocate(device, self.memory, plans)
         self.resizing = Resizing(device, kernels, manifest.image_size, self.batch)
+        [self._logits] = [s for step in plans.steps for s in step.outputs if s.name == "logits"]
+        self.own_labels = OwnLabels(device, kernels, self._logits.dtype, self.place("logits"), self._logits_shape)
         self._stream = device.create_stream()  # for what is not part of a pass
         self._write_constants()
 
@@ -64,7 +67,7 @@ class Program:
     @property
     def device_bytes(self) -> int:
         """Bytes held on the device for tensors, scratch memory and larger images, the plans' weights not counted."""
-        return self.memory.size + self.resizing.device_bytes
+        return self.memory.size + self.resizing.device_bytes + self.own_labels.device_bytes
 
     @property
     def results(self) -> int:
@@ -139,12 +142,15 @@ class Program:
 
     def read_logits(self) -> np.ndarray:
         """[B, C, h', w'] float32 of the last pass, once it is over."""
-        [spec] = [s for step in self.plans.steps for s in step.outputs if s.name == "logits"]
         stream, size = self._stream, self.sizes["logits"]
         host = np.empty(size, np.uint8)
         self.device.copy(address(host), self.place("logits"), size, stream_address(stream))
         stream.sync()
-        return host.view(np.float32).reshape(spec.resolve(self._dims(0, 0)))
+        return host.view(np.float32).reshape(self._logits_shape)
+
+    @property
+    def _logits_shape(self) -> tuple[int, ...]:
+        return self._logits.resolve(self._dims(0, 0))
 
     def _run(self, step: PlanStep, dims: Mapping[str, int], stream: int, *, lasting: bool = True) -> None:
         places = {spec.name: self._argument(spec.name) for spec in (*step.inputs, *step.outputs)}

@@ -1,8 +1,7 @@
 """Images of another size than the bundle's: uploaded as they are, and resized on the device as Pillow does it, to the bit.
 
 What a pass needs lies in one piece of pinned memory and again on the device, so one copy takes it there: the weights across,
-those down, the pixels. On the device scratch memory comes after them. Both grow with the largest image so far, never while a pass
-is under way or a graph is recorded.
+those down, the pixels. On the device scratch memory comes after them.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu.addresses import address
 from dovit.runtime.gpu.device import Device, Launchers
+from dovit.runtime.gpu.growing import Growing
 from dovit.runtime.gpu.memory import align
 
 TABLES = 64  # of weights that are kept, on the host: one a width or height
@@ -42,14 +41,13 @@ class Resizing:
         """`size`: the bundle's, height and width."""
         self._device, self._kernels, self._size, self._batch = device, kernels, size, batch
         self._taps = lru_cache(TABLES)(kernels.resize_taps)
-        self._pinned = np.empty(0, np.uint8)
-        self._place, self._held = 0, 0
+        self._memory = Growing(device)
         self._layout: _Layout | None = None
 
     @property
     def device_bytes(self) -> int:
         """Bytes held on the device, none before the first image of another size."""
-        return self._held
+        return self._memory.held
 
     @property
     def uploaded_bytes(self) -> int:
@@ -71,19 +69,20 @@ class Resizing:
         scratch = align(pixels + images.size)
         between = 3 * max(height * self._size[1], self._size[0] * width)  # of one image, resized in one direction
         layout = _Layout(height, width, across_width, down_width, down_at, pixels, scratch, scratch + between)
-        self._grow(layout)
-        self._pinned[: across.nbytes].view(np.int32)[:] = across
-        self._pinned[down_at : down_at + down.nbytes].view(np.int32)[:] = down
-        self._pinned[pixels : pixels + images.size].reshape(images.shape)[...] = images
+        self._memory.reserve(layout.scratch, layout.size, f"resizing an image of {height}×{width}")
+        pinned = self._memory.pinned
+        pinned[: across.nbytes].view(np.int32)[:] = across
+        pinned[down_at : down_at + down.nbytes].view(np.int32)[:] = down
+        pinned[pixels : pixels + images.size].reshape(images.shape)[...] = images
         self._layout = layout
 
     def enqueue_upload(self, stream: int) -> None:
         """Queue the copy to the device."""
-        self._device.copy(self._place, address(self._pinned), self.uploaded_bytes, stream)
+        self._device.copy(self._memory.place, address(self._memory.pinned), self.uploaded_bytes, stream)
 
     def enqueue(self, out: int, stream: int) -> None:
         """Queue the resizing, to [B, h, w, 3] uint8 of the bundle's size at `out`."""
-        source, place, (height, width) = self._written, self._place, self._size
+        source, place, (height, width) = self._written, self._memory.place, self._size
         for number in range(self._batch):
             self._kernels.resize(
                 place + source.pixels + number * source.height * source.width * 3, source.height, source.width,
@@ -95,21 +94,3 @@ class Resizing:
     def _written(self) -> _Layout:
         assert self._layout is not None, "nothing was written yet"
         return self._layout
-
-    def _grow(self, layout: _Layout) -> None:
-        if len(self._pinned) < layout.scratch:
-            old, self._pinned = self._pinned, np.empty(0, np.uint8)
-            if len(old):
-                self._device.release(address(old))
-            self._pinned = self._device.pinned(layout.scratch)
-        if self._held < layout.size:
-            if self._held:
-                self._device.release(self._place)
-            self._held = 0
-            free = self._device.free_bytes
-            if layout.size > free:
-                raise DovitError(
-                    f"resizing an image of {layout.height}×{layout.width} needs {layout.size / 2**20:,.0f} MiB on "
-                    f"{self._device.name}, of which {free / 2**20:,.0f} MiB are free: give a smaller image, or use mode slide"
-                )
-            self._place, self._held = self._device.allocate(layout.size), layout.size

@@ -53,6 +53,7 @@ class SegmentedMode(CapturedMode):
             if kept == 0:
                 break
         self._decoder.launch(self._stream)
+        self._transfers.enqueue_own_labels(stream_address(self._stream))
 
     def _capture_first(self, *, copies: bool) -> Graph:
         return self._capture(0, self._program.manifest.tokens, copies=copies)
@@ -119,6 +120,7 @@ class ExactMode(Mode):
                 break
         program.enqueue_decoder(stream)
         self._transfers.enqueue_results(stream)
+        self._transfers.enqueue_own_labels(stream)
 
     def _begin_segment(self, stream: int) -> None:
         if self.before_segment is not None:

@@ -122,3 +122,8 @@ class TimedTransfers(Transfers):
         """See Transfers."""
         with self._stopwatch.around("copy out", stream):
             super().enqueue_results(stream)
+
+    def enqueue_own_download(self, stream: int) -> None:
+        """See Transfers."""
+        with self._stopwatch.around("copy labels out", stream):
+            super().enqueue_own_download(stream)

@@ -15,6 +15,7 @@ int dovit_gather(int, const void*, const int*, const int*, void*, int*, void*, c
 int dovit_reconstruct(int, const void*, const int*, void*, int, int, int, int, int, void*);
 int dovit_confidence(int, const void*, float*, int, int, int, void*);
 int dovit_labels(int, const void*, void*, int, int, int, int, int, void*);
+int dovit_resized_labels(int, const void*, void*, int, int, int, int, int, int, void*);
 }
 
 int main() {
@@ -59,6 +60,7 @@ int main() {
     std::vector<uint8_t> labels(12 * 20 * 64);
     status |= dovit_confidence(0, logits.data(), confidence.data(), 1, classes, 12 * 20, nullptr);
     status |= dovit_labels(0, logits.data(), labels.data(), 1, classes, 12, 20, 8, nullptr);
+    status |= dovit_resized_labels(0, logits.data(), labels.data(), 1, classes, 12, 20, 90, 131, nullptr);
   }
   return status;
 }

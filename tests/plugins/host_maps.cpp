@@ -34,13 +34,18 @@ void labels(const T* logits, short* out, int batch, int classes, int height, int
 }
 
 template <class T>
-void labels_pixel_by_pixel(const T* logits, short* out, int batch, int classes, int height, int width, int scale) {
-  for (int image = 0; image < batch; ++image)
-    for (int y = 0; y < height * scale; ++y)
-      for (int x = 0; x < width * scale; ++x)
-        *out++ = static_cast<short>(dovit::label_of(logits + size_t(image) * classes * height * width, classes, height,
-                                                    width, dovit::neighbours(y, height, scale),
-                                                    dovit::neighbours(x, width, scale)));
+void resized_labels(const T* logits, short* out, int batch, int classes, int height, int width, int rows, int columns) {
+  for (int image = 0; image < batch; ++image) {
+    const dovit::ResizedLabels<T, short> g{classes,
+                                           height,
+                                           width,
+                                           rows,
+                                           columns,
+                                           logits + size_t(image) * classes * height * width,
+                                           out + size_t(image) * rows * columns};
+    for (int y = 0; y < rows; ++y)
+      for (int x = 0; x < columns; ++x) dovit::label_pixel(g, y, x);
+  }
 }
 
 }  // namespace
@@ -67,7 +72,7 @@ extern "C" void host_labels(int half, const void* logits, short* out, int batch,
   }
 }
 
-extern "C" void host_labels_pixel_by_pixel(const float* logits, short* out, int batch, int classes, int height,
-                                           int width, int scale) {
-  labels_pixel_by_pixel(logits, out, batch, classes, height, width, scale);
+extern "C" void host_resized_labels(const float* logits, short* out, int batch, int classes, int height, int width,
+                                    int rows, int columns) {
+  resized_labels(logits, out, batch, classes, height, width, rows, columns);
 }

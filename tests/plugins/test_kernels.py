@@ -368,6 +368,31 @@ def test_labels(
     )
     status = kernels.dovit_labels(TYPES[dtype], place(logits), place(labels), 2, classes, *size, scale, stream(kernels))
     assert status == 0
-    wide = F.interpolate(logits.double(), scale_factor=scale, mode="bilinear")
+    assert_largest(labels, logits)
+
+
+def assert_largest(labels: torch.Tensor, logits: torch.Tensor) -> None:
+    """Each label [B, H, W] is of a class whose logit [B, C, h, w] is the largest there."""
+    wide = F.interpolate(logits.double(), size=labels.shape[1:], mode="bilinear")
     chosen = wide.gather(1, labels.long()[:, None])[:, 0]
     assert float((wide.amax(dim=1) - chosen).max()) < 1e-5
+
+
+@both
+@pytest.mark.parametrize("dtype", list(TYPES))
+@pytest.mark.parametrize("classes", [2, 19, 300])
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((7, 5), (40, 300)), ((32, 64), (9, 131)), ((12, 20), (48, 80)), ((1, 1), (3, 2))]
+)
+def test_resized_labels(
+    kernels: Kernels, dtype: torch.dtype, classes: int, size: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    """Larger, smaller, and by a whole number; nothing is written beyond the labels."""
+    logits = torch.randn(2, classes, *size).to(dtype).to(kernels.device)
+    count = 2 * wanted[0] * wanted[1]
+    made = torch.full((count + 64,), 77, dtype=torch.uint8 if classes <= 256 else torch.int16, device=kernels.device)
+    status = kernels.dovit_resized_labels(
+        TYPES[dtype], place(logits), place(made), 2, classes, *size, *wanted, stream(kernels)
+    )
+    assert status == 0 and bool((made[count:] == 77).all())
+    assert_largest(made[:count].view(2, *wanted), logits)

@@ -36,6 +36,7 @@ def test_a_failed_launch_is_a_sentence() -> None:
         lambda: kernels.gather("float32", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 2, 1, 3, 8, 0, 0),
         lambda: kernels.reconstruct("bfloat16", 0, 0, 0, 1, 3, 1, 3, 8, 0),
         lambda: kernels.labels("float32", 0, 0, 1, 2, 3, 4, 5, 0),
+        lambda: kernels.resized_labels("float32", 0, 0, 1, 2, 3, 4, 5, 6, 0),
         lambda: kernels.normalise("float16", 0, 0, 1, 2, 3, some, some, 0),
         lambda: kernels.resize(0, 2, 3, 0, 4, 5, 0, 3, 0, 3, 0, 0),
     ):

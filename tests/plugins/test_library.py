@@ -21,7 +21,7 @@ from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 C_API = {
     "confidence", "decide", "error_string", "gather", "gather_scratch_bytes", "labels", "normalise", "plugin_signature",
-    "reconstruct", "resize", "resize_taps", "slots",
+    "reconstruct", "resize", "resize_taps", "resized_labels", "slots",
 }  # fmt: skip
 
 pytestmark = pytest.mark.skipif(plugins.library() is None, reason=f"left out: {plugins.left_out()}")

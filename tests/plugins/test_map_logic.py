@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dovit.export.model.token_pass import confidence
+from dovit.runtime.resize import labels_from_logits
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +117,28 @@ def test_labels_of_large_areas(library: ctypes.CDLL, scale: int) -> None:
     """At a real size, mostly the corners' path: against float64, and against the same pixels one by one."""
     logits = smooth(np.random.default_rng(2), 19, (32, 64)).astype(np.float32)
     check_labels(library, logits, scale)
-    each = np.full((2, 32 * scale, 64 * scale), -7, np.int16)
-    library.host_labels_pixel_by_pixel(pointer(logits), pointer(each), 2, 19, 32, 64, scale)
+    each = resized_labels(library, logits, (32 * scale, 64 * scale))
     assert (labels(library, logits, scale) == each).mean() > 0.9999
+
+
+def resized_labels(library: ctypes.CDLL, logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    batch, classes, height, width = logits.shape
+    out = np.full((batch, *size), -7, np.int16)
+    library.host_resized_labels(pointer(logits), pointer(out), batch, classes, height, width, *size)
+    return out
+
+
+@pytest.mark.parametrize("source", [(1, 1), (7, 3), (12, 24)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 70), (24, 11), (37, 48), (300, 200)])
+def test_labels_of_any_size(library: ctypes.CDLL, source: tuple[int, int], size: tuple[int, int]) -> None:
+    """Against float64, and against what the runtime on a CPU makes of the same logits."""
+    logits = np.random.default_rng(0).normal(size=(2, 19, *source)).astype(np.float32)
+    out = resized_labels(library, logits, size)
+    wide = F.interpolate(torch.from_numpy(logits.astype(np.float64)), size=size, mode="bilinear").numpy()
+    chosen = np.take_along_axis(wide, out[:, None].astype(np.int64), axis=1)[:, 0]
+    assert (wide.max(axis=1) - chosen).max() < 1e-5
+    on_the_cpu = np.stack([labels_from_logits(image, size) for image in logits])
+    assert (out == on_the_cpu).mean() > 0.999
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -138,6 +158,4 @@ def test_nan_logits(library: ctypes.CDLL) -> None:
     logits = smooth(np.random.default_rng(3), 6, (8, 8)).astype(np.float32)
     logits[:, 3, 2:4, 1:5] = np.nan
     logits[:, 0, 6, 6] = np.nan
-    each = np.full((2, 32, 32), -7, np.int16)
-    library.host_labels_pixel_by_pixel(pointer(logits), pointer(each), 2, 6, 8, 8, 4)
-    assert (labels(library, logits, 4) == each).mean() > 0.999
+    assert (labels(library, logits, 4) == resized_labels(library, logits, (32, 32))).mean() > 0.999

@@ -1,13 +1,15 @@
-"""Images of other sizes than the bundle's, resized on a stand-in for a GPU: to the bit as if Pillow had done it before."""
+"""Images of other sizes than the bundle's on a stand-in for a GPU: resized there, to the bit as if Pillow had done it before, and
+labelled there at their own size."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from fake_gpu import EmulatedKernels, FakeDevice, FakeGraph, FakeKernels, FakeStream, KernelNode, MemcpyNode
 from models import randomised, small_config
 from torch_chains import torch_chain
@@ -42,8 +44,19 @@ def by_pillow(images: np.ndarray) -> np.ndarray:
     return np.stack([resize_image(image, SIZE) for image in images])
 
 
-def same(found: ChainResult, expected: ChainResult) -> None:
-    assert np.array_equal(found.labels, expected.labels) and np.array_equal(found.logits, expected.logits)
+def largest(labels: np.ndarray, logits: np.ndarray) -> bool:
+    """Whether each label [B, H, W] is of a class whose logit [B, C, h, w] is the largest there, to float32's precision."""
+    wide = F.interpolate(torch.from_numpy(logits).double(), size=labels.shape[1:], mode="bilinear")
+    chosen = wide.gather(1, torch.from_numpy(labels).long()[:, None])[:, 0]
+    return float((wide.amax(dim=1) - chosen).max()) < 1e-5
+
+
+def same(found: ChainResult, expected: ChainResult, size: tuple[int, int] = SIZE) -> None:
+    """`expected` is of the images as resized before, and has logits; `found` has labels of their own `size`."""
+    assert found.labels.shape[1:] == size and largest(found.labels, expected.logits)
+    if found.labels.shape == expected.labels.shape:
+        assert np.array_equal(found.labels, expected.labels)
+    assert not found.logits.size or np.array_equal(found.logits, expected.logits)
     assert len(found.decisions) == len(expected.decisions)
     for one, other in zip(found.decisions, expected.decisions, strict=True):
         assert np.array_equal(one.confidence, other.confidence)
@@ -60,7 +73,7 @@ def test_as_if_pillow_had_done_it(model: DoViT, graph: bool, batch: int, capacit
     for size in SIZES:
         images = some(size, batch)
         found = chain.run(images, XI, capacities)
-        same(found, plain.run(by_pillow(images), XI, capacities))
+        same(found, plain.run(by_pillow(images), XI, capacities), size)
         answers.add(found.logits.tobytes())
     assert len(answers) == len(SIZES), "the passes were to differ"
 
@@ -70,15 +83,17 @@ def test_with_the_kernel_itself(model: DoViT, emulated_library: ctypes.CDLL) -> 
     device = FakeDevice()
     chain = torch_chain(model, CAPACITIES, batch=2, device=device, kernels=EmulatedKernels(device, emulated_library))
     for images in (some((70, 90), 2), some((5, 3), 2)[:, ::-1], some((200, 7), 2)):
-        same(chain.run(images, XI, CAPACITIES), chain.run(by_pillow(images), XI, CAPACITIES))
+        found, expected = chain.run(images, XI, CAPACITIES), chain.run(by_pillow(images), XI, CAPACITIES)
+        same(found, expected, images.shape[1:3])
 
 
 def test_a_stream_of_all_sizes(model: DoViT) -> None:
     chain = torch_chain(model, CAPACITIES)
     images = [some(size, seed=number) for number, size in enumerate(SIZES)]
-    expected = [chain.run(by_pillow(image), XI, CAPACITIES, logits=False) for image in images]
-    for found, other in zip(chain.stream(images, XI), expected, strict=True):
-        same(found, other)
+    expected = [chain.run(by_pillow(image), XI, CAPACITIES) for image in images]
+    for found, other, size in zip(chain.stream(images, XI), expected, SIZES, strict=True):
+        assert not found.logits.size
+        same(found, other, size)
 
 
 def test_a_stream_that_nobody_ends(model: DoViT) -> None:
@@ -90,11 +105,12 @@ def test_a_stream_that_nobody_ends(model: DoViT) -> None:
     results.close()
     assert not any(stream.waiting for stream in device.streams.values())
     images = some((400, 300))
-    same(chain.run(images, XI, CAPACITIES), chain.run(by_pillow(images), XI, CAPACITIES))
+    same(chain.run(images, XI, CAPACITIES), chain.run(by_pillow(images), XI, CAPACITIES), (400, 300))
 
 
 def test_one_launch_and_nothing_more(model: DoViT, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the second image of a size: the upload, ξ, the kernel and the graph, none of which runs before the caller waits."""
+    """Of the second image of a size: the upload, ξ, a kernel, the graph, a kernel and the labels, none of which runs before the
+    caller waits."""
     device = FakeDevice()
     chain = torch_chain(model, CAPACITIES, device=device)
     chain.run(some((80, 100)), XI, CAPACITIES)
@@ -108,7 +124,7 @@ def test_one_launch_and_nothing_more(model: DoViT, monkeypatch: pytest.MonkeyPat
     device.submit = lambda stream, node: (submitted.append(node), submit(stream, node))[1]  # type: ignore[method-assign]
     memory, streams = len(device.allocated), len(device.streams)
     chain.captured.launch(some((80, 100), seed=1), XI)
-    assert [type(node) for node in submitted] == [MemcpyNode, MemcpyNode, KernelNode]
+    assert [type(node) for node in submitted] == [MemcpyNode, MemcpyNode, KernelNode, KernelNode, MemcpyNode]
     assert len(launched) == 1 and not synced
     assert (len(device.allocated), len(device.streams), len(device.released)) == (memory, streams, 0)
     chain.captured.wait()
@@ -135,8 +151,8 @@ def test_memory_grows_and_is_given_back(model: DoViT) -> None:
     before, held = len(device.allocated), chain.device_bytes
     chain.run(some((100, 100)), XI, CAPACITIES)
     pixels = 100 * 100 * 3
-    assert len(device.allocated) == before + 2 and pixels < chain.device_bytes - held < 4 * pixels
-    for size, taken, released in [((50, 50), 2, 0), ((200, 300), 2, 2), ((200, 299), 2, 2), ((300, 300), 2, 4)]:
+    assert len(device.allocated) == before + 4 and pixels < chain.device_bytes - held < 4 * pixels
+    for size, taken, released in [((50, 50), 4, 0), ((200, 300), 4, 4), ((200, 299), 4, 4), ((300, 300), 4, 8)]:
         chain.run(some(size), XI, CAPACITIES)
         assert (len(device.allocated), len(device.released)) == (before + taken, released)
 
@@ -173,6 +189,7 @@ def test_a_session_hands_on_the_image_as_it_is(
     monkeypatch.setattr(chain, "takes", lambda size: size == SIZE)
     expected = session(image, thresholds=0.6, return_logits=True)
     assert seen[1] == (1, *SIZE, 3)
+    assert found.logits is not None and largest(found.labels[None], found.logits[None])
     assert np.array_equal(found.labels, expected.labels) and np.array_equal(found.logits, expected.logits)
     assert np.array_equal(found.keep_maps, expected.keep_maps)
 
@@ -185,13 +202,14 @@ def test_an_image_with_too_many_rows_is_resized_by_the_host(model: DoViT) -> Non
     with pytest.raises(DovitError, match="at most 65535 rows"):
         list(chain.stream([image], XI))
     found = Session(chain.manifest, chain, "tensorrt-rtx", "bucketed")(image[0], thresholds=0.6, return_logits=True)
-    same(chain.run(image[:, :MOST_ROWS], XI, CAPACITIES), chain.run(by_pillow(image[:, :MOST_ROWS]), XI, CAPACITIES))
+    most = image[:, :MOST_ROWS]
+    same(chain.run(most, XI, CAPACITIES), chain.run(by_pillow(most), XI, CAPACITIES), (MOST_ROWS, 2))
     assert np.array_equal(found.logits, chain.run(by_pillow(image), (0.6, 0.6), CAPACITIES).logits[0])
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_profile(model: DoViT, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resizing stands between the copies and the stem; its bytes counted by hand."""
+    """Resizing stands between the copies and the stem, the images' own labels at the end; their bytes counted by hand."""
     monkeypatch.setattr(profiling, "HEAD_START_BYTES", 256)
     chain = torch_chain(model, CAPACITIES, batch=2)
     found = chain.profile(some((100, 50), 2), XI, 2, exact=exact)
@@ -201,6 +219,11 @@ def test_profile(model: DoViT, exact: bool, monkeypatch: pytest.MonkeyPatch) -> 
     pixels = -(-2 * 100 * 50 * 3 // 256) * 256
     moved = [o.bytes for o in found.operations]
     assert moved[:3] == [tables + pixels + 8, *[3 * (100 * 50 + 64 * 96)] * 2]
+    logits = 2 * 4 * int(np.prod(chain.run(some(SIZE, 2), XI, CAPACITIES).logits.shape[1:]))
+    assert [(o.name, o.bytes) for o in found.operations][-2:] == [
+        ("resized_labels", logits + 2 * 100 * 50),
+        ("copy labels out", 2 * 100 * 50),
+    ]
     plain = chain.profile(by_pillow(some((100, 50), 2)), XI, 2, exact=exact)
     assert [o.name for o in plain.operations][:3] == ["copy in", "stem", "decide1"]
     assert plain.operations[0].bytes == 2 * 64 * 96 * 3 + 8
@@ -223,7 +246,7 @@ def test_without_memory_for_an_image_the_session_lives(
         patch.setattr(device, what, refuse)
         with pytest.raises(DovitError, match=r"^\d+ bytes are too many$"):
             chain.run(some((200, 200)), XI, CAPACITIES)
-    same(chain.run(images, XI, CAPACITIES), expected)
+    same(chain.run(images, XI, CAPACITIES), expected, (100, 100))
     list(chain.stream([images], XI))  # takes the second set of memory
     device.free_bytes = 1 << 10
     with pytest.raises(
@@ -246,7 +269,7 @@ def test_a_failure_at_any_step_of_the_first_such_image_is_one_sentence(model: Do
 
     chain, device = fresh()
     loaded = device.asked
-    expected = replace(chain.run(images, XI, CAPACITIES), logits=np.empty((1, 0), np.float32))
+    expected = chain.run(images, XI, CAPACITIES)
     ends = []
     for number in range(loaded + 1, device.asked):  # the last is for the logits
         chain, failing = fresh()
@@ -261,5 +284,5 @@ def test_a_failure_at_any_step_of_the_first_such_image_is_one_sentence(model: Do
             with pytest.raises(DovitError, match="this session is dead"):
                 chain.run(images, XI, CAPACITIES)
         else:
-            same(chain.run(images, XI, CAPACITIES, logits=False), expected)
+            same(chain.run(images, XI, CAPACITIES, logits=False), expected, (80, 100))
     assert ends == sorted(ends) and ends[-3:] == [True] * 3 and not ends[0]
