@@ -9,12 +9,17 @@
 
 namespace {
 
-constexpr int kHeight = 64, kWidth = 96;
+struct Picture {
+  int height, width;
+  std::vector<std::uint8_t> pixels;
 
-std::vector<std::uint8_t> picture(unsigned seed) {
-  std::vector<std::uint8_t> pixels(kHeight * kWidth * 3);
-  for (auto& value : pixels) value = static_cast<std::uint8_t>((seed = seed * 1664525u + 1013904223u) >> 24);
-  return pixels;
+  dovit::Image image() const { return {pixels.data(), width, height}; }
+};
+
+Picture picture(unsigned seed, int height, int width) {
+  Picture made{height, width, std::vector<std::uint8_t>(static_cast<std::size_t>(height) * width * 3)};
+  for (auto& value : made.pixels) value = static_cast<std::uint8_t>((seed = seed * 1664525u + 1013904223u) >> 24);
+  return made;
 }
 
 using Labels = std::vector<std::uint8_t>;
@@ -42,14 +47,12 @@ int main(int count, char** arguments) {
   load.backend = arguments[2];
   load.tensorrt = arguments[3];
   load.plugins = arguments[4];
-  std::vector<std::vector<std::uint8_t>> pictures;
+  // of the bundle's size, and of two others, so that what grows with them grows in turn
+  const Picture pictures[] = {picture(0, 64, 96), picture(1, 80, 60), picture(2, 130, 200)};
   std::vector<Labels> expected;
   {
     const dovit::Session session(arguments[1], load);
-    for (unsigned n = 0; n < 3; ++n) {
-      pictures.push_back(picture(n));
-      expected.push_back(labels(session.run({pictures[n].data(), kWidth, kHeight}, options(n))));
-    }
+    for (unsigned n = 0; n < 3; ++n) expected.push_back(labels(session.run(pictures[n].image(), options(n))));
   }
   EXPECT(expected[0] != expected[1]);
   for (const dovit_graph graph : {DOVIT_WHOLE_IMAGE, DOVIT_SEGMENTED}) {
@@ -60,14 +63,12 @@ int main(int count, char** arguments) {
     for (unsigned t = 0; t < 8; ++t)
       threads.emplace_back([&, t] {
         for (unsigned n = t; n < t + 2; ++n) {
-          const dovit::Image image{pictures[n % 3].data(), kWidth, kHeight};
-          EXPECT(labels(session.run(image, options(n))) == expected[n % 3]);
+          EXPECT(labels(session.run(pictures[n % 3].image(), options(n))) == expected[n % 3]);
         }
       });
     for (std::thread& thread : threads) thread.join();
     std::vector<dovit::Job> jobs;
-    for (unsigned n = 0; n < 6; ++n)
-      jobs.push_back(session.enqueue({pictures[n % 3].data(), kWidth, kHeight}, options(n)));
+    for (unsigned n = 0; n < 6; ++n) jobs.push_back(session.enqueue(pictures[n % 3].image(), options(n)));
     for (unsigned n = 6; n-- > 0;) EXPECT(labels(jobs[n].wait()) == expected[n % 3]);
   }
   return 0;

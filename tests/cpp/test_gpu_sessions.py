@@ -4,6 +4,7 @@ those of the Python runtime on the CPU, and failures are sentences."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from gpu_process import (
     refusal_as_it_is,
     segment,
     side_by_side,
+    too_large,
 )
 from models import random_images, randomised, small_config, spreading_thresholds
 from native import ROOT, export, run, tensorrt_rtx
@@ -120,8 +122,9 @@ def test_results_are_those_of_python_on_the_cpu(
     settings += [{"thresholds": spread[0], "schedule": "exact"}, {"thresholds": (0.0, 0.0), "schedule": "exact"}]
     settings += [{"counts": (13, 4)}, {"counts": (7, 0)}]
     passes = [(picture(seed), one) for seed, one in enumerate(settings)]
-    larger = np.ascontiguousarray(picture(9).repeat(2, 0)[:100, :90])
-    passes += [(larger, {"thresholds": spread[0]}), (larger, {"thresholds": spread[1], "mode": "slide"})]
+    small = np.ascontiguousarray(picture(8)[::2, ::3])
+    passes += [(other(), {"thresholds": spread[0]}), (small, {"thresholds": spread[1]}), (small, {"counts": (9, 3)})]
+    passes += [(other(), {"thresholds": spread[1], "mode": "slide"}), (picture(1), {"thresholds": spread[0]})]
     python = dovit.load(setup.bundle)
     found = on_gpu(segment, setup, {"graph": graph}, [(image, {"schedule": "bucketed"} | one) for image, one in passes])
     kept = set()
@@ -139,8 +142,16 @@ def some(make: Callable[..., tuple[Setup, DoViT]]) -> dict[str, Any]:
     return {"schedule": "bucketed", "thresholds": xi}
 
 
-def test_an_image_is_one_launch_and_one_wait(setup: Setup, on_gpu: Call, some: dict[str, Any]) -> None:
-    calls = on_gpu(calls_of_a_pass, setup, {"graph": GRAPH}, picture(), some | {"return_logits": 0})
+def other(seed: int = 9) -> np.ndarray:
+    """Larger than the bundle's size in one direction, smaller in the other."""
+    return np.ascontiguousarray(picture(seed).repeat(2, 0)[:100, :90])
+
+
+@pytest.mark.parametrize("image", [picture(), other()], ids=["own", "other"])
+def test_an_image_is_one_launch_and_one_wait(
+    setup: Setup, on_gpu: Call, some: dict[str, Any], image: np.ndarray
+) -> None:
+    calls = on_gpu(calls_of_a_pass, setup, {"graph": GRAPH}, image, some | {"return_logits": 0})
     expected = {"cuGraphLaunch": 1, "cuStreamSynchronize": 1}
     assert {name: count for name, count in calls.items() if count} == expected
 
@@ -164,28 +175,43 @@ def test_device_memory_and_a_stream_of_the_callers(setup: Setup, on_gpu: Call, s
     labels, gaps, result = on_gpu(from_device_memory, setup, picture(), some)
     assert np.array_equal(labels, expected.labels) and (gaps == 0xFF).all()
     assert result.labels.size == 0 and result.kept == expected.kept
-    other = np.ascontiguousarray(picture(5)[:50, :70])  # resized on the host, and its labels there and back
-    [expected] = on_gpu(segment, setup, {}, [(other, some)])
-    labels, gaps, _ = on_gpu(from_device_memory, setup, other, some)
+    resized = np.ascontiguousarray(picture(5)[:50, :70])
+    [expected] = on_gpu(segment, setup, {}, [(resized, some)])
+    labels, gaps, _ = on_gpu(from_device_memory, setup, resized, some)
     assert np.array_equal(labels, expected.labels) and (gaps == 0xFF).all()
 
 
 @pytest.mark.parametrize("graph", [GRAPH, SEGMENTED], ids=["graph", "segmented"])
 @pytest.mark.parametrize("schedule", ["bucketed", "exact"])
+@pytest.mark.parametrize("image", [picture(), other()], ids=["own", "other"])
 def test_every_failure_is_a_sentence_and_the_last_of_its_session(
-    setup: Setup, on_gpu: Call, some: dict[str, Any], graph: int, schedule: str
+    setup: Setup, on_gpu: Call, some: dict[str, Any], graph: int, schedule: str, image: np.ndarray
 ) -> None:
-    """A driver, TensorRT or a kernel that fails, at every call: no hang, no wrong labels, nothing left behind."""
+    """A driver, TensorRT or a kernel that fails, at every call: no hang, no wrong labels, nothing left behind. Where it is memory
+    for an image of another size, the session goes on."""
     if (graph, schedule) == (SEGMENTED, "exact"):
         pytest.skip("exact passes are the same in both")
     sentences = on_gpu(
-        fail_everywhere, setup, {"graph": graph}, picture(), some | {"schedule": schedule, "return_logits": 0}
+        fail_everywhere, setup, {"graph": graph}, image, some | {"schedule": schedule, "return_logits": 0}
     )
     assert len(sentences["load"]) > 30 and len(sentences["run"]) >= 2
-    for told in sentences["load"] + sentences["run"]:
+    preparing = {told.partition(":")[0] for told in sentences["prepare"]}
+    taking = {"cuCtxPushCurrent", "cuMemGetInfo", "cuMemAlloc", "cuMemHostAlloc"}
+    assert preparing == (set() if image.shape == picture().shape else taking)
+    for told in sentences["load"] + sentences["prepare"] + sentences["run"]:
         assert "internal error" not in told and "\n" not in told
     for told in sentences["run"]:
         assert told.endswith("; this session is dead: load the bundle again")
+
+
+def test_an_image_that_does_not_fit_is_refused_and_the_next_is_not(setup: Setup, on_gpu: Call) -> None:
+    status, told = on_gpu(too_large, setup, np.zeros((1000, 700, 3), np.uint8), 1 << 20)
+    assert status == 1
+    assert re.fullmatch(
+        r"resizing an image of 1000×700 needs \d+ MiB on [\w -]+, of which \d MiB are free: give a smaller image, or use "
+        "mode slide",
+        told,
+    ), told
 
 
 def change(setup: Setup, tmp_path: Path, **fields: object) -> Setup:

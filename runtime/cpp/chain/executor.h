@@ -6,6 +6,7 @@
 
 #include "chain/device_memory.h"
 #include "chain/tensor.h"
+#include "image/pixels.h"
 
 namespace dovit::runtime {
 
@@ -19,9 +20,10 @@ struct Request {
   bool logits = true;
 };
 
-// The pixels of a pass, [H, W, 3] uint8 of the bundle's size, and where its labels go besides.
+// The pixels of a pass, [H, W, 3] uint8 of a size that the executor takes, and where its labels go besides.
 struct Frame {
   const uint8_t* pixels = nullptr;
+  Size size{};
   size_t device_stride = 0;  // of pixels in device memory: bytes from one row to the next; 0: of the host's
   std::shared_ptr<const void>
       ready{};                    // DeviceMemory::after(): when the pixels are there, and the labels' place is free
@@ -38,7 +40,7 @@ struct Decided {
 
 // What a pass leaves: decisions may be fewer than D where no token was left.
 struct Pass {
-  Tensor labels;  // [1, H, W]
+  Tensor labels;  // [1, H, W] of the frame's size
   Tensor logits;  // [1, C, h', w'] float32
   std::vector<Decided> decisions;
 };
@@ -52,6 +54,9 @@ class Executor {
 
   // One pass. Calls from several threads at a time are allowed. Throws DovitError.
   virtual Pass run(const Frame& frame, const Request& request) const = 0;
+
+  // Whether frames of another size than the bundle's are taken as well.
+  virtual bool takes(Size) const { return false; }
 
   // The schedule of a session that names none.
   virtual Schedule default_schedule() const { return Schedule::kExact; }

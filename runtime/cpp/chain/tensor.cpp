@@ -17,6 +17,8 @@ DType dtype_of(const TensorSpec& spec) {
   return DType::kFloat32;  // not reached: the reader takes no other name
 }
 
+DType label_type(const Manifest& manifest) { return manifest.classes <= 256 ? DType::kUint8 : DType::kInt16; }
+
 size_t item_bytes(DType type) {
   switch (type) {
     case DType::kUint8:

@@ -11,6 +11,7 @@ namespace dovit::runtime {
 enum class DType { kUint8, kInt16, kInt32, kInt64, kFloat16, kBfloat16, kFloat32 };
 
 DType dtype_of(const TensorSpec& spec);
+DType label_type(const Manifest& manifest);
 size_t item_bytes(DType type);
 
 struct Tensor {

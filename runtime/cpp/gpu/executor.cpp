@@ -24,21 +24,15 @@ GpuExecutor::~GpuExecutor() {
 // What a GPU computes after an error is nobody's guess: the first one is the last that it is asked.
 Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
   const Current current(*plans_->device);
-  std::unique_ptr<Runner> runner = take();
+  const std::shared_ptr<Runner> runner(take().release(),
+                                       [&](Runner* done) { give_back(std::unique_ptr<Runner>(done)); });
+  runner->prepare(frame);  // nothing is under way, so what fails here leaves the session as it was
   try {
-    Pass pass = runner->run(frame, request);
-    give_back(std::move(runner));
-    return pass;
+    return runner->run(frame, request);
   } catch (const DovitError& error) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (dead_.empty()) dead_ = error.what();
-    }
-    give_back(std::move(runner));
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (dead_.empty()) dead_ = error.what();
     throw DovitError(text("the GPU failed: ", error.what(), "; this session is dead: load the bundle again"));
-  } catch (...) {
-    give_back(std::move(runner));
-    throw;
   }
 }
 

@@ -16,6 +16,7 @@ class GpuExecutor : public Executor {
   ~GpuExecutor() override;
 
   Pass run(const Frame& frame, const Request& request) const override;
+  bool takes(Size size) const override { return size.height <= kMostRows; }
   Schedule default_schedule() const override { return Schedule::kBucketed; }
   std::shared_ptr<const DeviceMemory> device_memory() const override { return memory_; }
 

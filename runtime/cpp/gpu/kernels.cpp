@@ -64,6 +64,8 @@ Kernels::Kernels(const std::string& path) {
   take("dovit_gather", gather_);
   take("dovit_reconstruct", reconstruct_);
   take("dovit_labels", labels_);
+  take("dovit_resized_labels", resized_labels_);
+  take("dovit_resize", resize_);
   take("dovit_error_string", error_string_);
 }
 
@@ -93,6 +95,18 @@ void Kernels::reconstruct(const Reconstruct& a, CUstream stream) const {
 void Kernels::labels(const Labels& a, CUstream stream) const {
   check(labels_(number(a.type), at(a.logits), at(a.labels), a.batch, a.classes, a.height, a.width, a.scale, stream),
         "labels");
+}
+
+void Kernels::resized_labels(const ResizedLabels& a, CUstream stream) const {
+  check(resized_labels_(number(a.type), at(a.logits), at(a.labels), a.batch, a.classes, a.height, a.width, a.out_height,
+                        a.out_width, stream),
+        "resized_labels");
+}
+
+void Kernels::resize(const Resize& a, CUstream stream) const {
+  check(resize_(at(a.image), a.height, a.width, at(a.out), a.out_height, a.out_width, at(a.across), a.across_width,
+                at(a.down), a.down_width, at(a.scratch), stream),
+        "resize");
 }
 
 void Kernels::check(int status, const char* name) const {

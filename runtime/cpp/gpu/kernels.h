@@ -46,6 +46,26 @@ class Kernels {
   };
   void labels(const Labels& a, CUstream stream) const;
 
+  struct ResizedLabels {
+    DType type;
+    CUdeviceptr logits, labels;
+    int batch, classes, height, width, out_height, out_width;
+  };
+  void resized_labels(const ResizedLabels& a, CUstream stream) const;
+
+  struct Resize {
+    CUdeviceptr image;
+    int height, width;
+    CUdeviceptr out;
+    int out_height, out_width;
+    CUdeviceptr across;
+    int across_width;
+    CUdeviceptr down;
+    int down_width;
+    CUdeviceptr scratch;
+  };
+  void resize(const Resize& a, CUstream stream) const;
+
  private:
   void check(int status, const char* name) const;
 
@@ -56,6 +76,8 @@ class Kernels {
                  int, int, void*, void*) = nullptr;
   int (*reconstruct_)(int, void*, void*, void*, int, int, int, int, int, void*) = nullptr;
   int (*labels_)(int, void*, void*, int, int, int, int, int, void*) = nullptr;
+  int (*resized_labels_)(int, void*, void*, int, int, int, int, int, int, void*) = nullptr;
+  int (*resize_)(void*, int, int, void*, int, int, void*, int, void*, int, void*, void*) = nullptr;
   const char* (*error_string_)(int) = nullptr;
 };
 

@@ -11,8 +11,6 @@ namespace {
 
 constexpr size_t kAlignment = 256;  // bytes, as the CUDA allocator's own
 
-size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
 std::map<std::string, size_t> tensor_bytes(const Manifest& manifest, const std::vector<PlanStep>& steps) {
   Dimensions dims = full_dims(manifest);
   dims[kCapacities] = static_cast<int64_t>(manifest.capacities.size());
@@ -165,6 +163,8 @@ class Planner {
 };
 
 }  // namespace
+
+size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 std::string capacity_place(size_t decision) { return text("capacity", decision); }
 std::string slots_place(size_t decision) { return text("slots", decision); }

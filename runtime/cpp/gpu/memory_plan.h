@@ -29,6 +29,9 @@ inline const std::string kImage = "image", kThresholds = "thresholds", kCapaciti
     kSpareCount = "spare_count",                           // where a count goes that nobody asks for, int64
     kScratch = "scratch";
 
+// The next multiple of what the CUDA allocator aligns to.
+size_t aligned(size_t bytes);
+
 // Plan for one image; `scratch` bytes are what engines and kernels need besides, one region for all.
 MemoryPlan plan_memory(const Manifest& manifest, const std::vector<PlanStep>& steps, size_t scratch);
 

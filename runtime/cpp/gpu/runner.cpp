@@ -8,21 +8,31 @@ namespace dovit::runtime {
 Runner::Runner(const Plans& plans, bool graph)
     : plans_(plans),
       graph_(graph),
+      size_{static_cast<int>(plans.manifest.image_size[0]), static_cast<int>(plans.manifest.image_size[1])},
       stream_(plans.device),
       program_(plans),
       transfers_(program_),
-      exact_(program_, transfers_, stream_) {
+      exact_(program_, transfers_, stream_),
+      resizing_(plans.device, plans.kernels, size_),
+      own_labels_(program_) {
   program_.warm_up(stream_);
   captured(PixelSource::kPinned);
 }
 
+void Runner::prepare(const Frame& frame) {
+  if (!resizes(frame)) return;
+  resizing_.prepare(frame.size);
+  own_labels_.prepare(frame.size);
+}
+
 Pass Runner::run(const Frame& frame, const Request& request) {
   const bool exact = request.counts || request.schedule == Schedule::kExact;
-  const PixelSource source = frame.device_stride ? PixelSource::kDevice : PixelSource::kPinned;
-  const auto height = static_cast<size_t>(plans_.manifest.image_size[0]);
-  const size_t row = static_cast<size_t>(plans_.manifest.image_size[1]) * 3;
+  const PixelSource source = frame.device_stride || resizes(frame) ? PixelSource::kDevice : PixelSource::kPinned;
+  const auto height = static_cast<size_t>(size_.height), row = static_cast<size_t>(size_.width) * 3;
   if (frame.ready) static_cast<const Moment*>(frame.ready.get())->hold_back(stream_.get());
-  if (source == PixelSource::kDevice)
+  if (resizes(frame))
+    resizing_.enqueue(frame, program_.place(kImage), stream_.get());
+  else if (source == PixelSource::kDevice)
     copy_rows(*plans_.device, {reinterpret_cast<void*>(program_.place(kImage)), row, true},
               {const_cast<uint8_t*>(frame.pixels), frame.device_stride, true}, row, height, stream_.get());
   else
@@ -33,8 +43,13 @@ Pass Runner::run(const Frame& frame, const Request& request) {
     exact_.launch(request, source);
   else
     captured(source).launch();
+  if (resizes(frame)) {
+    own_labels_.enqueue(stream_.get());
+    if (!frame.device_labels) own_labels_.enqueue_download(stream_.get());
+  }
   stream_.wait();
   Pass pass = transfers_.read();
+  if (resizes(frame) && !frame.device_labels) pass.labels = own_labels_.read();
   if (frame.device_labels) hand_over(pass.labels, frame);
   if (request.logits) pass.logits = read_logits();
   return pass;
@@ -49,10 +64,11 @@ const CapturedMode& Runner::captured(PixelSource source) {
 
 // From the device's own labels, unless a plan has made larger integers than a caller gets.
 void Runner::hand_over(const Tensor& labels, const Frame& frame) const {
-  const auto height = static_cast<size_t>(plans_.manifest.image_size[0]);
-  const size_t row = labels.bytes() / height;
-  const bool same = program_.memory().bytes.at("labels") == labels.bytes();
-  const Rows from{same ? reinterpret_cast<void*>(program_.place("labels")) : labels.data, row, same};
+  const auto height = static_cast<size_t>(frame.size.height);
+  const size_t row = static_cast<size_t>(frame.size.width) * item_bytes(labels.type);
+  const bool there = resizes(frame) || program_.memory().bytes.at("labels") == labels.bytes();
+  const CUdeviceptr place = resizes(frame) ? own_labels_.place() : program_.place("labels");
+  const Rows from{there ? reinterpret_cast<void*>(place) : labels.data, row, there};
   copy_rows(*plans_.device, {frame.device_labels, frame.device_labels_stride, true}, from, row, height, stream_.get());
   stream_.wait();
 }

@@ -1,6 +1,8 @@
 // One image under way: a program with its stream, its pinned memory and its modes.
 #pragma once
 
+#include "gpu/own_labels.h"
+#include "gpu/resizing.h"
 #include "gpu/stepped_modes.h"
 
 namespace dovit::runtime {
@@ -12,20 +14,28 @@ class Runner {
 
   size_t device_bytes() const { return program_.memory().size; }
 
-  // One pass, to its end. The caller has made the device current. Not for two threads at a time. Throws DovitError.
+  // What has to be there for frames of such a size. Throws DovitError where they do not fit into memory.
+  void prepare(const Frame& frame);
+
+  // One pass over a frame that it is prepared for, to its end. The caller has made the device current. Not for two
+  // threads at a time. Throws DovitError.
   Pass run(const Frame& frame, const Request& request);
 
  private:
+  bool resizes(const Frame& frame) const { return !(frame.size == size_); }
   const CapturedMode& captured(PixelSource source);
   void hand_over(const Tensor& labels, const Frame& frame) const;
   Tensor read_logits() const;
 
   const Plans& plans_;
   const bool graph_;
+  const Size size_;      // the bundle's
   const Stream stream_;  // before all that is queued on it
   const Program program_;
   const Transfers transfers_;
   const ExactMode exact_;
+  Resizing resizing_;
+  OwnLabels own_labels_;
   std::unique_ptr<CapturedMode> from_pinned_, from_device_;  // the latter when a frame first lies there
 };
 

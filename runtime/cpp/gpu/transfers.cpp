@@ -67,8 +67,7 @@ Pass Transfers::read() const {
 // Kernels make them as a caller gets them; a plan may make larger integers.
 Tensor Transfers::labels() const {
   const Manifest& manifest = program_.manifest();
-  Tensor made = make_tensor(manifest.classes <= 256 ? DType::kUint8 : DType::kInt16,
-                            {1, manifest.image_size[0], manifest.image_size[1]});
+  Tensor made = make_tensor(label_type(manifest), {1, manifest.image_size[0], manifest.image_size[1]});
   const void* from = results_.as() + program_.memory().offsets.at(labels_.name);
   switch (dtype_of(labels_)) {
     case DType::kUint8:

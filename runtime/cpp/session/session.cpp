@@ -72,7 +72,7 @@ Result Session::window_result(const Frame& frame, const Request& request) const 
 LabelsPlace Session::place_for(Result& result, Size size, const LabelsPlace& given) const {
   result.labels = Tensor{};
   if (given.data && !given.on_device) return given;
-  result.labels = make_tensor(label_bytes() == 1 ? DType::kUint8 : DType::kInt16, {size.height, size.width});
+  result.labels = make_tensor(label_type(manifest()), {size.height, size.width});
   return {result.labels.data, static_cast<size_t>(size.width) * label_bytes()};
 }
 
@@ -90,21 +90,21 @@ void Session::hand_over(Result& result, const RunOptions& options) const {
   result.labels = Tensor{};
 }
 
-// The image is resized to the bundle's size, its logits are resized back.
+// Where the executor does not take its size, the image is resized to the bundle's, and its logits are resized back.
 Result Session::run_whole(const Pixels& image, const Request& request, const RunOptions& options) const {
   const Size size = image.size();
-  const bool same = size == window();
-  const Pixels scaled = resized(image, window());
+  const bool as_it_is = takes(size);
+  const Pixels scaled = as_it_is ? Pixels(image.data(), size, image.device_stride()) : resized(image, window());
   Request wanted = request;
-  wanted.logits = request.logits || !same;
-  Frame frame{scaled.data(), image.device_stride(), options.ready};
-  if (same && options.labels.on_device) {
+  wanted.logits = request.logits || !as_it_is;
+  Frame frame{scaled.data(), scaled.size(), scaled.device_stride(), options.ready};
+  if (as_it_is && options.labels.on_device) {
     frame.device_labels = options.labels.data;
     frame.device_labels_stride = options.labels.stride;
   }
   Result result = window_result(frame, wanted);
   if (frame.device_labels) result.labels = Tensor{};
-  if (!same) {
+  if (!as_it_is) {
     const Tensor& logits = result.logits;
     const Size from{static_cast<int>(logits.shape[1]), static_cast<int>(logits.shape[2])};
     const LabelsPlace to = place_for(result, size, options.labels);

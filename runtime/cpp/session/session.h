@@ -51,10 +51,13 @@ class Session {
   const std::vector<double>& thresholds() const { return thresholds_; }
   Schedule schedule() const { return schedule_; }
   std::shared_ptr<const DeviceMemory> device_memory() const { return executor_->device_memory(); }
-  int label_bytes() const { return manifest().classes <= 256 ? 1 : 2; }
+  int label_bytes() const { return static_cast<int>(item_bytes(label_type(manifest()))); }
   Size window() const {
     return {static_cast<int>(manifest().image_size[0]), static_cast<int>(manifest().image_size[1])};
   }
+
+  // Whether a pass may be given images of this size as they are. Others are resized by the session, and labelled.
+  bool takes(Size size) const { return size == window() || executor_->takes(size); }
 
   // What a pass is asked for; throws UsageError. Done apart, so that a queued image's faults are told at once.
   Request request(const RunOptions& options) const;

@@ -78,7 +78,7 @@ Result Session::run_slide(const Pixels& image, const Request& request, const Run
   for (const int y : starts(size.height, window().height, static_cast<int>(manifest().slide_stride[0])))
     for (const int x : starts(size.width, window().width, static_cast<int>(manifest().slide_stride[1]))) {
       const Pixels part = cropped(scaled, y, x, window());
-      const Result seen = window_result({part.data()}, wanted);
+      const Result seen = window_result({part.data(), window()}, wanted);
       add_window(seen.logits, window(), {y, x}, total);
       for (int row = y; row < y + window().height; ++row)
         for (int column = x; column < x + window().width; ++column)
