@@ -101,18 +101,8 @@ class Kernels:
     ) -> None:  # fmt: skip
         """The class of each pixel of an image of any size, from logits of any other."""
         self._launch(
-            "resized_labels",
-            TYPES[element],
-            logits,
-            labels,
-            batch,
-            classes,
-            height,
-            width,
-            out_height,
-            out_width,
-            stream,
-        )
+            "resized_labels", TYPES[element], logits, labels, batch, classes, height, width, out_height, out_width, stream,
+        )  # fmt: skip
 
     def normalise(
         self, element: str, images: int, out: int, batch: int, height: int, width: int, mean: np.ndarray,
