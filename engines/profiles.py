@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dovit.runtime.buffers import kept_dims
+from dovit.runtime.bundle.dimensions import kept_dims
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import PlanStep, Profile
 from dovit.runtime.errors import UsageError

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dovit.runtime.bundle.dimensions import full_dims
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.tensors import TensorSpec
 
@@ -37,19 +38,6 @@ class BufferPlan:
 
     slot: dict[str, int]
     sizes: tuple[int, ...]
-
-
-def full_dims(manifest: Manifest, batch: int) -> dict[str, int]:
-    """Every named dimension at its largest: each decision keeps all tokens."""
-    dims = {"batch": batch}
-    for number in range(1, len(manifest.decisions) + 1):
-        dims |= kept_dims(manifest, number, manifest.tokens)
-    return dims
-
-
-def kept_dims(manifest: Manifest, number: int, kept: int) -> dict[str, int]:
-    """The dimensions that decision `number` (from 1) fixes when it keeps `kept` tokens."""
-    return {f"kept{number}": kept, f"length{number}": kept + manifest.prefix}
 
 
 def plan_buffers(manifest: Manifest, steps: Sequence[ChainStep], batch: int) -> BufferPlan:

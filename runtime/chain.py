@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dovit.runtime.buffers import RESULTS, ChainStep, Workspace, kept_dims
+from dovit.runtime.buffers import RESULTS, ChainStep, Workspace
+from dovit.runtime.bundle.dimensions import kept_dims
 from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State
 from dovit.runtime.engine import Engine
 

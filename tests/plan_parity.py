@@ -18,7 +18,7 @@ import numpy as np
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import lower_bundle
 from dovit.engines.profiles import is_dynamic
-from dovit.runtime.buffers import kept_dims
+from dovit.runtime.bundle.dimensions import kept_dims
 from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.bundle.plans import PlanSet, PlanStep
 

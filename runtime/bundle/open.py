@@ -1,4 +1,4 @@
-"""Opening a bundle: nothing in it is used before its schema, paths, sizes and hashes are checked."""
+"""Opening a bundle: nothing in it is used before its schema, paths, sizes and hashes are checked, and that it makes sense."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
+from dovit.runtime.bundle.check import check_manifest
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Step
 from dovit.runtime.errors import DovitError
 
@@ -55,6 +56,7 @@ def open_bundle(path: str | Path) -> Bundle:
     for step_name, name in used:
         if name not in bundle.manifest.files:
             raise DovitError(f"{root}: step {step_name} uses {name}, which the manifest does not list")
+    check_manifest(bundle.manifest, root / MANIFEST_NAME)
     return bundle
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dovit.runtime.buffers import kept_dims
+from dovit.runtime.bundle.dimensions import kept_dims
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import PlanStep
 from dovit.runtime.bundle.tensors import TensorSpec

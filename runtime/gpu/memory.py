@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dovit.runtime.buffers import full_dims
+from dovit.runtime.bundle.dimensions import full_dims
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import PlanStep
 from dovit.runtime.bundle.tensors import TensorSpec

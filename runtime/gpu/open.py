@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dovit.plugins.launch import Kernels
+from dovit.runtime.bundle.check import check_plan_steps
+from dovit.runtime.bundle.manifest import MANIFEST_NAME
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.errors import DovitError
@@ -21,6 +23,7 @@ def open_chain(bundle: Bundle, plans: PlanSet, *, device: int = 0, graph: bool |
             f"{bundle.root}: the {plans.name} plans have the token pass inside (--plugins), for programs that run them by "
             f"themselves; dovit's chain needs plans without: dovit-export --engine {bundle.root} --backend {plans.flavour}"
         )
+    check_plan_steps(bundle.manifest, plans, bundle.root / MANIFEST_NAME)
     kernels = Kernels()
     with cuda_errors(f"{bundle.root}: the {plans.name} plans cannot be run"):
         gpu = CudaDevice(device)

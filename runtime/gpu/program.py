@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from dovit.runtime.buffers import kept_dims
+from dovit.runtime.bundle.dimensions import kept_dims
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import PlanSet, PlanStep
 from dovit.runtime.errors import DovitError

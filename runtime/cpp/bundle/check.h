@@ -1,4 +1,4 @@
-// What a manifest must say so that running it cannot leave its memory. Python needs no such check: numpy raises.
+// What a manifest must say so that running it cannot leave its memory: see runtime/bundle/check.py.
 #pragma once
 
 #include "bundle/manifest.h"
