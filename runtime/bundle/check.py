@@ -142,6 +142,10 @@ class _Checker:
         fits = "labels" in made and self.elements(made["labels"], dims) == self.batch * height * width
         self.sure(fits, "tensor labels")
         self.sure(made["labels"].dtype in ("uint8", "int16", "int32", "int64"), "labels")
+        fits = "logits" in made and made["logits"].dtype == "float32" and len(made["logits"].shape) == 4
+        self.sure(fits, "logits")
+        shape = made["logits"].resolve(dims)
+        self.sure(shape[:2] == (self.batch, manifest.classes) and min(shape[2:]) > 0, "logits")
 
     def kernel(self, step: PlanStep, dims: dict[str, int]) -> None:
         """The tensors of a step that no plan runs, as large as its kernel takes them to be."""

@@ -292,6 +292,19 @@ def test_plans_that_kernels_could_not_run_are_refused(setup: Setup, on_gpu: Call
     for number, step in enumerate(steps):
         if step["kind"] == "plan":
             changed.append([*steps[:number], step | {"plan": None}, *steps[number + 1 :]])
+            for spec in step["outputs"]:
+                if spec["name"] == "logits":
+                    rest = [other for other in step["outputs"] if other is not spec]
+                    wrong = (
+                        {"dtype": "float16"},
+                        {"shape": spec["shape"][:3]},
+                        {"shape": [1, 1, 2, 3]},
+                        {"name": "other"},
+                    )
+                    changed += [
+                        [*steps[:number], step | {"outputs": [*rest, spec | one]}, *steps[number + 1 :]]
+                        for one in wrong
+                    ]
             continue
         changed.append([*steps[:number], *steps[number + 1 :]])
         for side in ("inputs", "outputs"):
@@ -304,9 +317,9 @@ def test_plans_that_kernels_could_not_run_are_refused(setup: Setup, on_gpu: Call
         folder = tmp_path / str(number)
         folder.mkdir()
         status, sentence = on_gpu(refusal, change(setup, folder, steps=one), {})
-        wrong = "the manifest contradicts itself (", "follows no decision; build the plans again"
-        assert status == 1 and any(part in sentence for part in wrong), (one, sentence)
-        assert wrong[0] not in sentence or sentence == python_says_of_plans(folder / "changed")
+        expected = "the manifest contradicts itself (", "follows no decision; build the plans again"
+        assert status == 1 and any(part in sentence for part in expected), (one, sentence)
+        assert expected[0] not in sentence or sentence == python_says_of_plans(folder / "changed")
     assert len(changed) > 40
 
 

@@ -166,6 +166,10 @@ struct Checker {
     result("labels", nullptr, manifest.image_size[0] * manifest.image_size[1]);
     const std::string& labels = made.at("labels").dtype.value;
     sure(labels != "float16" && labels != "bfloat16" && labels != "float32", "labels");
+    const auto logits = made.find("logits");
+    sure(logits != made.end() && logits->second.dtype == "float32" && logits->second.shape.size() == 4, "logits");
+    const Shape shape = resolve(logits->second, dims);
+    sure(shape[0] == 1 && shape[1] == manifest.classes && shape[2] > 0 && shape[3] > 0, "logits");
   }
 
   // The tensors of a step that no plan runs, as large as its kernel takes them to be.
