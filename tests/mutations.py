@@ -45,6 +45,8 @@ FAULTS = [  # file, what stands there, what takes its place, who notices
     ("graph_mode.py", "        check_nodes(", "        str(", FOREIGN),
     ("graph_mode.py", "if copies:", "if True:", RESIZED),
     ("capture.py", "        _abandon(builder.end_building)\n", "", REFUSED),
+    ("graph_mode.py", "        self._transfers.enqueue_own_labels(stream_address(self._stream))\n", "", RESIZED),
+    ("inputs.py", "self._program.own_labels.read() if self.resizes else ", "", RESIZED),
     ("mode.py", "graph = self._without_copies", "pass", RESIZED),
     ("stepped_modes.py", "            self._stream.sync()\n            kept", "            kept", SEGMENTED),
     ("stepped_modes.py", "if number < decisions and kept:", "if False:", SEGMENTED),
