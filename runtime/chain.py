@@ -27,7 +27,7 @@ class Decided:
 class ChainResult:
     """What a pass over the chain leaves: decisions may be fewer than D where no token was left."""
 
-    labels: np.ndarray  # [B, H, W]
+    labels: np.ndarray  # [B, H, W], as large as the images
     logits: np.ndarray  # [B, C, h', w'] float32
     decisions: tuple[Decided, ...]
     tensors: dict[str, np.ndarray]  # with `keep_tensors`: a copy of every tensor from one step to another

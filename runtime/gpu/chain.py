@@ -53,7 +53,7 @@ class GpuChain:
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Whether images of this height and width may be given as they are. Those of another size than the bundle's are
-        resized on the device, as Pillow does it."""
+        resized on the device, as Pillow does it, and labelled there at their own."""
         return size[0] <= MOST_ROWS
 
     @property
