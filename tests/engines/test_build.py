@@ -243,7 +243,7 @@ def test_full_tensorrts_branch_against_rtxs_interface(tmp_path: Path) -> None:
         pytest.skip(f"left out: {plugins.left_out()}")
     request = _request(tmp_path / "good.onnx", flavour="tensorrt", plugin_library=str(library), workspace_mib=64)
     command = [sys.executable, "-m", "dovit.engines.building.worker", "tensorrt-rtx"]
-    done = subprocess.run(command, input=request.model_dump_json() + "\n", capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=request.model_dump_json() + "\n", capture_output=True, text=True, timeout=300)
     reports = [BuildReport.model_validate_json(line) for line in done.stdout.splitlines()]
     assert [report.kind for report in reports[:-1]] == ["progress"] * (len(reports) - 1) and len(reports) > 1
     assert reports[-1].kind == "done", reports[-1].error

@@ -194,7 +194,7 @@ TWICE = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc
 
 def finished(command: list[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
 
 
