@@ -21,19 +21,23 @@ def bundle(tmp_path: Path) -> Path:
     file.parent.mkdir()
     file.write_bytes(b"x" * 1_500_000)
     state = State(tokens="tokens", index="index", full="full")
+    tokens = TensorSpec(name="tokens", dtype="float32", shape=("batch", "length1", 192))
+    keep = TensorSpec(name="keep1", dtype="int32", shape=("batch", "kept1"))
+    labels = TensorSpec(name="labels", dtype="uint8", shape=("batch", 64, 96))
+    logits = TensorSpec(name="logits", dtype="float32", shape=("batch", 3, 4, 6))
     step = Step(
         name="stem",
         onnx="onnx/stem.onnx",
         inputs=(TensorSpec(name="image", dtype="uint8", shape=("batch", 64, 96, 3)),),
-        outputs=(TensorSpec(name="tokens", dtype="float32", shape=("batch", "length1", 192)),),
+        outputs=(tokens, keep),
         parameters=1_230_000,
         macs=StepMacs(fixed=10**9, per_token=10**7),
     )
     decoder = Step(
         name="decoder",
         onnx="onnx/stem.onnx",
-        inputs=step.outputs,
-        outputs=(),
+        inputs=(tokens,),
+        outputs=(labels, logits),
         parameters=0,
         macs=StepMacs(fixed=5 * 10**9),
     )
