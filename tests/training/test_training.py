@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from models import random_images, randomised, small_config, spreading_thresholds
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT, ModelConfig
 from dovit.training.objective import Objective
+from dovit.training.parallel import Process
 from dovit.training.run import Start, run
 from dovit.training.settings import Settings
 
@@ -216,6 +218,29 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     first, second = (weights(tmp_path / n / "model.safetensors") for n in ("one", "two"))
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-4)
+
+
+def test_only_the_first_process_touches_the_folder(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them at once would take each other's files away."""
+
+    class Second(Process):
+        def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
+            return module
+
+        def mean(self, value: torch.Tensor) -> torch.Tensor:
+            return value
+
+        def wait(self) -> None:
+            pass
+
+    monkeypatch.setattr("dovit.training.run.process", lambda device: nullcontext(Second(1, 2, torch.device("cpu"))))
+    run(
+        Start(checkpoint=checkpoint, read=READ), lambda gpu: Settings(steps=1, batch=2), "streets:8", tmp_path / "out",
+        device="cpu", workers=0,
+    )  # fmt: skip
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
