@@ -31,6 +31,11 @@ def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(down @ (x @ across.T))
 
 
+def label_dtype(classes: int) -> np.dtype:
+    """Of label maps."""
+    return np.dtype(np.uint8 if classes <= 256 else np.int16)
+
+
 def labels_from_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """logits float32 [C, h, w] → labels [H, W], uint8 (int16 with more than 256 classes), the lowest class on a tie.
 
@@ -40,7 +45,7 @@ def labels_from_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     classes, height, width = logits.shape[0], *size
     across = None if logits.shape[2] == width else interpolation(logits.shape[2], width).T  # [w, W]
     down = None if logits.shape[1] == height else interpolation(logits.shape[1], height)  # [H, h]
-    labels = np.empty(size, np.uint8 if classes <= 256 else np.int16)
+    labels = np.empty(size, label_dtype(classes))
     widest = max(width, logits.shape[2]) * max(1, logits.shape[1] // height)  # floats behind one row of labels
     rows = max(1, BAND_BYTES // (4 * classes * widest))
     for top in range(0, height, rows):

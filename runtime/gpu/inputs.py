@@ -11,6 +11,7 @@ from dovit.runtime.chain import ChainResult, Decided
 from dovit.runtime.gpu.addresses import address
 from dovit.runtime.gpu.memory import capacity_name
 from dovit.runtime.gpu.program import Program
+from dovit.runtime.resize import label_dtype
 
 
 class Transfers:
@@ -91,7 +92,7 @@ class Transfers:
         [spec] = [s for step in self._program.plans.steps for s in step.outputs if s.name == "labels"]
         height, width = manifest.image_size
         values = self._values("labels", np.dtype(spec.dtype), batch * height * width).reshape(batch, height, width)
-        return values.astype(np.uint8 if manifest.classes <= 256 else np.int16)
+        return values.astype(label_dtype(manifest.classes))
 
     def _values(self, name: str, dtype: type | np.dtype, count: int) -> np.ndarray:
         start = self._program.memory.offsets[name]

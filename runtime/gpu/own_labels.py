@@ -9,6 +9,7 @@ import numpy as np
 from dovit.runtime.gpu.addresses import address
 from dovit.runtime.gpu.device import Device, Launchers
 from dovit.runtime.gpu.growing import Growing
+from dovit.runtime.resize import label_dtype
 
 
 class OwnLabels:
@@ -19,7 +20,7 @@ class OwnLabels:
         self._device, self._kernels = device, kernels
         self._logits = element, logits
         self._batch, self._classes, self._height, self._width = shape
-        self._dtype = np.dtype(np.uint8 if self._classes <= 256 else np.int16)
+        self._dtype = label_dtype(self._classes)
         self._size = (0, 0)
         self._memory = Growing(device)
 
