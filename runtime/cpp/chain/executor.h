@@ -40,7 +40,7 @@ struct Decided {
 
 // What a pass leaves: decisions may be fewer than D where no token was left.
 struct Pass {
-  Tensor labels;  // [1, H, W] of the frame's size
+  Tensor labels;  // [1, H, W] of the frame's size; may be empty where the frame says where they go
   Tensor logits;  // [1, C, h', w'] float32
   std::vector<Decided> decisions;
 };

@@ -49,7 +49,10 @@ Pass Runner::run(const Frame& frame, const Request& request) {
   }
   stream_.wait();
   Pass pass = transfers_.read();
-  if (resizes(frame) && !frame.device_labels) pass.labels = own_labels_.read();
+  if (!resizes(frame))
+    pass.labels = transfers_.labels();
+  else if (!frame.device_labels)
+    pass.labels = own_labels_.read();
   if (frame.device_labels) hand_over(pass.labels, frame);
   if (request.logits) pass.logits = read_logits();
   return pass;
@@ -65,7 +68,7 @@ const CapturedMode& Runner::captured(PixelSource source) {
 // From the device's own labels, unless a plan has made larger integers than a caller gets.
 void Runner::hand_over(const Tensor& labels, const Frame& frame) const {
   const auto height = static_cast<size_t>(frame.size.height);
-  const size_t row = static_cast<size_t>(frame.size.width) * item_bytes(labels.type);
+  const size_t row = static_cast<size_t>(frame.size.width) * item_bytes(label_type(plans_.manifest));
   const bool there = resizes(frame) || program_.memory().bytes.at("labels") == labels.bytes();
   const CUdeviceptr place = resizes(frame) ? own_labels_.place() : program_.place("labels");
   const Rows from{there ? reinterpret_cast<void*>(place) : labels.data, row, there};

@@ -60,7 +60,6 @@ Pass Transfers::read() const {
     check_indices(pass.decisions.back(), decision, manifest.tokens());
     came = kept;
   }
-  pass.labels = labels();
   return pass;
 }
 

@@ -19,14 +19,13 @@ class Transfers {
   void enqueue_thresholds(CUstream stream) const;
   void enqueue_results(CUstream stream) const;
 
-  // What came back, once the stream has got there. Logits stay on the device.
+  // The decisions that came back, once the stream has got there; and the labels, of the bundle's size.
   Pass read() const;
+  Tensor labels() const;
 
  private:
   template <class T>
   std::vector<T> values(const std::string& name, int64_t count) const;
-
-  Tensor labels() const;
 
   const Program& program_;
   const TensorSpec& labels_;

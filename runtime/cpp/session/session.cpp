@@ -62,7 +62,7 @@ Result Session::window_result(const Frame& frame, const Request& request) const 
   }
   result.kept.resize(static_cast<size_t>(count), 0);
   result.labels = std::move(pass.labels);
-  result.labels.shape.erase(result.labels.shape.begin());  // [H, W]
+  if (result.labels.data) result.labels.shape.erase(result.labels.shape.begin());  // [H, W]
   result.logits = std::move(pass.logits);
   if (result.logits.data) result.logits.shape.erase(result.logits.shape.begin());  // [C, h', w']
   return result;
