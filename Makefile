@@ -91,14 +91,15 @@ lint-native: $(VENV)/.for-development
 
 # --- the environment: one folder, filled as far as the target needs ---
 
-# Editable, so that edits and new files show without a reinstall. Without build isolation, so that what builds is pinned too.
+# Editable, so that edits and new files show without a reinstall. Without build isolation, so that what builds is pinned too;
+# setuptools because TensorRT-RTX comes as a source package, and the one that venv brings knows no bdist_wheel.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.for-use: $(FRAME) | $(BIN)/python
-	$(INSTALL) scikit-build-core cmake ninja
+	$(INSTALL) scikit-build-core cmake ninja setuptools
 	$(EDITABLE) '.[export]'
 	touch $@
 
@@ -106,7 +107,7 @@ $(VENV)/.for-use: $(FRAME) | $(BIN)/python
 # so they lie in a folder of their own, which only mypy is told of. The sed mends two signatures in them that no parser takes.
 # mmsegmentation asks for opencv-python, which needs libGL, which servers lack; the headless build of the same version does not.
 $(VENV)/.for-development: $(FRAME) | $(BIN)/python
-	$(INSTALL) scikit-build-core cmake ninja
+	$(INSTALL) scikit-build-core cmake ninja setuptools
 	$(EDITABLE) '.[test,oracle,dev]'
 	$(INSTALL) --no-deps --upgrade --target $(VENV)/stubs tensorrt-stubs
 	sed -i -E 's/(= None, channel_axis: int)\)/\1 = ...)/; s/\bin: list/in_: list/' $(VENV)/stubs/tensorrt_bindings/tensorrt.pyi
