@@ -1,10 +1,12 @@
 # make help lists the targets. Needs python3 with venv, and make; everything else is installed into .venv.
 
-PYTHON      ?= python3
-VENV        ?= .venv
-PYTEST_ARGS ?= --numprocesses=2 --dist=loadgroup  # with a thread each: more would wait for one another
-ENGINE      ?= build/bench/engines
-BENCH_ARGS  ?=
+PYTHON       ?= python3
+VENV         ?= .venv
+PYTEST_ARGS  ?= --numprocesses=2 --dist=loadgroup  # with a thread each: more would wait for one another
+ENGINE       ?= build/bench/engines
+BENCH_ARGS   ?=
+FUZZ_SECONDS ?= 3600
+FUZZ_ARGS    ?=
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -34,6 +36,10 @@ test: $(VENV)/.for-development  ## run the tests; PYTEST_ARGS="-k name" for some
 .PHONY: mutations
 mutations: $(VENV)/.for-development  ## put faults into the chain on a GPU, each of which a test must notice (minutes)
 	$(BIN)/python tests/mutations.py
+
+.PHONY: fuzz
+fuzz: $(VENV)/.for-development  ## mutants of checkpoints, bundles, images and arguments, for FUZZ_SECONDS (an hour) in all
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS) --workers 2 $(FUZZ_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.for-development  ## check style, formatting and types

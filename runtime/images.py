@@ -43,22 +43,29 @@ def read_image(path: str | Path) -> np.ndarray:
     except (DovitError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder makes of a damaged file: each of Pillow's plugins has its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DovitError(f"{path}: the image is damaged or cut off ({reason}); get a whole copy") from None
+        raise DovitError(f"{path}: the image is damaged or cut off ({_reason(error)}); get a whole copy") from None
 
 
 def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     """An image given by a program as uint8 [H, W, 3]. Raises UsageError for another type or shape."""
     if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise UsageError(f"the Pillow image has {image.width}×{image.height} pixels; pass one with some")
         try:
             return _rgb(image)
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow reads the pixels only now
-            raise UsageError(f"the Pillow image cannot be read ({error}); pass a whole one") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow reads the pixels only now, and each of its decoders raises what it likes
+            raise UsageError(f"the Pillow image cannot be read ({_reason(error)}); pass a whole one") from None
     if not isinstance(image, np.ndarray):
         raise UsageError(f"an image is a uint8 array [H, W, 3] or a Pillow image, not {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise UsageError(f"an image is a uint8 array [H, W, 3], not {image.dtype} {list(image.shape)}")
     return image
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def expand(paths: Iterable[str]) -> list[Path]:
