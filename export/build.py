@@ -61,6 +61,8 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
         mean=config.mean,
         std=config.std,
         slide_stride=config.slide_stride or config.image_size,
+        mode=config.mode,
+        keep_ratio=config.keep_ratio,
         precision="fp32",
         thresholds=config.thresholds,
         capacities=capacities,

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dovit.runtime.bundle.manifest import Mode
+
 # embed_dim, layers, attention heads, as timm, DeiT and mmsegmentation name them; heads are always 64 wide
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"embed_dim": 192, "depth": 12, "heads": 3},
@@ -119,6 +121,7 @@ DecoderConfig = Annotated[
 class ModelConfig(_Frozen):
     """A whole segmenter. `image_size` and `slide_stride` are (height, width) in pixels; mean and std are RGB, 0…255.
 
+    `mode` and `keep_ratio` say how an image of another size is run by default: see `dovit.runtime.bundle.manifest.Manifest`.
     `merge`: token merging (8). Off only in the paper's ablation; bundles always merge, so such a model is not exported.
     """
 
@@ -131,6 +134,8 @@ class ModelConfig(_Frozen):
     mean: tuple[float, float, float] = IMAGENET["mean"]
     std: tuple[float, float, float] = IMAGENET["std"]
     slide_stride: tuple[int, int] | None = None
+    mode: Mode = "whole"
+    keep_ratio: bool = False
     merge: bool = True
     class_names: tuple[str, ...] | None = None
     palette: tuple[tuple[int, int, int], ...] | None = None

@@ -11,13 +11,14 @@ from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.bundle.tensors import TensorSpec
 
-SCHEMA_VERSION = 2  # 2: plans, and bundles without ONNX files
+SCHEMA_VERSION = 3  # 2: plans, and bundles without ONNX files; 3: mode and keep_ratio
 MANIFEST_NAME = "bundle.json"
 OPERATOR_DOMAIN = "dovit"  # of the token pass's nodes in the ONNX files
 # By these a node of that domain tells TensorRT which plugin it is. Parsers before 10.15 find it by its name as well, from then on
 # they take the ONNX function where the attributes are missing.
 PLUGIN_ATTRIBUTES = {"plugin_namespace": OPERATOR_DOMAIN, "plugin_version": "1"}
 Schedule = Literal["exact", "bucketed"]
+Mode = Literal["whole", "slide"]
 
 
 class Step(Frozen):
@@ -85,6 +86,13 @@ class Manifest(Frozen):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     slide_stride: tuple[int, int]
+    mode: Mode = Field(
+        default="whole", description="how an image of another size is run where the caller names no mode"
+    )
+    keep_ratio: bool = Field(
+        default=False,
+        description="mode whole resizes with the image's aspect ratio, and pads at the bottom and the right",
+    )
     precision: Literal["fp32"]
     thresholds: tuple[float, ...]
     capacities: tuple[int, ...]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dovit.runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from dovit.runtime.bundle.open import Bundle, read_manifest
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import link_or_copy
@@ -56,7 +56,8 @@ def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
 
 def seal(folder: Path, manifest: Manifest) -> None:
     """Make the files in `folder` a bundle that can be opened."""
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    written = manifest.model_copy(update={"schema_version": SCHEMA_VERSION})  # whatever it was when it was read
+    (folder / MANIFEST_NAME).write_text(written.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def take_files(old: Bundle, stage: Path, names: Iterable[str]) -> None:

@@ -182,6 +182,15 @@ def test_other_schemas(original: Path, says: Callable[..., list[str]], tmp_path:
     assert says("read", tmp_path) == [python_says(read_manifest, tmp_path)] != ["read"]
 
 
+@pytest.mark.parametrize("schema", [1, 2])
+def test_older_schemas_are_read(original: Path, says: Callable[..., list[str]], tmp_path: Path, schema: int) -> None:
+    """They have neither mode nor keep_ratio."""
+    manifest = json.loads((original / "bundle.json").read_text()) | {"schema_version": schema}
+    del manifest["mode"], manifest["keep_ratio"]
+    (tmp_path / "bundle.json").write_text(json.dumps(manifest))
+    assert says("read", tmp_path) == [python_says(read_manifest, tmp_path)] == ["read"]
+
+
 def test_tampered_bundles_get_pythons_sentences(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
     """Hashes, sizes, missing files, paths that leave the bundle, files that nobody hashed."""
     manifest = json.loads((original / "bundle.json").read_text())

@@ -14,6 +14,9 @@ from bundles import make_bundle
 from models import random_images, randomised, small_config
 
 from dovit.runtime import DovitError, UsageError, load
+from dovit.runtime.bundle.manifest import SCHEMA_VERSION
+from dovit.runtime.bundle.open import open_bundle, read_manifest
+from dovit.runtime.bundle.write import seal
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,32 @@ def test_other_schemas_and_nonsense(bundle: Path) -> None:
     for text in ("", "[]", "{", "null", "\x00"):
         (bundle / "bundle.json").write_text(text)
         refused(bundle, "not a dovit manifest")
+
+
+def without_mode(bundle: Path, schema: int) -> None:
+    """As schema 1 and 2 were written."""
+    edit(bundle, lambda m: m.update(schema_version=schema))
+    edit(bundle, lambda m: (m.pop("mode"), m.pop("keep_ratio")))
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_older_schemas_are_read_and_written_as_this_one(bundle: Path, schema: int, tmp_path: Path) -> None:
+    without_mode(bundle, schema)
+    manifest = open_bundle(bundle).manifest
+    assert (manifest.schema_version, manifest.mode, manifest.keep_ratio) == (schema, "whole", False)
+    seal(tmp_path, manifest)
+    assert read_manifest(tmp_path) == manifest.model_copy(update={"schema_version": SCHEMA_VERSION})
+
+
+def test_mode_and_keep_ratio_are_stated_and_checked(tmp_path: Path) -> None:
+    config = small_config().model_copy(update={"mode": "slide", "keep_ratio": True})
+    make_bundle(randomised(config), tmp_path)
+    manifest = open_bundle(tmp_path).manifest
+    assert (manifest.mode, manifest.keep_ratio) == ("slide", True)
+    edit(tmp_path, lambda m: m.update(mode="crop"))
+    refused(tmp_path, "the field mode is wrong")
+    edit(tmp_path, lambda m: m.update(mode="whole", keep_ratio="perhaps"))
+    refused(tmp_path, "the field keep_ratio is wrong")
 
 
 def test_wrong_arguments(bundle: Path) -> None:

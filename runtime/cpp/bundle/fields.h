@@ -131,6 +131,8 @@ void fields(Visitor& visit, Manifest& manifest) {
   visit("mean", manifest.mean);
   visit("std", manifest.std);
   visit("slide_stride", manifest.slide_stride);
+  visit.optional("mode", manifest.mode);
+  visit.optional("keep_ratio", manifest.keep_ratio);
   visit("precision", manifest.precision);
   visit("thresholds", manifest.thresholds);
   visit("capacities", manifest.capacities);

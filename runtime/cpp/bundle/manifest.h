@@ -12,7 +12,7 @@
 
 namespace dovit::runtime {
 
-constexpr int64_t kSchemaVersion = 2;
+constexpr int64_t kSchemaVersion = 3;
 constexpr const char* kManifestName = "bundle.json";
 
 // A string that is one of Names::all.
@@ -25,6 +25,9 @@ struct Choice {
 struct DTypeNames {
   static constexpr std::array<const char*, 7> all = {"uint8",   "int16",    "int32",  "int64",
                                                      "float16", "bfloat16", "float32"};
+};
+struct ModeNames {
+  static constexpr std::array<const char*, 2> all = {"whole", "slide"};
 };
 struct ManifestPrecisionNames {
   static constexpr std::array<const char*, 1> all = {"fp32"};
@@ -133,6 +136,8 @@ struct Manifest {
   std::optional<std::vector<std::array<int64_t, 3>>> palette;
   std::array<double, 3> mean{}, std{};
   std::array<int64_t, 2> slide_stride{};
+  Choice<ModeNames> mode{"whole"};
+  bool keep_ratio = false;
   Choice<ManifestPrecisionNames> precision;
   std::vector<double> thresholds;
   std::vector<int64_t> capacities;
