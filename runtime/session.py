@@ -87,7 +87,7 @@ class Session:
         image: np.ndarray | Image.Image,
         *,
         mode: Mode = "whole",
-        thresholds: float | Sequence[float] | None = None,
+        threshold: float | Sequence[float] | None = None,
         schedule: Schedule | None = None,
         counts: Sequence[int] | None = None,
         return_logits: bool = False,
@@ -95,13 +95,13 @@ class Session:
         """Segment one RGB image, uint8 [H, W, 3], or anything Pillow has opened.
 
         `whole` resizes it to the bundle's size, `slide` moves a window of that size over it, as mmsegmentation does.
-        `thresholds`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `schedule`: default exact on a CPU,
+        `threshold`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `schedule`: default exact on a CPU,
         bucketed on a GPU. `counts` keeps so many tokens
         after each decision instead, the least confident ones: a fixed ratio, to compare token pass with. Raises
         UsageError for an unsuitable argument, DovitError where the backend fails.
         """
         pixels = as_rgb(image)
-        xi = self.check_thresholds(thresholds)
+        xi = self.check_thresholds(threshold)
         capacities = self.capacities(schedule or self.schedule)
         takes = self.chain.takes((pixels.shape[0], pixels.shape[1]))
         needs_logits = return_logits or mode == "slide" or not takes
@@ -124,7 +124,7 @@ class Session:
         images: Iterable[np.ndarray | Image.Image],
         *,
         mode: Mode = "whole",
-        thresholds: float | Sequence[float] | None = None,
+        threshold: float | Sequence[float] | None = None,
         schedule: Schedule | None = None,
         return_logits: bool = False,
     ) -> Iterator[Result]:
@@ -134,10 +134,10 @@ class Session:
         does nothing else until the last result was taken. Images are taken from the iterator as they are needed. Raises
         UsageError as a call does, for an image up to two results before its own.
         """
-        xi, chosen = self.check_thresholds(thresholds), schedule or self.schedule
+        xi, chosen = self.check_thresholds(threshold), schedule or self.schedule
         if mode == "whole" and self.capacities(chosen) == self.manifest.capacities:
             return self._overlapping(images, xi, return_logits)
-        return (self(one, mode=mode, thresholds=xi, schedule=chosen, return_logits=return_logits) for one in images)
+        return (self(one, mode=mode, threshold=xi, schedule=chosen, return_logits=return_logits) for one in images)
 
     def _overlapping(
         self, images: Iterable[np.ndarray | Image.Image], thresholds: Sequence[float], return_logits: bool
@@ -159,12 +159,12 @@ class Session:
                     result = with_labels_of(result, size)
                 yield result if return_logits else result.without_logits()
 
-    def check_thresholds(self, thresholds: float | Sequence[float] | None) -> tuple[float, ...]:
+    def check_thresholds(self, threshold: float | Sequence[float] | None) -> tuple[float, ...]:
         """One ξ a decision, the bundle's own where None is given; UsageError where they cannot be."""
         count = len(self.manifest.decisions)
-        if thresholds is None:
+        if threshold is None:
             return self.manifest.thresholds
-        given = [float(thresholds)] if isinstance(thresholds, int | float) else [float(t) for t in thresholds]
+        given = [float(threshold)] if isinstance(threshold, int | float) else [float(t) for t in threshold]
         if len(given) == 1:
             given *= count
         if len(given) != count:

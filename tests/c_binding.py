@@ -88,7 +88,7 @@ class Session:
         *,
         mode: str = "whole",
         schedule: str = "exact",
-        thresholds: Sequence[float] | None = None,
+        threshold: Sequence[float] | None = None,
         counts: Sequence[int] | None = None,
         copy_labels_to: int | None = None,
         **changes: object,
@@ -102,9 +102,9 @@ class Session:
             schedule=["", "exact", "bucketed"].index(schedule),
             return_logits=1,
         )
-        if thresholds is not None:
-            options.thresholds = (c_double * len(thresholds))(*thresholds)
-            options.threshold_count = len(thresholds)
+        if threshold is not None:
+            options.thresholds = (c_double * len(threshold))(*threshold)
+            options.threshold_count = len(threshold)
         if counts is not None:
             options.counts = (c_int64 * len(counts))(*counts)
             options.count_count = len(counts)

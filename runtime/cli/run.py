@@ -128,7 +128,7 @@ def command(
             try:
                 image = read_image(file)
                 start = time.perf_counter()
-                result = session(image, mode=mode.value, thresholds=thresholds, schedule=chosen)
+                result = session(image, mode=mode.value, threshold=thresholds, schedule=chosen)
                 milliseconds = (time.perf_counter() - start) * 1e3
                 labels = _save(session, image, result, out / name, extras)
             except DovitError as error:

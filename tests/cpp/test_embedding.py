@@ -53,10 +53,10 @@ SETTINGS: list[dict[str, Any]] = [
     {"schedule": "bucketed"},
     {"mode": "slide"},
     {"mode": "slide", "schedule": "bucketed"},
-    {"mode": "slide", "thresholds": [0.98, 0.5, 0.0]},
-    {"thresholds": [1.0]},
-    {"thresholds": [0.0]},
-    {"thresholds": [0.95, 0.0, 0.9], "schedule": "bucketed"},
+    {"mode": "slide", "threshold": [0.98, 0.5, 0.0]},
+    {"threshold": [1.0]},
+    {"threshold": [0.0]},
+    {"threshold": [0.95, 0.0, 0.9], "schedule": "bucketed"},
     {"counts": [100, 50, 3]},
     {"counts": [17, 0, 0]},
 ]
@@ -84,11 +84,11 @@ def test_refusals_are_pythons(python_session: dovit.Session, c_session: CSession
     street = read_image(STREET)
     narrow = np.zeros((2000, 1, 3), np.uint8)
     for picture, setting in [
-        (street, {"thresholds": [1.5]}),
-        (street, {"thresholds": [float("nan")]}),
-        (street, {"thresholds": [0.1, 1e-7 - 1]}),
-        (street, {"thresholds": [0.1, 0.2, -1e-7]}),
-        (street, {"thresholds": [0.5, 0.5, 0.5, 0.5]}),
+        (street, {"threshold": [1.5]}),
+        (street, {"threshold": [float("nan")]}),
+        (street, {"threshold": [0.1, 1e-7 - 1]}),
+        (street, {"threshold": [0.1, 0.2, -1e-7]}),
+        (street, {"threshold": [0.5, 0.5, 0.5, 0.5]}),
         (street, {"counts": [1, 2, 3]}),
         (street, {"counts": [5000, 2, 1]}),
         (narrow, {"mode": "slide"}),

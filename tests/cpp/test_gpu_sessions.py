@@ -121,13 +121,13 @@ def test_results_are_those_of_python_on_the_cpu(
     spread = [
         spreading_thresholds(model, images, keep, list(CAPACITIES)) for keep in ((0.7, 0.7), (0.4, 0.5), (0.8, 0.2))
     ]
-    settings: list[dict[str, Any]] = [{"thresholds": xi} for xi in [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0), *spread]]
-    settings += [{"thresholds": spread[0], "schedule": "exact"}, {"thresholds": (0.0, 0.0), "schedule": "exact"}]
+    settings: list[dict[str, Any]] = [{"threshold": xi} for xi in [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0), *spread]]
+    settings += [{"threshold": spread[0], "schedule": "exact"}, {"threshold": (0.0, 0.0), "schedule": "exact"}]
     settings += [{"counts": (13, 4)}, {"counts": (7, 0)}]
     passes = [(picture(seed), one) for seed, one in enumerate(settings)]
     small = np.ascontiguousarray(picture(8)[::2, ::3])
-    passes += [(other(), {"thresholds": spread[0]}), (small, {"thresholds": spread[1]}), (small, {"counts": (9, 3)})]
-    passes += [(other(), {"thresholds": spread[1], "mode": "slide"}), (picture(1), {"thresholds": spread[0]})]
+    passes += [(other(), {"threshold": spread[0]}), (small, {"threshold": spread[1]}), (small, {"counts": (9, 3)})]
+    passes += [(other(), {"threshold": spread[1], "mode": "slide"}), (picture(1), {"threshold": spread[0]})]
     python = dovit.load(setup.bundle)
     found = on_gpu(segment, setup, {"graph": graph}, [(image, {"schedule": "bucketed"} | one) for image, one in passes])
     kept = set()
@@ -142,7 +142,7 @@ def some(make: Callable[..., tuple[Setup, DoViT]]) -> dict[str, Any]:
     """Settings with which some tokens stop at each decision."""
     _, model = make()
     xi = spreading_thresholds(model, random_images(model.config), (0.7, 0.7), list(CAPACITIES))
-    return {"schedule": "bucketed", "thresholds": xi}
+    return {"schedule": "bucketed", "threshold": xi}
 
 
 def other(seed: int = 9) -> np.ndarray:
@@ -166,7 +166,7 @@ def test_segments_are_a_launch_and_a_wait_each(setup: Setup, on_gpu: Call, some:
 
 
 def test_eight_threads_share_a_session(setup: Setup, on_gpu: Call, some: dict[str, Any]) -> None:
-    passes = [(picture(n % 3), some | {"thresholds": [(1.0,), (0.4, 0.2), (0.0,)][n % 3]}) for n in range(16)]
+    passes = [(picture(n % 3), some | {"threshold": [(1.0,), (0.4, 0.2), (0.0,)][n % 3]}) for n in range(16)]
     alone = on_gpu(segment, setup, {}, passes[:3])
     for n, result in enumerate(on_gpu(side_by_side, setup, {"workers": 3}, passes)):
         assert result.kept == alone[n % 3].kept and np.array_equal(result.labels, alone[n % 3].labels)
@@ -397,6 +397,6 @@ def test_on_a_real_gpu(
     street = read_image(ROOT / "assets" / "street.png")
     for xi in ([1.0], [0.98], [0.9], [0.5], [0.0]):
         image = street[:192, :384] if xi[0] < 0.95 else street  # of the bundle's size, or to be resized
-        found, expected = session(image, thresholds=xi, schedule="bucketed"), python(image, thresholds=xi)
+        found, expected = session(image, threshold=xi, schedule="bucketed"), python(image, threshold=xi)
         assert found.kept == expected.kept and np.array_equal(found.labels, expected.labels)
         assert np.array_equal(found.keep_maps[0], expected.keep_maps)

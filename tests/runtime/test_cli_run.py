@@ -136,11 +136,11 @@ def test_lines_stay_on_stdout_when_stderr_is_a_terminal(
 def test_options_reach_the_session(dovit_run: Dovit, session: FakeSession) -> None:
     picture("a.png")
     assert dovit_run("a.png")[0] == 0
-    assert session.calls[-1] == {"mode": "whole", "thresholds": (0.9, 0.8), "schedule": "exact"}
+    assert session.calls[-1] == {"mode": "whole", "threshold": (0.9, 0.8), "schedule": "exact"}
     assert dovit_run("a.png", "--mode", "slide", "--threshold", "0.5,0.25", "--schedule", "bucketed")[0] == 0
-    assert session.calls[-1] == {"mode": "slide", "thresholds": (0.5, 0.25), "schedule": "bucketed"}
+    assert session.calls[-1] == {"mode": "slide", "threshold": (0.5, 0.25), "schedule": "bucketed"}
     assert dovit_run("a.png", "--threshold", "0.5", "--threshold", "1")[0] == 0
-    assert session.calls[-1]["thresholds"] == (0.5, 1.0)
+    assert session.calls[-1]["threshold"] == (0.5, 1.0)
 
 
 def test_one_bad_image_does_not_stop_the_others(dovit_run: Dovit) -> None:

@@ -125,10 +125,10 @@ def test_wrong_arguments(bundle: Path) -> None:
     session = load(bundle)
     image = random_images(small_config())[0].numpy()
     for arguments, sentence in [
-        ({"thresholds": 1.5}, "outside"),
-        ({"thresholds": -0.1}, "outside"),
-        ({"thresholds": float("nan")}, "outside"),
-        ({"thresholds": (0.5, 0.5, 0.5)}, "3 thresholds for 2 decisions"),
+        ({"threshold": 1.5}, "outside"),
+        ({"threshold": -0.1}, "outside"),
+        ({"threshold": float("nan")}, "outside"),
+        ({"threshold": (0.5, 0.5, 0.5)}, "3 thresholds for 2 decisions"),
         ({"mode": "crop"}, "unknown mode"),
         ({"schedule": "loose"}, "unknown schedule"),
     ]:
@@ -144,12 +144,12 @@ def test_wrong_arguments(bundle: Path) -> None:
 def test_threads_share_a_session(bundle: Path) -> None:
     session = load(bundle)
     images = [random_images(small_config(), seed=seed)[0].numpy() for seed in range(8)]
-    expected = [session(image, thresholds=0.5, return_logits=True) for image in images]
+    expected = [session(image, threshold=0.5, return_logits=True) for image in images]
     wrong: list[int] = []
 
     def work(number: int) -> None:
         for _ in range(10):
-            result = session(images[number], thresholds=0.5, return_logits=True)
+            result = session(images[number], threshold=0.5, return_logits=True)
             same = np.array_equal(result.labels, expected[number].labels) and result.kept == expected[number].kept
             close = np.allclose(result.logits, expected[number].logits, rtol=1e-5, atol=1e-6)
             if not (same and close):
@@ -165,12 +165,12 @@ def test_threads_share_a_session(bundle: Path) -> None:
 
 def test_results_describe_the_decisions(bundle: Path) -> None:
     session = load(bundle)
-    result = session(random_images(small_config())[0].numpy(), thresholds=0.5)
+    result = session(random_images(small_config())[0].numpy(), threshold=0.5)
     assert result.logits is None and result.labels.shape == (64, 96) and result.labels.dtype == np.uint8
     assert result.keep_maps.shape == result.confidence_maps.shape == (2, 4, 6)
     assert tuple(result.keep_maps.sum((1, 2))) == result.kept
     assert np.array_equal(np.isnan(result.confidence_maps[1]), ~result.keep_maps[0])
     seen = ~np.isnan(result.confidence_maps)
     assert np.array_equal(result.keep_maps[seen], result.confidence_maps[seen] <= np.float32(0.5))
-    nothing = session(random_images(small_config())[0].numpy(), thresholds=0.0)
+    nothing = session(random_images(small_config())[0].numpy(), threshold=0.0)
     assert nothing.kept == (0, 0) and not nothing.keep_maps.any()

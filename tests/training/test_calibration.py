@@ -59,7 +59,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def run(session: Session, files: Sequence[Path], thresholds: Sequence[float], **options: Any) -> list[Result]:
-    return [session(Image.open(file), thresholds=thresholds, **options) for file in files]
+    return [session(Image.open(file), threshold=thresholds, **options) for file in files]
 
 
 def mean_cost(session: Session, results: Sequence[Result], count: str) -> float:
@@ -125,7 +125,7 @@ def test_slide_counts_windows(session: Session, tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     files = [tmp_path / "wide.png"]
     found = calibrate(Observer(session, files, "slide"), Target(keep=(0.6, 0.3)), points=3)
-    result = session(pixels, mode="slide", thresholds=found.after.thresholds)
+    result = session(pixels, mode="slide", threshold=found.after.thresholds)
     assert len(result.windows) > 1
     np.testing.assert_allclose(np.array(result.kept) / result.tokens, (0.6, 0.3), atol=0.005)
     np.testing.assert_allclose(np.array(result.kept) / result.tokens, found.after.shares)
@@ -219,9 +219,9 @@ def test_saturated_confidences_are_the_reason_given(files: list[Path]) -> None:
             macs=lambda kept: (sum(kept), sum(kept)),
         )  # fmt: skip
 
-        def __call__(self, image: object, *, mode: str, thresholds: Sequence[float]) -> Result:
+        def __call__(self, image: object, *, mode: str, threshold: Sequence[float]) -> Result:
             q = np.array([[[0.2, 1.0], [1.0, 1.0]]], np.float32)
-            keep = ~(q > np.float32(thresholds[0]))
+            keep = ~(q > np.float32(threshold[0]))
             return Result(np.zeros((2, 2), np.uint8), (int(keep.sum()),), 4, keep, q)
 
     observer = Observer(Saturated(), files[:3])  # type: ignore[arg-type]

@@ -134,7 +134,7 @@ def test_a_sweep_is_what_single_runs_are(session: Session, thresholds: tuple[flo
         expected = Confusion(7)
         for number in range(5):
             sample = Images(5)[number]
-            expected.add(session(sample.image, thresholds=setting.thresholds).labels, sample.labels)
+            expected.add(session(sample.image, threshold=setting.thresholds).labels, sample.labels)
         assert np.array_equal(outcome.confusion.counts, expected.counts)
         assert np.array_equal(outcome.confusion.counts, alone.confusion.counts)
         assert np.array_equal(outcome.counts, alone.counts) and outcome.macs == alone.macs
@@ -146,7 +146,7 @@ def outcome_means_its_images(session: Session, outcome: object) -> bool:
     from dovit.training.evaluation.evaluate import Outcome
 
     assert isinstance(outcome, Outcome)
-    kept = [session(Images(5)[k].image, thresholds=outcome.setting.thresholds).kept for k in range(5)]
+    kept = [session(Images(5)[k].image, threshold=outcome.setting.thresholds).kept for k in range(5)]
     assert outcome.kept == pytest.approx(np.mean(kept, axis=0))
     assert outcome.macs == tuple(np.sum([session.manifest.macs(k) for k in kept], axis=0))
     assert outcome.kept_quantile(0.5) == tuple(np.median(kept, axis=0))
@@ -203,7 +203,7 @@ def test_records_say_tokens_and_cost_by_block(session: Session, thresholds: tupl
     for number, record in enumerate(json.loads(json.dumps(records))):
         some, every = record["settings"]
         assert (some["name"], every["name"], every["tokens"]) == ("some", "all", [24, 24, 24])
-        kept = session(Images(3)[number].image, thresholds=thresholds).kept
+        kept = session(Images(3)[number].image, threshold=thresholds).kept
         assert some["tokens"] == [24, *kept] and sum(some["macs_true"]) == session.manifest.macs(kept)[1]
 
 

@@ -97,7 +97,7 @@ class Observer:
         for file in self._track(self.files, what):
             image = read_image(file)
             try:
-                yield [self.session(image, mode=self.mode, thresholds=setting) for setting in settings]
+                yield [self.session(image, mode=self.mode, threshold=setting) for setting in settings]
             except DovitError as error:
                 raise type(error)(f"{file}: {error}") from None
 

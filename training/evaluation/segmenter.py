@@ -53,5 +53,5 @@ class BundleSegmenter:
     def segment(self, image: np.ndarray, setting: Setting) -> Result:
         """As Segmenter has it."""
         return self._session(
-            image, mode=self._mode, thresholds=setting.thresholds, schedule=self._schedule, counts=setting.counts
+            image, mode=self._mode, threshold=setting.thresholds, schedule=self._schedule, counts=setting.counts
         )

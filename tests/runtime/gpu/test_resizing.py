@@ -184,10 +184,10 @@ def test_a_session_hands_on_the_image_as_it_is(
     run = chain.run
     monkeypatch.setattr(chain, "run", lambda images, *a, **o: (seen.append(images.shape), run(images, *a, **o))[1])
     image = some(size)[0]
-    found = session(image, thresholds=0.6, return_logits=True)
+    found = session(image, threshold=0.6, return_logits=True)
     assert seen == [(1, *size, 3)] and found.labels.shape == size
     monkeypatch.setattr(chain, "takes", lambda size: size == SIZE)
-    expected = session(image, thresholds=0.6, return_logits=True)
+    expected = session(image, threshold=0.6, return_logits=True)
     assert seen[1] == (1, *SIZE, 3)
     assert found.logits is not None and largest(found.labels[None], found.logits[None])
     assert np.array_equal(found.labels, expected.labels) and np.array_equal(found.logits, expected.logits)
@@ -201,7 +201,7 @@ def test_an_image_with_too_many_rows_is_resized_by_the_host(model: DoViT) -> Non
         chain.run(image, XI, CAPACITIES)
     with pytest.raises(DovitError, match="at most 65535 rows"):
         list(chain.stream([image], XI))
-    found = Session(chain.manifest, chain, "tensorrt-rtx", "bucketed")(image[0], thresholds=0.6, return_logits=True)
+    found = Session(chain.manifest, chain, "tensorrt-rtx", "bucketed")(image[0], threshold=0.6, return_logits=True)
     most = image[:, :MOST_ROWS]
     same(chain.run(most, XI, CAPACITIES), chain.run(by_pillow(most), XI, CAPACITIES), (MOST_ROWS, 2))
     assert np.array_equal(found.logits, chain.run(by_pillow(image), (0.6, 0.6), CAPACITIES).logits[0])

@@ -30,8 +30,8 @@ def test_sessions_agree(make: Maker, mode: Mode) -> None:
     for size in (made.manifest.image_size, (100, 130)):
         image = noise.integers(0, 256, (*size, 3), np.uint8)
         for return_logits in (False, True):
-            found = on_gpu(image, mode=mode, thresholds=0.7, return_logits=return_logits)
-            expected = on_cpu(image, mode=mode, thresholds=0.7, schedule="bucketed", return_logits=return_logits)
+            found = on_gpu(image, mode=mode, threshold=0.7, return_logits=return_logits)
+            expected = on_cpu(image, mode=mode, threshold=0.7, schedule="bucketed", return_logits=return_logits)
             assert found.kept == expected.kept and np.array_equal(found.keep_maps, expected.keep_maps)
             assert (found.labels == expected.labels).mean() > 0.999
             assert (found.logits is None) == (not return_logits)
@@ -56,11 +56,11 @@ def test_a_session_streams(make: Maker, where: str, mode: Mode, schedule: Schedu
             taken.append(number)
             yield image
 
-    found = session.stream(camera(), mode=mode, thresholds=0.7, schedule=schedule, return_logits=return_logits)
+    found = session.stream(camera(), mode=mode, threshold=0.7, schedule=schedule, return_logits=return_logits)
     assert not taken
     for number, (result, image) in enumerate(zip(found, images, strict=True)):
         assert len(taken) <= number + 3, "images are taken as they are needed"
-        expected = alone(image, mode=mode, thresholds=0.7, schedule=schedule, return_logits=return_logits)
+        expected = alone(image, mode=mode, threshold=0.7, schedule=schedule, return_logits=return_logits)
         assert result.kept == expected.kept and np.array_equal(result.labels, expected.labels)
         assert result.labels.shape == image.shape[:2]
         if expected.logits is None:
@@ -69,4 +69,4 @@ def test_a_session_streams(make: Maker, where: str, mode: Mode, schedule: Schedu
             assert result.logits is not None and np.array_equal(result.logits, expected.logits)
     assert number == len(images) - 1
     with pytest.raises(UsageError, match="lies outside"):
-        session.stream(images, thresholds=2)
+        session.stream(images, threshold=2)
