@@ -111,9 +111,12 @@ class _Checker:
         wanted = "uint8" if manifest.classes <= 256 else "int16"
         self.sure(labels is not None and labels.dtype in ("uint8", "int16"), "labels")
         assert labels is not None
-        self.sure(len(labels.shape) == 3 and labels.shape[1:] == manifest.image_size, "labels")
+        batches = ("batch", self.batch)
+        fits = len(labels.shape) == 3 and labels.shape[0] in batches and labels.shape[1:] == manifest.image_size
+        self.sure(fits, "labels")
         fits = logits is not None and logits.dtype == "float32" and len(logits.shape) == 4
-        self.sure(fits and logits is not None and logits.shape[1] == manifest.classes, "logits")
+        fits = fits and logits is not None and logits.shape[0] in batches and logits.shape[1] == manifest.classes
+        self.sure(fits, "logits")
         assert logits is not None
         sides = logits.shape[2:]
         self.sure(all(isinstance(side, int) and 1 <= side <= MOST_PIXELS for side in sides), "logits")

@@ -254,6 +254,8 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
             for place, spec in enumerate(step[side]):
                 types = {"dtype": "int64" if spec["dtype"] != "int64" else "float32"}
                 shapes = [{"shape": [*spec["shape"], size]} for size in (1 << 41, -1, "unknown")]
+                if spec["name"] in ("labels", "logits"):
+                    shapes += [{"shape": [images, *spec["shape"][1:]]} for images in (0, 2, "kept1")]
                 for other in ([], *([spec | change] for change in (types, {"name": "other"}, *shapes))):
                     changed = [*step[side][:place], *other, *step[side][place + 1 :]]
                     yield manifest | {"steps": [*steps[:number], step | {side: changed}, *steps[number + 1 :]]}

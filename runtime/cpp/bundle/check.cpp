@@ -122,10 +122,12 @@ struct Checker {
     }
     sure(labels && (labels->dtype == "uint8" || labels->dtype == "int16"), "labels");
     const auto is = [](const Dimension& d, int64_t size) { return d == Dimension(size); };
-    sure(labels->shape.size() == 3 && is(labels->shape[1], manifest.image_size[0]) &&
+    const auto is_batch = [](const Dimension& d) { return d == Dimension(int64_t{1}) || d == Dimension("batch"); };
+    sure(labels->shape.size() == 3 && is_batch(labels->shape[0]) && is(labels->shape[1], manifest.image_size[0]) &&
              is(labels->shape[2], manifest.image_size[1]),
          "labels");
-    sure(logits && logits->dtype == "float32" && logits->shape.size() == 4 && is(logits->shape[1], manifest.classes),
+    sure(logits && logits->dtype == "float32" && logits->shape.size() == 4 && is_batch(logits->shape[0]) &&
+             is(logits->shape[1], manifest.classes),
          "logits");
     for (size_t k : {2, 3})
       sure(std::holds_alternative<int64_t>(logits->shape[k]) && std::get<int64_t>(logits->shape[k]) > 0 &&

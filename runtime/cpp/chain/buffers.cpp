@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "errors.h"
+
 namespace dovit::runtime {
 
 BufferPlan plan_buffers(const Manifest& manifest) {
@@ -42,7 +44,11 @@ Workspace::Workspace(const BufferPlan& plan) : plan_(plan) {
 }
 
 Tensor Workspace::place(const TensorSpec& spec, const Dimensions& dims) const {
-  return Tensor{dtype_of(spec), resolve(spec, dims), slots_[plan_.slot.at(spec.name)].data, nullptr};
+  const Tensor& slot = slots_[plan_.slot.at(spec.name)];
+  Tensor placed{dtype_of(spec), resolve(spec, dims), slot.data, nullptr};
+  if (placed.bytes() > slot.bytes())
+    throw DovitError(text("tensor ", spec.name, " needs ", placed.bytes(), " bytes, and its place has ", slot.bytes()));
+  return placed;
 }
 
 }  // namespace dovit::runtime

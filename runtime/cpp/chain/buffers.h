@@ -25,7 +25,7 @@ class Workspace {
  public:
   explicit Workspace(const BufferPlan& plan);
 
-  // The place of a tensor at its present shape.
+  // The place of a tensor at its present shape. Throws DovitError where it does not fit.
   Tensor place(const TensorSpec& spec, const Dimensions& dims) const;
 
  private:

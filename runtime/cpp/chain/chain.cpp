@@ -1,19 +1,20 @@
 #include "chain/chain.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
+#include "chain/check_outputs.h"
 #include "errors.h"
 
 namespace dovit::runtime {
 
 namespace {
 
-// The tensor called `name`. check_manifest has seen to it that there is one; an engine may still leave it out.
+// The tensor called `name`, with its shape and memory as they were checked when it was made.
 const Tensor& find(const Tensors& tensors, const std::string& name) {
   const auto found = tensors.find(name);
-  if (found == tensors.end() || (!found->second.data && found->second.elements() > 0))
-    throw DovitError(text("tensor ", name, " was not made; export the bundle again"));
+  if (found == tensors.end()) throw DovitError(text("tensor ", name, " was not made; export the bundle again"));
   return found->second;
 }
 
@@ -81,15 +82,16 @@ Pass Chain::run(const Workspace& workspace, const uint8_t* pixels, const Request
   }
 
   Pass pass;
+  int64_t before = manifest_.tokens();  // tokens that the next decision is made on
   bool ended = false;
   for (size_t number = 0; number < steps.size();) {
     const Step& step = steps[number];
     const bool last = number + 1 == steps.size();
     const DecisionSpec* deciding = decision_of(manifest_, step);
-    std::vector<int64_t> allowed;
     if (deciding) {
-      allowed = capacities(request, pass.decisions.size());
-      tensors["capacities"] = Tensor{DType::kInt64, {static_cast<int64_t>(allowed.size())}, allowed.data(), nullptr};
+      const std::vector<int64_t> allowed = capacities(request, pass.decisions.size());
+      Tensor& list = tensors["capacities"] = make_tensor(DType::kInt64, {static_cast<int64_t>(allowed.size())});
+      std::copy(allowed.begin(), allowed.end(), list.as<int64_t>());
     }
     Tensors inputs, outputs;
     for (const TensorSpec& spec : step.inputs) inputs[spec.name] = find(tensors, spec.name);
@@ -102,16 +104,24 @@ Pass Chain::run(const Workspace& workspace, const uint8_t* pixels, const Request
         outputs[spec.name] = workspace.place(spec, dims);
     }
     engines_[number]->run(inputs, outputs);
-    for (auto& [name, tensor] : outputs) tensors[name] = tensor;
+    for (const TensorSpec& spec : step.outputs) {
+      const Tensor& made = outputs.at(spec.name);
+      if (deciding && spec.name == deciding->keep)
+        check_keep(step.name, spec.name, made, before);
+      else
+        check_made(step.name, spec.name, made, dtype_of(spec), resolve(spec, dims));
+      tensors[spec.name] = made;
+    }
     ++number;
     if (deciding) {
       const std::string &q = deciding->confidence, &at = deciding->state.index;
       Decided decided{values<float>(find(tensors, q), DType::kFloat32, q),
                       values<int32_t>(find(tensors, at), DType::kInt32, at),
                       values<int32_t>(find(tensors, deciding->keep), DType::kInt32, deciding->keep)};
-      check_indices(decided, *deciding, manifest_.tokens());
+      check_decided(decided, *deciding, before, manifest_.tokens());
       const auto kept = static_cast<int64_t>(decided.keep.size());
       pass.decisions.push_back(std::move(decided));
+      before = kept;
       set_kept(dims, manifest_, pass.decisions.size(), kept);
       if (kept == 0) {  // the backbone ends early: the decoder takes over what there is
         end_early(*deciding, tensors);
@@ -121,6 +131,7 @@ Pass Chain::run(const Workspace& workspace, const uint8_t* pixels, const Request
     }
   }
   pass.labels = find(tensors, "labels");
+  check_labels(pass.labels, manifest_.classes);
   pass.logits = find(tensors, "logits");
   return pass;
 }
@@ -135,8 +146,9 @@ void Chain::end_early(const DecisionSpec& decision, Tensors& tensors) const {
   if (missing) {
     const Tensor merged = copied(full);  // [1, N, E]
     const int64_t count = index.elements();
-    if (full.shape.size() != 3 || tokens.shape.size() != 3 || full.shape[2] != tokens.shape[2] ||
-        tokens.shape[1] != count + manifest_.prefix || full.shape[1] != manifest_.tokens() || full.type != tokens.type)
+    if (full.shape.size() != 3 || tokens.shape.size() != 3 || full.shape[0] != 1 || tokens.shape[0] != 1 ||
+        full.shape[2] != tokens.shape[2] || tokens.shape[1] != count + manifest_.prefix ||
+        full.shape[1] != manifest_.tokens() || full.type != tokens.type)
       throw DovitError(text("tensors ", state.full, " and ", state.tokens, " do not fit together"));
     const size_t row = static_cast<size_t>(full.shape[2]) * item_bytes(full.type);
     for (int64_t k = 0; k < count; ++k)

@@ -45,9 +45,6 @@ struct Pass {
   std::vector<Decided> decisions;
 };
 
-// Throws DovitError where numbers that are used as indices are none.
-void check_indices(const Decided& decided, const DecisionSpec& decision, int64_t tokens);
-
 class Executor {
  public:
   virtual ~Executor() = default;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "chain/check_outputs.h"
 #include "errors.h"
 
 namespace dovit::runtime {
@@ -57,7 +58,7 @@ Pass Transfers::read() const {
     if (kept < 0 || kept > came) throw DovitError(text("decision ", k + 1, " kept ", kept, " of ", came, " tokens"));
     pass.decisions.push_back({values<float>(decision.confidence, came), values<int32_t>(decision.state.index, came),
                               values<int32_t>(decision.keep, kept)});
-    check_indices(pass.decisions.back(), decision, manifest.tokens());
+    check_decided(pass.decisions.back(), decision, came, manifest.tokens());
     came = kept;
   }
   return pass;
@@ -67,7 +68,8 @@ Pass Transfers::read() const {
 Tensor Transfers::labels() const {
   const Manifest& manifest = program_.manifest();
   Tensor made = make_tensor(label_type(manifest), {1, manifest.image_size[0], manifest.image_size[1]});
-  const void* from = results_.as() + program_.memory().offsets.at(labels_.name);
+  void* from = results_.as() + program_.memory().offsets.at(labels_.name);
+  check_labels({dtype_of(labels_), made.shape, from, nullptr}, manifest.classes);  // before they are made smaller
   switch (dtype_of(labels_)) {
     case DType::kUint8:
       convert<uint8_t>(from, made);

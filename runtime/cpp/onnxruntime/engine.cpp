@@ -1,5 +1,7 @@
 #include "onnxruntime/engine.h"
 
+#include <utility>
+
 #include "errors.h"
 
 namespace dovit::runtime {
@@ -51,7 +53,7 @@ ort::Value* OnnxRuntimeEngine::value_of(const Tensor& tensor) const {
   return value;
 }
 
-// The memory of an output that ONNX Runtime made belongs to the tensor from here on.
+// The value of an output that ONNX Runtime made belongs to the tensor from here on, also when this fails.
 void OnnxRuntimeEngine::take_over(ort::Value* value, Tensor& tensor) const {
   const ort::Api& api = library_->api;
   const std::string what = "ONNX Runtime failed in step " + name_;
@@ -88,9 +90,7 @@ void OnnxRuntimeEngine::run(const Tensors& inputs, Tensors& outputs) const {
   size_t number = 0;
   for (auto& [name, tensor] : outputs) {
     ort::Value*& value = out.list[number++];
-    if (tensor.data) continue;
-    take_over(value, tensor);
-    value = nullptr;
+    if (!tensor.data) take_over(std::exchange(value, nullptr), tensor);
   }
 }
 

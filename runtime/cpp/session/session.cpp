@@ -12,12 +12,26 @@
 
 namespace dovit::runtime {
 
+namespace {
+
+std::vector<double> own_thresholds(const Manifest& manifest, const LoadOptions& options) {
+  return options.thresholds ? checked_thresholds(manifest, *options.thresholds) : manifest.thresholds;
+}
+
+}  // namespace
+
 Session::Session(const std::string& path, const LoadOptions& options)
     : bundle_(open_bundle(path)),
       backend_(options.backend == "auto" ? "onnxruntime" : options.backend),
-      thresholds_(options.thresholds ? checked_thresholds(bundle_.manifest, *options.thresholds)
-                                     : bundle_.manifest.thresholds),
+      thresholds_(own_thresholds(bundle_.manifest, options)),
       executor_(make_executor(bundle_, path, options)),
+      schedule_(options.schedule.value_or(executor_->default_schedule())) {}
+
+Session::Session(Bundle bundle, std::unique_ptr<Executor> executor, const LoadOptions& options)
+    : bundle_(std::move(bundle)),
+      backend_(options.backend),
+      thresholds_(own_thresholds(bundle_.manifest, options)),
+      executor_(std::move(executor)),
       schedule_(options.schedule.value_or(executor_->default_schedule())) {}
 
 Request Session::request(const RunOptions& options) const {

@@ -46,6 +46,9 @@ class Session {
   // Opens the bundle in the folder `path`. Throws DovitError, UsageError or Unsupported.
   Session(const std::string& path, const LoadOptions& options);
 
+  // One over an executor of the caller's, whatever options say of backends.
+  Session(Bundle bundle, std::unique_ptr<Executor> executor, const LoadOptions& options);
+
   const Manifest& manifest() const { return bundle_.manifest; }
   const std::string& backend() const { return backend_; }
   const std::vector<double>& thresholds() const { return thresholds_; }

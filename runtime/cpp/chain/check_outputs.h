@@ -1,0 +1,22 @@
+// What comes out of a model is checked against its buffer before it is used as a size, an index or a label: the files
+// of a bundle are whole, but nothing says that what they compute is what the manifest promises.
+#pragma once
+
+#include "chain/executor.h"
+
+namespace dovit::runtime {
+
+// Type, rank and sizes of a tensor that step `step` made, and that it has memory. Throws DovitError.
+void check_made(const std::string& step, const std::string& name, const Tensor& made, DType type, const Shape& shape);
+
+// The same of the list that a decision made of the `before` tokens that were left: int32 [1, K], K no more than they.
+void check_keep(const std::string& step, const std::string& name, const Tensor& made, int64_t before);
+
+// One decision over the `before` tokens that were left, of `tokens` in the image: a confidence and a position each;
+// positions and kept indices ascending, and within their range. Throws DovitError.
+void check_decided(const Decided& decided, const DecisionSpec& decision, int64_t before, int64_t tokens);
+
+// That every label is a class, in a tensor of any of the integer types. Throws DovitError.
+void check_labels(const Tensor& labels, int64_t classes);
+
+}  // namespace dovit::runtime
