@@ -60,6 +60,10 @@ bench-embedding: $(VENV)/.for-use  ## the C++ runtime beside Python's; needs wha
 	[ $(ENGINE) != build/bench/engines ] || $(BIN)/dovit-export --ckpt assets/streets-tiny.safetensors --out $(ENGINE)
 	$(BIN)/python -m dovit.benchmarks.embedding --engine $(ENGINE) --image assets/street.png
 
+.PHONY: docs
+docs: installed-copy  ## build the documentation's site into build/docs; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 .PHONY: format
 format: $(VENV)/.for-development  ## rewrite the sources as `make lint` wants them
 	$(BIN)/ruff check --fix-only .
@@ -84,9 +88,12 @@ lint-python: $(VENV)/.for-development
 # The editable install is an import hook, which mypy does not run, and the source folders are not named dovit. So mypy sees what
 # users get: the package as installed, a fresh copy every time (seconds), with its messages led back to the sources.
 TYPED := build/typed
-lint-types: $(VENV)/.for-development
+.PHONY: installed-copy
+installed-copy: $(VENV)/.for-development
 	rm -rf $(TYPED)
 	DOVIT_PYTHON_ONLY=1 $(PIP) install --quiet --no-deps --no-build-isolation --target $(TYPED) .
+
+lint-types: installed-copy
 	cd $(TYPED) && MYPYPATH=$(abspath $(VENV))/stubs $(abspath $(BIN))/python -m mypy --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache --package dovit | sed 's|^dovit/||'
 

@@ -1,0 +1,46 @@
+"""Hooks of the documentation's build: the commands' help as a page, and links to files of the repository."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.cli import get_docs_for_click
+
+REPOSITORY = Path(__file__).parent.parent
+LINK_UP = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)(?!\.\./)([^)#]+)(?:#[^)]*)?\)")
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Fill the page of commands; a link that leaves docs/ becomes the file's name, since a site does not hold the file."""
+    if page.file.src_uri == "reference/commands.md":
+        markdown += "\n".join(_help(point) for point in sorted(_commands(), key=lambda p: p.name))
+    depth = page.file.src_uri.count("/") + 1
+    return LINK_UP.sub(lambda match: _as_name(match, depth), markdown)
+
+
+def _commands() -> list[Any]:
+    return [point for point in entry_points(group="console_scripts") if point.name.startswith("dovit-")]
+
+
+def _help(point: Any) -> str:
+    """A command's options as Markdown, from the command itself."""
+    module = importlib.import_module(point.module)
+    app = typer.Typer(add_completion=False)
+    app.command(epilog=getattr(module, "EPILOG", None))(module.command)
+    click_command = typer.main.get_command(app)
+    text = get_docs_for_click(obj=click_command, ctx=typer.Context(click_command), name=point.name)
+    return re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE)
+
+
+def _as_name(link: re.Match[str], depth: int) -> str:
+    text, path = link[1], link[3]
+    if link[2].count("../") < depth:  # stays within docs/
+        return link[0]
+    if not (REPOSITORY / path).exists():
+        raise FileNotFoundError(f"a page links to {path}, which is not in the repository")
+    return f"`{path}`" if text.strip("`") == path else f"{text} (`{path}`)"
