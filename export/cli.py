@@ -17,7 +17,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as RichProgress
 
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.values import parse_capabilities, parse_numbers, parse_size, parse_thresholds
+from dovit.runtime.cli.values import parse_capabilities, parse_channels, parse_numbers, parse_size, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.progress import Progress
 
@@ -39,7 +39,7 @@ dovit-export --engine engines/ --backend tensorrt    (plans for a bundle that is
 
 dovit-export --list-backends
 """
-MODEL, PLANS, BUNDLE = "Model", "TensorRT plans", "Bundle"
+MODEL, SETTINGS, PLANS, BUNDLE = "Model", "Settings that the checkpoint does not state", "TensorRT plans", "Bundle"
 
 
 class Arch(StrEnum):
@@ -58,6 +58,13 @@ class PrecisionChoice(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+
+
+class ModeChoice(StrEnum):
+    """How an image of another size is run: resized, or in windows."""
+
+    WHOLE = "whole"
+    SLIDE = "slide"
 
 
 class ExportBackend(StrEnum):
@@ -91,6 +98,31 @@ def command(
     ] = None,
     capacities: Annotated[
         str | None, typer.Option(help="Kept counts of the bucketed schedule, as 256,512.", rich_help_panel=MODEL)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The configuration, for a checkpoint without one.", rich_help_panel=SETTINGS)
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting over the checkpoint's configuration; repeatable.",
+                     rich_help_panel=SETTINGS),
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Of R, G, B from 0 to 255, as 123.7,116.3,103.5.", rich_help_panel=SETTINGS)
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="As --mean.", rich_help_panel=SETTINGS)] = None,
+    bgr: Annotated[
+        bool | None, typer.Option("--bgr/--rgb", help="The order of channels of the weights.", rich_help_panel=SETTINGS)
+    ] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads.", rich_help_panel=SETTINGS)] = None,
+    norm_eps: Annotated[
+        float | None, typer.Option(min=0, help="Epsilon of the backbone's LayerNorms.", rich_help_panel=SETTINGS)
+    ] = None,
+    stride: Annotated[
+        str | None, typer.Option(help="Of the sliding window, HEIGHTxWIDTH or one number.", rich_help_panel=SETTINGS)
+    ] = None,
+    mode: Annotated[
+        ModeChoice | None, typer.Option(help="How images of another size are run.", rich_help_panel=SETTINGS)
     ] = None,
     dense: Annotated[
         bool, typer.Option("--dense", help="Export without decisions, as the plain segmenter.", rich_help_panel=MODEL)
@@ -158,13 +190,22 @@ def command(
         "decision_layers": parse_numbers(decision_layers, int, "--decision-layers"),
         "thresholds": parse_thresholds(threshold),
         "dense": dense,
+        "config": config,
+        "changes": tuple(changes or ()),
+        "mean": parse_channels(mean, "--mean"),
+        "std": parse_channels(std, "--std", positive=True),
+        "bgr": bgr,
+        "heads": heads,
+        "norm_eps": norm_eps,
+        "stride": parse_size(stride, "--stride"),
+        "mode": mode.value if mode else None,
     }
     wanted = parse_numbers(capacities, int, "--capacities")
     if (ckpt is None) == (engine is None):
         raise UsageError("give either --ckpt, a checkpoint, or --engine, a bundle")
     if ckpt is not None and out is None:
         raise UsageError("give --out, the folder of the bundle")
-    if engine is not None and (any(model_flags.values()) or wanted or palette or force):
+    if engine is not None and (any(model_flags.values()) or bgr is not None or wanted or palette or force):
         raise UsageError("options of the model, and --force, are for --ckpt: the bundle's ONNX files stay as they are")
 
     start = time.perf_counter()
@@ -250,7 +291,8 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
     built = added.plans if added else None
     if as_json:
         report = {
-            "engine": str(out), "format": done.format, "notes": done.notes, "seconds": round(seconds, 2),
+            "engine": str(out), "format": done.format, "notes": done.notes,
+            "settings": [vars(setting) for setting in done.settings], "seconds": round(seconds, 2),
             "reused": done.reused, "manifest": manifest.model_dump(mode="json"),
             "verification": [{**vars(p), "ok": p.ok} for p in done.passes],
             "plans": None if built is None else {
@@ -259,10 +301,12 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
         }  # fmt: skip
         print(json.dumps(report, ensure_ascii=False))
         return
-    from dovit.export.table import print_passes, print_steps
+    from dovit.export.table import print_passes, print_settings, print_steps
     from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
 
     output = Console()
+    if done.settings:
+        print_settings(output, done.settings)
     print_steps(output, manifest)
     if done.passes:
         print_passes(output, done.passes)

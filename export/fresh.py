@@ -11,6 +11,7 @@ from typing import Any
 from dovit.export.build import build
 from dovit.export.capacities import check_capacities, default_capacities
 from dovit.export.checkpoints import ReadOptions, load_model
+from dovit.export.checkpoints.settings import Setting
 from dovit.export.model import DoViT
 from dovit.export.verify import Pass, verify
 from dovit.runtime.bundle.manifest import Manifest
@@ -25,6 +26,7 @@ class Fresh:
     manifest: Manifest
     format: str
     notes: list[str]
+    settings: tuple[Setting, ...]
     passes: list[Pass] = field(default_factory=list)
 
 
@@ -44,7 +46,7 @@ def make_onnx(
 
     def model() -> DoViT:
         loaded = load_model(checkpoint, ReadOptions(**options))
-        facts.update(format=loaded.format, notes=list(loaded.notes))
+        facts.update(format=loaded.format, notes=list(loaded.notes), settings=loaded.settings)
         if palette is not None:
             names, colours = palette_for(palette, loaded.model.config.classes)
             update = {"palette": tuple(map(tuple, colours)), "class_names": tuple(names) if names else None}
@@ -65,4 +67,4 @@ def make_onnx(
         gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
         seal(stage, manifest)
         passes = verify(stage, model, progress)
-    return Fresh(manifest, facts["format"], facts["notes"], passes)
+    return Fresh(manifest, facts["format"], facts["notes"], facts["settings"], passes)

@@ -16,6 +16,7 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from dovit.export.checkpoints.settings import Setting
     from dovit.export.verify import Pass
 
 # (the bundle so far, the set of that kind that the old bundle has, progress) → the bundle's manifest with a new set
@@ -30,6 +31,7 @@ class Exported:
     format: str
     notes: list[str]
     passes: list[Pass] = field(default_factory=list)
+    settings: tuple[Setting, ...] = ()
     reused: bool = False
 
 
@@ -68,7 +70,7 @@ def export(
 
             fresh = make_onnx(checkpoint, stage, options, capacities, palette, check=check, progress=progress)
             manifest = fresh.manifest.model_copy(update={"source": source})
-            exported = Exported(manifest, fresh.format, fresh.notes, fresh.passes)
+            exported = Exported(manifest, fresh.format, fresh.notes, fresh.passes, fresh.settings)
         return _with_plans(manifest, old, stage, plans, keep_onnx=keep_onnx, progress=progress)
 
     manifest = write_bundle(out, fill)

@@ -30,8 +30,10 @@ def source_of(
     except OSError as error:
         raise DovitError(f"{checkpoint}: cannot be read ({error.strerror}); give --ckpt a checkpoint file") from None
     colours = Path(palette) if palette is not None else None
+    config = options.get("config")
     told = {
         "options": options,
+        "config": sha256(config) if config and config.is_file() else None,
         "capacities": capacities,
         "palette": sha256(colours) if colours and colours.is_file() else palette,
         "code": _code_digest(),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dovit.runtime.bundle.manifest import Manifest
 
 if TYPE_CHECKING:
+    from dovit.export.checkpoints.settings import Setting
     from dovit.export.verify import Pass
 
 
@@ -44,4 +47,17 @@ def print_passes(console: Console, passes: list[Pass]) -> None:
     for one in passes:
         figures = [f"{one.differences[s]:.1e}" if s in one.differences else "-" for s in passes[0].differences]
         table.add_row(one.name, *figures, f"{one.label_agreement:.2%}", "/".join(map(str, one.kept)) or "all")
+    console.print(table)
+
+
+def print_settings(console: Console, settings: Sequence[Setting]) -> None:
+    """Every setting that changes a result, and where it comes from; what was assumed stands last."""
+    table = Table(title="settings", title_justify="left")
+    for name in ("setting", "value", "from"):
+        table.add_column(name, overflow="fold")
+    for setting in sorted(settings, key=lambda s: s.origin == "assumed"):
+        place = escape(setting.place)
+        table.add_row(
+            setting.name, escape(setting.text()), place if setting.origin != "assumed" else f"assumed: {place}"
+        )
     console.print(table)

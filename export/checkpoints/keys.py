@@ -57,6 +57,10 @@ class Account:
         """Whether a key matches."""
         return any(re.fullmatch(pattern, key) for key in self.state)
 
+    def bgr_to_rgb(self) -> None:
+        """The patch embedding is applied to BGR: turn its input channels round, so that the model takes RGB."""
+        self.weights["backbone.patch_embed.weight"] = self.weights["backbone.patch_embed.weight"].flip(1)
+
     def notes(self) -> list[str]:
         """One line for each reason for which keys were left out."""
         return [f"{len(keys)} keys not used ({keys[0]}, …): {reason}" for reason, keys in self.unused.items()]

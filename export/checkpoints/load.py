@@ -14,6 +14,7 @@ from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.own import read_own
 from dovit.export.checkpoints.rstrudel import is_rstrudel, read_rstrudel
 from dovit.export.checkpoints.safe import read_file
+from dovit.export.checkpoints.settings import Setting, Settings
 from dovit.export.checkpoints.timm import is_timm, read_timm
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError
@@ -21,11 +22,13 @@ from dovit.runtime.errors import DovitError
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, the name of its file's format, and what the user should know about keys."""
+    """A model in evaluation mode, the name of its file's format, what the user should know about keys, and where every setting
+    comes from."""
 
     model: DoViT
     format: str
     notes: list[str]
+    settings: tuple[Setting, ...] = ()
 
 
 def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedModel:
@@ -37,15 +40,20 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
     path, options = Path(path), options or ReadOptions()
     content = read_file(path)
     state = _weights(path, content)
+    settings = Settings(path)
     try:
         if content.get("dovit") is not None:
-            return LoadedModel(*_in_order("dovit", read_own(path, content["dovit"], state, options)))
+            model, notes = read_own(path, content["dovit"], state, options, settings)
+            return LoadedModel(model, "dovit", notes, tuple(settings))
         if is_mmseg(state):
-            return LoadedModel(*_in_order("mmsegmentation", read_mmseg(path, content, state, options)))
+            model, notes = read_mmseg(path, content, state, options, settings)
+            return LoadedModel(model, "mmsegmentation", notes, tuple(settings))
         if is_rstrudel(state):
-            return LoadedModel(*_in_order("segmenter", read_rstrudel(path, state, options)))
+            model, notes = read_rstrudel(path, state, options, settings)
+            return LoadedModel(model, "segmenter", notes, tuple(settings))
         if is_timm(state):
-            return LoadedModel(*_in_order("timm/DeiT", read_timm(path, state, options)))
+            model, notes = read_timm(path, state, options, settings)
+            return LoadedModel(model, "timm/DeiT", notes, tuple(settings))
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise DovitError(f"{path}: cannot be a model: {reason}") from None
@@ -56,10 +64,6 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
         f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, timm, DeiT); "
         f"its keys begin {keys}"
     )
-
-
-def _in_order(name: str, read: tuple[DoViT, list[str]]) -> tuple[DoViT, str, list[str]]:
-    return read[0], name, read[1]
 
 
 def _weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:

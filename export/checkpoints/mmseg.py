@@ -12,6 +12,7 @@ from torch import Tensor
 from dovit.export.checkpoints.keys import Account, Rule, check_classes
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
+from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import (
     HALF,
@@ -90,7 +91,7 @@ def is_mmseg(state: dict[str, Tensor]) -> bool:
 
 
 def read_mmseg(
-    path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions
+    path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions, settings: Settings
 ) -> tuple[DoViT, list[str]]:
     """The model and notes on keys that were left out."""
     # a single auxiliary head has no number
@@ -140,8 +141,8 @@ def read_mmseg(
         slide_stride=(stride, stride) if stride else (image_size[0] * 2 // 3, image_size[1] * 2 // 3),
         class_names=names,
         palette=palette,
-        mean=statistics["mean"],
-        std=statistics["std"],
+        mean=settings.choose("mean", option=("--mean", options.mean), assumed=(family, statistics["mean"])),
+        std=settings.choose("std", option=("--std", options.std), assumed=(family, statistics["std"])),
     )
     if options.dense:
         account.leave(r"auxiliary_head\..+", "auxiliary heads, left out by --dense")

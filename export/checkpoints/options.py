@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dovit.export.model.config import HeadConfig, paper_decision_layers
+from dovit.runtime.bundle.manifest import Mode
 from dovit.runtime.errors import DovitError, UsageError
 
 DEFAULT_THRESHOLD = 0.985  # the paper's for Cityscapes, and the upper end of its range for ADE20K
@@ -19,6 +21,11 @@ NO_HEADS = (
 class ReadOptions:
     """None: as the checkpoint says, or the family's default. `image_size` is (height, width), layers count from 1.
 
+    `config`: the configuration, for a checkpoint without one. `changes`: `key=value` over the checkpoint's configuration, the
+    key with dots and as the family spells it. `mean` and `std` are RGB, 0…255; `bgr`: the weights expect BGR;
+    `heads`: attention heads of the backbone; `norm_eps`: of the backbone's LayerNorms; `stride` and `mode`: how images of
+    another size are run by default.
+
     `untrained`: parts that the checkpoint lacks (decoder, decision heads) are freshly initialised instead of refused;
     that is for training, never for export. `plain`: a checkpoint without decision heads is taken as the dense segmenter
     that it is; that is for evaluation.
@@ -29,6 +36,15 @@ class ReadOptions:
     classes: int | None = None
     decision_layers: tuple[int, ...] | None = None
     thresholds: tuple[float, ...] | None = None
+    config: Path | None = None
+    changes: tuple[str, ...] = ()
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    bgr: bool | None = None
+    heads: int | None = None
+    norm_eps: float | None = None
+    stride: tuple[int, int] | None = None
+    mode: Mode | None = None
     dense: bool = False
     untrained: bool = False
     plain: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dovit.export.checkpoints.keys import Account, check_classes
+from dovit.export.checkpoints.literals import parse_change, set_value
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
+from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import replacing
@@ -52,8 +55,22 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
         raise DovitError(f"{path}: cannot be written ({error}); give another place") from None
 
 
-def read_own(path: Path, config: Any, state: dict[str, Tensor], options: ReadOptions) -> tuple[DoViT, list[str]]:
-    """The model and notes on keys that were left out."""
+def read_own(
+    path: Path, config: Any, state: dict[str, Tensor], options: ReadOptions, settings: Settings
+) -> tuple[DoViT, list[str]]:
+    """The model and notes on keys that were left out; what the model depends on goes into `settings`."""
+    if options.config is not None:
+        raise UsageError(f"--config: {path} carries its own configuration; --set changes it")
+    config = copy.deepcopy(config)
+    flags = {
+        "backbone.heads": ("--heads", options.heads), "backbone.norm_eps": ("--norm-eps", options.norm_eps),
+        "mean": ("--mean", options.mean), "std": ("--std", options.std), "mode": ("--mode", options.mode),
+        "slide_stride": ("--stride", options.stride),
+    }  # fmt: skip
+    told = {key: ("--set", value) for key, value in map(parse_change, options.changes)}
+    told |= {key: (flag, value) for key, (flag, value) in flags.items() if value is not None}
+    for key, (_, value) in told.items():
+        set_value(config, key, value)
     try:
         model_config = ModelConfig.model_validate(config)
     except ValidationError as error:
@@ -65,17 +82,20 @@ def read_own(path: Path, config: Any, state: dict[str, Tensor], options: ReadOpt
     if options.arch and options.arch != model_config.decoder.kind:
         raise UsageError(f"--arch {options.arch}: {path} says that it is {model_config.decoder.kind}")
     check_classes(model_config.classes, options.classes)
+    _record(settings, model_config, told)
     layers = tuple(head.layer for head in model_config.decisions)
     if options.decision_layers not in (None, layers) and layers:
         raise UsageError(f"--decision-layers: the heads of {path} sit after layers {', '.join(map(str, layers))}")
 
     account = Account(path, dict(state))
     account.rename([(r"(?!backbone\.pos_embed$|mean$|std$).+", r"\g<0>")])
+    if settings.choose("BGR weights", option=("--bgr", options.bgr), file=("dovit's checkpoints are RGB", False)):
+        account.bgr_to_rgb()
     size = image_size_for(
         model_config.tokens, model_config.backbone.patch, options.image_size or model_config.image_size
     )
     changes: dict[str, Any] = {"image_size": size}
-    if size != model_config.image_size:
+    if size != model_config.image_size and options.stride is None:
         changes["slide_stride"] = None
     resized = model_config.model_copy(update=changes)
     positions = account.take("backbone.pos_embed")
@@ -93,6 +113,21 @@ def read_own(path: Path, config: Any, state: dict[str, Tensor], options: ReadOpt
     changes["thresholds"] = options.thresholds_for(len(decisions), model_config.thresholds)
     resized = ModelConfig.model_validate({**model_config.model_dump(), **changes})
     return account.model(resized, ("heads.",) if options.untrained else ()), account.notes()
+
+
+def _record(settings: Settings, config: ModelConfig, told: dict[str, tuple[str, Any]]) -> None:
+    """What a result depends on, and which options changed it."""
+    backbone = config.backbone
+    known = {
+        "mean": config.mean, "std": config.std, "backbone.heads": backbone.heads, "backbone.norm_eps": backbone.norm_eps,
+        "mode": config.mode, "slide_stride": config.slide_stride,
+    }  # fmt: skip
+    for name, value in known.items():
+        option = (told[name][0], value) if name in told else None
+        settings.choose(name.removeprefix("backbone."), option=option, file=("its configuration", value))
+    for key, (flag, value) in told.items():
+        if key not in known:
+            settings.choose(key, option=(flag, value))
 
 
 def _resize(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:

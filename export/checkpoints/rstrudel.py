@@ -12,6 +12,7 @@ from torch import Tensor
 from dovit.export.checkpoints.keys import Account, Rule, check_classes
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
+from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
 from dovit.export.model.config import HALF, IMAGENET, DecoderConfig, SegmenterLinearDecoder, SegmenterMaskDecoder
 from dovit.runtime.errors import DovitError, UsageError
@@ -39,8 +40,10 @@ def is_rstrudel(state: dict[str, Tensor]) -> bool:
     return "encoder.blocks.0.attn.qkv.weight" in state
 
 
-def read_rstrudel(path: Path, state: dict[str, Tensor], options: ReadOptions) -> tuple[DoViT, list[str]]:
-    """The model and notes on keys that were left out."""
+def read_rstrudel(
+    path: Path, state: dict[str, Tensor], options: ReadOptions, settings: Settings
+) -> tuple[DoViT, list[str]]:
+    """The model and notes on keys that were left out; what the model depends on goes into `settings`."""
     variant = _variant(path.with_name("variant.yml"))
     net = variant["net_kwargs"]
     account = Account(path, dict(state))
@@ -77,21 +80,38 @@ def read_rstrudel(path: Path, state: dict[str, Tensor], options: ReadOptions) ->
     heads = options.new_heads(path, depth)
     normalization = variant.get("dataset_kwargs", {}).get("normalization", net.get("normalization", "vit"))
     statistics = IMAGENET if normalization == "deit" else HALF
+    place = "variant.yml: normalization"
+    mean = settings.choose("mean", option=("--mean", options.mean), file=(place, statistics["mean"]))
+    std = settings.choose("std", option=("--std", options.std), file=(place, statistics["std"]))
+    if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=("segmenter reads RGB", False)):
+        account.bgr_to_rgb()
+    norm_eps = settings.choose("norm_eps", option=("--norm-eps", options.norm_eps), assumed=("segmenter's code", 1e-5))
+    attention_heads = settings.choose(
+        "heads", option=("--heads", options.heads),
+        file=("variant.yml: n_heads", int(net["n_heads"])) if net.get("n_heads") else None,
+        assumed=("64 channels each", max(dim // 64, 1)),
+    )  # fmt: skip
+    mode = settings.choose("mode", option=("--mode", options.mode), assumed=("the image is resized", "whole"))
     window = variant.get("inference_kwargs", {})
     stride = int(window.get("window_stride", 0)) if window.get("window_size") == size[0] == size[1] else 0
     config = ModelConfig(
         image_size=size,
         classes=check_classes(classes, options.classes),
         backbone=BackboneConfig(
-            embed_dim=dim, depth=depth, heads=int(net.get("n_heads") or max(dim // 64, 1)), patch=patch, prefix=prefix,
-            mlp_dim=state["encoder.blocks.0.mlp.fc1.weight"].shape[0], norm_eps=1e-5, final_norm=True,
+            embed_dim=dim, depth=depth, heads=attention_heads, patch=patch, prefix=prefix,
+            mlp_dim=state["encoder.blocks.0.mlp.fc1.weight"].shape[0], norm_eps=norm_eps, final_norm=True,
         ),
         decoder=decoder,
         decisions=heads,
         thresholds=options.thresholds_for(len(heads)),
-        slide_stride=(stride, stride) if stride else (size[0] * 2 // 3, size[1] * 2 // 3),
-        mean=statistics["mean"],
-        std=statistics["std"],
+        slide_stride=settings.choose(
+            "stride", option=("--stride", options.stride),
+            file=("variant.yml: window_stride", (stride, stride)) if stride else None,
+            assumed=("two thirds of the window", (size[0] * 2 // 3, size[1] * 2 // 3)),
+        ),
+        mode=mode,
+        mean=mean,
+        std=std,
     )  # fmt: skip
     return account.model(config, ("heads.",) if options.untrained else ()), account.notes()
 

@@ -11,6 +11,7 @@ from dovit.export.checkpoints.keys import Account, Rule
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
 from dovit.export.checkpoints.rstrudel import LAYER
+from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
 from dovit.export.model.config import (
     HALF,
@@ -34,13 +35,17 @@ def is_timm(state: dict[str, Tensor]) -> bool:
     return "blocks.0.attn.qkv.weight" in state and "patch_embed.proj.weight" in state
 
 
-def read_timm(path: Path, state: dict[str, Tensor], options: ReadOptions) -> tuple[DoViT, list[str]]:
+def read_timm(
+    path: Path, state: dict[str, Tensor], options: ReadOptions, settings: Settings
+) -> tuple[DoViT, list[str]]:
     """The model with a freshly initialised decoder and heads, and notes. DovitError unless `untrained` is allowed."""
     if not options.untrained:
         raise DovitError(
             f"{path}: a timm or DeiT backbone without a decoder, which can start a training (dovit-train --ckpt) but has "
             f"nothing to segment with; export the segmenter that is trained from it"
         )
+    if options.config is not None or options.changes:
+        raise UsageError(f"{path}: timm's and DeiT's files have no configuration that --config or --set could change")
     if options.arch is None or options.classes is None:
         raise UsageError(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
     account = Account(path, dict(state))
@@ -63,14 +68,23 @@ def read_timm(path: Path, state: dict[str, Tensor], options: ReadOptions) -> tup
     account.leave(r"(head|head_dist|pre_logits|fc_norm)\..+", "the image classifier")
     depth, dim = account.count(r"blocks\.(\d+)\..+"), embed.shape[1]
     heads = options.new_heads(path, depth)
+    attention_heads = settings.choose(
+        "heads", option=("--heads", options.heads), assumed=("64 channels each", max(dim // 64, 1))
+    )
+    norm_eps = settings.choose("norm_eps", option=("--norm-eps", options.norm_eps), assumed=("timm's code", 1e-6))
     backbone = BackboneConfig(
-        embed_dim=dim, depth=depth, heads=max(dim // 64, 1), patch=patch, prefix=keep, norm_eps=1e-6,
+        embed_dim=dim, depth=depth, heads=attention_heads, patch=patch, prefix=keep, norm_eps=norm_eps,
         mlp_dim=state["blocks.0.mlp.fc1.weight"].shape[0], final_norm=segmenter,
     )  # fmt: skip
-    statistics = HALF if segmenter else IMAGENET
+    statistics, place = HALF if segmenter else IMAGENET, f"as {options.arch} is trained"
+    mean = settings.choose("mean", option=("--mean", options.mean), assumed=(place, statistics["mean"]))
+    std = settings.choose("std", option=("--std", options.std), assumed=(place, statistics["std"]))
+    if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=("timm reads RGB", False)):
+        account.bgr_to_rgb()
     config = ModelConfig(
         image_size=size, classes=options.classes, backbone=backbone, decoder=_decoder(options.arch, backbone),
-        decisions=heads, thresholds=options.thresholds_for(len(heads)), mean=statistics["mean"], std=statistics["std"],
+        decisions=heads, thresholds=options.thresholds_for(len(heads)), mean=mean, std=std,
+        slide_stride=options.stride, mode=options.mode or "whole",
     )  # fmt: skip
     notes = [*account.notes(), "decoder and decision heads are freshly initialised"]
     return account.model(config, ("heads.", "decoder.")), notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -29,6 +30,18 @@ def parse_size(text: str | None, flag: str) -> tuple[int, int] | None:
     if not match or not int(match[1]) or match[2] == "0":
         raise UsageError(f"{flag} {text}: give HEIGHTxWIDTH in pixels, as 512x1024, or one number")
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_channels(text: str | None, flag: str, *, positive: bool = False) -> tuple[float, float, float] | None:
+    """Three numbers, one a channel, or one number for all. Raises UsageError naming `flag`."""
+    values = parse_numbers(text, float, flag)
+    if values is None:
+        return None
+    if len(values) not in (1, 3) or not all(math.isfinite(v) and (v > 0 or not positive) for v in values):
+        raise UsageError(
+            f"{flag} {text}: give three{' positive' if positive else ''} numbers, one a channel, or one for all"
+        )
+    return values[0], values[-2 % len(values)], values[-1]
 
 
 def parse_thresholds(text: str | None) -> tuple[float, ...] | None:
