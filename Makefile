@@ -42,8 +42,8 @@ fuzz: $(VENV)/.for-development  ## mutants of checkpoints, bundles, images and a
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS) --workers 2 $(FUZZ_ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.for-development  ## check style, formatting and types
-	$(MAKE) --keep-going lint-python lint-types lint-native
+lint: $(VENV)/.for-development  ## check style, formatting and types, and that the documentation builds
+	$(MAKE) --keep-going lint-python lint-types lint-native docs
 
 .PHONY: bench bench-chain bench-engines
 bench: bench-chain bench-engines  ## measure the chain, and the building of ViT-L's plans (4 GB of memory)

@@ -19,6 +19,7 @@ from dovit.engines.lowering.emulate import emulate
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import lower_bundle
 from dovit.engines.lowering.precision import LOW_TYPES
+from dovit.evaluation.metrics import Confusion
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.bundle.plans import Accuracy, PlanStep, Precision
@@ -28,7 +29,6 @@ from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import Progress, silent
 from dovit.runtime.session import decision_maps
-from dovit.training.evaluation.metrics import Confusion
 
 
 @dataclass(frozen=True)

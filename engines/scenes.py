@@ -8,7 +8,7 @@ from dovit.engines.accuracy import Scene
 from dovit.engines.add import SCENES
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.palettes import palette_for
-from dovit.training.streets import scene
+from dovit.scenes import scene
 
 FIRST = 3_000_000  # apart from those that models are trained and evaluated on
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dovit.training.data.streets import Streets
+from dovit.evaluation.data.streets import Streets
 
 
 def main() -> None:

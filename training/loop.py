@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dovit.evaluation.data import Augmentation, Dataset, batches
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError
-from dovit.training.data import Augmentation, Dataset, batches
 from dovit.training.log import Log
 from dovit.training.objective import Objective
 from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate

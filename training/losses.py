@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from dovit.training.data.dataset import IGNORE
+from dovit.evaluation.data.dataset import IGNORE
 
 
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Tensor:

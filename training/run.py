@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from dovit.evaluation.data import Dataset, open_data
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.training.data import Dataset, open_data
 from dovit.training.loop import Validate, train
 from dovit.training.parallel import process
 from dovit.training.policies.checkpoint import save_dynamic_vit

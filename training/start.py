@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from dovit.evaluation.data import Dataset
 from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError
-from dovit.training.data import Dataset
 
 
 def read_config(path: Path) -> ModelConfig:

@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dovit.evaluation.cost import Cost
+from dovit.evaluation.data import Dataset
+from dovit.evaluation.evaluate import evaluate
+from dovit.evaluation.segmenter import Setting
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.export.macs import evaluate as evaluate_macs
 from dovit.export.macs import step_macs
@@ -16,10 +20,6 @@ from dovit.runtime.result import Result
 from dovit.runtime.session import Mode, decision_maps
 from dovit.runtime.slide import segment_slide
 from dovit.runtime.whole import segment_whole
-from dovit.training.data import Dataset
-from dovit.training.evaluation.cost import Cost
-from dovit.training.evaluation.evaluate import evaluate
-from dovit.training.evaluation.segmenter import Setting
 from dovit.training.policies.checkpoint import is_dynamic_vit, load_dynamic_vit
 from dovit.training.policies.dynamic_vit import DynamicViT, predictor_macs
 from dovit.training.policies.ranked import FixedRatio

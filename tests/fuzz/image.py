@@ -10,8 +10,8 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from dovit.evaluation.data.read import read_labels
 from dovit.runtime.images import as_rgb, read_image
-from dovit.training.data.read import read_labels
 from fuzz.common import Driver, Finding, mutate_bytes
 
 KINDS = {

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from dovit.evaluation.data.streets import Streets
+from dovit.evaluation.evaluate import evaluate
+from dovit.evaluation.segmenter import Setting
 from dovit.export.checkpoints import load_model
 from dovit.export.model import DoViT
-from dovit.training.data.streets import Streets
-from dovit.training.evaluation.evaluate import evaluate
-from dovit.training.evaluation.segmenter import Setting
-from dovit.training.streets.classes import PERSON, POLE, RIDER, ROAD, SIGN, SKY
+from dovit.scenes.classes import PERSON, POLE, RIDER, ROAD, SIGN, SKY
 from dovit.training.torch_segmenter import TorchSegmenter
 
 ASSETS = Path(__file__).parents[2] / "assets"

@@ -13,20 +13,20 @@ import typer
 from rich.console import Console
 from rich.progress import track as rich_track
 
+from dovit.evaluation.data import open_data
+from dovit.evaluation.data.dataset import IGNORE
+from dovit.evaluation.evaluate import Outcome, PerImage, evaluate
+from dovit.evaluation.plot import check_plot
+from dovit.evaluation.plot import plot as draw
+from dovit.evaluation.report import as_json as outcome_as_json
+from dovit.evaluation.report import print_classes, print_outcomes
+from dovit.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.run import BackendChoice, ModeChoice, ScheduleChoice
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_writable, replacing
 from dovit.runtime.session import load
-from dovit.training.data import open_data
-from dovit.training.data.dataset import IGNORE
-from dovit.training.evaluation.evaluate import Outcome, PerImage, evaluate
-from dovit.training.evaluation.plot import check_plot
-from dovit.training.evaluation.plot import plot as draw
-from dovit.training.evaluation.report import as_json as outcome_as_json
-from dovit.training.evaluation.report import print_classes, print_outcomes
-from dovit.training.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
 
 EPILOG = """Examples:
 

@@ -1,0 +1,148 @@
+"""The evaluation: every image once through every setting, so that settings compare in accuracy and in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dovit.evaluation.data.dataset import IGNORE, Dataset
+from dovit.evaluation.metrics import Confusion, counted
+from dovit.evaluation.segmenter import Segmenter, Setting
+from dovit.evaluation.spread import Spread
+from dovit.runtime.errors import DovitError
+from dovit.runtime.result import Result
+
+Track = Callable[[Iterable[int], int], Iterable[int]]  # goes through the images' numbers and shows how far it is
+PerImage = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Outcome:
+    """What came of one setting. Kept tokens and MACs are means over images (slide: summed over an image's windows)."""
+
+    setting: Setting
+    tokens: int  # N
+    dense_macs: tuple[int, int]
+    confusion: Confusion
+    images: int = 0
+    windows: int = 0
+    counts: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 0), np.int64)
+    )  # [D, N+1]: windows that kept n tokens
+    macs: tuple[int, int] = (0, 0)  # summed over all windows
+    latency: Spread = field(default_factory=Spread)
+
+    def add(
+        self, result: Result, labels: np.ndarray, seconds: float, segmenter: Segmenter
+    ) -> list[list[tuple[int, int]]]:
+        """Count one image; returns the MACs of each step of each of its windows."""
+        self.confusion.add(result.labels, labels)
+        self.latency.add(seconds)
+        self.images += 1
+        costs = []
+        for kept in kept_by_window(result):
+            for decision, count in enumerate(kept):
+                self.counts[decision, count] += 1
+            costs.append(segmenter.cost.by_step(kept))
+            self.macs = self.macs[0] + sum(c[0] for c in costs[-1]), self.macs[1] + sum(c[1] for c in costs[-1])
+            self.windows += 1
+        return costs
+
+    @property
+    def kept(self) -> tuple[float, ...]:
+        """Mean tokens kept after each decision, in a window."""
+        numbers = np.arange(self.tokens + 1)
+        return tuple((self.counts @ numbers / max(self.windows, 1)).tolist())
+
+    def kept_quantile(self, share: float) -> tuple[int, ...]:
+        """That quantile of the tokens kept after each decision."""
+        return tuple(int(np.searchsorted(np.cumsum(row), max(share * self.windows, 1))) for row in self.counts)
+
+    @property
+    def macs_ratio(self) -> tuple[float, float]:
+        """MACs / dense MACs in the paper's count and the true one."""
+        paper, true = (m / max(self.windows, 1) / dense for m, dense in zip(self.macs, self.dense_macs, strict=True))
+        return paper, true
+
+
+def evaluate(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    settings: Sequence[Setting],
+    *,
+    limit: int | None = None,
+    ignore: int = IGNORE,
+    per_image: PerImage | None = None,
+    track: Track = lambda numbers, total: numbers,
+) -> list[Outcome]:
+    """Run `dataset`, or its first `limit` images, through `segmenter` at all `settings`.
+
+    Memory does not grow with the number of images: each is read, run, counted and let go. The settings take turns in
+    being first, so that none is always the one that finds cold caches, and each has run once before the clock starts.
+    `per_image` gets one record for each image. Raises DovitError naming the image that cannot be run or counted.
+    """
+    _check(segmenter, dataset)
+    tokens = segmenter.cost.tokens
+    outcomes = [
+        Outcome(
+            setting, tokens, segmenter.cost.dense, Confusion(segmenter.classes, ignore),
+            counts=np.zeros((segmenter.decisions, tokens + 1), np.int64),
+        )
+        for setting in settings
+    ]  # fmt: skip
+    total = len(dataset) if limit is None else min(limit, len(dataset))
+    for setting in settings:
+        segmenter.segment(dataset[0].image, setting)
+    for number in track(range(total), total):
+        sample = dataset[number]
+        record: dict[str, Any] = {"name": sample.name, "settings": [None] * len(settings)}
+        for turn in range(len(settings)):
+            place = (number + turn) % len(settings)
+            try:
+                start = time.perf_counter()
+                result = segmenter.segment(sample.image, settings[place])
+                seconds = time.perf_counter() - start
+                costs = outcomes[place].add(result, sample.labels, seconds, segmenter)
+            except DovitError as error:
+                raise type(error)(f"{sample.name}: {error}") from None
+            if per_image is not None:
+                record["settings"][place] = _record(
+                    settings[place], result, costs, sample.labels, seconds, tokens, ignore
+                )
+        if per_image is not None:
+            per_image(record)
+    return outcomes
+
+
+def _check(segmenter: Segmenter, dataset: Dataset) -> None:
+    if not len(dataset):
+        raise DovitError("the data has no images: nothing to measure")
+    if dataset.classes is not None and dataset.classes != segmenter.classes:
+        raise DovitError(
+            f"the data has {dataset.classes} classes and the model {segmenter.classes}: give data of its own"
+        )
+
+
+def kept_by_window(result: Result) -> list[tuple[int, ...]]:
+    """Tokens kept after each decision, window by window; a whole image is one window."""
+    return [window.result.kept for window in result.windows] or [result.kept]
+
+
+def _record(
+    setting: Setting, result: Result, costs: list[list[tuple[int, int]]], labels: np.ndarray, seconds: float,
+    tokens: int, ignore: int,
+) -> dict[str, Any]:  # fmt: skip
+    """As the paper's Figure 6: the tokens that each block runs on, and its MACs (the last are the decoder's)."""
+    seen = counted(labels, ignore)
+    blocks = np.sum([(tokens, *kept) for kept in kept_by_window(result)], axis=0)
+    macs = np.sum(costs, axis=0)  # [steps, 2]
+    return {
+        "name": setting.name, "tokens": blocks.tolist(),
+        "macs_paper": macs[:, 0].tolist(), "macs_true": macs[:, 1].tolist(),
+        "PA": 100 * float((result.labels == labels)[seen].mean()) if seen.any() else None,
+        "latency_ms": 1e3 * seconds,
+    }  # fmt: skip

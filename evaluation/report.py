@@ -1,0 +1,71 @@
+"""Outcomes as JSON and as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dovit.evaluation.evaluate import Outcome
+
+
+def as_json(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
+    """Everything about one setting; accuracies in percent, NaN as null."""
+    iou, accuracy = 100 * outcome.confusion.iou, 100 * outcome.confusion.accuracy
+    return {
+        "name": outcome.setting.name,
+        "thresholds": list(outcome.setting.thresholds),
+        "counts": None if outcome.setting.counts is None else list(outcome.setting.counts),
+        **{name: _plain(value) for name, value in outcome.confusion.summary().items()},
+        "tokens": outcome.tokens,
+        "kept": list(outcome.kept),
+        "kept_p10": list(outcome.kept_quantile(0.1)),
+        "kept_p90": list(outcome.kept_quantile(0.9)),
+        "macs_ratio_paper": outcome.macs_ratio[0],
+        "macs_ratio_true": outcome.macs_ratio[1],
+        "gmacs_paper": outcome.macs[0] / max(outcome.images, 1) / 1e9,
+        "gmacs_true": outcome.macs[1] / max(outcome.images, 1) / 1e9,
+        "latency_ms_median": _plain(1e3 * outcome.latency.quantile(0.5)),
+        "latency_ms_p90": _plain(1e3 * outcome.latency.quantile(0.9)),
+        "images": outcome.images,
+        "windows": outcome.windows,
+        "classes": {n: {"IoU": _plain(i), "Acc": _plain(a)} for n, i, a in zip(names, iou, accuracy, strict=True)},
+    }
+
+
+def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """One row a setting."""
+    first = outcomes[0]
+    table = Table(title=f"{first.images} images, {first.tokens} tokens each" + _windows(first))
+    for title in ("", "mIoU", "PA", "mPA", "kept", "MACs, paper", "MACs, true", "ms, median"):
+        table.add_column(title, justify="left" if title in ("", "kept") else "right", no_wrap=not title)
+    for outcome in outcomes:
+        summary = outcome.confusion.summary()
+        kept = "/".join(f"{k:.0f}" for k in outcome.kept) or "all"
+        paper, true = outcome.macs_ratio
+        table.add_row(
+            outcome.setting.name, f"{summary['mIoU']:.2f}", f"{summary['PA']:.2f}", f"{summary['mPA']:.2f}", kept,
+            f"{paper:.1%}", f"{true:.1%}", f"{1e3 * outcome.latency.quantile(0.5):.1f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def print_classes(console: Console, outcome: Outcome, names: Sequence[str]) -> None:
+    """One row a class."""
+    table = Table(title=f"classes, {outcome.setting.name}")
+    for title in ("", "IoU", "Acc"):
+        table.add_column(title, justify="left" if not title else "right")
+    for name, iou, accuracy in zip(names, outcome.confusion.iou, outcome.confusion.accuracy, strict=True):
+        table.add_row(name, *("–" if math.isnan(v) else f"{100 * v:.2f}" for v in (iou, accuracy)))
+    console.print(table)
+
+
+def _windows(outcome: Outcome) -> str:
+    return "" if outcome.windows == outcome.images else f" of {outcome.windows} windows"
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

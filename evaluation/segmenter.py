@@ -1,0 +1,57 @@
+"""What can be evaluated: a bundle, or a torch model with any token policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from dovit.evaluation.cost import Cost
+from dovit.runtime.bundle.manifest import Schedule
+from dovit.runtime.result import Result
+from dovit.runtime.session import Mode, Session
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How tokens are passed: ξ of each decision, or so many tokens kept in every image."""
+
+    name: str
+    thresholds: tuple[float, ...]
+    counts: tuple[int, ...] | None = None
+
+
+class Segmenter(Protocol):
+    """Segments images at any setting, and knows what that costs."""
+
+    @property
+    def cost(self) -> Cost:
+        """MACs by kept tokens."""
+
+    @property
+    def classes(self) -> int:
+        """How many."""
+
+    @property
+    def decisions(self) -> int:
+        """D."""
+
+    def segment(self, image: np.ndarray, setting: Setting) -> Result:
+        """Segment uint8 [H, W, 3] of any size; labels are [H, W]."""
+
+
+class BundleSegmenter:
+    """A session with its mode and schedule."""
+
+    def __init__(self, session: Session, mode: Mode = "whole", schedule: Schedule = "exact") -> None:
+        self._session, self._mode, self._schedule = session, mode, schedule
+        self.cost = Cost.of_bundle(session.manifest)
+        self.classes = session.manifest.classes
+        self.decisions = len(session.manifest.decisions)
+
+    def segment(self, image: np.ndarray, setting: Setting) -> Result:
+        """As Segmenter has it."""
+        return self._session(
+            image, mode=self._mode, threshold=setting.thresholds, schedule=self._schedule, counts=setting.counts
+        )

@@ -1,0 +1,335 @@
+"""The evaluation against mmsegmentation's metrics, against single runs, and against the manifest's own costs."""
+
+import gc
+import json
+import math
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundles import make_bundle
+from models import random_images, randomised, small_config, spreading_thresholds
+from oracle import mmseg
+
+from dovit.evaluation.cost import Cost
+from dovit.evaluation.data.dataset import Sample
+from dovit.evaluation.evaluate import evaluate
+from dovit.evaluation.metrics import Confusion
+from dovit.evaluation.segmenter import BundleSegmenter, Setting
+from dovit.evaluation.spread import Spread
+from dovit.export.model import DoViT
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.session import Session, load
+from dovit.training.policies.dynamic_vit import DynamicViT
+from dovit.training.torch_segmenter import TorchSegmenter
+
+
+@dataclass
+class Images:
+    """A data set of random images and labels; the images are 70×100, so that they are resized on the way."""
+
+    count: int
+    classes: int = 7
+    class_names = None
+    palette = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Sample:
+        random = np.random.default_rng(number)
+        image = random_images(small_config(image_size=(80, 112)), seed=number)[0].numpy()[:70, :100]
+        labels = random.integers(0, 7, (70, 100)).astype(np.uint8)
+        labels[:9] = 255
+        return Sample(f"image {number}", np.ascontiguousarray(image), labels)
+
+
+@pytest.fixture(scope="module")
+def model() -> DoViT:
+    return randomised(small_config())
+
+
+@pytest.fixture(scope="module")
+def thresholds(model: DoViT) -> tuple[float, ...]:
+    return spreading_thresholds(model, random_images(model.config, batch=4))
+
+
+@pytest.fixture(scope="module")
+def session(model: DoViT, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("bundle")
+    make_bundle(model, folder)
+    return load(folder)
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(mmseg.available() is not None, reason=str(mmseg.available()))
+@pytest.mark.parametrize("seed", range(6))
+def test_metrics_are_mmsegmentations(seed: int) -> None:
+    from mmseg.evaluation import IoUMetric
+
+    random = np.random.default_rng(seed)
+    classes = int(random.integers(3, 30))
+    present = random.choice(classes, size=max(2, classes // 2), replace=False)  # the others do not occur
+    confusion, metric = Confusion(classes), IoUMetric(iou_metrics=["mIoU"])
+    metric.dataset_meta = {"classes": tuple(map(str, range(classes)))}
+    for _ in range(4):
+        labels = random.choice(present, size=(33, 47)).astype(np.uint8)
+        guess = np.where(random.random(labels.shape) < 0.6, labels, random.choice(present[1:], size=labels.shape))
+        labels[random.random(labels.shape) < 0.1] = 255
+        confusion.add(guess.astype(np.uint8), labels)
+        sample = {
+            "pred_sem_seg": {"data": torch.tensor(guess)[None]},
+            "gt_sem_seg": {"data": torch.tensor(labels)[None]},
+        }
+        metric.process({}, [sample])
+    expected = metric.compute_metrics(metric.results)  # rounded to two digits
+    found = confusion.summary()
+    for ours, theirs in (("PA", "aAcc"), ("mPA", "mAcc"), ("mIoU", "mIoU")):
+        assert found[ours] == pytest.approx(expected[theirs], abs=0.00501)
+
+
+def test_metrics_by_hand() -> None:
+    confusion = Confusion(3)
+    confusion.add(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 255]]))
+    assert confusion.iou.tolist()[:2] == [0.5, 0.5] and math.isnan(confusion.iou[2])
+    assert confusion.summary() == pytest.approx({"PA": 200 / 3, "mPA": 75, "mIoU": 50})
+    assert math.isnan(Confusion(3).summary()["mIoU"])
+    with pytest.raises(DovitError, match="label is 7"):
+        confusion.add(np.zeros((1, 1), int), np.array([[7]]))
+    with pytest.raises(DovitError, match="labels are 2×1 pixels, the image 1×1"):
+        confusion.add(np.zeros((1, 1), int), np.array([[0, 0]]))
+
+
+def test_another_ignore_index() -> None:
+    confusion = Confusion(3, ignore=0)
+    confusion.add(np.array([[1, 2, 1]]), np.array([[0, 2, 255]]))
+    assert confusion.summary()["PA"] == 100 and confusion.counts.sum() == 1
+
+
+def test_quantiles_to_a_percent() -> None:
+    values, spread = np.random.default_rng(0).lognormal(-4, 1, 5000), Spread()
+    for value in values:
+        spread.add(float(value))
+    for share in (0.1, 0.5, 0.9):
+        assert spread.quantile(share) == pytest.approx(np.quantile(values, share, method="inverted_cdf"), rel=0.011)
+    assert spread.mean == pytest.approx(values.mean())
+    assert math.isnan(Spread().quantile(0.5))
+
+
+def test_cost_is_the_manifests(session: Session) -> None:
+    cost = Cost.of_bundle(session.manifest)
+    for kept in ((24, 24), (17, 5), (9, 0), (0, 0)):
+        assert cost.of(kept) == session.manifest.macs(kept)
+    assert cost.by_step((0, 0))[1:3] == [(0, 0), (0, 0)] and cost.by_step((3, 0))[1][0] > 0
+
+
+def test_a_sweep_is_what_single_runs_are(session: Session, thresholds: tuple[float, ...]) -> None:
+    settings = [Setting("some", thresholds), Setting("all", (1.0, 1.0))]
+    together = evaluate(BundleSegmenter(session), Images(5), settings)
+    for outcome, setting in zip(together, settings, strict=True):
+        (alone,) = evaluate(BundleSegmenter(session), Images(5), [setting])
+        expected = Confusion(7)
+        for number in range(5):
+            sample = Images(5)[number]
+            expected.add(session(sample.image, threshold=setting.thresholds).labels, sample.labels)
+        assert np.array_equal(outcome.confusion.counts, expected.counts)
+        assert np.array_equal(outcome.confusion.counts, alone.confusion.counts)
+        assert np.array_equal(outcome.counts, alone.counts) and outcome.macs == alone.macs
+    assert together[0].macs < together[1].macs and together[1].kept == (24, 24)
+    assert outcome_means_its_images(session, together[0])
+
+
+def outcome_means_its_images(session: Session, outcome: object) -> bool:
+    from dovit.evaluation.evaluate import Outcome
+
+    assert isinstance(outcome, Outcome)
+    kept = [session(Images(5)[k].image, threshold=outcome.setting.thresholds).kept for k in range(5)]
+    assert outcome.kept == pytest.approx(np.mean(kept, axis=0))
+    assert outcome.macs == tuple(np.sum([session.manifest.macs(k) for k in kept], axis=0))
+    assert outcome.kept_quantile(0.5) == tuple(np.median(kept, axis=0))
+    return True
+
+
+def test_slide_counts_windows(session: Session, thresholds: tuple[float, ...]) -> None:
+    (outcome,) = evaluate(BundleSegmenter(session, "slide"), Images(2), [Setting("", thresholds)])
+    assert outcome.images == 2 and outcome.windows == 8  # 70×100 by windows of 64×96
+    assert outcome.counts.sum(axis=1).tolist() == [8, 8]
+
+
+@pytest.mark.parametrize("kind", ["bundle", "torch"])
+def test_a_fixed_ratio_keeps_the_least_confident(session: Session, model: DoViT, kind: str) -> None:
+    segmenter = BundleSegmenter(session) if kind == "bundle" else TorchSegmenter(model)
+    for number in range(3):
+        result = segmenter.segment(Images(3)[number].image, Setting("", (1.0, 1.0), (10, 4)))
+        assert result.kept == (10, 4)
+        for decision in range(2):
+            q, keep = result.confidence_maps[decision], result.keep_maps[decision]
+            stopped = ~keep & ~np.isnan(q)
+            assert keep.sum() == (10, 4)[decision] and q[keep].max() <= q[stopped].min()
+
+
+def test_counts_that_cannot_be(session: Session) -> None:
+    image = Images(1)[0].image
+    for counts in ((4, 10), (25, 4), (4,), (4, -1)):
+        with pytest.raises(UsageError, match="falling numbers of tokens"):
+            session(image, counts=counts)
+
+
+def test_torch_and_bundle_agree(session: Session, model: DoViT, thresholds: tuple[float, ...]) -> None:
+    settings = [Setting("some", thresholds), Setting("fixed", (1.0, 1.0), (10, 4))]
+    ours = evaluate(TorchSegmenter(model), Images(4), settings)
+    theirs = evaluate(BundleSegmenter(session), Images(4), settings)
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.array_equal(a.counts, b.counts) and a.macs == b.macs and a.dense_macs == b.dense_macs
+        assert np.abs(a.confusion.counts - b.confusion.counts).sum() <= 10  # a rounding error may turn a pixel
+
+
+def test_a_dynamic_vit_is_evaluated_at_its_own_ratio() -> None:
+    model = DynamicViT(small_config(merge=False), 0.5).eval()
+    segmenter = TorchSegmenter(model)
+    (outcome,) = evaluate(segmenter, Images(2), [segmenter.own])
+    assert outcome.kept == (12, 6) and outcome.confusion.counts.sum() == 2 * 61 * 100
+    assert 0.3 < outcome.macs_ratio[0] < 1
+
+
+def test_records_say_tokens_and_cost_by_block(session: Session, thresholds: tuple[float, ...]) -> None:
+    records: list[dict] = []
+    settings = [Setting("some", thresholds), Setting("all", (1.0, 1.0))]
+    evaluate(BundleSegmenter(session), Images(3), settings, per_image=records.append)
+    assert [record["name"] for record in records] == ["image 0", "image 1", "image 2"]
+    for number, record in enumerate(json.loads(json.dumps(records))):
+        some, every = record["settings"]
+        assert (some["name"], every["name"], every["tokens"]) == ("some", "all", [24, 24, 24])
+        kept = session(Images(3)[number].image, threshold=thresholds).kept
+        assert some["tokens"] == [24, *kept] and sum(some["macs_true"]) == session.manifest.macs(kept)[1]
+
+
+def test_images_are_let_go(session: Session) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    class Watched(Images):
+        def __getitem__(self, number: int) -> Sample:
+            gc.collect()
+            assert sum(ref() is not None for ref in alive) <= 1  # the one before, until this one takes its place
+            sample = super().__getitem__(number)
+            alive.append(weakref.ref(sample.image))
+            return sample
+
+    evaluate(BundleSegmenter(session), Watched(6), [Setting("", (1.0, 1.0))])
+    assert len(alive) == 6 + 1  # one to warm up
+
+
+def test_what_cannot_be_measured_is_named(session: Session) -> None:
+    class Wrong(Images):
+        def __getitem__(self, number: int) -> Sample:
+            sample = super().__getitem__(number)
+            return Sample(sample.name, sample.image, sample.labels + np.uint8(number == 1) * 20)
+
+    with pytest.raises(DovitError, match=r"image 1: a label is \d+"):
+        evaluate(BundleSegmenter(session), Wrong(3), [Setting("", (1.0, 1.0))])
+    with pytest.raises(DovitError, match="9 classes and the model 7"):
+        evaluate(BundleSegmenter(session), Images(3, 9), [Setting("", (1.0, 1.0))])
+    with pytest.raises(DovitError, match="no images"):
+        evaluate(BundleSegmenter(session), Images(0), [Setting("", (1.0, 1.0))])
+
+
+def test_limit(session: Session) -> None:
+    (outcome,) = evaluate(BundleSegmenter(session), Images(9), [Setting("", (1.0, 1.0))], limit=2)
+    assert outcome.images == 2
+
+
+# --- the command ---
+
+
+def command(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
+    from dovit.training.cli.eval import main
+
+    monkeypatch.setattr("sys.argv", ["dovit-eval", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    output = capfd.readouterr()
+    return int(end.value.code or 0), output.out, output.err
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, model: DoViT) -> Path:
+    """A bundle, a checkpoint, and a folder of pairs."""
+    from PIL import Image
+
+    from dovit.export.checkpoints import save_model
+
+    root = tmp_path_factory.mktemp("place")
+    make_bundle(model, root / "engines")
+    save_model(model, root / "model.safetensors")
+    for part in ("images", "labels"):
+        (root / "data" / part).mkdir(parents=True)
+    for number in range(3):
+        sample = Images(3)[number]
+        Image.fromarray(sample.image).save(root / "data/images" / f"{number}.png")
+        Image.fromarray(sample.labels).save(root / "data/labels" / f"{number}.png")
+    return root
+
+
+def test_command_sweeps_and_writes(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, output, errors = command(
+        capfd, monkeypatch, "--engine", str(place / "engines"), "--data", str(place / "data"), "--sweep", "0.3,0.5",
+        "--sweep", "1", "--fixed-ratio", "--plot", str(tmp_path / "a.png"), "--out", str(tmp_path / "a.json"),
+        "--per-image", str(tmp_path / "a.jsonl"), "--json",
+    )  # fmt: skip
+    assert status == 0, errors
+    report = json.loads(output)
+    assert report == json.loads((tmp_path / "a.json").read_text())
+    assert [s["name"] for s in report["settings"]][:3] == ["ξ = 0.3", "ξ = 0.5", "ξ = 1"]
+    swept, fixed = report["settings"][:3], report["settings"][3:]
+    assert [s["macs_ratio_paper"] for s in swept] == sorted(s["macs_ratio_paper"] for s in swept)
+    for ours, theirs in zip(swept, fixed, strict=True):
+        assert theirs["counts"] == [round(k) for k in ours["kept"]]
+        assert theirs["macs_ratio_paper"] == pytest.approx(ours["macs_ratio_paper"], abs=0.02)
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 3
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.jsonl", "a.png"]
+
+
+def test_command_on_a_checkpoint_prints_classes(
+    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--ckpt", str(place / "model.safetensors"), "--data", f"folder:{place / 'data'}", "--threshold", "0.5"]
+    status, output, errors = command(capfd, monkeypatch, *arguments)
+    assert status == 0, errors
+    assert "ξ = 0.5" in output and "mIoU" in output and "classes" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "code"),
+    [
+        (["--data", "DATA"], "either --engine", 2),
+        (["--engine", "ENGINE", "--data", "streets:2"], "19 classes", 2),
+        (["--engine", "ENGINE", "--data", "nowhere"], "no such folder", 2),
+        (["--engine", "nowhere", "--data", "DATA"], "nowhere", 1),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "2"], "outside [0, 1]", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "a"], "numbers", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5"], "2 falling shares", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.2,0.5"], "falling", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--sweep", "1"], "one of", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--plot", "a.png"], "--sweep", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--out", "no/folder/a.json"], "no such folder", 1),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "1", "--plot", "a.doc"], "ends in one of", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--fixed-ratio"], "one of them", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--out", "a", "--per-image", "a"], "a file each", 2),
+        (["--ckpt", "ENGINE", "--data", "DATA", "--schedule", "bucketed"], "a checkpoint is run by torch", 2),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str,
+    code: int,
+) -> None:  # fmt: skip
+    places = {"ENGINE": str(place / "engines"), "DATA": str(place / "data")}
+    status, _, errors = command(capfd, monkeypatch, *[places.get(one, one) for one in arguments])
+    assert status == code and sentence in errors and errors.count("\n") == 1 and "Traceback" not in errors

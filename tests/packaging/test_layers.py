@@ -1,0 +1,53 @@
+"""Packages import downwards only; imports inside functions count as well."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# what each package may import besides itself and the errors, which lie below all
+BELOW = {
+    "scenes": set(),
+    "plugins": set(),
+    "runtime": {"plugins"},
+    "evaluation": {"runtime", "scenes"},
+    "engines": {"runtime", "evaluation", "scenes"},
+    "export": {"runtime", "engines"},
+    "training": {"runtime", "evaluation", "export"},
+    "benchmarks": {"runtime", "plugins", "scenes", "evaluation", "engines", "export", "training"},
+}
+ERRORS = "dovit.runtime.errors"
+
+
+def imported(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name for name in names if name.startswith("dovit.")}
+
+
+@pytest.mark.parametrize("package", BELOW)
+def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    allowed = BELOW[package] | {package}
+    wrong = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in files
+        for name in imported(file)
+        if name != ERRORS and name.split(".")[1] not in allowed
+    }
+    assert not wrong
+
+
+def test_every_package_that_is_installed_has_its_place() -> None:
+    import tomllib
+
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["scikit-build"]["wheel"]["packages"]
+    assert {source for source in packages.values()} == set(BELOW)
