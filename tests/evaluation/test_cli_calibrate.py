@@ -14,10 +14,10 @@ from bundles import make_bundle
 from models import random_images, randomised, small_config
 from PIL import Image
 
+from dovit.evaluation.cli import calibrate
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.errors import DovitError
 from dovit.runtime.session import load
-from dovit.evaluation.cli import calibrate
 
 Outcome = tuple[int, str, str]  # exit status, stdout, stderr
 Calibrate = Callable[..., Outcome]
