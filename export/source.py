@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib import resources
+from importlib.metadata import version
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from dovit.runtime.bundle.manifest import Source
 from dovit.runtime.bundle.open import sha256
 from dovit.runtime.errors import DovitError
+
+BESIDE = ("variant.yml", "config.json")  # what a reader may look for beside the checkpoint: segmenter's, timm's
+PACKAGES = ("dovit", "numpy", "onnx", "onnx-graphsurgeon", "onnxscript", "torch")  # these make the ONNX files
 
 
 def source_of(
@@ -22,21 +26,21 @@ def source_of(
     *,
     verified: bool,
 ) -> Source:
-    """Hashes of the checkpoint, and of the options and the code that read it. Raises DovitError for a missing checkpoint."""
+    """Hashes of the checkpoint, and of all else that the ONNX files depend on: the files that are read beside it, options with
+    what their files hold, the code and the packages that write them. Raises DovitError for a missing checkpoint."""
     try:
         content = sha256(checkpoint)
     except FileNotFoundError:
         raise DovitError(f"{checkpoint}: no such checkpoint") from None
     except OSError as error:
         raise DovitError(f"{checkpoint}: cannot be read ({error.strerror}); give --ckpt a checkpoint file") from None
-    colours = Path(palette) if palette is not None else None
-    config = options.get("config")
     told = {
-        "options": options,
-        "config": sha256(config) if config and config.is_file() else None,
+        "options": options | {"config": _settings(options.get("config"))},
         "capacities": capacities,
-        "palette": sha256(colours) if colours and colours.is_file() else palette,
+        "palette": _content(Path(palette)) if palette is not None and Path(palette).is_file() else palette,
+        "beside": {name: _content(checkpoint.with_name(name)) for name in BESIDE},
         "code": _code_digest(),
+        "packages": {name: version(name) for name in PACKAGES},
     }
     text = json.dumps(told, sort_keys=True, default=str)
     return Source(checkpoint=content, options=hashlib.sha256(text.encode()).hexdigest(), verified=verified)
@@ -49,10 +53,32 @@ def is_same(old: Source | None, new: Source) -> bool:
     return (old.checkpoint, old.options) == (new.checkpoint, new.options) and old.verified >= new.verified
 
 
+def _content(file: Path) -> str | None:
+    """The file's SHA-256; None where it is missing."""
+    try:
+        return sha256(file)
+    except OSError:  # missing, or a folder: whoever needs it says so
+        return None
+
+
+def _settings(config: Path | None) -> Any:
+    """What a configuration says, the files that its `_base_` names included."""
+    if config is None:
+        return None
+    from dovit.export.checkpoints.literals import read_config  # brings torch, which an unchanged export goes without
+
+    try:
+        return read_config(config)
+    except DovitError:  # the reader says so
+        return None
+
+
 def _code_digest() -> str:
+    """Of the export's modules, of the bundle's description, and of the palettes that have a name."""
     digest = hashlib.sha256()
-    for file in _modules(resources.files("dovit.export")):
-        digest.update(file.read_bytes())
+    for package in ("export", "runtime.bundle", "runtime.palettes"):
+        for file in _modules(resources.files(f"dovit.{package}")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
@@ -61,6 +87,6 @@ def _modules(folder: Traversable) -> list[Traversable]:
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
         if entry.is_dir():
             found += _modules(entry)
-        elif entry.name.endswith(".py"):
+        elif entry.name.endswith((".py", ".json")):
             found.append(entry)
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dovit.export.checkpoints.keys import Account, Rule, check_classes
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
+from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions, trained_grid
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import (
@@ -109,7 +109,8 @@ def read_mmseg(
     dim, patch = embed.shape[1], projection.shape[-1]
     image_size = image_size_for(len(embed) - 1, patch, options.image_size)
     grid = image_size[0] // patch, image_size[1] // patch
-    positions = resize_positions(embed[1:], grid, "bilinear" if family == "setr" else "bicubic")
+    trained = trained_grid(len(embed) - 1, patch, options.image_size)
+    positions = resize_positions(embed[1:], grid, "bilinear" if family == "setr" else "bicubic", trained=trained)
     prefix = 0 if kind == "setr-mla" else 1
     account.weights["backbone.pos_embed"] = positions
     account.weights["backbone.prefix"] = (class_token + embed[:1])[:prefix]

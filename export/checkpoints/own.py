@@ -17,7 +17,7 @@ from torch import Tensor
 from dovit.export.checkpoints.keys import Account, check_classes
 from dovit.export.checkpoints.literals import parse_change, set_value
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
+from dovit.export.checkpoints.pos_embed import OWN, image_size_for, resize_positions
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError, UsageError
@@ -99,9 +99,11 @@ def read_own(
         changes["slide_stride"] = None
     resized = model_config.model_copy(update=changes)
     positions = account.take("backbone.pos_embed")
-    if resized.grid != model_config.grid:
-        positions = _resize(positions, model_config.grid, resized.grid)
-    account.weights["backbone.pos_embed"] = positions
+    if len(positions) != model_config.tokens:
+        raise DovitError(
+            f"{path}: {len(positions)} positions, and its configuration says {model_config.tokens} patches: copy it again"
+        )
+    account.weights["backbone.pos_embed"] = resize_positions(positions, resized.grid, *OWN, trained=model_config.grid)
     if not model_config.decisions and not options.dense:
         changes["decisions"] = options.new_heads(path, model_config.backbone.depth)
     if options.dense:
@@ -128,11 +130,3 @@ def _record(settings: Settings, config: ModelConfig, told: dict[str, tuple[str, 
     for key, (flag, value) in told.items():
         if key not in known:
             settings.choose(key, option=(flag, value))
-
-
-def _resize(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """The grid is known here, so it need not be a square; a square goes the way of the other families."""
-    if grid[0] == grid[1] and grid[0] * grid[1] != target[0] * target[1]:
-        return resize_positions(positions, target, "bicubic")
-    image = positions.float().T.reshape(1, positions.shape[1], *grid)
-    return torch.nn.functional.interpolate(image, target, mode="bicubic", align_corners=False)[0].flatten(1).T

@@ -1,4 +1,4 @@
-"""Positional embeddings for another image size, resized as each family does it."""
+"""Positional embeddings for another grid of patches, resized as each family's own code does it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,78 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dovit.runtime.errors import UsageError
+from dovit.runtime.errors import DovitError, UsageError
+
+# torch's interpolation mode, and whether it antialiases. mmsegmentation's is `interpolate_mode` in the configuration.
+RSTRUDEL = ("bilinear", False)  # segm.model.utils.resize_pos_embed
+TIMM = ("bicubic", True)  # timm.layers.resample_abs_pos_embed
+DEIT = ("bicubic", False)  # facebookresearch/deit, where it loads a file for fine-tuning
+OWN = ("bicubic", False)
 
 
-def image_size_for(rows: int, patch: int, asked: tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width): what the user asks for, or the square that `rows` patches make. UsageError where neither works."""
-    if asked is not None:
-        if any(side < patch or side % patch for side in asked):
-            raise UsageError(
-                f"--image-size {asked[0]}x{asked[1]}: both sides must be multiples of the patch size {patch}"
-            )
-        return asked
+def image_size_for(
+    rows: int, patch: int, asked: tuple[int, int] | None, stated: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """(height, width) of the model: what the user asks for, else `stated`, what the file's configuration says, else the square
+    that `rows` patches make. UsageError where the size is no multiple of the patch, or none of the three is there."""
+    for size, source in ((asked, "--image-size"), (stated, "the configuration's image size")):
+        if size is None:
+            continue
+        if any(side < patch or side % patch for side in size):
+            raise UsageError(f"{source} {size[0]}x{size[1]}: both sides must be multiples of the patch size {patch}")
+        return size
     side = math.isqrt(rows)
     if side * side != rows:
         raise UsageError(f"the checkpoint has {rows} positions, which are no square: say --image-size HEIGHTxWIDTH")
     return side * patch, side * patch
 
 
-def resize_positions(rows: Tensor, grid: tuple[int, int], mode: str, *, antialias: bool = False) -> Tensor:
-    """rows [N0, E] → [h·w, E] for `grid` (h, w), with corners not aligned.
+def trained_grid(
+    rows: int, patch: int, asked: tuple[int, int] | None, stated: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """(h, w) of the grid that `rows` positions were trained on: of `stated`, the image size in pixels that the file's
+    configuration says; else the square; else of `asked`, the user's image size, where the counts are equal.
 
-    Unchanged where the count is the same, as mmsegmentation has it: a file trained on 4×6 patches is of that grid.
-    Raises UsageError if another grid is asked of positions that are no square.
+    DovitError where `stated` has another count; UsageError where nothing says which grid it is.
     """
-    if rows.shape[0] == grid[0] * grid[1]:
-        return rows
-    side = math.isqrt(rows.shape[0])
-    if side * side != rows.shape[0]:
+    if stated is not None:
+        grid = stated[0] // patch, stated[1] // patch
+        if grid[0] * grid[1] != rows:
+            raise DovitError(
+                f"the configuration says {stated[0]}×{stated[1]}, which is {grid[0]}×{grid[1]} patches of {patch}, and the "
+                f"checkpoint has {rows} positions: give the configuration that the file was trained with"
+            )
+        return grid
+    side = math.isqrt(rows)
+    if side * side == rows:
+        return side, side
+    grid = (asked[0] // patch, asked[1] // patch) if asked else (0, 0)
+    if grid[0] * grid[1] != rows:
         raise UsageError(
-            f"the checkpoint's {rows.shape[0]} positions are no square and cannot be resized to {grid[0]}×{grid[1]}: "
+            f"the checkpoint has {rows} positions, which are no square, and nothing says of which grid they are: "
             f"use the image size that it was trained with"
         )
-    square = rows.float().T.reshape(1, rows.shape[1], side, side)
+    return grid
+
+
+def resize_positions(
+    rows: Tensor, grid: tuple[int, int], mode: str, antialias: bool = False, *, trained: tuple[int, int] | None = None
+) -> Tensor:
+    """rows [N0, E] → [h·w, E] for `grid` (h, w), by torch's interpolation `mode`, corners not aligned.
+
+    `trained` is the grid of the rows; None: their square (UsageError where they are none). Another grid of as many patches is
+    resized like any other: mmsegmentation and timm would take the rows in another order there.
+    """
+    side = math.isqrt(len(rows))
+    h, w = trained or (side, side)
+    if h * w != len(rows):
+        raise UsageError(
+            f"the checkpoint's {len(rows)} positions are no square and cannot be resized to {grid[0]}×{grid[1]}: "
+            f"use the image size that it was trained with"
+        )
+    if (h, w) == grid:
+        return rows
+    image = rows.float().T.reshape(1, rows.shape[1], h, w)  # [1, E, h, w]
     with torch.no_grad():
-        resized = F.interpolate(square, grid, mode=mode, align_corners=False, antialias=antialias)
-    return resized[0].flatten(1).T
+        resized = F.interpolate(image, grid, mode=mode, align_corners=False, antialias=antialias)
+    return resized[0].flatten(1).T  # [h'·w', E]
