@@ -142,6 +142,10 @@ class TorchEngine:
             for spec in self._step.outputs:
                 views[spec.name].copy_(made[spec.name])
 
+    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
+        """Nothing is known to: see DeviceEngine."""
+        return None
+
 
 class _Region:
     """Memory that somebody else owns, for torch.as_tensor."""

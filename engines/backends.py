@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dovit import plugins
 from dovit.engines.flavours import FLAVOURS, check_builder
+from dovit.runtime.bundle.plans import Flavour
 from dovit.runtime.errors import DovitError
-from dovit.runtime.machine import Gpu, find_gpu
-from dovit.runtime.plans import look
+from dovit.runtime.plans import Found, look, unknown_gpu
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class BackendReport:
 def list_backends() -> list[BackendReport]:
     """Every backend, the ones for GPUs first."""
     reports = []
-    gpu = find_gpu()
     for name in FLAVOURS:
         found = look(name)
         try:
@@ -31,10 +31,20 @@ def list_backends() -> list[BackendReport]:
             build = "yes" if FLAVOURS[name].needs_gpu else "yes, no GPU needed"
         except DovitError as error:
             build = f"no: {error}"
-        run = "no: the chain on a GPU is not written yet" if isinstance(gpu, Gpu) else f"no: {gpu}"
-        reports.append(BackendReport(name, found.version, build, run))
+        reports.append(BackendReport(name, found.version, build, _run(name, found)))
     reports.append(_onnxruntime())
     return reports
+
+
+def _run(flavour: Flavour, found: Found) -> str:
+    if isinstance(found.gpu, str):
+        return f"no: {found.gpu}"
+    if found.version is None:
+        return f"no: not installed here: pip install '{FLAVOURS[flavour].install}'"
+    unknown, missing = unknown_gpu(flavour, found), plugins.left_out()
+    if unknown or missing:
+        return f"no: {unknown or missing}"
+    return f"yes, on {found.gpu.name}; docs/gpu-support.md says what has been seen to run"
 
 
 def _onnxruntime() -> BackendReport:

@@ -12,7 +12,7 @@ from typing import get_args
 from dovit.runtime.bundle.plans import Flavour
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import Gpu, find_gpu
-from dovit.runtime.plans import MODULES, TITLES
+from dovit.runtime.plans import MODULES, TITLES, known_capabilities
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ FLAVOURS: dict[Flavour, FlavourFacts] = {
         needs_gpu=True, plugins=True, timing_cache=True, profiles=4,
     ),
     "tensorrt-rtx": FlavourFacts(
-        "tensorrt-rtx", (1, 5),  # before it, networks had to be told of their explicit batch
+        "tensorrt-rtx", (1, 7),  # in 1.4 to 1.6 every context holds more than 1 GiB of host memory
         needs_gpu=False, plugins=False, timing_cache=False, profiles=1,
     ),
 }  # fmt: skip
@@ -132,7 +132,7 @@ def target_capabilities(flavour: Flavour, wanted: tuple[str, ...]) -> tuple[str,
                 f"leave --compute-capability out, or use --backend tensorrt-rtx"
             )
         return (gpu.compute_capability,)
-    known = [f"{n[2:-1]}.{n[-1]}" for n in load_module(flavour).ComputeCapability.__members__ if n.startswith("SM")]
+    known = known_capabilities(load_module(flavour)) or ()
     for capability in wanted:
         if capability not in known:
             raise UsageError(f"{facts.title} does not build for {capability}: choose from {', '.join(known)}")

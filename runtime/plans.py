@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import Flavour, PlanSet, Precision
@@ -18,19 +20,43 @@ PORTABLE_FROM = "8.0"  # what a TensorRT-RTX plan without targets runs on: Amper
 
 @dataclass(frozen=True)
 class Found:
-    """What this machine has for a flavour: the library's version, and a GPU; or why not."""
+    """What this machine has for a flavour: the library's version, and a GPU; or why not. `capabilities`: those that the library
+    knows; None where it does not list them."""
 
     version: str | None
     gpu: Gpu | str
+    capabilities: tuple[str, ...] | None = None
 
 
 def look(flavour: Flavour, device: int = 0) -> Found:
     """What is installed, and GPU number `device`."""
     try:
-        version = str(importlib.import_module(MODULES[flavour]).__version__)
+        module = importlib.import_module(MODULES[flavour])
+        version = str(module.__version__)
     except (ImportError, OSError, AttributeError):
-        version = None
-    return Found(version, find_gpu(device))
+        return Found(None, find_gpu(device))
+    return Found(version, find_gpu(device), known_capabilities(module))
+
+
+def known_capabilities(module: ModuleType) -> tuple[str, ...] | None:
+    """The compute capabilities that a version of TensorRT-RTX builds for and runs on, in their order: SM121 is 12.1. None for
+    full TensorRT, which has no such list."""
+    listed = getattr(module, "ComputeCapability", None)
+    if listed is None:
+        return None
+    names = [name for name in listed.__members__ if re.fullmatch(r"SM\d+", name)]
+    return tuple(sorted((f"{name[2:-1]}.{name[-1]}" for name in names), key=_numbers))
+
+
+def unknown_gpu(flavour: Flavour, found: Found) -> str | None:
+    """Why a GPU that was found cannot run any plan of `flavour`, in one sentence; None where it can."""
+    assert isinstance(found.gpu, Gpu)
+    if found.capabilities is None or found.gpu.compute_capability in found.capabilities:
+        return None
+    return (
+        f"{TITLES[flavour]} {found.version} runs on compute capability {', '.join(found.capabilities)}, this GPU "
+        f"({found.gpu.name}) has {found.gpu.compute_capability}: use --backend tensorrt, or onnxruntime on the CPU"
+    )
 
 
 def choose_plans(root: Path, manifest: Manifest, flavour: Flavour, precision: Precision | None = None) -> PlanSet:
@@ -63,6 +89,9 @@ def check_plans(root: Path, plans: PlanSet, found: Found) -> None:
             f"{root}: the {plans.name} plans need an NVIDIA GPU: {found.gpu}; --backend onnxruntime runs on a CPU"
         )
     capability = found.gpu.compute_capability
+    unknown = unknown_gpu(plans.flavour, found)
+    if unknown:
+        raise DovitError(f"{root}: {unknown}")
     if plans.compute_capabilities and capability not in plans.compute_capabilities:
         raise DovitError(
             f"{root}: the bundle's compute_capabilities say {', '.join(plans.compute_capabilities)}, this GPU "

@@ -59,6 +59,11 @@ class EventRecordNode(KernelNode):
     pass
 
 
+KINDS = {
+    KernelNode: "KERNEL", MemcpyNode: "MEMCPY", MemsetNode: "MEMSET", HostCallbackNode: "HOST", EventRecordNode: "EVENT_RECORD",
+}  # fmt: skip
+
+
 @dataclass
 class FakeEvent:
     time: float | None = None
@@ -102,6 +107,7 @@ class FakeGraphBuilder:
         self.captured: list[object] = []
         self.conditions: list[FakeCondition] = []
         self.ended = False
+        self.invalid = False
 
     def begin_building(self) -> FakeGraphBuilder:
         assert self.stream.handle not in self.device.building
@@ -109,6 +115,7 @@ class FakeGraphBuilder:
         return self
 
     def end_building(self) -> FakeGraphBuilder:
+        assert not self.invalid, "the driver crashes here, or cuda.core does"
         del self.device.building[self.stream.handle]
         self.ended = True
         return self
@@ -198,6 +205,18 @@ class FakeDevice:
 
     def create_graph_builder(self) -> FakeGraphBuilder:
         return FakeGraphBuilder(self)
+
+    def captured_kinds(self, work: Callable[[int], None], stream: FakeStream) -> list[str]:
+        assert not stream.waiting, "a trial on a stream that is not idle"
+        recording = FakeGraphBuilder(self)
+        self.building[stream.handle] = recording
+        try:
+            work(stream.handle)
+        finally:
+            del self.building[stream.handle]
+        if recording.invalid:
+            raise DovitError("cuStreamEndCapture failed: operation failed due to a previous error during capture")
+        return [KINDS[type(node)] for node in recording.captured if isinstance(node, KernelNode)]
 
     def copy(self, to: int, source: int, size: int, stream: int) -> None:
         self.submit(stream, MemcpyNode(lambda: ctypes.memmove(to, source, size) and None))
@@ -368,12 +387,16 @@ class FakeEngine:
     def __init__(self, device: FakeDevice, step: PlanStep, engine: Engine, node: type[KernelNode] = KernelNode) -> None:
         self.device, self.step, self.engine, self.node = device, step, engine, node
         self.refuses = False
+        self.invalidates = False  # any capture that it is part of
+        self.reason: str | None = None  # that TensorRT would give against capturing it
 
     def enqueue(
         self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
     ) -> None:
         if self.refuses:
             raise DovitError(f"TensorRT could not enqueue {self.step.name}")
+        if self.invalidates and stream in self.device.building:
+            self.device.building[stream].invalid = True
         inputs = {
             spec.name: array(places[spec.name], spec.resolve(dict(dims)), spec.dtype) for spec in self.step.inputs
         }
@@ -389,3 +412,6 @@ class FakeEngine:
                 place[...] = made[name]
 
         self.device.submit(stream, self.node(work))
+
+    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
+        return self.reason

@@ -28,6 +28,10 @@ COUNTS, REFUSED = (
     f"{MODES}a_refused_plan_ends_the_capture[stem-GraphMode]",
 )
 APART, BODIES = f"{MEMORY}memory_is_shared_only_by_what_is_never_needed_at_once", f"{MODES}a_body_for_each_capacity"
+WARM, OBSTACLE = (
+    f"{MODES}every_kernel_runs_before_the_first_capture",
+    f"{MODES}a_plan_that_cannot_be_captured[invalidates-block2]",
+)
 FOREIGN, RESIZED = f"{MODES}foreign_nodes_are_refused", f"{RESIZING}as_if_pillow_had_done_it"
 
 FAULTS = [  # file, what stands there, what takes its place, who notices
@@ -35,7 +39,9 @@ FAULTS = [  # file, what stands there, what takes its place, who notices
     ("program.py", 'self.place("thresholds") + 4 * number', 'self.place("thresholds")', GRAPH),
     ("program.py", "if out != full:", "if False:", GRAPH),
     ("program.py", "            self._fill_taps(number, stream)", "            pass", GRAPH),
-    ("program.py", "        stream.sync()\n        self._write_constants()", "        stream.sync()", COUNTS),
+    ("program.py", "        self._write_constants()\n        self._warm", "        self._warm", COUNTS),
+    ("program.py", "        self._warm_up_kernels(stream_address(stream))\n", "", WARM),
+    ("chain.py", "        obstacles = find_obstacles(program)\n", "        obstacles = []\n", OBSTACLE),
     ("program.py", 'int(choice == "fixed")', "1", COUNTS),
     ("memory.py", "if until < now", "if until <= now", APART),
     ("memory.py", "max(gathers, default=number)", "number", APART),

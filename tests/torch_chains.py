@@ -31,6 +31,9 @@ class QueuedEngine:
         given = dict(places), dict(dims)
         self.device.submit(stream, KernelNode(lambda: self.engine.enqueue(*given, scratch, stream)))
 
+    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
+        return self.engine.why_not_capturable(dims, scratch, stream)
+
 
 def torch_chain(
     model: DoViT,

@@ -1,7 +1,11 @@
 """Building CUDA graphs by capture, and what may be in them.
 
-The body of a conditional node may hold kernels, copies, clearings, empty nodes, other graphs and conditional nodes. CUDA says no
-more than "invalid" about the rest, and some of it only at launch, so what was captured is looked at first.
+The body of a conditional node may hold kernels, copies, memsets, empty nodes, child graphs and conditional nodes. CUDA says no
+more than "invalid" about the rest, and some of it only at launch, so what was captured is checked first.
+
+A capture that was invalidated must not be ended by a GraphBuilder: cuda.core before 1.3 crashes then (NVIDIA/cuda-python #2834),
+and ending an invalidated body and its parent crashes in the driver, whoever does it (#2918). So `trial.py` captures every plan on
+a plain stream first, and nothing that failed there comes into a graph.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu.addresses import stream_address
 from dovit.runtime.gpu.device import Definition, GraphBuilder, Node
 
-ALLOWED = {"KernelNode", "MemcpyNode", "MemsetNode", "EmptyNode", "ChildGraphNode", "SwitchNode"}
+ALLOWED = {"KernelNode", "MemcpyNode", "MemsetNode", "EmptyNode", "ChildGraphNode", "ConditionalNode", "SwitchNode"}
 
 
 @contextmanager
@@ -48,7 +52,7 @@ def _nodes(definition: Definition) -> Iterable[Node]:
 
 
 def _abandon(end: Callable[[], object]) -> None:
-    """End a capture that has failed already; that it did is the news, not that the end fails as well."""
+    """End a capture whose work has failed already: that error is raised, not the one that ending it may add."""
     try:
         end()
     except Exception:  # cuda.core's own type, for a capture that CUDA has invalidated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from dovit.runtime.gpu.program import Program
 from dovit.runtime.gpu.resizing import MOST_ROWS
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
 from dovit.runtime.gpu.stopwatch import Stopwatch
+from dovit.runtime.gpu.trial import find_obstacles
+
+LOG = logging.getLogger("dovit.runtime.gpu")
 
 
 class GpuChain:
@@ -31,12 +35,13 @@ class GpuChain:
         self, manifest: Manifest, plans: PlanSet, engines: Mapping[str, DeviceEngine], kernels: Launchers, device: Device,
         *, graph: bool | None = None,
     ) -> None:  # fmt: skip
-        """`graph`: the whole image as one CUDA graph, or one a segment; None: the former where the driver has it."""
+        """`graph`: the whole image as one CUDA graph, or one a segment; None: the former where the driver has it and every plan
+        can be part of it, else the latter, and the log says why. Raises DovitError where that cannot be, with `graph` True."""
         self.manifest, self.plans = manifest, plans
         self._stopwatch = Stopwatch(device)
         self._parts = (self._stopwatch.engines(engines), self._stopwatch.kernels(kernels), device)
         self._device = device
-        self._graph = device.can_switch if graph is None else graph
+        self._graph = graph
         self._lock = threading.RLock()
         self._streaming = False
         self._dead: str | None = None
@@ -143,7 +148,19 @@ class GpuChain:
 
     def _capture(self, program: Program) -> Mode:
         program.warm_up()
-        return (GraphMode if self._graph else SegmentedMode)(program, Transfers(program))
+        transfers = Transfers(program)
+        if self._graph and not self._device.can_switch:
+            return GraphMode(program, transfers)  # which says what is missing
+        obstacles = find_obstacles(program)
+        if obstacles and self._graph:
+            raise DovitError(f"{obstacles[0]}; use the segmented mode (graph=False)")
+        if self._graph or (self._graph is None and not obstacles and self._device.can_switch):
+            return GraphMode(program, transfers)
+        for obstacle in obstacles:
+            how = "is queued operation by operation" if obstacle.invalidates else "becomes a graph of its own"
+            LOG.warning("%s: segmented mode instead of one graph; this segment %s", obstacle, how)
+        uncapturable = {(o.run.number, o.run.kept) for o in obstacles if o.invalidates}
+        return SegmentedMode(program, transfers, uncapturable)
 
     def _write(self, mode: Mode, images: np.ndarray, thresholds: Sequence[float]) -> None:
         """Nothing is under way on this mode's memory, so what fails here leaves it as it was."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,16 @@ class CudaDevice:
         if isinstance(gpu, str):
             raise DovitError(gpu)
         from cuda.bindings import driver
-        from cuda.core import Device, LegacyPinnedMemoryResource
+        from cuda.core import Device
 
         self.name = gpu.name
         self.can_switch = gpu.driver_cuda >= SWITCH_CUDA
         self._driver: Any = driver
         self._device: Any = Device(number)
-        self._pinned: Any = LegacyPinnedMemoryResource()
         self._taken: dict[int, Any] = {}  # by address
         with cuda_errors(f"{gpu.name} cannot be used"):
             self._device.set_current()
+        self._context: Any = self._call("cuCtxGetCurrent")[0]
 
     @property
     def free_bytes(self) -> int:
@@ -44,15 +45,14 @@ class CudaDevice:
         """Memory on the device, of unspecified content."""
         with cuda_errors(f"{self.name}: {size / 2**20:,.0f} MiB cannot be allocated"):
             place = int(self._call("cuMemAlloc", size)[0])
-        self._taken[place] = _Memory(self._driver, place)
+        self._taken[place] = _Memory(self._driver, self._context, self._driver.cuMemFree, place)
         return place
 
     def pinned(self, size: int) -> np.ndarray:
         """Memory of the host that the device copies from and to by itself, [size] uint8."""
         with cuda_errors(f"{size / 2**20:,.0f} MiB of pinned memory cannot be allocated"):
-            buffer = self._pinned.allocate(size)
-        place = int(buffer.handle)
-        self._taken[place] = buffer
+            place = int(self._call("cuMemHostAlloc", size, 0)[0])
+        self._taken[place] = _Memory(self._driver, self._context, self._driver.cuMemFreeHost, place)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(place))
 
     def release(self, place: int) -> None:
@@ -68,6 +68,33 @@ class CudaDevice:
         """What captures a graph."""
         with cuda_errors(f"{self.name}: no graph"):
             return self._device.create_graph_builder()
+
+    def captured_kinds(self, work: Callable[[int], None], stream: Any) -> list[str]:
+        """See Device. By the driver itself, for a GraphBuilder must not end an invalidated capture."""
+        handle = int(stream.handle)
+        self._call("cuStreamBeginCapture", handle, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
+        try:
+            work(handle)
+        except BaseException:
+            status, graph = self._driver.cuStreamEndCapture(handle)
+            if status == self._driver.CUresult.CUDA_SUCCESS:
+                self._driver.cuGraphDestroy(graph)
+            raise
+        [graph] = self._call("cuStreamEndCapture", handle)
+        try:
+            return self._kinds(graph)
+        finally:
+            self._driver.cuGraphDestroy(graph)
+
+    def _kinds(self, graph: Any) -> list[str]:
+        count = self._call("cuGraphGetNodes", graph, 0)[1]
+        kinds = []
+        for node in self._call("cuGraphGetNodes", graph, count)[0] if count else ():
+            [kind] = self._call("cuGraphNodeGetType", node)
+            kinds.append(kind.name.removeprefix("CU_GRAPH_NODE_TYPE_"))
+            if kinds[-1] == "GRAPH":
+                kinds += self._kinds(self._call("cuGraphChildGraphNodeGetGraph", node)[0])
+        return kinds
 
     def make_current(self) -> None:
         """Have the calling thread work on this device."""
@@ -106,10 +133,12 @@ class CudaDevice:
 
 
 class _Memory:
-    """Device memory that goes with the object."""
+    """Memory that is freed with the object, on whichever thread that happens: freeing needs the context to be current."""
 
-    def __init__(self, driver: Any, place: int) -> None:
-        self._free, self._place = driver.cuMemFree, place
+    def __init__(self, driver: Any, context: Any, free: Callable[[int], object], place: int) -> None:
+        self._driver, self._context, self._free, self._place = driver, context, free, place
 
     def __del__(self) -> None:
+        self._driver.cuCtxPushCurrent(self._context)
         self._free(self._place)
+        self._driver.cuCtxPopCurrent()

@@ -6,7 +6,7 @@ part of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -76,6 +76,11 @@ class Device(Protocol):
     def release(self, place: int) -> None: ...  # what either of these has given; nothing may use it any longer
     def create_stream(self) -> Stream: ...
     def create_graph_builder(self) -> GraphBuilder: ...
+    def captured_kinds(self, work: Callable[[int], None], stream: Stream) -> Sequence[str]:
+        """Capture what `work` queues on `stream`, and discard it: the kinds of its nodes, as CUgraphNodeType calls them (KERNEL,
+        MEMCPY, HOST, …), those of child graphs too. Raises DovitError where the capture fails; the stream is usable after it."""
+        ...
+
     def copy(self, to: int, source: int, size: int, stream: int) -> None: ...  # in any direction
     def clear(self, place: int, size: int, stream: int) -> None: ...  # to zeros
     def create_event(self) -> Event: ...
@@ -128,4 +133,9 @@ class DeviceEngine(Protocol):
 
         Raises DovitError where the runtime refuses: a capture must not go on without this plan.
         """
+        ...
+
+    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
+        """None where the runtime says that this plan, which has run with these sizes before, can be captured on `stream`; else
+        a reason."""
         ...

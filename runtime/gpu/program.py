@@ -6,7 +6,8 @@ its gather is read on the device, for any capacity may have come before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,17 @@ from dovit.runtime.gpu.segments import cut_segments
 
 # what a decision's kept count may be: one of the bundle's capacities, any number, or the one that lies in ONLY_CAPACITY
 Choice = Literal["bucketed", "exact", "fixed"]
+
+
+@dataclass(frozen=True)
+class PlanRun:
+    """A plan at a size that is captured: in segment `number` with `kept` tokens, or in the decoder, which comes after the last
+    segment and for which `kept` is 0. `tokens`: what it runs on."""
+
+    step: PlanStep
+    number: int
+    kept: int
+    tokens: int
 
 
 class Program:
@@ -90,6 +102,14 @@ class Program:
         segment's own decision sets; `choice`: from what it chooses. With no token kept, what is left is to hand `full`
         to the decoder.
         """
+        self._enqueue_steps(number, kept, came, switch, choice, stream)
+        if kept == 0:
+            self._fill_taps(number, stream)
+
+    def _enqueue_steps(
+        self, number: int, kept: int, came: int | None, switch: int, choice: Choice, stream: int, *, plans: bool = True
+    ) -> None:  # fmt: skip
+        """The plans, unless they are left out, and the kernels of a segment."""
         dims = self._dims(number, kept)
         for step in self.segments.after[number]:
             if step.kind == "gather":
@@ -102,10 +122,8 @@ class Program:
                 self._reconstruct(step, kept, stream)
             elif step.kind == "labels":
                 self._labels(step, stream)
-            else:
+            elif plans:
                 self._run(step, dims, stream, lasting=choice == "bucketed" or number == 0)
-        if kept == 0:
-            self._fill_taps(number, stream)
 
     def enqueue_decoder(self, stream: int) -> None:
         """Queue what runs on all positions again."""
@@ -115,18 +133,49 @@ class Program:
             else:
                 self._run(step, self._dims(0, 0), stream)
 
-    def warm_up(self) -> None:
-        """Run every plan once at every capacity, on zeros: what it sets up at its first run is no part of a capture."""
-        device, stream = self.device, self._stream
-        device.clear(self._base, self.memory.size, stream_address(stream))
+    def plan_runs(self) -> Iterator[PlanRun]:
+        """Every plan at every size that a captured pass can have."""
+        tokens, last = self.manifest.tokens, len(self.segments.after)
         for number, steps in enumerate((*self.segments.after, self.segments.decoder)):
-            within = 0 < number < len(self.segments.after)
-            for kept in self.manifest.capacities if within else (self.manifest.tokens,):
+            for kept in self.manifest.capacities if 0 < number < last else (tokens,):
                 for step in steps if kept else ():
                     if step.kind == "plan":
-                        self._run(step, self._dims(number if within else 0, kept), stream_address(stream))
-        stream.sync()
+                        yield PlanRun(step, number, 0 if number == last else kept, kept)
+
+    def warm_up(self) -> None:
+        """Run every plan once at every capacity, on zeros, and every kernel once: what they set up at their first run, such as
+        code that CUDA loads when it is first used, is no part of a capture."""
+        device, stream = self.device, self._stream
+        device.clear(self._base, self.memory.size, stream_address(stream))
+        for run in self.plan_runs():
+            self._run(run.step, self._dims_of(run), stream_address(stream))
         self._write_constants()
+        self._warm_up_kernels(stream_address(stream))
+        stream.sync()
+
+    def _warm_up_kernels(self, stream: int) -> None:
+        """With all tokens kept throughout, so that each finds what the one before has made."""
+        tokens = self.manifest.tokens
+        only = np.asarray([tokens], np.int64)
+        self.device.copy(self.place(ONLY_CAPACITY), address(only), only.nbytes, stream)
+        for number in range(len(self.segments.after)):
+            self._enqueue_steps(number, tokens, tokens, 0, "fixed", stream, plans=False)
+        for step in self.segments.decoder:
+            if step.kind == "labels":
+                self._labels(step, stream)
+        self._stream.sync()  # `only` is no longer read
+
+    def why_not_capturable(self, run: PlanRun) -> str | None:
+        """What TensorRT says against a capture of `run`, after the warm-up; None: nothing."""
+        dims, scratch = self._dims_of(run), self.place("scratch")
+        return self._engines[run.step.name].why_not_capturable(dims, scratch, stream_address(self._stream))
+
+    def captured_kinds(self, run: PlanRun) -> Sequence[str]:
+        """Capture `run` and discard it: see Device.captured_kinds."""
+        return self.device.captured_kinds(lambda stream: self._run(run.step, self._dims_of(run), stream), self._stream)
+
+    def _dims_of(self, run: PlanRun) -> dict[str, int]:
+        return self._dims(run.number if run.number < len(self.segments.after) else 0, run.kept)
 
     def _dims(self, number: int, kept: int) -> dict[str, int]:
         dims = {"batch": self.batch, "capacities": len(self.manifest.capacities)}

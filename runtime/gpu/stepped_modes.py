@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from dovit.runtime.gpu.addresses import address, stream_address
 from dovit.runtime.gpu.capture import building
-from dovit.runtime.gpu.device import Graph
+from dovit.runtime.gpu.device import Graph, Stream
 from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.memory import ONLY_CAPACITY, capacity_name
 from dovit.runtime.gpu.mode import CapturedMode, Mode
@@ -30,14 +30,30 @@ class _Counter:
         return int(self._count.view(np.int32)[0])
 
 
+class _Uncaptured:
+    """In place of a graph: what it would hold is queued anew at every launch."""
+
+    def __init__(self, queue: Callable[[int], None]) -> None:
+        self._queue = queue
+
+    def launch(self, stream: Stream) -> None:
+        self._queue(stream_address(stream))
+
+
 class SegmentedMode(CapturedMode):
-    """A graph for each segment and capacity, for drivers without SWITCH nodes: one launch and one read a decision."""
+    """A graph for each segment and capacity: one launch and one read a decision. For drivers without SWITCH nodes, and for plans
+    that cannot be in the body of one.
+
+    `uncapturable`: segments, by their number and kept tokens, with a plan that cannot be captured at all; they are queued
+    operation by operation.
+    """
 
     name = "segmented"
 
-    def __init__(self, program: Program, transfers: Transfers) -> None:
+    def __init__(self, program: Program, transfers: Transfers, uncapturable: Collection[tuple[int, int]] = ()) -> None:
         super().__init__(program, transfers)
         self._counter = _Counter(program)
+        self._uncapturable = frozenset(uncapturable)
         decisions, capacities = len(program.manifest.decisions), program.manifest.capacities
         self._first = self._capture_first(copies=True)
         self._graphs = {(n, kept): self._capture(n, kept) for n in range(1, decisions + 1) for kept in capacities}
@@ -60,8 +76,8 @@ class SegmentedMode(CapturedMode):
 
     def _capture(self, number: int, kept: int, *, copies: bool = False) -> Graph:
         program, decisions = self._program, len(self._program.manifest.decisions)
-        builder = program.device.create_graph_builder()
-        with building(builder) as stream:
+
+        def queue(stream: int) -> None:
             if copies:
                 self._transfers.enqueue_inputs(stream)
             if number > decisions:
@@ -71,6 +87,12 @@ class SegmentedMode(CapturedMode):
                 program.enqueue(number, kept, stream)
                 if number < decisions and kept:
                     self._counter.enqueue(number + 1, stream)
+
+        if (number, kept) in self._uncapturable:
+            return _Uncaptured(queue)
+        builder = program.device.create_graph_builder()
+        with building(builder) as stream:
+            queue(stream)
         return builder.complete()
 
 

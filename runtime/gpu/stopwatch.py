@@ -33,6 +33,7 @@ class Stopwatch:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._marks: list[Mark] | None = None
+        self._within = False  # one operation, whose parts are not timed
         # used again in every pass, for making one takes longer than a kernel
         self._events: list[tuple[Event, Event]] = []
 
@@ -45,19 +46,28 @@ class Stopwatch:
         finally:
             self._marks = None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether operations are marked at present."""
+        return self._marks is not None
+
     @contextmanager
     def around(self, name: str, stream: int) -> Iterator[None]:
-        """What is queued within is one operation."""
-        if self._marks is None:
+        """What is queued within is one operation; what would be one within it is not marked by itself."""
+        if self._marks is None or self._within:
             yield
             return
         if len(self._marks) == len(self._events):
             self._events.append((self._device.create_event(), self._device.create_event()))
         start, end = self._events[len(self._marks)]
-        with named(name):
-            self._device.record(start, stream)
-            yield
-            self._device.record(end, stream)
+        self._within = True
+        try:
+            with named(name):
+                self._device.record(start, stream)
+                yield
+                self._device.record(end, stream)
+        finally:
+            self._within = False
         self._marks.append(Mark(name, start, end))
 
     def milliseconds(self, mark: Mark) -> float:
@@ -84,26 +94,36 @@ class _TimedEngine:
     def enqueue(
         self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
     ) -> None:
+        if not self._stopwatch.is_running:
+            self._engine.enqueue(places, dims, scratch, stream, lasting=lasting)
+            return
         with self._stopwatch.around(self._name, stream):
             self._engine.enqueue(places, dims, scratch, stream, lasting=lasting)
 
+    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
+        return self._engine.why_not_capturable(dims, scratch, stream)
+
 
 class _TimedKernels:
-    """Every launcher, whichever there are: those whose last argument is a stream queue something."""
+    """Every launcher, whichever there are: those whose last argument is a stream queue something. Each is wrapped when it is
+    first looked up, and an attribute from then on, so that passes which are not timed cost what they cost without this."""
 
     def __init__(self, kernels: Launchers, stopwatch: Stopwatch) -> None:
         self._kernels, self._stopwatch = kernels, stopwatch
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         launcher: Callable[..., object] = getattr(self._kernels, name)
-        if [*signature(launcher).parameters][-1] != "stream":
-            return launcher
+        stopwatch = self._stopwatch
 
         def timed(*arguments: int) -> object:
-            with self._stopwatch.around(name, arguments[-1]):
+            if not stopwatch.is_running:
+                return launcher(*arguments)
+            with stopwatch.around(name, arguments[-1]):
                 return launcher(*arguments)
 
-        return timed
+        queues = [*signature(launcher).parameters][-1] == "stream"
+        setattr(self, name, timed if queues else launcher)
+        return getattr(self, name)
 
 
 class TimedTransfers(Transfers):

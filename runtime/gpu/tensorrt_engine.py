@@ -60,7 +60,7 @@ class TensorRtEngine:
         self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
     ) -> None:
         """Queue the plan. Its context is made when its sizes are first seen, which cannot happen during a capture."""
-        key = (scratch, tuple(sorted(dims.items())) if lasting else ())  # a program has one scratch memory
+        key = _key(scratch, dims) if lasting else (scratch, ())
         fresh = key not in self._contexts
         if fresh:
             self._contexts[key] = self._new_context()
@@ -75,6 +75,14 @@ class TensorRtEngine:
                 )
         if not context.execute_async_v3(stream):
             raise DovitError(f"{self._owner.title} could not enqueue {self._step.name}: {self._owner.reason}")
+
+    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
+        """See DeviceEngine. Only TensorRT-RTX can be asked."""
+        context, _ = self._contexts[_key(scratch, dims)]
+        ask = getattr(context, "is_stream_capturable", None)
+        if ask is None or ask(stream):
+            return None
+        return f"{self._owner.title} says so (IExecutionContext.is_stream_capturable)"
 
     def _new_context(self) -> tuple[trt.IExecutionContext, object]:
         """And its settings, which have to live as long."""
@@ -118,6 +126,11 @@ class TensorRtEngine:
             return 0
         fits = [n for n, profile in enumerate(plan.profiles) if profile.least <= kept[0] <= profile.most]
         return min(fits, key=lambda n: plan.profiles[n].most - plan.profiles[n].least, default=0)
+
+
+def _key(scratch: int, dims: Mapping[str, int]) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """A program has one scratch memory."""
+    return scratch, tuple(sorted(dims.items()))
 
 
 def _logger(module: Any, messages: list[str]) -> Any:

@@ -5,11 +5,12 @@ import types
 
 import pytest
 
-from dovit.engines import flavours
+from dovit.engines import backends, flavours
 from dovit.engines.backends import list_backends
 from dovit.engines.flavours import check_builder, choose_flavour, load_module, target_capabilities, version_of
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import Gpu
+from dovit.runtime.plans import Found, known_capabilities
 
 ADA = Gpu("NVIDIA RTX 4090", "8.9", (13, 0))
 
@@ -69,6 +70,28 @@ def test_backends_of_this_machine() -> None:
     assert list(reports) == ["tensorrt", "tensorrt-rtx", "onnxruntime"]
     assert reports["onnxruntime"].run == "yes, on the CPU"
     assert all(report.build and report.run for report in reports.values())
+
+
+def test_what_a_backend_can_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that TensorRT-RTX does not know is no reason to promise anything."""
+    found = {"tensorrt": Found(None, ADA), "tensorrt-rtx": Found("1.7.1.116", ADA, ("8.9", "12.0"))}
+    monkeypatch.setattr(backends, "look", found.get)
+    monkeypatch.setattr(backends.plugins, "left_out", lambda: None)
+    runs = {report.name: report.run for report in list_backends()}
+    assert runs["tensorrt"] == "no: not installed here: pip install 'dovit[tensorrt]'"
+    assert runs["tensorrt-rtx"].startswith("yes, on NVIDIA RTX 4090")
+    found["tensorrt-rtx"] = Found("1.7.1.116", Gpu("H100", "9.0", (13, 0)), ("8.9", "12.0"))
+    assert "runs on compute capability 8.9, 12.0, this GPU (H100) has 9.0" in list_backends()[1].run
+    monkeypatch.setattr(backends.plugins, "left_out", lambda: "CUDA plugins and kernels (nvcc: not found)")
+    found["tensorrt-rtx"] = Found("1.7.1.116", ADA, ("8.9", "12.0"))
+    assert list_backends()[1].run == "no: CUDA plugins and kernels (nvcc: not found)"
+
+
+def test_the_capabilities_that_tensorrt_rtx_knows() -> None:
+    """Those of the installed one are those that docs/gpu-support.md names."""
+    module = pytest.importorskip("tensorrt_rtx")
+    assert known_capabilities(module) == ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+    assert known_capabilities(types.ModuleType("tensorrt")) is None
 
 
 @pytest.mark.parametrize(("text", "expected"), [("1.7.1.116", (1, 7)), ("10.13.0.35", (10, 13)), ("11.0", (11, 0))])

@@ -50,6 +50,11 @@ def test_a_match() -> None:
             f"8.0 and newer, this GPU (Tesla T4) has 7.5; rebuild the plans: {REBUILD} --compute-capability 7.5",
         ),
         (
+            Found("1.7.1.116", Gpu("NVIDIA H100", "9.0", (13, 0)), ("8.9", "12.0")),
+            {"compute_capabilities": ()},
+            "TensorRT-RTX 1.7.1.116 runs on compute capability 8.9, 12.0, this GPU (NVIDIA H100) has 9.0: use",
+        ),
+        (
             Found("1.7.1.116", Gpu("NVIDIA RTX 4090", "8.9", (12, 8))),
             {},
             "cuda says 13, this machine's driver runs CUDA 12.8 at most: update the driver",

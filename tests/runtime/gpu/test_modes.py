@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from fake_gpu import (
     FakeDevice,
     FakeGraph,
+    FakeKernels,
     HostCallbackNode,
     SwitchNode,
 )
@@ -15,8 +17,10 @@ from lowered import CAPACITIES, KINDS, Maker, same, some_thresholds
 from models import random_images
 
 from dovit.runtime.errors import DovitError
+from dovit.runtime.gpu.chain import GpuChain
 from dovit.runtime.gpu.graph_mode import GraphMode
 from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.program import Program
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
 
 
@@ -102,6 +106,58 @@ def test_a_refused_plan_ends_the_capture(make: Maker, mode: type[GraphMode] | ty
     running = mode(program, Transfers(program))
     running.launch(images, (0.5, 0.5))
     same(running.wait(), made.chain.run(images, (0.5, 0.5), CAPACITIES))
+
+
+@pytest.mark.parametrize("name", ["stem", "block2", "decoder"])
+@pytest.mark.parametrize("how", ["invalidates", "TensorRT says so", "foreign node"])
+def test_a_plan_that_cannot_be_captured(make: Maker, how: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Tried before any graph is built, for ending an invalidated one crashes: the segmented mode, a sentence in the log, and the
+    same results. Where the whole image as one graph is demanded, an error."""
+    made, device = make(), FakeDevice()
+    engines = made.engines_on(device)
+
+    def chain(graph: bool | None) -> GpuChain:
+        return GpuChain(made.manifest, made.plans, engines, FakeKernels(device), device, graph=graph)
+
+    if how == "invalidates":
+        engines[name].invalidates = True
+    elif how == "foreign node":
+        engines[name].node = HostCallbackNode
+    else:
+        engines[name].reason = how
+    with pytest.raises(
+        DovitError, match=rf"{name} with \d+ tokens cannot be .*; use the segmented mode \(graph=False\)"
+    ):
+        chain(True)
+    with caplog.at_level("WARNING", "dovit"):
+        running = chain(None)
+    assert running.captured.name == "segmented"
+    reason = {"invalidates": "previous error during capture", "foreign node": "CU_GRAPH_NODE_TYPE_HOST"}.get(how, how)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("dovit")]
+    assert said and all(name in line and reason in line for line in said)
+    for seed in range(2):
+        images = random_images(made.model.config, seed=seed).numpy()
+        for xi in some_thresholds(made, images):
+            same(running.run(images, xi, CAPACITIES), made.chain.run(images, xi, CAPACITIES))
+    assert not device.building
+
+
+def test_every_kernel_runs_before_the_first_capture(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA loads a kernel's code when it is first launched, which may not happen during a capture."""
+    made, device = make("setr-mla", "fcn", 2), FakeDevice()
+    kernels, launched = FakeKernels(device), dict[str, set[bool]]()
+    for kernel in ("decide", "gather", "reconstruct", "labels"):
+        launch = getattr(kernels, kernel)
+
+        def seen(*arguments: int, launch: Callable[..., None] = launch, kernel: str = kernel) -> None:
+            launched.setdefault(kernel, set()).add(arguments[-1] in device.building)
+            if arguments[-1] in device.building:
+                assert False in launched[kernel], kernel
+            launch(*arguments)
+
+        monkeypatch.setattr(kernels, kernel, seen)
+    Program(made.manifest, made.plans, made.engines_on(device), kernels, device).warm_up()
+    assert launched == {kernel: {False} for kernel in ("decide", "gather", "reconstruct", "labels")}
 
 
 def test_a_driver_without_switch(make: Maker) -> None:

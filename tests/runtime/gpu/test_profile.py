@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_gpu import EventRecordNode, FakeDevice, FakeGraph, SwitchNode
+from fake_gpu import EventRecordNode, FakeDevice, FakeGraph, FakeKernels, SwitchNode
 from models import random_images, randomised, small_config, spreading_thresholds
 from torch_chains import QueuedEngine, torch_chain
 
@@ -18,6 +19,8 @@ from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu import profile as profiling
 from dovit.runtime.gpu import ranges as naming
+from dovit.runtime.gpu import stopwatch as stopwatches
+from dovit.runtime.gpu.stopwatch import Stopwatch
 
 CAPACITIES = (0, 5, 11, 17, 24)
 
@@ -198,3 +201,33 @@ def test_another_batch_is_refused_and_the_session_lives(model: DoViT) -> None:
     with pytest.raises(DovitError, match="take 1 images at a time, not 2"):
         chain.profile(random_images(model.config, 2).numpy(), (0.5, 0.5), 1)
     chain.run(random_images(model.config).numpy(), (0.5, 0.5), CAPACITIES)
+
+
+def test_the_launch_begins_with_the_upload_of_a_resized_image(model: DoViT) -> None:
+    """Its parts have events of their own elsewhere; here the first event comes before everything and the second after."""
+    device = FakeDevice()
+    chain = torch_chain(model, CAPACITIES, device=device)
+    image = np.zeros((1, 50, 70, 3), np.uint8)
+    chain.profile(image, (0.5, 0.5), 1)
+    queued: list[object] = []
+    submit = device.submit
+    device.submit = lambda stream, node: (queued.append(node), submit(stream, node))[1]  # type: ignore[method-assign]
+    profiler = chain._profiler
+    assert profiler is not None and profiler._launch(chain.captured, image, (0.5, 0.5)) > 0
+    events = [number for number, node in enumerate(queued) if isinstance(node, EventRecordNode)]
+    assert (
+        events == [0, len(queued) - 1] and len(queued) >= 6
+    )  # two copies, the resizing, labels, their copy between them
+
+
+def test_a_launcher_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not timed costs one call more than it did, not a look at a signature at every launch."""
+    device = FakeDevice()
+    looked: list[object] = []
+    monkeypatch.setattr(stopwatches, "signature", lambda f: (looked.append(f), signature(f))[1])
+    timed = Stopwatch(device).kernels(FakeKernels(device))
+    stream = int(device.create_stream().handle)
+    for _ in range(3):
+        timed.reconstruct("float32", 0, 0, 0, 1, 0, 0, 0, 0, stream)
+    assert timed.gather_scratch_bytes(1, 2, 3) == 12
+    assert len(looked) == 2
