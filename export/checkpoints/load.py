@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
+from dovit.export.checkpoints.foreign import explain_file, explain_keys
 from dovit.export.checkpoints.mmseg import is_mmseg, read_mmseg
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.own import read_own
@@ -38,8 +39,14 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
     fit; every key that is unknown, missing or of another shape is in it.
     """
     path, options = Path(path), options or ReadOptions()
-    content = read_file(path)
-    state = _weights(path, content)
+    try:
+        content = read_file(path)
+        state = _weights(path, content)
+    except DovitError:
+        known = explain_file(path)
+        if known is None:
+            raise
+        raise DovitError(f"{path}: {known}") from None
     settings = Settings(path)
     try:
         if content.get("dovit") is not None:
@@ -52,13 +59,16 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
             model, notes = read_rstrudel(path, state, options, settings)
             return LoadedModel(model, "segmenter", notes, tuple(settings))
         if is_timm(state):
-            model, notes = read_timm(path, state, options, settings)
+            model, notes = read_timm(path, content, state, options, settings)
             return LoadedModel(model, "timm/DeiT", notes, tuple(settings))
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise DovitError(f"{path}: cannot be a model: {reason}") from None
     except KeyError as error:
         raise DovitError(f"{path}: the key {error.args[0]} is missing; is this the whole checkpoint?") from None
+    known = explain_keys(state)
+    if known:
+        raise DovitError(f"{path}: {known}")
     keys = ", ".join(list(state)[:3])
     raise DovitError(
         f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, timm, DeiT); "

@@ -69,6 +69,8 @@ def read_own(
     }  # fmt: skip
     told = {key: ("--set", value) for key, value in map(parse_change, options.changes)}
     told |= {key: (flag, value) for key, (flag, value) in flags.items() if value is not None}
+    if any(key.startswith("image_size") for key in told):
+        raise UsageError("--set image_size: give --image-size, which also resizes the positional embedding")
     for key, (_, value) in told.items():
         set_value(config, key, value)
     try:

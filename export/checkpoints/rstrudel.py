@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from dovit.export.checkpoints.keys import Account, Rule, check_classes
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
+from dovit.export.checkpoints.pos_embed import RSTRUDEL, image_size_for, resize_positions, trained_grid
 from dovit.export.checkpoints.settings import Settings
+from dovit.export.checkpoints.variant import read_variant
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
-from dovit.export.model.config import HALF, IMAGENET, DecoderConfig, SegmenterLinearDecoder, SegmenterMaskDecoder
+from dovit.export.model.config import HALF, IMAGENET, SegmenterLinearDecoder, SegmenterMaskDecoder
 from dovit.runtime.errors import DovitError, UsageError
 
+STATISTICS = {"vit": HALF, "deit": IMAGENET}  # segm.data.utils.STATS, times 255
 LAYER = r"(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.(weight|bias)"
 RULES: list[Rule] = [
     (r"encoder\.blocks\.(\d+)\." + LAYER, r"backbone.layers.\1.\2.\3"),
@@ -44,8 +45,17 @@ def read_rstrudel(
     path: Path, state: dict[str, Tensor], options: ReadOptions, settings: Settings
 ) -> tuple[DoViT, list[str]]:
     """The model and notes on keys that were left out; what the model depends on goes into `settings`."""
-    variant = _variant(path.with_name("variant.yml"))
-    net = variant["net_kwargs"]
+    file = options.config or path.with_name("variant.yml")
+    variant, told = read_variant(file, options.changes)
+    net, window = variant.net_kwargs, variant.inference_kwargs
+
+    def choose(name: str, flag: str, given: Any, key: str, value: Any, assumed: tuple[str, Any] | None) -> Any:
+        """The setting `name`: the option `flag`, else what --set or the file says at `key`, else `assumed`."""
+        option = ("--set", value) if given is None and key in told else (flag, given)
+        return settings.choose(
+            name, option=option, file=None if value is None else (f"{file.name}: {key}", value), assumed=assumed
+        )
+
     account = Account(path, dict(state))
     mask = account.has(r"decoder\.cls_emb")
     kind = "segmenter-mask" if mask else "segmenter-linear"
@@ -56,44 +66,67 @@ def read_rstrudel(
     special = [account.take("encoder.cls_token")[0].float()]
     if account.has(r"encoder\.dist_token"):
         special.append(account.take("encoder.dist_token")[0].float())
-    prefix = len(special)
-    patch = int(net.get("patch_size", 16))
-    size = image_size_for(len(embed) - prefix, patch, options.image_size)
-    positions = resize_positions(embed[prefix:], (size[0] // patch, size[1] // patch), "bilinear")
-    account.weights["backbone.pos_embed"] = positions
+    prefix, dim = len(special), embed.shape[1]
+    patch = account.state["encoder.patch_embed.proj.weight"].shape[-1]
+    depth = account.count(r"encoder\.blocks\.(\d+)\..+")
+    decoder, classes = _decoder(account, mask)
+    layers = decoder.layers if isinstance(decoder, SegmenterMaskDecoder) else None
+    _check(
+        file,
+        ("net_kwargs.patch_size", net.patch_size, patch),
+        ("net_kwargs.d_model", net.d_model, dim),
+        ("net_kwargs.n_layers", net.n_layers, depth),
+        ("net_kwargs.n_cls", net.n_cls, classes),
+        ("net_kwargs.distilled", net.distilled, prefix == 2),
+        ("net_kwargs.channels", net.channels, account.state["encoder.patch_embed.proj.weight"].shape[1]),
+        ("net_kwargs.decoder.name", net.decoder.kind, kind),
+        ("net_kwargs.decoder.n_layers", net.decoder.n_layers if mask else None, layers),
+    )
+
+    # segmenter runs windows of `window_size`, whatever the size that it was trained on
+    shown = window.window_size
+    stated = (shown, shown) if shown else net.image_size
+    square = (
+        ("a square", image_size_for(len(embed) - prefix, patch, None))
+        if stated is None and options.image_size is None
+        else None
+    )
+    key = "inference_kwargs.window_size" if shown else "net_kwargs.image_size"
+    size = choose("image_size", "--image-size", options.image_size, key, stated, square)
+    size = image_size_for(len(embed) - prefix, patch, options.image_size, size)
+    trained = trained_grid(len(embed) - prefix, patch, options.image_size, net.image_size)
+    grid = size[0] // patch, size[1] // patch
+    account.weights["backbone.pos_embed"] = resize_positions(embed[prefix:], grid, *RSTRUDEL, trained=trained)
     account.weights["backbone.prefix"] = torch.cat(special) + embed[:prefix]
     account.rename(RULES)
     # the classifier of the image-level pre-training, and the patches' input projection of old files
     account.leave(r"encoder\.(head|head_dist|pre_logits)\..+", "the backbone's image classifier")
 
-    dim = embed.shape[1]
-    depth = account.count(r"encoder\.blocks\.(\d+)\..+")
-    decoder: DecoderConfig
-    if mask:
-        classes, width = state["decoder.cls_emb"].shape[1:]
-        decoder = SegmenterMaskDecoder(
-            embed_dim=width, layers=account.count(r"decoder\.blocks\.(\d+)\..+"), heads=max(width // 64, 1),
-            mlp_dim=state["decoder.blocks.0.mlp.fc1.weight"].shape[0], norm_eps=1e-5,
-        )  # fmt: skip
-    else:
-        decoder, classes = SegmenterLinearDecoder(), state["decoder.head.weight"].shape[0]
-    heads = options.new_heads(path, depth)
-    normalization = variant.get("dataset_kwargs", {}).get("normalization", net.get("normalization", "vit"))
-    statistics = IMAGENET if normalization == "deit" else HALF
-    place = "variant.yml: normalization"
-    mean = settings.choose("mean", option=("--mean", options.mean), file=(place, statistics["mean"]))
-    std = settings.choose("std", option=("--std", options.std), file=(place, statistics["std"]))
+    # its inference reads dataset_kwargs; net_kwargs has what the backbone was trained with
+    key = "dataset_kwargs" if variant.dataset_kwargs.normalization else "net_kwargs"
+    normalization = getattr(variant, key).normalization
+    statistics = STATISTICS[normalization or "vit"]
+    for name, given in (("mean", options.mean), ("std", options.std)):
+        value = statistics[name]
+        said = value if normalization else None
+        choose(name, f"--{name}", given, f"{key}.normalization", said, ("normalization vit", value))
     if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=("segmenter reads RGB", False)):
         account.bgr_to_rgb()
     norm_eps = settings.choose("norm_eps", option=("--norm-eps", options.norm_eps), assumed=("segmenter's code", 1e-5))
-    attention_heads = settings.choose(
-        "heads", option=("--heads", options.heads),
-        file=("variant.yml: n_heads", int(net["n_heads"])) if net.get("n_heads") else None,
-        assumed=("64 channels each", max(dim // 64, 1)),
+    attention_heads = choose(
+        "heads", "--heads", options.heads, "net_kwargs.n_heads", net.n_heads, ("64 channels each", max(dim // 64, 1))
+    )
+    windows = "slide" if shown else None
+    mode = choose(
+        "mode", "--mode", options.mode, "inference_kwargs.window_size", windows, ("the image is resized", "whole")
+    )
+    fits = window.window_stride and shown == size[0] == size[1]
+    stride = choose(
+        "stride", "--stride", options.stride, "inference_kwargs.window_stride",
+        (window.window_stride,) * 2 if fits else None,
+        ("two thirds of the window", (size[0] * 2 // 3, size[1] * 2 // 3)),
     )  # fmt: skip
-    mode = settings.choose("mode", option=("--mode", options.mode), assumed=("the image is resized", "whole"))
-    window = variant.get("inference_kwargs", {})
-    stride = int(window.get("window_stride", 0)) if window.get("window_size") == size[0] == size[1] else 0
+    heads = options.new_heads(path, depth)
     config = ModelConfig(
         image_size=size,
         classes=check_classes(classes, options.classes),
@@ -104,28 +137,29 @@ def read_rstrudel(
         decoder=decoder,
         decisions=heads,
         thresholds=options.thresholds_for(len(heads)),
-        slide_stride=settings.choose(
-            "stride", option=("--stride", options.stride),
-            file=("variant.yml: window_stride", (stride, stride)) if stride else None,
-            assumed=("two thirds of the window", (size[0] * 2 // 3, size[1] * 2 // 3)),
-        ),
+        slide_stride=stride,
         mode=mode,
-        mean=mean,
-        std=std,
+        mean=settings.chosen["mean"].value,
+        std=settings.chosen["std"].value,
     )  # fmt: skip
     return account.model(config, ("heads.",) if options.untrained else ()), account.notes()
 
 
-def _variant(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text())
-        if not isinstance(content["net_kwargs"], dict):
-            raise TypeError("net_kwargs is no mapping")
-        return dict(content)
-    except FileNotFoundError:
-        raise DovitError(
-            f"{file}: missing; segmenter's checkpoints need the variant.yml that lies beside them (normalisation, heads, window)"
-        ) from None
-    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DovitError(f"{file}: not segmenter's variant.yml ({reason}); copy it again") from None
+def _decoder(account: Account, mask: bool) -> tuple[SegmenterLinearDecoder | SegmenterMaskDecoder, int]:
+    """The decoder and the number of classes."""
+    if not mask:
+        return SegmenterLinearDecoder(), account.state["decoder.head.weight"].shape[0]
+    classes, width = account.state["decoder.cls_emb"].shape[1:]
+    layers = account.count(r"decoder\.blocks\.(\d+)\..+")
+    mlp_dim = account.state["decoder.blocks.0.mlp.fc1.weight"].shape[0]
+    heads = max(width // 64, 1)  # as segmenter's create_decoder has it, whatever n_heads says
+    return SegmenterMaskDecoder(embed_dim=width, layers=layers, heads=heads, mlp_dim=mlp_dim, norm_eps=1e-5), classes
+
+
+def _check(file: Path, *claims: tuple[str, Any, Any]) -> None:
+    """DovitError where `file` says another value (the second) than the weights are of (the third)."""
+    for name, said, found in claims:
+        if said is not None and said != found:
+            raise DovitError(
+                f"{file}: {name} is {said}, and the weights are of {found}: give the variant.yml that belongs to this checkpoint"
+            )

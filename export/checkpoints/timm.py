@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dovit.export.checkpoints.foreign import unlike_vit
 from dovit.export.checkpoints.keys import Account, Rule
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import image_size_for, resize_positions
+from dovit.export.checkpoints.pos_embed import DEIT, TIMM, image_size_for, resize_positions, trained_grid
 from dovit.export.checkpoints.rstrudel import LAYER
 from dovit.export.checkpoints.settings import Settings
+from dovit.export.checkpoints.timm_config import TimmConfig, read_timm_config
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
 from dovit.export.model.config import (
     HALF,
@@ -28,6 +32,9 @@ RULES: list[Rule] = [
     (r"blocks\.(\d+)\." + LAYER, r"backbone.layers.\1.\2.\3"),
     (r"patch_embed\.proj\.(.+)", r"backbone.patch_embed.\1"),
 ]
+# timm's models whose heads are not 64 channels wide: so400m, huge, giant, gigantic
+HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+_HOW = {TIMM: ("timm's code", "bicubic, antialiased"), DEIT: ("DeiT's code", "bicubic")}
 
 
 def is_timm(state: dict[str, Tensor]) -> bool:
@@ -36,49 +43,70 @@ def is_timm(state: dict[str, Tensor]) -> bool:
 
 
 def read_timm(
-    path: Path, state: dict[str, Tensor], options: ReadOptions, settings: Settings
+    path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions, settings: Settings
 ) -> tuple[DoViT, list[str]]:
-    """The model with a freshly initialised decoder and heads, and notes. DovitError unless `untrained` is allowed."""
+    """The model with a freshly initialised decoder and heads, and notes. DovitError unless `untrained` is allowed, and where
+    the layers are no plain ViT's."""
+    unlike = unlike_vit(state)
+    if unlike:
+        raise DovitError(f"{path}: {unlike}; such a backbone cannot start a training here")
     if not options.untrained:
         raise DovitError(
             f"{path}: a timm or DeiT backbone without a decoder, which can start a training (dovit-train --ckpt) but has "
             f"nothing to segment with; export the segmenter that is trained from it"
         )
-    if options.config is not None or options.changes:
-        raise UsageError(f"{path}: timm's and DeiT's files have no configuration that --config or --set could change")
+    if options.changes:
+        raise UsageError(
+            f"{path}: timm's files have no configuration that --set could change; --config takes a config.json"
+        )
     if options.arch is None or options.classes is None:
         raise UsageError(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
+    said = read_timm_config(options.config or path.with_name("config.json"), must=options.config is not None)
     account = Account(path, dict(state))
     special = [account.take(name)[0].float() for name in ("cls_token", "dist_token") if name in state]
     embed = account.take("pos_embed")[0].float()
-    # some timm models have no positions for the special tokens (`no_embed_class`): those rows are then missing
-    rows = len(embed) - len(special)
+    depth, dim = account.count(r"blocks\.(\d+)\..+"), embed.shape[1]
     patch = state["patch_embed.proj.weight"].shape[-1]
-    size = image_size_for(rows, patch, options.image_size)
+    said.check(depth=depth, embed_dim=dim, patch_size=patch, class_token="cls_token" in state)
+
+    apart = _positions_apart(len(embed), len(special), said)
+    rows = embed if apart else embed[len(special) :]
+    stated = said.size_of(len(rows), patch)
+    size = image_size_for(len(rows), patch, options.image_size, stated)
+    trained = trained_grid(len(rows), patch, options.image_size, stated)
+    # DeiT's own files nest their weights under `model`; timm's are flat, or under `state_dict`
+    how = DEIT if isinstance(content.get("model"), dict) else TIMM
+    settings.choose("resizing of positions", assumed=_HOW[how])
     grid = size[0] // patch, size[1] // patch
-    account.weights["backbone.pos_embed"] = resize_positions(embed[len(special) :], grid, "bicubic", antialias=True)
+    account.weights["backbone.pos_embed"] = resize_positions(rows, grid, *how, trained=trained)
     keep = 0 if options.arch == "setr-mla" else len(special)
-    account.weights["backbone.prefix"] = (torch.cat(special) + embed[: len(special)])[:keep]
+    tokens = torch.cat(special) if special else embed.new_zeros(0, dim)
+    account.weights["backbone.prefix"] = (tokens if apart else tokens + embed[: len(special)])[:keep]
     account.rename(RULES)
     segmenter = options.arch.startswith("segmenter")
+    if segmenter and not account.has(r"norm\..+"):
+        raise DovitError(
+            f"{path}: has no final norm for its tokens (timm's fc_norm comes after pooling), which --arch {options.arch} needs: "
+            f"start one of SETR's from it"
+        )
     if segmenter:
         account.rename([(r"norm\.(.+)", r"backbone.norm.\1")])
     else:
         account.leave(r"norm\..+", "SETR's decoders have norms of their own")
-    account.leave(r"(head|head_dist|pre_logits|fc_norm)\..+", "the image classifier")
-    depth, dim = account.count(r"blocks\.(\d+)\..+"), embed.shape[1]
+    account.leave(r"(head|head_dist|pre_logits|fc_norm|attn_pool)\..+", "the image classifier")
     heads = options.new_heads(path, depth)
     attention_heads = settings.choose(
-        "heads", option=("--heads", options.heads), assumed=("64 channels each", max(dim // 64, 1))
-    )
+        "heads", option=("--heads", options.heads), file=said.setting("num_heads"),
+        assumed=("timm's model of this width", HEADS.get(dim, max(dim // 64, 1))),
+    )  # fmt: skip
     norm_eps = settings.choose("norm_eps", option=("--norm-eps", options.norm_eps), assumed=("timm's code", 1e-6))
     backbone = BackboneConfig(
         embed_dim=dim, depth=depth, heads=attention_heads, patch=patch, prefix=keep, norm_eps=norm_eps,
         mlp_dim=state["blocks.0.mlp.fc1.weight"].shape[0], final_norm=segmenter,
     )  # fmt: skip
     statistics, place = HALF if segmenter else IMAGENET, f"as {options.arch} is trained"
-    mean = settings.choose("mean", option=("--mean", options.mean), assumed=(place, statistics["mean"]))
-    std = settings.choose("std", option=("--std", options.std), assumed=(place, statistics["std"]))
+    mean = settings.choose("mean", option=("--mean", options.mean), file=said.mean, assumed=(place, statistics["mean"]))
+    std = settings.choose("std", option=("--std", options.std), file=said.std, assumed=(place, statistics["std"]))
     if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=("timm reads RGB", False)):
         account.bgr_to_rgb()
     config = ModelConfig(
@@ -86,8 +114,20 @@ def read_timm(
         decisions=heads, thresholds=options.thresholds_for(len(heads)), mean=mean, std=std,
         slide_stride=options.stride, mode=options.mode or "whole",
     )  # fmt: skip
-    notes = [*account.notes(), "decoder and decision heads are freshly initialised"]
+    notes = [*account.notes(), *said.notes, "decoder and decision heads are freshly initialised"]
     return account.model(config, ("heads.", "decoder.")), notes
+
+
+def _positions_apart(positions: int, special: int, said: TimmConfig) -> bool:
+    """Whether the class and distillation tokens have no positions (timm's no_embed_class): as config.json says, or where only
+    then the positions are a square."""
+    if "no_embed_class" in said.arguments:
+        return bool(said.arguments["no_embed_class"])
+    return (
+        special > 0
+        and math.isqrt(positions) ** 2 == positions
+        and math.isqrt(positions - special) ** 2 != positions - special
+    )
 
 
 def _decoder(arch: str, backbone: BackboneConfig) -> DecoderConfig:

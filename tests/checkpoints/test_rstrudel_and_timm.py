@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from torch import Tensor
+from oracle import timm_vit
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.runtime.errors import DovitError, UsageError
@@ -144,6 +147,134 @@ def test_segmenter_without_its_variant(tmp_path: Path) -> None:
         load_model(path)
 
 
+def variant_as_trained(**changes: object) -> dict[str, object]:
+    """What segm/train.py writes for 64×64 crops and windows, with `changes` at dotted keys; a value of None takes a key out."""
+    variant: dict[str, object] = {
+        "world_batch_size": 8, "version": "normal", "resume": True, "amp": False, "log_dir": "seg_tiny",
+        "dataset_kwargs": {"dataset": "ade20k", "image_size": 64, "crop_size": 64, "batch_size": 8, "normalization": "vit",
+                           "split": "train", "num_workers": 10},
+        "algorithm_kwargs": {"batch_size": 8, "start_epoch": 0, "num_epochs": 64, "eval_freq": 2},
+        "optimizer_kwargs": {"opt": "sgd", "lr": 0.001},
+        "net_kwargs": {"image_size": (64, 64), "patch_size": 16, "d_model": DIM, "n_heads": HEADS, "n_layers": DEPTH,
+                       "normalization": "vit", "distilled": False, "backbone": "vit_tiny_patch16_384", "dropout": 0.0,
+                       "drop_path_rate": 0.1, "decoder": {"name": "linear"}, "n_cls": CLASSES},
+        "inference_kwargs": {"im_size": 64, "window_size": 64, "window_stride": 48},
+    }  # fmt: skip
+    for key, value in changes.items():
+        at = variant
+        *parents, last = key.split("__")
+        for part in parents:
+            at = at[part]  # type: ignore[assignment]
+        at[last] = value
+        if value is None:
+            del at[last]
+    return variant
+
+
+def save_segmenter(folder: Path, variant: dict[str, object], side: int = SIDE) -> tuple[Path, dict[str, Tensor]]:
+    """A Segmenter-Linear with its variant written by yaml.dump, as segm/train.py does: image_size is a Python tuple."""
+    torch.manual_seed(1)
+    state = encoder_state(False, side)
+    state |= {"decoder.head.weight": torch.randn(CLASSES, DIM), "decoder.head.bias": torch.randn(CLASSES)}
+    torch.save({"model": state}, folder / "checkpoint.pth")
+    (folder / "variant.yml").write_text(yaml.dump(variant))
+    return folder / "checkpoint.pth", state
+
+
+def test_segmenter_variant_as_it_is_written(tmp_path: Path) -> None:
+    path, _ = save_segmenter(tmp_path, variant_as_trained())
+    assert "!!python/tuple" in (tmp_path / "variant.yml").read_text()
+    loaded = load_model(path, ReadOptions(dense=True))
+    config = loaded.model.config
+    assert (config.image_size, config.slide_stride, config.mode) == ((64, 64), (48, 48), "slide")
+    assert config.mean == config.std == (127.5, 127.5, 127.5) and config.backbone.heads == HEADS
+    origins = {setting.name: setting.origin for setting in loaded.settings}
+    assert {origins[name] for name in ("image_size", "mean", "std", "heads", "mode", "stride")} == {"file"}
+    moved = tmp_path / "elsewhere.yml"
+    (tmp_path / "variant.yml").rename(moved)
+    assert load_model(path, ReadOptions(dense=True, config=moved)).model.config == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"net_kwargs__n_heads": 4}, {"heads": 4}),
+        ({"dataset_kwargs__normalization": "deit"}, {"mean": (123.675, 116.28, 103.53)}),
+        ({"dataset_kwargs": {}, "net_kwargs__normalization": "deit"}, {"std": (58.395, 57.12, 57.375)}),
+        ({"inference_kwargs": {}}, {"mode": "whole", "image_size": (64, 64)}),
+        ({"inference_kwargs": {}, "net_kwargs__image_size": (32, 128)}, {"image_size": (32, 128)}),
+        ({"inference_kwargs__window_size": 96}, {"image_size": (96, 96), "stride": (48, 48)}),
+        ({"inference_kwargs__window_stride": 16}, {"stride": (16, 16)}),
+    ],
+)
+def test_segmenter_settings_are_honoured(changes: dict, expected: dict, tmp_path: Path) -> None:
+    path, _ = save_segmenter(tmp_path, variant_as_trained(**changes))
+    loaded = load_model(path, ReadOptions(dense=True))
+    found = {setting.name: setting.value for setting in loaded.settings}
+    assert {name: found[name] for name in expected} == expected
+    config = loaded.model.config
+    made = {"heads": config.backbone.heads, "mean": config.mean, "std": config.std, "mode": config.mode}
+    made |= {"image_size": config.image_size, "stride": config.slide_stride}
+    assert {name: made[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"net_kwargs__layer_scale": 1e-5}, r"net_kwargs\.layer_scale is a setting that segmenter does not have"),
+        ({"temperature": 2}, "temperature is a setting that"),
+        ({"inference_kwargs__flip": True}, r"inference_kwargs\.flip is a setting"),
+        ({"net_kwargs__decoder": {"name": "linear", "scale": 2}}, r"net_kwargs\.decoder\.scale is a setting"),
+        ({"net_kwargs__decoder": {"name": "deeplab_dec"}}, "deeplab_dec is not read"),
+        (
+            {"net_kwargs__decoder": {"name": "mask_transformer"}},
+            r"decoder\.name is segmenter-mask, .* of segmenter-linear",
+        ),
+        ({"net_kwargs__backbone": "swin_tiny"}, "swin_tiny is no ViT or DeiT"),
+        ({"net_kwargs__normalization": "clip"}, r"net_kwargs\.normalization: Input should be 'vit' or 'deit'"),
+        ({"dataset_kwargs__normalization": "none"}, r"dataset_kwargs\.normalization: Input should be"),
+        ({"net_kwargs__patch_size": 8}, r"patch_size is 8, and the weights are of 16"),
+        ({"net_kwargs__d_model": 192}, r"d_model is 192, and the weights are of 128"),
+        ({"net_kwargs__n_layers": 12}, r"n_layers is 12, and the weights are of 3"),
+        ({"net_kwargs__n_cls": 150}, r"n_cls is 150, and the weights are of 5"),
+        ({"net_kwargs__distilled": True}, r"distilled is True, and the weights are of False"),
+        (
+            {"net_kwargs__image_size": (96, 64)},
+            r"says 96×64, which is 6×4 patches of 16, and the checkpoint has 16 positions",
+        ),
+        ({"net_kwargs__n_heads": 3}, "3 attention heads do not divide 128"),
+        ({"inference_kwargs__window_size": 65}, "multiples of the patch size 16"),
+    ],
+)
+def test_segmenter_settings_are_refused_by_name(changes: dict, sentence: str, tmp_path: Path) -> None:
+    path, _ = save_segmenter(tmp_path, variant_as_trained(**changes))
+    with pytest.raises((DovitError, UsageError), match=sentence):
+        load_model(path, ReadOptions(dense=True))
+
+
+def test_segmenter_windows_of_another_size(tmp_path: Path) -> None:
+    """Trained on 32×128, run on windows of 96×96: positions go through segm.model.utils.resize_pos_embed's formula."""
+    changes = {"net_kwargs__image_size": (32, 128), "inference_kwargs__window_size": 96}
+    path, state = save_segmenter(tmp_path, variant_as_trained(**changes))
+    model = load_model(path, ReadOptions(dense=True)).model
+    grid = state["encoder.pos_embed"][:, 1:].reshape(1, 2, 8, DIM).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, (6, 6), mode="bilinear").permute(0, 2, 3, 1).reshape(1, 36, DIM)
+    state["encoder.pos_embed"] = torch.cat([state["encoder.pos_embed"][:, :1], grid], dim=1)
+    image = torch.randint(0, 256, (1, 96, 96, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = linear(state, "decoder.head", encode(state, image, *map(torch.tensor, STATISTICS["vit"])))
+        made = model(image).logits.flatten(2).transpose(1, 2)
+    assert (made - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_set_goes_over_the_variant(tmp_path: Path) -> None:
+    path, _ = save_segmenter(tmp_path, variant_as_trained())
+    options = ReadOptions(dense=True, changes=("inference_kwargs.window_stride=32", "net_kwargs.n_heads=4"))
+    loaded = load_model(path, options)
+    assert loaded.model.config.slide_stride == (32, 32) and loaded.model.config.backbone.heads == 4
+    assert {s.name: s.origin for s in loaded.settings}["heads"] == "option"
+
+
 @pytest.mark.parametrize("distilled", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("arch", ["setr-naive", "setr-pup", "setr-mla", "segmenter-linear", "segmenter-mask"])
@@ -160,8 +291,115 @@ def test_timm_backbones_start_a_training(arch: str, nested: bool, distilled: boo
     model = loaded.model
     assert torch.equal(model.backbone.layers[2].attn.qkv.weight, state["blocks.2.attn.qkv.weight"])
     square = state["pos_embed"][0, 1 + distilled :].T.reshape(1, DIM, 8, 8)
-    resized = F.interpolate(square, (4, 6), mode="bicubic", align_corners=False, antialias=True)
+    resized = F.interpolate(square, (4, 6), mode="bicubic", align_corners=False, antialias=not nested)
     assert torch.allclose(model.backbone.pos_embed, resized[0].flatten(1).T)
     with torch.no_grad():
         output = model(torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8), [0.2, 0.2])
     assert output.logits.isfinite().all() and "freshly initialised" in loaded.notes[-1]
+
+
+def save_timm(folder: Path, about: dict | None = None, **arguments: object) -> nn.Module:
+    """A small timm model with random weights, as timm's save_for_hf writes it."""
+    vit, _ = timm_vit.load()
+    torch.manual_seed(2)
+    sizes = {"img_size": 64, "embed_dim": DIM, "depth": DEPTH, "num_heads": HEADS, "num_classes": 10}
+    model = vit(**(sizes | arguments)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    if about is not None:
+        (folder / "config.json").write_text(json.dumps(about))
+    return model
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (32, 128)])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"class_token": False, "global_pool": "avg", "fc_norm": False}, {"no_embed_class": True}]
+)
+def test_features_equal_timm(arguments: dict, size: tuple[int, int], tmp_path: Path) -> None:
+    """The real timm's forward_features, on its own resampled positions where the size is another."""
+    if reason := timm_vit.available():
+        pytest.skip(reason)
+    about = {
+        "architecture": "vit_tiny",
+        "pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "input_size": [3, 64, 64]},
+    }
+    theirs = save_timm(tmp_path, about, **arguments)
+    options = ReadOptions(arch="segmenter-linear", classes=CLASSES, image_size=size, untrained=True)
+    loaded = load_model(tmp_path / "model.safetensors", options)
+    config = loaded.model.config
+    assert config.mean == pytest.approx((127.5, 102, 76.5)) and config.std == pytest.approx((51, 76.5, 63.75))
+    vit, resample = timm_vit.load()
+    if size != (64, 64):
+        state = theirs.state_dict()
+        prefix = 0 if arguments else 1
+        state["pos_embed"] = resample(
+            state["pos_embed"], [size[0] // 16, size[1] // 16], [4, 4], num_prefix_tokens=prefix
+        )
+        theirs = vit(img_size=size, embed_dim=DIM, depth=DEPTH, num_heads=HEADS, num_classes=10, **arguments).eval()
+        theirs.load_state_dict(state)
+    image = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8)
+    pixels = (image.float() / 255 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.2, 0.3, 0.25])
+    prefix = config.backbone.prefix
+    assert prefix == (0 if "class_token" in arguments else 1)
+    with torch.no_grad():
+        expected = theirs.forward_features(pixels.permute(0, 3, 1, 2))[:, prefix:]
+        tokens = loaded.model.embed(image)
+        for layer in loaded.model.backbone.layers:
+            tokens = layer(tokens)
+        made = loaded.model.backbone.norm(tokens)[:, prefix:]
+    assert (made - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"init_values": 1e-5}, r"LayerScale .*ls1.*: blocks\.0\.ls1\.gamma; such a backbone cannot start"),
+        ({"qk_norm": True}, "normalises queries and keys"),
+        ({"reg_tokens": 4}, "register tokens"),
+        ({"pre_norm": True}, "a norm before its first layer"),
+        ({"global_pool": "avg", "fc_norm": True}, "no final norm for its tokens"),
+    ],
+)
+def test_other_timm_models_are_refused_by_name(arguments: dict, sentence: str, tmp_path: Path) -> None:
+    if reason := timm_vit.available():
+        pytest.skip(reason)
+    save_timm(tmp_path, **arguments)
+    with pytest.raises(DovitError, match=sentence):
+        load_model(
+            tmp_path / "model.safetensors", ReadOptions(arch="segmenter-linear", classes=CLASSES, untrained=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("about", "sentence"),
+    [
+        (
+            {"architecture": "vit", "model_args": {"act_layer": "quick_gelu"}},
+            "act_layer is quick_gelu, and dovit's layers",
+        ),
+        ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, "QuickGELU"),
+        ({"architecture": "vit", "model_args": {"window": 7}}, "window is a setting whose effect dovit does not know"),
+        ({"architecture": "vit", "model_args": {"depth": 12}}, "depth is 12, and the weights are of 3"),
+        ({"pretrained_cfg": {"mean": [0.5]}}, "is not three numbers"),
+        ({"architecture": "vit", "model_args": {"img_size": [64, 128]}}, "says 64×128, which is 4×8 patches"),
+        ("[", "not timm's config.json"),
+    ],
+)
+def test_timm_settings_are_refused_by_name(about: dict | str, sentence: str, tmp_path: Path) -> None:
+    state = {key.removeprefix("encoder."): tensor for key, tensor in encoder_state(False).items()}
+    torch.save(state, tmp_path / "vit.pth")
+    (tmp_path / "config.json").write_text(about if isinstance(about, str) else json.dumps(about))
+    with pytest.raises(DovitError, match=sentence):
+        load_model(tmp_path / "vit.pth", ReadOptions(arch="setr-naive", classes=CLASSES, untrained=True))
+
+
+def test_a_foreign_config_beside_a_timm_file_is_not_used(tmp_path: Path) -> None:
+    state = {key.removeprefix("encoder."): tensor for key, tensor in encoder_state(False).items()}
+    torch.save(state, tmp_path / "vit.pth")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    loaded = load_model(tmp_path / "vit.pth", ReadOptions(arch="setr-naive", classes=CLASSES, untrained=True))
+    assert "config.json is not timm's and was not used" in loaded.notes
