@@ -49,7 +49,8 @@ class _Checker:
         self.sure(manifest.patch in sides and all(side % manifest.patch == 0 for side in manifest.image_size), "patch")
         self.sure(0 <= manifest.prefix <= 1024, "prefix")
         self.sure(1 <= manifest.classes <= MOST_CLASSES, "classes")
-        self.sure(all(step in sides for step in manifest.slide_stride), "slide_stride")
+        strides = zip(manifest.slide_stride, manifest.image_size, strict=True)
+        self.sure(all(1 <= stride <= side for stride, side in strides), "slide_stride")  # else pixels without a window
         decisions = len(manifest.decisions)
         self.sure(decisions <= 1024 and len(manifest.thresholds) == decisions, "thresholds")
         self.sure(all(0 <= capacity <= manifest.tokens for capacity in manifest.capacities), "capacities")

@@ -243,7 +243,8 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """`manifest` with sizes that cannot be, and its steps with each tensor left out, of another type, size or name."""
     for change in [
         {"patch": 0}, {"patch": 7}, {"image_size": [1 << 40, 1 << 40]}, {"image_size": [0, 64]}, {"capacities": [-1]},
-        {"capacities": [1 << 20]}, {"steps": []}, {"slide_stride": [0, 0]}, {"prefix": -1}, {"classes": 0},
+        {"capacities": [1 << 20]}, {"steps": []}, {"slide_stride": [0, 0]},
+        {"slide_stride": [65, 1]}, {"slide_stride": [1, 97]}, {"prefix": -1}, {"classes": 0},
         {"classes": 1 << 15}, {"thresholds": []}, {"palette": [[0, 0, 256]]}, {"decisions": []},
     ]:  # fmt: skip
         yield manifest | change

@@ -33,8 +33,9 @@ struct Checker {
          "patch");
     sure(manifest.prefix >= 0 && manifest.prefix <= 1024, "prefix");
     sure(within(manifest.classes, kMostClasses), "classes");
-    sure(within(manifest.slide_stride[0], kMostPixels) && within(manifest.slide_stride[1], kMostPixels),
-         "slide_stride");
+    sure(within(manifest.slide_stride[0], manifest.image_size[0]) &&
+             within(manifest.slide_stride[1], manifest.image_size[1]),
+         "slide_stride");  // a larger one leaves pixels that no window covers
     sure(manifest.decisions.size() <= 1024 && manifest.thresholds.size() == manifest.decisions.size(), "thresholds");
     for (const int64_t capacity : manifest.capacities)
       sure(capacity >= 0 && capacity <= manifest.tokens(), "capacities");

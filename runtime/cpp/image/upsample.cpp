@@ -7,53 +7,40 @@ namespace dovit::runtime {
 
 namespace {
 
-// numpy's matrix products use fused multiply-adds where the processor has them. So do these: else a label could differ
-// where two classes are equal to the last bit but one.
+// Each loop is compiled twice, for any processor and for AVX2. The results are the same: nothing is contracted to fused
+// multiply-adds (-ffp-contract=off).
 #if defined(__x86_64__)
-#define DOVIT_FUSED __attribute__((target("avx2,fma")))
-bool has_fused() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#define DOVIT_AVX2 __attribute__((target("avx2")))
+bool has_avx2() { return __builtin_cpu_supports("avx2"); }
 #else
-#define DOVIT_FUSED
-bool has_fused() { return true; }
+#define DOVIT_AVX2
+bool has_avx2() { return false; }
 #endif
 #define DOVIT_INLINE inline __attribute__((always_inline))
 
-template <bool kFused>
-DOVIT_INLINE float multiply_add(float a, float b, float sum) {
-  return kFused ? __builtin_fmaf(a, b, sum) : a * b + sum;
-}
-
-template <bool kFused>
 DOVIT_INLINE void mix_rows(const float* first, const float* second, float low, float high, float* out, size_t count) {
-  for (size_t k = 0; k < count; ++k) out[k] = multiply_add<kFused>(high, second[k], low * first[k]);
+  for (size_t k = 0; k < count; ++k) out[k] = low * first[k] + high * second[k];
 }
-DOVIT_FUSED void mix_fused(const float* a, const float* b, float low, float high, float* out, size_t count) {
-  mix_rows<true>(a, b, low, high, out, count);
-}
-void mix_plain(const float* a, const float* b, float low, float high, float* out, size_t count) {
-  mix_rows<false>(a, b, low, high, out, count);
+DOVIT_AVX2 void mix_rows_avx2(const float* a, const float* b, float low, float high, float* out, size_t count) {
+  mix_rows(a, b, low, high, out, count);
 }
 
-template <bool kFused>
 DOVIT_INLINE void mix_columns(const float* row, const Interpolation& at, float* out) {
   for (size_t x = 0; x < at.from.size(); ++x) {
     const float* pair = row + at.from[x];
-    out[x] = multiply_add<kFused>(at.high[x], pair[at.high[x] != 0.0f], at.low[x] * pair[0]);
+    out[x] = at.low[x] * pair[0] + at.high[x] * pair[at.high[x] != 0.0f];
   }
 }
-DOVIT_FUSED void columns_fused(const float* row, const Interpolation& at, float* out) {
-  mix_columns<true>(row, at, out);
-}
-void columns_plain(const float* row, const Interpolation& at, float* out) { mix_columns<false>(row, at, out); }
+DOVIT_AVX2 void mix_columns_avx2(const float* row, const Interpolation& at, float* out) { mix_columns(row, at, out); }
 
-DOVIT_INLINE void take_larger(const float* values, int label, float* best, int* labels, int count) {
-  for (int x = 0; x < count; ++x) {
+DOVIT_INLINE void take_larger(const float* values, int label, float* best, int* labels, size_t count) {
+  for (size_t x = 0; x < count; ++x) {
     const bool larger = values[x] > best[x];
     best[x] = larger ? values[x] : best[x];
     labels[x] = larger ? label : labels[x];
   }
 }
-DOVIT_FUSED void take_larger_fused(const float* values, int label, float* best, int* labels, int count) {
+DOVIT_AVX2 void take_larger_avx2(const float* values, int label, float* best, int* labels, size_t count) {
   take_larger(values, label, best, labels, count);
 }
 
@@ -76,8 +63,8 @@ Interpolation interpolation(int source, int target) {
   return made;
 }
 
-Upsampler::Upsampler(const float* logits, int classes, Size from, Size to)
-    : logits_(logits),
+Upsampler::Upsampler(Rows source, int classes, Size from, Size to)
+    : source_(std::move(source)),
       classes_(classes),
       from_(from),
       to_(to),
@@ -86,21 +73,30 @@ Upsampler::Upsampler(const float* logits, int classes, Size from, Size to)
   made_.resize(static_cast<size_t>(classes) * to.width);
 }
 
+Upsampler::Upsampler(const float* logits, int classes, Size from, Size to)
+    : Upsampler([=](int c, int y) { return logits + (static_cast<size_t>(c) * from.height + y) * from.width; }, classes,
+                from, to) {}
+
 // Row `source_row` of every class, stretched: [C, W]. The two that a row lies between are kept for the next.
 const float* Upsampler::across(int source_row) {
   const int place = source_row & 1;
   if (cached_[place] == source_row) return cache_[place].data();
   cache_[place].resize(made_.size());
   for (int c = 0; c < classes_; ++c) {
-    const float* row = logits_ + (static_cast<size_t>(c) * from_.height + source_row) * from_.width;
+    const float* row = source_(c, source_row);
     float* out = cache_[place].data() + static_cast<size_t>(c) * to_.width;
     if (from_.width == to_.width)
       std::copy(row, row + to_.width, out);
     else
-      (has_fused() ? columns_fused : columns_plain)(row, across_, out);
+      (has_avx2() ? mix_columns_avx2 : mix_columns)(row, across_, out);
   }
   cached_[place] = source_row;
   return cache_[place].data();
+}
+
+int Upsampler::needs(int y) const {
+  if (from_.height == to_.height) return y;
+  return down_.from[y] + (down_.high[y] != 0.0f);
 }
 
 const float* Upsampler::row(int y) {
@@ -108,29 +104,30 @@ const float* Upsampler::row(int y) {
   const float high = down_.high[y];
   const float* first = across(down_.from[y]);
   const float* second = high != 0.0f ? across(down_.from[y] + 1) : first;
-  (has_fused() ? mix_fused : mix_plain)(first, second, down_.low[y], high, made_.data(), made_.size());
+  (has_avx2() ? mix_rows_avx2 : mix_rows)(first, second, down_.low[y], high, made_.data(), made_.size());
   return made_.data();
+}
+
+void RowLabels::write(const float* row, void* labels) {
+  const size_t width = best_.size();
+  std::copy(row, row + width, best_.begin());
+  std::fill(winner_.begin(), winner_.end(), 0);
+  for (int c = 1; c < classes_; ++c)
+    (has_avx2() ? take_larger_avx2 : take_larger)(row + static_cast<size_t>(c) * width, c, best_.data(), winner_.data(),
+                                                  width);
+  if (label_bytes_ == 1)
+    std::transform(winner_.begin(), winner_.end(), static_cast<uint8_t*>(labels),
+                   [](int label) { return static_cast<uint8_t>(label); });
+  else
+    std::transform(winner_.begin(), winner_.end(), static_cast<int16_t*>(labels),
+                   [](int label) { return static_cast<int16_t>(label); });
 }
 
 void labels_from_logits(const float* logits, int classes, Size from, Size to, void* labels, size_t stride,
                         int label_bytes) {
   Upsampler upsampler(logits, classes, from, to);
-  std::vector<float> best(to.width);
-  std::vector<int> winner(to.width);
-  for (int y = 0; y < to.height; ++y) {
-    const float* row = upsampler.row(y);  // [C, W]
-    std::copy(row, row + to.width, best.begin());
-    std::fill(winner.begin(), winner.end(), 0);
-    for (int c = 1; c < classes; ++c)
-      (has_fused() ? take_larger_fused : take_larger)(row + static_cast<size_t>(c) * to.width, c, best.data(),
-                                                      winner.data(), to.width);
-    auto* out = static_cast<uint8_t*>(labels) + y * stride;
-    if (label_bytes == 1)
-      std::transform(winner.begin(), winner.end(), out, [](int label) { return static_cast<uint8_t>(label); });
-    else
-      std::transform(winner.begin(), winner.end(), reinterpret_cast<int16_t*>(out),
-                     [](int label) { return static_cast<int16_t>(label); });
-  }
+  RowLabels rows(classes, to.width, label_bytes);
+  for (int y = 0; y < to.height; ++y) rows.write(upsampler.row(y), static_cast<uint8_t*>(labels) + y * stride);
 }
 
 }  // namespace dovit::runtime

@@ -1,14 +1,15 @@
-// Bilinear resizing of logits as torch does it with align_corners=False, with the roundings of runtime/resize.py:
-// products of two small matrices there, whose rows have one or two weights that are not zero.
+// Bilinear resizing of logits as torch does it with align_corners=False, with the roundings of runtime/resize.py: first
+// along rows, then along columns, each value as the rounded sum of two rounded products.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "image/pixels.h"
 
 namespace dovit::runtime {
 
-// Row k of the matrix: low[k] · x[from[k]] + high[k] · x[from[k] + 1], or the first product alone where high[k] is 0.
+// Value k of the result: low[k] · x[from[k]] + high[k] · x[from[k] + 1], or the first product alone where high[k] is 0.
 struct Interpolation {
   std::vector<int> from;
   std::vector<float> low, high;
@@ -16,18 +17,25 @@ struct Interpolation {
 
 Interpolation interpolation(int source, int target);
 
-// float32 [C, h, w] → its values at a larger size, row by row.
+// float32 [C, h, w] → its values at another size, row by row.
 class Upsampler {
  public:
+  // Where row `y` of class `c` lies, w values.
+  using Rows = std::function<const float*(int c, int y)>;
+
+  Upsampler(Rows source, int classes, Size from, Size to);
   Upsampler(const float* logits, int classes, Size from, Size to);
 
   // Row `y` of every class: [C, W]. Valid until the next call.
   const float* row(int y);
 
+  // The last source row that row `y` needs.
+  int needs(int y) const;
+
  private:
   const float* across(int source_row);
 
-  const float* logits_;
+  const Rows source_;
   const int classes_;
   const Size from_, to_;
   const Interpolation down_, across_;
@@ -35,7 +43,23 @@ class Upsampler {
   int cached_[2] = {-1, -1};
 };
 
-// float32 [C, h, w] → classes [H, W], the lowest on a tie, written as uint8 or int16 into rows `stride` bytes apart.
+// Logits of one row → labels: the lowest class on a tie.
+class RowLabels {
+ public:
+  RowLabels(int classes, int width, int label_bytes) : classes_(classes), label_bytes_(label_bytes), best_(width) {
+    winner_.resize(best_.size());
+  }
+
+  // `row`: [C, W]; `labels`: [W], uint8 or int16.
+  void write(const float* row, void* labels);
+
+ private:
+  const int classes_, label_bytes_;
+  std::vector<float> best_;
+  std::vector<int> winner_;
+};
+
+// float32 [C, h, w] → classes [H, W], written as uint8 or int16 into rows `stride` bytes apart.
 void labels_from_logits(const float* logits, int classes, Size from, Size to, void* labels, size_t stride,
                         int label_bytes);
 

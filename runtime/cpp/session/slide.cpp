@@ -1,8 +1,13 @@
-// `slide` mode: mmsegmentation's sliding window. Logits of all windows are upsampled, summed and divided by how many
-// lie there. An image smaller than the window is first enlarged, keeping its proportions, until the window fits.
+// `slide` mode: mmsegmentation's sliding window. Logits of all windows are upsampled, summed in their order and divided
+// by how many lie there. An image smaller than the window is first enlarged, keeping its proportions, until the window
+// fits.
+//
+// The image is labelled row by row. What is held are the logits of the windows that cover a row, at the decoder's
+// resolution, and a few rows of merged ones; the merged logits of the whole image only where they are asked for.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <list>
 
 #include "errors.h"
 #include "image/resize.h"
@@ -13,7 +18,10 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr int64_t kMostPixels = int64_t{1} << 26;  // of an enlarged image: 8192×8192
+// The limits of runtime/slide.py.
+constexpr int64_t kMostPixels = int64_t{1} << 24;  // of an enlarged image: 4096×4096
+constexpr int64_t kMostWindows = 4096;
+constexpr int64_t kMostLogits = int64_t{1} << 30;  // held at a time: 4 GiB
 
 // Where the windows of one dimension begin: every `stride`, the last one clamped to the border.
 std::vector<int> starts(int length, int crop, int stride) {
@@ -23,6 +31,26 @@ std::vector<int> starts(int length, int crop, int stride) {
   return begins;
 }
 
+// How many windows of one dimension cover a position at most.
+int64_t most_covering(const std::vector<int>& begins, int crop) {
+  size_t most = 0, first = 0;
+  for (size_t last = 0; last < begins.size(); ++last) {
+    while (begins[first] + crop <= begins[last]) ++first;
+    most = std::max(most, last - first + 1);
+  }
+  return static_cast<int64_t>(most);
+}
+
+// Windows that cover each position of one dimension.
+std::vector<float> coverage(const std::vector<int>& begins, int crop, int length) {
+  std::vector<float> count(static_cast<size_t>(length), 0.0f);
+  for (const int begin : begins)
+    for (int k = begin; k < begin + crop; ++k) count[static_cast<size_t>(k)] += 1.0f;
+  return count;
+}
+
+std::string shown(Size size) { return text(size.height, "×", size.width); }
+
 Size enlarged(Size original, Size window) {
   const double scale = std::max(
       {1.0, static_cast<double>(window.height) / original.height, static_cast<double>(window.width) / original.width});
@@ -30,25 +58,48 @@ Size enlarged(Size original, Size window) {
   const double height = std::max<double>(window.height, std::floor(original.height * scale + 0.5));
   const double width = std::max<double>(window.width, std::floor(original.width * scale + 0.5));
   if (height * width > kMostPixels)
-    throw UsageError(text("an image of ", original.height, "×", original.width, " is too narrow for windows of ",
-                          window.height, "×", window.width, ": use mode whole"));
+    throw UsageError(text("an image of ", shown(original), " is too narrow for windows of ", shown(window),
+                          ": enlarged until they fit, it has ", static_cast<int64_t>(height * width),
+                          " pixels, more than ", kMostPixels, "; use mode whole"));
   return {static_cast<int>(height), static_cast<int>(width)};
 }
 
-// Adds the window's logits, at the window's size, to [C, H, W].
-void add_window(const Tensor& logits, Size window, Corner corner, Tensor& total) {
-  const auto classes = static_cast<int>(logits.shape[0]);
-  const auto height = static_cast<size_t>(total.shape[1]), width = static_cast<size_t>(total.shape[2]);
-  Upsampler upsampler(logits.as<float>(), classes,
-                      {static_cast<int>(logits.shape[1]), static_cast<int>(logits.shape[2])}, window);
-  for (int y = 0; y < window.height; ++y) {
-    const float* row = upsampler.row(y);  // [C, w]
-    for (int c = 0; c < classes; ++c) {
-      float* sum = total.as<float>() + (c * height + corner.y + y) * width + corner.x;
-      const float* values = row + static_cast<size_t>(c) * window.width;
-      for (int x = 0; x < window.width; ++x) sum[x] += values[x];
-    }
+// The windows of an image, their order and the room that they take.
+struct Windows {
+  Windows(Size original, Size image, Size window, const Manifest& manifest)
+      : down(starts(image.height, window.height, static_cast<int>(manifest.slide_stride[0]))),
+        across(starts(image.width, window.width, static_cast<int>(manifest.slide_stride[1]))) {
+    const int64_t count = static_cast<int64_t>(down.size()) * static_cast<int64_t>(across.size());
+    if (count > kMostWindows)
+      throw UsageError(text("an image of ", shown(original), " needs ", count, " windows of ", shown(window),
+                            ", more than ", kMostWindows, "; use mode whole, or cut the image into parts"));
   }
+
+  // `each`: logits of one window.
+  void check_room(Size original, Size window, int classes, int64_t each) const {
+    const int64_t held = most_covering(down, window.height) * static_cast<int64_t>(across.size());
+    if (each > kMostLogits / held)
+      throw UsageError(text("an image of ", shown(original), " needs the logits of ", held, " windows at a time, ",
+                            classes, " classes of ", each / classes, " each, more than ", kMostLogits,
+                            " values; use mode whole, or cut the image into parts"));
+  }
+
+  const std::vector<int> down, across;
+};
+
+// The windows that begin in one row, with their logits.
+struct WindowRow {
+  int y = 0;
+  std::vector<Tensor> logits;
+  std::vector<Upsampler> upsamplers;
+};
+
+// Of one window.
+int64_t logits_elements(const Manifest& manifest) {
+  for (const TensorSpec& spec : manifest.steps.back().outputs)
+    if (spec.name == "logits")
+      return Tensor{dtype_of(spec), resolve(spec, full_dims(manifest)), nullptr, nullptr}.elements();
+  return 0;  // not reached: check_manifest has seen it
 }
 
 // The maps of all windows as one tensor: [windows, …].
@@ -61,43 +112,108 @@ Tensor stacked(const std::vector<Tensor>& maps) {
   return all;
 }
 
+// Rows of merged logits [C, W], as they come from the top → rows of labels of the image's own size.
+class LabelWriter {
+ public:
+  LabelWriter(int classes, Size merged, Size original, const LabelsPlace& to, int label_bytes)
+      : width_(static_cast<size_t>(merged.width)),
+        original_(original),
+        to_(to),
+        upsampler_([this](int c, int y) { return rows_[y & 1].data() + static_cast<size_t>(c) * width_; }, classes,
+                   merged, original),
+        labels_(classes, original.width, label_bytes) {
+    for (std::vector<float>& row : rows_) row.resize(static_cast<size_t>(classes) * width_);
+  }
+
+  // Where row `y` is to be written; the two before it are still needed until `done`.
+  float* place(int y) { return rows_[y & 1].data(); }
+
+  // Row `y` is written: what it was needed for is labelled.
+  void done(int y) {
+    for (; next_ < original_.height && upsampler_.needs(next_) <= y; ++next_)
+      labels_.write(upsampler_.row(next_), static_cast<char*>(to_.data) + static_cast<size_t>(next_) * to_.stride);
+  }
+
+ private:
+  const size_t width_;
+  const Size original_;
+  const LabelsPlace to_;
+  std::vector<float> rows_[2];
+  Upsampler upsampler_;
+  RowLabels labels_;
+  int next_ = 0;
+};
+
 }  // namespace
 
 Result Session::run_slide(const Pixels& image, const Request& request, const RunOptions& options) const {
   const Size original = image.size(), size = enlarged(original, window());
+  const Windows windows(original, size, window(), manifest());
+  const auto classes = static_cast<int>(manifest().classes);
+  const auto height = static_cast<size_t>(size.height), width = static_cast<size_t>(size.width);
+  windows.check_room(original, window(), classes, logits_elements(manifest()));
+  Result result;
+  if (options.return_logits) {
+    if (static_cast<int64_t>(height * width) > kMostLogits / classes)
+      throw UsageError(text("the logits of an image of ", shown(original), " with ", classes, " classes are ",
+                            static_cast<int64_t>(height * width) * classes, " values, more than ", kMostLogits,
+                            "; leave return_logits off, or cut the image into parts"));
+    result.logits = make_tensor(DType::kFloat32, {classes, size.height, size.width});
+  }
   const Pixels scaled = resized(image, size);
   Request wanted = request;
   wanted.logits = true;
-  Result result;
   result.kept.assign(manifest().decisions.size(), 0);
   result.corners.clear();
-  Tensor total = make_tensor(DType::kFloat32, {manifest().classes, size.height, size.width});
-  std::memset(total.data, 0, total.bytes());
-  std::vector<float> count(static_cast<size_t>(size.height) * size.width, 0.0f);
   std::vector<Tensor> keep_maps, confidence_maps;
-  for (const int y : starts(size.height, window().height, static_cast<int>(manifest().slide_stride[0])))
-    for (const int x : starts(size.width, window().width, static_cast<int>(manifest().slide_stride[1]))) {
+
+  const auto run_row = [&](int y) {
+    WindowRow row{y, {}, {}};
+    row.upsamplers.reserve(windows.across.size());
+    for (const int x : windows.across) {
       const Pixels part = cropped(scaled, y, x, window());
-      const Result seen = window_result({part.data(), window()}, wanted);
-      add_window(seen.logits, window(), {y, x}, total);
-      for (int row = y; row < y + window().height; ++row)
-        for (int column = x; column < x + window().width; ++column)
-          count[static_cast<size_t>(row) * size.width + column] += 1.0f;
+      Result seen = window_result({part.data(), window()}, wanted);
+      const Tensor& logits = seen.logits;  // [C, h', w']
+      row.upsamplers.emplace_back(logits.as<float>(), classes,
+                                  Size{static_cast<int>(logits.shape[1]), static_cast<int>(logits.shape[2])}, window());
+      row.logits.push_back(logits);
       for (size_t k = 0; k < seen.kept.size(); ++k) result.kept[k] += seen.kept[k];
       result.tokens += seen.tokens;
       result.corners.push_back({y, x});
-      keep_maps.push_back(seen.keep_maps);
-      confidence_maps.push_back(seen.confidence_maps);
+      keep_maps.push_back(std::move(seen.keep_maps));
+      confidence_maps.push_back(std::move(seen.confidence_maps));
     }
-  auto* sum = total.as<float>();
-  for (int64_t c = 0; c < total.shape[0]; ++c)
-    for (const float windows : count) *sum++ /= windows;
-  const LabelsPlace to = place_for(result, original, options.labels);
-  labels_from_logits(total.as<float>(), static_cast<int>(total.shape[0]), size, original, to.data, to.stride,
-                     label_bytes());
+    return row;
+  };
+
+  const std::vector<float> columns = coverage(windows.across, window().width, size.width);
+  LabelWriter writer(classes, size, original, place_for(result, original, options.labels), label_bytes());
+  std::list<WindowRow> covering;
+  size_t next = 0;
+  for (int y = 0; y < size.height; ++y) {
+    covering.remove_if([&](const WindowRow& row) { return row.y + window().height <= y; });
+    for (; next < windows.down.size() && windows.down[next] == y; ++next) covering.push_back(run_row(y));
+    float* merged = writer.place(y);  // [C, W]
+    std::fill_n(merged, static_cast<size_t>(classes) * width, 0.0f);
+    for (WindowRow& row : covering)
+      for (size_t k = 0; k < windows.across.size(); ++k) {
+        const float* values = row.upsamplers[k].row(y - row.y);  // [C, w]
+        for (int c = 0; c < classes; ++c, values += window().width) {
+          float* sum = merged + static_cast<size_t>(c) * width + windows.across[k];
+          for (int x = 0; x < window().width; ++x) sum[x] += values[x];
+        }
+      }
+    const auto rows = static_cast<float>(covering.size());
+    for (int c = 0; c < classes; ++c) {
+      float* sum = merged + static_cast<size_t>(c) * width;
+      for (size_t x = 0; x < width; ++x) sum[x] /= rows * columns[x];
+      if (result.logits.data)
+        std::copy(sum, sum + width, result.logits.as<float>() + (static_cast<size_t>(c) * height + y) * width);
+    }
+    writer.done(y);
+  }
   result.keep_maps = stacked(keep_maps);
   result.confidence_maps = stacked(confidence_maps);
-  result.logits = std::move(total);
   hand_over(result, options);
   return result;
 }
