@@ -1,4 +1,4 @@
-"""Files that are there whole or as they were before."""
+"""Output files that are there whole or as they were before, and input files that are regular files."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import os
 import secrets
 import shutil
 import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, UsageError
 
 PART_SUFFIX = ".part"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to; it takes the place of `path` when the block is left without an exception.
+    """A file to write to. When the block is left without an exception, it takes the place of `path`.
 
-    Raises DovitError with one sentence where that fails; whatever is raised, `path` is as it was.
+    Only a regular file, or nothing, is replaced: into a device, a pipe, or what standard output or error are connected to,
+    the finished content is written. Raises DovitError with one sentence where that fails; whatever is raised, a regular
+    file `path` is as it was.
     """
-    path = path.resolve()  # of a link, what it points to is replaced
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
     try:
-        part.touch(exist_ok=False)
-        mode = stat.S_IMODE((path if path.exists() else part).stat().st_mode)
-        yield part
-        part.chmod(mode)  # some writers make a file of their own, which nobody else may read
-        with part.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
-        os.replace(part, path)
-        _sync_folder(path.parent)
+        found = _stat(path)
+        if found is None or _is_replaced(found):
+            with _renamed(path.resolve()) as part:  # of a link, what it points to is replaced
+                yield part
+        elif stat.S_ISDIR(found.st_mode):
+            raise DovitError(f"{path}: a folder; name a file")
+        else:
+            with _copied(path, found) as part:
+                yield part
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DovitError(f"{path}: the disk is full; free some space and try again (nothing was changed)") from None
         raise DovitError(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -52,17 +52,120 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def check_writable(folder: Path, flag: str) -> None:
     """Raise DovitError now rather than after hours of work, where no file can be put into `folder`."""
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except (OSError, ValueError) as error:
+        raise DovitError(f"{flag} {folder}: no path that can be written ({error})") from None
+    if not is_folder:
         raise DovitError(f"{folder}: no such folder; make it, or give {flag} another place")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DovitError(f"{folder}: may not be written; give {flag} a place of yours")
 
 
-def _sync_folder(folder: Path) -> None:
-    """The rename to the disk as well, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def check_output(path: Path, flag: str) -> None:
+    """Raise DovitError or UsageError now rather than after hours of work, where `replacing` could not write to `path`."""
+    try:
+        found = _stat(path)
+    except OSError as error:
+        raise DovitError(f"{flag} {path}: cannot be written: {error.strerror or error}") from None
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise UsageError(f"{flag} {path}: a folder; name a file")
+    if found is None or _is_replaced(found):
+        check_writable(path.absolute().parent, flag)
+    elif not os.access(path, os.W_OK):
+        raise DovitError(f"{flag} {path}: may not be written; give {flag} a place of yours")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes. Reading a pipe would wait for a writer, and a device may have
+    no end, so those are refused. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would wait as well
+    try:
+        check_regular(os.fstat(descriptor), path)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            content = stream.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB", str(path))
+    return content
+
+
+def check_regular(found: os.stat_result, path: Path) -> None:
+    """Raises OSError where `found`, which `os.stat` says of `path`, is a pipe, device, socket or folder."""
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or device, not a regular file", str(path))
+
+
+def sync_file(path: Path) -> None:
+    """A file's or a folder's content onto the disk, so that it outlives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """What `path` is, links followed; None where there is nothing. Raises OSError for a path that cannot be."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # a zero byte in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+
+
+def _is_replaced(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and _standard_stream(found) is None
+
+
+def _standard_stream(found: os.stat_result) -> int | None:
+    """The descriptor among standard output and error that is connected to the same, as that of /dev/stdout is."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), found):
+                return descriptor
+    return None
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    name = os.fsencode(path.name)[:200].decode(errors="ignore")  # names have 255 bytes at most
+    part = path.with_name(f".{name}.{secrets.token_hex(4)}{PART_SUFFIX}")
+    try:
+        part.touch(exist_ok=False)
+        mode = stat.S_IMODE((path if path.exists() else part).stat().st_mode)
+        yield part
+        part.chmod(mode)  # some writers make a file of their own, which nobody else may read
+        sync_file(part)  # or a power cut could leave the new name with nothing in it
+        os.replace(part, path)
+        with suppress(OSError):  # the rename as well, where the folder may be read
+            sync_file(path.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+@contextmanager
+def _copied(path: Path, found: os.stat_result) -> Iterator[Path]:
+    """Writers seek and rename, which a pipe cannot: they get a file, and what it holds in the end is written to `path`."""
+    with tempfile.TemporaryDirectory(prefix="dovit-") as folder:
+        part = Path(folder) / f"output{PART_SUFFIX}"
+        part.touch()
+        yield part
+        stream = _standard_stream(found)
+        if stream is None:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        else:  # the same place in the file as what was printed before
+            for printed in (sys.stdout, sys.stderr):
+                if printed is not None and not printed.closed:
+                    printed.flush()
+            descriptor = os.dup(stream)
+        with os.fdopen(descriptor, "wb") as target, part.open("rb") as source:
+            shutil.copyfileobj(source, target)

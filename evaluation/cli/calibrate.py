@@ -20,7 +20,7 @@ from dovit.evaluation.calibration.write import write_calibration
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.run import ModeChoice
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import check_writable, replacing
+from dovit.runtime.files import check_output, check_writable, replacing
 from dovit.runtime.images import expand
 from dovit.runtime.session import load
 
@@ -80,9 +80,7 @@ def command(
     if not dry_run:
         check_writable(engine, "--engine")
     if out:
-        check_writable(out.absolute().parent, "--out")
-        if out.is_dir():
-            raise UsageError(f"--out {out}: a folder; name a file")
+        check_output(out, "--out")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
 

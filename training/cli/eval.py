@@ -25,7 +25,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.run import BackendChoice, ModeChoice, ScheduleChoice
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import check_writable, replacing
+from dovit.runtime.files import check_output, replacing
 from dovit.runtime.session import load
 
 EPILOG = """Examples:
@@ -86,7 +86,7 @@ def command(
     if len({path for path, _ in written}) < len(written):
         raise UsageError("--out, --plot and --per-image need a file each")
     for path, flag in written:  # now, and not after hours of work
-        check_writable(path.absolute().parent, flag)
+        check_output(path, flag)
     if plot is not None:
         check_plot(plot)
     about: dict[str, Any]

@@ -1,0 +1,111 @@
+"""Output files: whole or as before; devices and pipes are written to and never replaced."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import check_output, read_regular, replacing
+
+
+def write(path: Path, text: str) -> None:
+    with replacing(path) as part:
+        part.write_text(text)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    write(file, "one")
+    file.chmod(0o640)
+    with pytest.raises(KeyError), replacing(file) as part:
+        part.write_text("half")
+        raise KeyError
+    assert file.read_text() == "one"
+    write(file, "two")
+    assert file.read_text() == "two" and stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_of_a_link_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    write(tmp_path / "link", "text")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "text"
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    write(pipe, "through the pipe")
+    reader.join(timeout=20)
+    assert read == ["through the pipe"] and stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_device_is_written_to(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        device.write_bytes(b"")
+    except PermissionError:  # not root: then nothing could replace the real one either
+        device = Path("/dev/null")
+    write(device, "text")
+    assert stat.S_ISCHR(device.stat().st_mode)
+    check_output(Path("/dev/null"), "--out")
+    if device.parent == tmp_path:
+        assert [path.name for path in tmp_path.iterdir()] == ["null"]
+    with pytest.raises(DovitError, match="/dev/full: the disk is full"):
+        write(Path("/dev/full"), "text")
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_standard_output_is_written_to(tmp_path: Path, to_file: bool) -> None:
+    code = (
+        "from pathlib import Path; from dovit.runtime.files import replacing\n"
+        "print('before')\n"
+        "with replacing(Path('/dev/stdout')) as part: part.write_text('middle\\n')\n"
+        "print('after')\n"
+    )
+    command = [sys.executable, "-c", code]
+    if to_file:
+        with (tmp_path / "file").open("w") as stream:
+            subprocess.run(command, check=True, stdout=stream, timeout=60)
+        made = (tmp_path / "file").read_text()
+    else:
+        made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+    assert made == "before\nmiddle\nafter\n"
+
+
+def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("mine")
+    longest = tmp_path / ("n" * 255)
+    write(longest, "fits")
+    assert longest.read_text() == "fits"
+    for path in (tmp_path / "loop", tmp_path / ("n" * 256), tmp_path / "zero\0byte", tmp_path / "file" / "below"):
+        with pytest.raises(DovitError, match="cannot be written"):
+            write(path, "text")
+        with pytest.raises(DovitError):
+            check_output(path, "--out")
+    with pytest.raises(DovitError, match="a folder"):
+        write(tmp_path, "text")
+    with pytest.raises(UsageError, match=r"--out .*a folder"):
+        check_output(tmp_path, "--out")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_reading_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(bytes(11))
+    for name, reason in (("pipe", "not a regular file"), ("large", "larger than"), ("", "a folder")):
+        with pytest.raises(OSError, match=reason):
+            read_regular(tmp_path / name, 10)
+    assert read_regular(tmp_path / "large", 11) == bytes(11)
