@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dovit.export.source import is_same, source_of
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, Manifest, Source
-from dovit.runtime.bundle.open import Bundle, open_bundle
+from dovit.runtime.bundle.open import Bundle, open_bundle, with_bundle
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.bundle.write import seal, take_files, write_bundle
 from dovit.runtime.errors import DovitError
@@ -56,12 +56,11 @@ def export(
     """
     progress("comparing with what is there")
     source = source_of(checkpoint, options, capacities, palette, verified=check)
-    old = None if force else _usable(out, source)
-
     exported: Exported | None = None
 
     def fill(stage: Path) -> Manifest:
         nonlocal exported
+        old = None if force else _usable(out, source)  # only now: another export may have been waited for
         if old:
             manifest = _take_onnx(old, stage)
             exported = Exported(manifest, "unchanged", [], reused=True)
@@ -84,13 +83,18 @@ def add_plans(
 ) -> Exported:
     """Build plans for the bundle in `engine`, and write it with them to `out`, which may be the same folder. Raises DovitError
     or UsageError, and then leaves `out` as it was."""
-    old = open_bundle(engine)
-    for step in old.manifest.steps:
-        old.onnx(step)  # raises, with the bundle's own path, where there is none
+
+    def take(old: Bundle, stage: Path) -> tuple[Bundle, Manifest]:
+        for step in old.manifest.steps:
+            old.onnx(step)  # raises, with the bundle's own path, where there is none
+        return old, _take_onnx(old, stage)
 
     def fill(stage: Path) -> Manifest:
-        return _with_plans(_take_onnx(old, stage), old, stage, plans, keep_onnx=keep_onnx, progress=progress)
+        old, manifest = with_bundle(engine, lambda bundle: take(bundle, stage))
+        return _with_plans(manifest, old, stage, plans, keep_onnx=keep_onnx, progress=progress)
 
+    if engine != out:  # before a folder is made for it
+        open_bundle(engine)
     return Exported(write_bundle(out, fill), "unchanged", [], reused=True)
 
 

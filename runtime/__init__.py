@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dovit.runtime.errors import DovitError, UsageError
+
+# ONNX Runtime's own builds report to Microsoft, and keep an identifier and a queue in ~/.cache/Microsoft, from the moment they
+# are imported; its Privacy.md names this variable. Who wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from dovit.runtime.result import Result

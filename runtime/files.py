@@ -79,7 +79,10 @@ def check_output(path: Path, flag: str) -> None:
 def read_regular(path: Path, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes. Reading a pipe would wait for a writer, and a device may have
     no end, so those are refused. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would wait as well
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would wait as well
+    except ValueError as error:  # a zero byte in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
     try:
         check_regular(os.fstat(descriptor), path)
         with os.fdopen(descriptor, "rb", closefd=False) as stream:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from dovit.runtime.bundle.manifest import Manifest, Schedule
-from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.open import Bundle, with_bundle
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.chain import Chain, ChainResult, Decided
 from dovit.runtime.engine import OnnxRuntimeEngine
@@ -52,7 +52,13 @@ def load(
     """
     if backend not in get_args(Backend):
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
-    bundle = open_bundle(path)
+    return with_bundle(path, lambda bundle: _session(bundle, backend, threads, low_memory, precision, device, graph))
+
+
+def _session(
+    bundle: Bundle, backend: Backend, threads: int | None, low_memory: bool, precision: Precision | None, device: int,
+    graph: bool | None,
+) -> Session:  # fmt: skip
     manifest = bundle.manifest
     if backend == "tensorrt" or backend == "tensorrt-rtx":
         from dovit.runtime.gpu.open import open_chain
@@ -64,8 +70,8 @@ def load(
         if step.onnx is None:
             there = ", ".join(plans.name for plans in manifest.plans)
             raise DovitError(
-                f"{path}: holds plans only ({there}): choose their backend on a machine with a GPU, or add ONNX Runtime's files "
-                f"with dovit-export --ckpt model.pth --out {path} --backend onnxruntime"
+                f"{bundle.root}: holds plans only ({there}): choose their backend on a machine with a GPU, or add ONNX Runtime's "
+                f"files with dovit-export --ckpt model.pth --out {bundle.root} --backend onnxruntime"
             )
         file = bundle.path(step.onnx)
         engines.append(OnnxRuntimeEngine(step.name, file, threads=threads, prepack=not low_memory))

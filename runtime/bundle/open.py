@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from dovit.runtime.bundle.check import check_manifest
-from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Step
+from dovit.runtime.bundle.external import external_files
+from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest, Step
 from dovit.runtime.errors import DovitError
+from dovit.runtime.files import read_regular
+
+T = TypeVar("T")
+MOST_MANIFEST_BYTES = 64 << 20
+MOST_ONNX_BYTES = 2 << 30  # protobuf's own limit
+MOST_ATTEMPTS = 20  # an export takes seconds, so a second attempt meets another one hardly ever
 
 
 @dataclass(frozen=True)
@@ -38,34 +48,98 @@ class Bundle:
 
 def open_bundle(path: str | Path) -> Bundle:
     """Read and check the bundle in the folder `path`. Raises DovitError with what disagrees and how to mend it."""
+    return with_bundle(path, lambda bundle: bundle)
+
+
+def with_bundle(path: str | Path, use: Callable[[Bundle], T]) -> T:
+    """What `use` makes of the bundle in the folder `path`, once that is read and checked.
+
+    An export may put another bundle in its place meanwhile, and take the files of this one away. So where something fails
+    and the manifest is no longer the one that was read, all begins anew. Raises DovitError as `open_bundle` does.
+    """
     root = Path(path)
+    for attempt in range(MOST_ATTEMPTS):
+        before = _identity(root)
+        try:
+            return use(_open(root))
+        except (DovitError, OSError) as error:
+            if _identity(root) != before and attempt < MOST_ATTEMPTS - 1:
+                continue
+            if isinstance(error, OSError):
+                raise DovitError(f"{root}: cannot be read: {error}") from None
+            raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _identity(root: Path) -> tuple[int, ...] | None:
+    """Of the file that is the manifest now; None where there is none."""
+    try:
+        found = os.stat(root / MANIFEST_NAME)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def _open(root: Path) -> Bundle:
     bundle = Bundle(root, read_manifest(root))
+    steps = {step.onnx: step.name for step in bundle.manifest.steps if step.onnx is not None}
+    used = [(name, file) for file, name in steps.items()]
+    used += [(step.name, step.plan.file) for plans in bundle.manifest.plans for step in plans.steps if step.plan]
     for name, entry in bundle.manifest.files.items():
         _check_path(root, name)
-        file = bundle.path(name)
-        if not file.is_file():
-            raise DovitError(f"{root}: the bundle's file {name} is missing; export the bundle again")
-        if file.stat().st_size != entry.size:
-            raise DovitError(
-                f"{root}: {name} has {file.stat().st_size} bytes, the manifest says {entry.size}; export again"
-            )
-        if sha256(file) != entry.sha256:
-            raise DovitError(f"{root}: {name} is not the file that was exported (its SHA-256 differs); export again")
-    used = [(step.name, step.onnx) for step in bundle.manifest.steps if step.onnx is not None]
-    used += [(step.name, step.plan.file) for plans in bundle.manifest.plans for step in plans.steps if step.plan]
+        content = _check_file(root, name, entry, whole=name in steps)
+        if content is not None:
+            used += [(steps[name], file) for file in _weights_of(root, name, content)]
     for step_name, name in used:
         if name not in bundle.manifest.files:
-            raise DovitError(f"{root}: step {step_name} uses {name}, which the manifest does not list")
+            raise DovitError(
+                f"{root}: step {step_name} uses {name}, which the manifest does not list, so nothing says what is in it; "
+                "export the bundle again"
+            )
     check_manifest(bundle.manifest, root / MANIFEST_NAME)
     return bundle
+
+
+def _check_file(root: Path, name: str, entry: FileEntry, *, whole: bool) -> bytes | None:
+    """Compare a file with its entry; its content where `whole` is wanted."""
+    file = root / name
+    try:
+        if not file.is_file():
+            raise DovitError(f"{root}: the bundle's file {name} is missing; export the bundle again")
+        size = file.stat().st_size
+        if size != entry.size:
+            raise DovitError(f"{root}: {name} has {size} bytes, the manifest says {entry.size}; export again")
+        content = read_regular(file, MOST_ONNX_BYTES) if whole else None
+        found = sha256(file) if content is None else hashlib.sha256(content).hexdigest()
+    except FileNotFoundError:
+        raise DovitError(f"{root}: the bundle's file {name} is missing; export the bundle again") from None
+    except OSError as error:
+        raise DovitError(f"{root}: {name} cannot be read: {error.strerror or error}") from None
+    if found != entry.sha256:
+        raise DovitError(f"{root}: {name} is not the file that was exported (its SHA-256 differs); export again")
+    return content
+
+
+def _weights_of(root: Path, name: str, content: bytes) -> Iterator[str]:
+    """The files, as the manifest lists them, from which the step's file `name` takes its weights: all lie beside it."""
+    try:
+        found = external_files(content)
+    except ValueError as error:
+        raise DovitError(f"{root}: {name} is not an ONNX file ({error}); export the bundle again") from None
+    for location in sorted(found):
+        if location in ("", ".", "..") or "/" in location or "\\" in location:
+            raise DovitError(
+                f"{root}: {name} takes weights from {location!r}, which is not a file beside it; do not use this bundle"
+            )
+        yield str(PurePosixPath(name).parent / location)
 
 
 def read_manifest(root: Path) -> Manifest:
     """The manifest of the folder `root`, its schema checked, its files not."""
     file = root / MANIFEST_NAME
     try:
-        content = json.loads(file.read_bytes())
-        version = content["schema_version"]
+        content = read_regular(file, MOST_MANIFEST_BYTES)
+        version = json.loads(content.decode())["schema_version"]
         if not isinstance(version, int):
             raise TypeError("schema_version is not a number")
     except (FileNotFoundError, NotADirectoryError):
@@ -73,7 +147,9 @@ def read_manifest(root: Path) -> Manifest:
             f"{root}: not a dovit bundle (no {MANIFEST_NAME}); make one with dovit-export --ckpt model.pth --out {root}"
         ) from None
     except OSError as error:
-        raise DovitError(f"{file}: cannot be read: {error.strerror}") from None
+        raise DovitError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise DovitError(f"{file}: not a dovit manifest (nested too deeply); export the bundle again") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DovitError(f"{file}: not a dovit manifest ({error}); export the bundle again") from None
     if version > SCHEMA_VERSION:
@@ -81,7 +157,7 @@ def read_manifest(root: Path) -> Manifest:
             f"{file}: schema version {version} is newer than this dovit reads ({SCHEMA_VERSION}); upgrade dovit"
         )
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -97,5 +173,9 @@ def sha256(file: Path) -> str:
 def _check_path(root: Path, name: str) -> None:
     path = PurePosixPath(name)
     escapes = path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts
-    if escapes or not (root / name).resolve().is_relative_to(root.resolve()):
+    try:
+        escapes = escapes or not (root / name).resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte in it, links in a circle
+        escapes = True
+    if escapes:
         raise DovitError(f"{root}: the manifest names {name!r}, which leaves the bundle; do not use this bundle")

@@ -4,54 +4,124 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dovit.runtime.bundle.check import check_plan_steps
+from dovit.runtime.bundle.lock import only_writer
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
-from dovit.runtime.bundle.open import Bundle, read_manifest
+from dovit.runtime.bundle.open import Bundle, open_bundle, read_manifest
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import link_or_copy
+from dovit.runtime.files import PART_SUFFIX, link_or_copy, sync_file
 
 STAGE_PREFIX = ".dovit-export-"
+FOLDERS = ("onnx", "tensorrt", "tensorrt-rtx")
+_OURS = re.compile(r"[\w.-]+-[0-9a-f]{12}\.(onnx|weights|plan)")  # as exporter and builders name files
 
 
 def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     """Let `fill` write a bundle's files into an empty folder and return their manifest, and put them in place of the bundle
     in `target`. Other files in `target` stay as they are. `fill` may `seal` its folder to try the bundle out.
 
-    The files' names carry their hashes, so moving them in touches none of the old ones; renaming the manifest over the
-    old one is the switch; then the old bundle's files go. Raises DovitError where the folder cannot be written;
-    whatever is raised, the old bundle is as it was.
+    One writer at a time: another one in `target` is waited for before `fill` is called. What writers that were killed have
+    left in `target` is removed. The files' names carry their hashes, so moving them in touches none of the old ones; renaming
+    the manifest over the old one is the switch; then the old bundle's files go. Everything is on the disk before the switch,
+    and was opened as a reader opens it. Raises DovitError where the folder cannot be written, or what `fill` made would not
+    open; whatever is raised, the old bundle is as it was.
     """
     with _as_sentences(target):
         if target.exists() and not target.is_dir():
             raise DovitError(f"{target} is a file: give --out a folder")
         made = _missing_folders(target)
-        stage = target / f"{STAGE_PREFIX}{secrets.token_hex(4)}"
-        done = False
         try:  # before the first folder is made: an interrupt between making it and a `try` would leave it behind
-            target.mkdir(parents=True, exist_ok=True)
-            stage.mkdir()
-            manifest = fill(stage)
-            seal(stage, manifest)
-            old = _old_files(target)
-            for name in manifest.files:
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(stage / name, target / name)
-            os.replace(stage / MANIFEST_NAME, target / MANIFEST_NAME)
-            done = True
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-            if not done:
-                for folder in made:  # only those that this call made and that are empty again
-                    with suppress(OSError):
-                        folder.rmdir()
-        for name in old - set(manifest.files):
-            (target / name).unlink(missing_ok=True)
+            with only_writer(target, make=True):
+                _sweep(target)
+                try:
+                    manifest = _write(target, fill)
+                finally:
+                    _sweep(target)
+        except BaseException:
+            for folder in made:  # only those that this call made and that are empty again
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
         return manifest
+
+
+def _write(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
+    stage = target / f"{STAGE_PREFIX}{secrets.token_hex(4)}"
+    stage.mkdir()
+    manifest = fill(stage)
+    seal(stage, manifest)
+    _check(target, stage, manifest)
+    old = _old_files(target)
+    folders = {(stage / name).parent for name in manifest.files}
+    for path in (*(stage / name for name in manifest.files), *folders, stage / MANIFEST_NAME):
+        sync_file(path)
+    for name in manifest.files:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(stage / name, target / name)
+    for folder in {target, *((target / name).parent for name in manifest.files)}:
+        sync_file(folder)
+    os.replace(stage / MANIFEST_NAME, target / MANIFEST_NAME)
+    sync_file(target)
+    for name in old - set(manifest.files):
+        with suppress(OSError):  # the new bundle is in place, whatever becomes of the old one's files
+            (target / name).unlink()
+    return manifest
+
+
+def _check(target: Path, stage: Path, manifest: Manifest) -> None:
+    """Raises DovitError where a reader would refuse what is in `stage`: it must not take the place of a bundle that opens."""
+    try:
+        opened = open_bundle(stage).manifest
+        for plans in opened.plans:
+            check_plan_steps(opened, plans, stage / MANIFEST_NAME)
+    except DovitError as error:
+        reason = str(error).replace(str(stage), "the new bundle")
+        raise DovitError(f"{target}: what was made could not be opened, and nothing was changed ({reason})") from None
+    if opened.model_copy(update={"schema_version": manifest.schema_version}) != manifest:
+        raise DovitError(f"{target}: the manifest does not read as it was written; nothing was changed")
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a writer that was killed has left: stages, and files with our names that no bundle has. Only with the
+    writers' lock."""
+    inside = target.resolve()
+    for stage in target.glob(f"{STAGE_PREFIX}*"):
+        if stage.is_dir() and not stage.is_symlink():
+            shutil.rmtree(stage, ignore_errors=True)
+    left = list(target.glob(f".{MANIFEST_NAME}.*{PART_SUFFIX}"))
+    if _is_readable(target):
+        named = _old_files(target)
+        for folder in FOLDERS:
+            if (target / folder).resolve() == inside / folder:  # not a link to elsewhere
+                left += [
+                    f
+                    for f in (target / folder).glob("*")
+                    if _OURS.fullmatch(f.name) and f"{folder}/{f.name}" not in named
+                ]
+    for file in left:
+        with suppress(OSError):
+            file.unlink()
+    for folder in FOLDERS:
+        with suppress(OSError):  # only where nothing else is in it
+            (target / folder).rmdir()
+
+
+def _is_readable(target: Path) -> bool:
+    """Whether it is known which files the bundle in `target` has: there is none, or it can be understood."""
+    if not (target / MANIFEST_NAME).exists():
+        return True
+    try:
+        read_manifest(target)
+    except DovitError:
+        return False
+    return True
 
 
 def seal(folder: Path, manifest: Manifest) -> None:
@@ -64,7 +134,8 @@ def take_files(old: Bundle, stage: Path, names: Iterable[str]) -> None:
     """Files of another bundle into `stage`: the same ones where the disk allows it, else copies."""
     for name in names:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(old.path(name), stage / name)
+        if not (stage / name).exists():  # names carry hashes: another bundle's file of the name is the same
+            link_or_copy(old.path(name), stage / name)
 
 
 def _missing_folders(target: Path) -> list[Path]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from bundles import make_bundle
 from models import random_images, randomised, small_config
 
 from dovit.runtime import DovitError, UsageError, load
+from dovit.runtime.bundle import external
 from dovit.runtime.bundle.manifest import SCHEMA_VERSION
 from dovit.runtime.bundle.open import open_bundle, read_manifest
 from dovit.runtime.bundle.write import seal
@@ -81,6 +85,120 @@ def test_a_step_outside_the_hashed_files(bundle: Path) -> None:
     (bundle / "evil.onnx").write_bytes(b"x")
     edit(bundle, lambda m: m["steps"][0].update(onnx="evil.onnx"))
     refused(bundle, "does not list")
+
+
+def test_weights_outside_the_hashed_files(bundle: Path) -> None:
+    """ONNX Runtime opens by itself what an ONNX file names."""
+    file = next((bundle / "onnx").glob("*.weights"))
+    whole = file.read_bytes()
+    edit(bundle, lambda m: m["files"].pop(f"onnx/{file.name}"))
+    for content in (whole, whole[:-4] + bytes(4)):
+        file.write_bytes(content)
+        refused(bundle, rf"uses onnx/{file.name}, which the manifest does not list")
+
+
+def replace_onnx(bundle: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    """Alter a step's ONNX file, and let the manifest have its new hash."""
+    file = next((bundle / "onnx").glob("block1*.onnx"), next((bundle / "onnx").glob("*.onnx")))
+    model = onnx.load(file, load_external_data=False)
+    change(model)
+    rehash(bundle, file, model.SerializeToString())
+
+
+def rehash(bundle: Path, file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    edit(bundle, lambda m: m["files"].update({f"onnx/{file.name}": entry}))
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../../secret", "*/_ORT_MEM_ADDR_/*", "..", "a\\b"])
+def test_weights_elsewhere(bundle: Path, location: str) -> None:
+    """A path out of the bundle, and ONNX Runtime's name for an address in memory."""
+
+    def change(model: onnx.ModelProto) -> None:
+        external = next(t for t in model.graph.initializer if t.external_data)
+        next(entry for entry in external.external_data if entry.key == "location").value = location
+
+    replace_onnx(bundle, change)
+    refused(bundle, "not a file beside it")
+
+
+def test_every_place_of_external_weights_is_found() -> None:
+    """The fields that are followed are those by which onnx.proto reaches a tensor."""
+    found: dict[str, dict[int, str]] = {}
+    waiting = [onnx.ModelProto.DESCRIPTOR]
+    while waiting:
+        message = waiting.pop()
+        if message.name in found:
+            continue
+        inner = {field.number: field.message_type for field in message.fields if field.message_type}
+        found[message.name] = {number: kind.name for number, kind in inner.items()}
+        waiting += inner.values()
+
+    def leads(name: str, seen: frozenset[str] = frozenset()) -> bool:
+        inner = [kind for kind in found[name].values() if kind not in seen]
+        return name == "TensorProto" or any(leads(kind, seen | {name}) for kind in inner)
+
+    expected = {
+        name: {number: kind for number, kind in inner.items() if leads(kind)}
+        for name, inner in found.items()
+        if name != "TensorProto" and leads(name)
+    }
+    assert expected | {"TensorProto": {13: "StringStringEntryProto"}} == external.FIELDS
+    assert found["TensorProto"][13] == "StringStringEntryProto"
+
+
+def test_what_is_no_onnx_file(bundle: Path) -> None:
+    file = next((bundle / "onnx").glob("*.onnx"))
+    whole = file.read_bytes()
+    nested = b""
+    for _ in range(200):  # graph in attribute in node in graph …
+        for number in (6, 5, 1):
+            nested = bytes([number << 3 | 2]) + varint(len(nested)) + nested
+    nested = bytes([7 << 3 | 2]) + varint(len(nested)) + nested
+    for content in (b"not a protobuf", whole[:-1], b"\0", b"\x0b", b"\xff" * 11, nested):
+        rehash(bundle, file, content)
+        refused(bundle, "is not an ONNX file")
+
+
+def varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def test_files_that_are_no_files(bundle: Path) -> None:
+    """Reading a pipe would wait for ever."""
+    manifest, file = bundle / "bundle.json", next((bundle / "onnx").glob("*.onnx"))
+    file.unlink()
+    os.mkfifo(file)
+    refused(bundle, "is missing")
+    manifest.unlink()
+    os.mkfifo(manifest)
+    refused(bundle, "not a regular file")
+    manifest.unlink()
+    manifest.mkdir()
+    refused(bundle, "a folder, not a file")
+    manifest.rmdir()
+    manifest.symlink_to(manifest)
+    refused(bundle, "cannot be read")
+    refused(Path("zero\0byte"), "cannot be read")
+    refused(Path("n" * 300), "cannot be read")
+
+
+def test_json_that_is_no_json(bundle: Path) -> None:
+    file = bundle / "bundle.json"
+    whole = file.read_bytes()
+    name = json.dumps(json.loads(whole)["architecture"], ensure_ascii=False).encode()
+    for content in (
+        b"\xef\xbb\xbf" + whole, whole + b"\0", whole.decode().encode("utf-16"), whole + b"x", b"\xff" + whole, whole[:-3],
+        whole.replace(name, b'"\xed\xa0\x80"'),
+    ):  # fmt: skip
+        file.write_bytes(content)
+        refused(bundle, "not a dovit manifest")
+    file.write_bytes(b"[" * 100_000)
+    refused(bundle, "nested too deeply")
+    file.write_bytes(whole.replace(name, b"[" * 300 + b"]" * 300))
+    refused(bundle, "the field")
 
 
 def test_other_schemas_and_nonsense(bundle: Path) -> None:

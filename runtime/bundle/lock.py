@@ -1,0 +1,77 @@
+"""One writer of a bundle at a time: exports, plans added with --engine, and calibration exclude each other."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dovit.runtime.errors import DovitError
+
+LOCK_NAME = ".dovit-lock"
+
+
+@contextmanager
+def only_writer(folder: Path, *, make: bool = False) -> Iterator[None]:
+    """Hold the writers' lock of `folder`, which is made with `make` where it is missing.
+
+    While another process holds it this one waits, without a limit, after saying so. The system takes the lock from a
+    process that ends, however it ends. Readers need no lock: see `dovit.runtime.bundle.open.with_bundle`.
+    Raises OSError where the lock's file cannot be made, DovitError where the file system has no locks.
+    """
+    descriptor = _acquire(folder, make=make)
+    try:
+        yield
+    finally:
+        # while it is still held: whoever waits for it sees that the file is no longer this one, and makes another
+        with suppress(OSError):
+            (folder / LOCK_NAME).unlink()
+        os.close(descriptor)
+
+
+def _acquire(folder: Path, *, make: bool) -> int:
+    path = folder / LOCK_NAME
+    while True:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = _open(path)
+        except FileNotFoundError:
+            if make:  # a failed first export took its folder away in between
+                continue
+            raise
+        try:
+            _wait(descriptor, folder)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, str(os.getpid()).encode())  # for the sentence of those who wait
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    # for writing, as network file systems want it for a lock that excludes others
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+
+def _wait(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logging.getLogger("dovit").warning(
+            "%s: process %s is writing this bundle; waiting until it is done (Ctrl-C gives up and changes nothing)",
+            folder, os.pread(descriptor, 32, 0).decode(errors="replace") or "(starting)",
+        )  # fmt: skip
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        raise DovitError(
+            f"{folder}: the file system there cannot lock files ({error.strerror}), and two writers at once would lose the "
+            "bundle; write it to a local folder and copy it"
+        ) from None
