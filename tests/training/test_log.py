@@ -1,0 +1,41 @@
+"""What a run prints without a terminal, and when validation says little."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dovit.evaluation.data import open_data
+from dovit.evaluation.data.overlap import count_shared
+from dovit.training.log import Log, read_scores
+
+
+def test_plain_lines_without_a_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Log(tmp_path, 4, 0, quiet=False) as log:
+        log.write(1, {"loss": 1.25, "kept": [20.0, 9.6], "lr": 0.1})
+        log.write(3, {"loss": 1.0, "kept": [18.0, 9.0], "lr": 0.1})
+        log.write(3, {"mIoU": 40.5, "PA": 80.25, "macs_ratio": 0.5})
+    lines = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"step 2/4: loss 1\.250, kept 20/10, \S+ s a step, 0 min left", lines[0])
+    assert lines[1].startswith("step 4/4: loss 1.000, kept 18/9, ")
+    assert lines[2:] == ["step 4/4: validation: mIoU 40.500, PA 80.250"]
+    assert read_scores(tmp_path, 3) == {"mIoU": 40.5, "PA": 80.25} and read_scores(tmp_path, 2) == {}
+    with Log(tmp_path, 4, 0, quiet=True) as log:
+        log.write(0, {"loss": 1.0})
+    assert capfd.readouterr().err == ""
+
+
+def test_images_that_both_splits_have(tmp_path: Path) -> None:
+    for name in ("images/a.png", "labels/a.png", "images/b.png", "labels/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    folder = [open_data(f"folder:{tmp_path}", split, classes=2) for split in ("train", "val")]
+    assert count_shared(*folder) == 2
+    size = (32, 32)
+    streets = open_data("streets:10", "train", size=size)
+    assert count_shared(streets, open_data("streets:10", "val", size=size)) == 0
+    assert count_shared(streets, open_data("streets:10@7", "val", size=size)) == 3
+    assert count_shared(streets, folder[0]) == 0
