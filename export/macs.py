@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import assert_never
 
 from dovit.export.model import config as configs
-from dovit.export.model.config import HeadConfig, ModelConfig
+from dovit.export.model.config import FcnConfig, ModelConfig
 from dovit.runtime.bundle.macs import StepMacs
 
 
@@ -68,8 +69,8 @@ def _convs(widths: Sequence[int], kernel: int) -> int:
     return sum(inputs * outputs for inputs, outputs in pairwise(widths)) * kernel**2
 
 
-def _head(head: HeadConfig, dim: int, classes: int) -> int:
-    """Of one patch in a decision head."""
+def _head(head: FcnConfig, dim: int, classes: int) -> int:
+    """Of one patch in a decision head or a decoder of the same layers."""
     widths = [dim] + [head.channels] * head.num_convs
     macs, last = _convs(widths, head.kernel), widths[-1]
     if head.concat:
@@ -81,21 +82,26 @@ def _head(head: HeadConfig, dim: int, classes: int) -> int:
 def _decoder(config: ModelConfig) -> StepMacs:
     """The decoder runs on all N patches, so nothing in it depends on the number of kept tokens."""
     dim, classes, patches, decoder = config.backbone.embed_dim, config.classes, config.tokens, config.decoder
-    if isinstance(decoder, configs.SetrUpDecoder):
-        widths = [dim] + [decoder.channels] * decoder.num_convs
-        fixed, positions = 0, patches
-        for pair in pairwise(widths):
-            fixed += positions * _convs(pair, decoder.kernel)
-            positions *= decoder.up_scale**2  # every convolution is followed by upsampling
-        return StepMacs(fixed=fixed + positions * widths[-1] * classes)
-    if isinstance(decoder, configs.SetrMlaDecoder):
-        levels, width, narrow = len(decoder.taps), decoder.channels, decoder.head_channels
-        level = _convs([dim, width], 1) + _convs([width, width, narrow, narrow], 3)
-        return StepMacs(fixed=patches * levels * (level + decoder.up_scale**2 * narrow * classes))
-    if isinstance(decoder, configs.SegmenterMaskDecoder):
-        width, tokens = decoder.embed_dim, patches + classes  # class embeddings join the patches
-        fixed = patches * dim * width + decoder.layers * tokens * _layer(width, decoder.mlp_dim)
-        fixed += tokens * width * width  # patches and classes are projected, then multiplied
-        pairs = decoder.layers * _attention(width) * tokens * tokens + patches * width * classes
-        return StepMacs(fixed=fixed, fixed_pairs=pairs)
-    return StepMacs(fixed=patches * dim * classes)
+    match decoder:
+        case configs.SetrUpDecoder():
+            widths = [dim] + [decoder.channels] * decoder.num_convs
+            fixed, positions = 0, patches
+            for pair in pairwise(widths):
+                fixed += positions * _convs(pair, decoder.kernel)
+                positions *= decoder.up_scale**2  # every convolution is followed by upsampling
+            return StepMacs(fixed=fixed + positions * widths[-1] * classes)
+        case configs.SetrMlaDecoder():
+            width, narrow = decoder.channels, decoder.head_channels
+            neck = _convs([dim, width], 1) + _convs([width, width], 3)
+            head = _convs([width, narrow, narrow], 3) + decoder.up_scale**2 * narrow * classes
+            return StepMacs(fixed=patches * (len(decoder.taps) * neck + len(decoder.inputs) * head))
+        case configs.SegmenterMaskDecoder():
+            width, tokens = decoder.embed_dim, patches + classes  # class embeddings join the patches
+            fixed = patches * dim * width + decoder.layers * tokens * _layer(width, decoder.mlp_dim)
+            fixed += tokens * width * width  # patches and classes are projected, then multiplied
+            pairs = decoder.layers * _attention(width) * tokens * tokens + patches * width * classes
+            return StepMacs(fixed=fixed, fixed_pairs=pairs)
+        case configs.SegmenterLinearDecoder():
+            return StepMacs(fixed=patches * _head(decoder, dim, classes))
+        case _:
+            assert_never(decoder)

@@ -28,10 +28,19 @@ class Account:
 
     def take(self, key: str) -> Tensor:
         """A tensor that is used in a way of its own. Raises DovitError if it is missing."""
+        tensor = self.tensor(key)
+        self._done.add(key)
+        return tensor
+
+    def tensor(self, key: str) -> Tensor:
+        """A tensor to look at; it is not done with. Raises DovitError if it is missing."""
         if key not in self.state:
             raise DovitError(f"{self.path}: the key {key} is missing; is this the whole checkpoint?")
-        self._done.add(key)
         return self.state[key]
+
+    def rows(self, key: str) -> int:
+        """The length of a tensor's first dimension. Raises DovitError if it is missing."""
+        return int(self.tensor(key).shape[0])
 
     def rename(self, rules: Sequence[Rule]) -> None:
         """Apply the first rule whose pattern is a key's whole name, to all keys that are not done yet."""

@@ -1,7 +1,8 @@
 """Configurations written as Python (mmengine's and mmcv's), read without running them.
 
 A configuration is a list of assignments of literals: numbers, texts, tuples, lists, dictionaries written `{…}` or
-`dict(…)`, and names assigned before. Nothing else is understood, and nothing is ever called.
+`dict(…)`, names assigned before, arithmetic, and lists `[… for name in …]`. Nothing else is understood, and nothing is ever
+called.
 """
 
 from __future__ import annotations
@@ -23,6 +24,17 @@ OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.FloorDiv: operator.floordiv,
 }  # fmt: skip
 LARGEST = 1 << 16  # elements of a repeated sequence
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML as mmengine writes it: safe, and with tuples."""
+
+
+def _tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_Yaml.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 class _Unreadable(ValueError):
@@ -79,7 +91,7 @@ def _read_config(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 def _structured(file: Path, text: str) -> dict[str, Any]:
     try:
-        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if file.suffix == ".json" else yaml.load(text, _Yaml)
     except (ValueError, yaml.YAMLError) as error:
         raise DovitError(f"{file}: damaged ({_first_line(error)})") from None
     if not isinstance(content, dict):
@@ -179,6 +191,8 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
             func=ast.Name(id="float"), args=[ast.Constant(value=str() | int() | float() as value)], keywords=[]
         ):
             return float(value)
+        case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=name), iter=over, ifs=[])]):
+            return [_value(element, names | {name: each}) for each in _value(over, names)]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand, names)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dovit.export.checkpoints.foreign import explain_file, explain_keys
-from dovit.export.checkpoints.mmseg import is_mmseg, read_mmseg
+from dovit.export.checkpoints.mmsegmentation import is_mmseg, read_mmseg
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.own import read_own
 from dovit.export.checkpoints.rstrudel import is_rstrudel, read_rstrudel

@@ -135,10 +135,12 @@ def _decoder(arch: str, backbone: BackboneConfig) -> DecoderConfig:
     choices: dict[str, DecoderConfig] = {
         "setr-naive": SetrUpDecoder(kind="setr-naive"),
         "setr-pup": SetrUpDecoder(kind="setr-pup", num_convs=4, kernel=3, up_scale=2),
-        "setr-mla": SetrMlaDecoder(taps=tuple(depth * k // 4 for k in (1, 2, 3, 4))),
+        "setr-mla": SetrMlaDecoder(taps=tuple(max(depth * k // 4, 1) for k in (1, 2, 3, 4))),
         "segmenter-linear": SegmenterLinearDecoder(),
         "segmenter-mask": SegmenterMaskDecoder(embed_dim=dim, heads=max(dim // 64, 1), mlp_dim=4 * dim),
     }
+    if arch == "setr-mla" and depth < 4:
+        raise UsageError(f"--arch setr-mla: it takes the outputs of four layers, and this backbone has {depth}")
     if arch not in choices:
         raise UsageError(f"unknown architecture {arch!r}: choose one of {', '.join(choices)}")
     return choices[arch]

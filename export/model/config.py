@@ -28,8 +28,27 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Activation(_Frozen):
+    """An activation function; `slope` is LeakyReLU's for negative values."""
+
+    kind: Literal["gelu", "gelu_tanh", "relu", "leaky_relu", "none"]
+    slope: float = 0.01
+
+
+class ConvConfig(_Frozen):
+    """What follows every convolution of a decoder or head: batch norm, where there is one, and an activation."""
+
+    batch_norm: bool = True
+    bn_eps: float = 1e-5
+    activation: Activation = Activation(kind="relu")
+
+
 class BackboneConfig(_Frozen):
-    """A plain pre-norm ViT. `prefix` tokens (class, distillation) precede the patch tokens; 0 where there is none."""
+    """A plain pre-norm ViT. `prefix` tokens (class, distillation) precede the patch tokens; 0 where there is none.
+
+    LayerNorms beside those of the layers: `patch_norm` on the embedded patches, before positions are added; `pre_norm`
+    before the first layer; `final_norm` after the last. `norm_eps` is that of all of them.
+    """
 
     embed_dim: int = Field(gt=0)
     depth: int = Field(gt=0)
@@ -38,7 +57,10 @@ class BackboneConfig(_Frozen):
     patch: int = Field(default=16, gt=0)
     prefix: int = Field(default=1, ge=0, le=2)
     norm_eps: float = 1e-6
+    patch_norm: bool = False
+    pre_norm: bool = False
     final_norm: bool = False
+    activation: Activation = Activation(kind="gelu")
 
     @classmethod
     def of_size(cls, size: str, **changes: Any) -> BackboneConfig:
@@ -53,7 +75,18 @@ class BackboneConfig(_Frozen):
         return self
 
 
-class HeadConfig(_Frozen):
+class FcnConfig(_Frozen):
+    """num_convs × (conv of `kernel` and `dilation`, BN, ReLU) → [concat with the input, conv] → 1×1 conv."""
+
+    num_convs: int = Field(default=0, ge=0)
+    kernel: int = 1
+    channels: int = 256
+    concat: bool = False
+    dilation: int = Field(default=1, gt=0)
+    conv: ConvConfig = ConvConfig()
+
+
+class HeadConfig(FcnConfig):
     """A decision head after layer `layer` (from 1): [LayerNorm] → num_convs × (conv, BN, ReLU) → [concat] → 1×1 conv.
 
     The paper's head is `num_convs=0`: a single 1×1 convolution. SETR's auxiliary heads have a norm and 1 or 2
@@ -62,10 +95,6 @@ class HeadConfig(_Frozen):
 
     layer: int = Field(gt=0)
     norm: bool = False
-    num_convs: int = Field(default=0, ge=0)
-    kernel: int = 1
-    channels: int = 256
-    concat: bool = False
     norm_eps: float = 1e-6
 
     @property
@@ -81,23 +110,36 @@ class SetrUpDecoder(_Frozen):
     num_convs: int = 1
     kernel: int = 1
     channels: int = 256
-    up_scale: int = 4
+    up_scale: int = Field(default=4, gt=0)
     norm_eps: float = 1e-6
+    conv: ConvConfig = ConvConfig()
 
 
 class SetrMlaDecoder(_Frozen):
-    """SETR-MLA: the outputs of four `taps` (layers from 1), a top-down neck, four small heads, ×up_scale, 1×1 conv."""
+    """SETR-MLA: the outputs of four `taps` (layers from 1), a top-down neck, four small heads, ×up_scale, 1×1 conv.
+
+    `order`: which output of the neck each head takes, from 0, the deepest; default all in order. `conv` is of the neck,
+    `head_conv` of the heads.
+    """
 
     kind: Literal["setr-mla"] = "setr-mla"
     taps: tuple[int, ...]
     channels: int = 256
     head_channels: int = 128
-    up_scale: int = 4
+    up_scale: int = Field(default=4, gt=0)
     norm_eps: float = 1e-6
+    order: tuple[int, ...] | None = None
+    conv: ConvConfig = ConvConfig()
+    head_conv: ConvConfig = ConvConfig()
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """For each head the output of the neck that it takes."""
+        return tuple(range(len(self.taps))) if self.order is None else self.order
 
 
-class SegmenterLinearDecoder(_Frozen):
-    """Segmenter-Linear: one 1×1 convolution on the final norm's output."""
+class SegmenterLinearDecoder(FcnConfig):
+    """Segmenter-Linear: one 1×1 convolution on the final norm's output, or mmsegmentation's FCNHead."""
 
     kind: Literal["segmenter-linear"] = "segmenter-linear"
 
@@ -111,6 +153,7 @@ class SegmenterMaskDecoder(_Frozen):
     heads: int
     mlp_dim: int
     norm_eps: float = 1e-5
+    activation: Activation = Activation(kind="gelu")
 
 
 DecoderConfig = Annotated[
@@ -150,6 +193,10 @@ class ModelConfig(_Frozen):
             raise ValueError(f"decision layers {layers} must ascend and lie before layer {self.backbone.depth}")
         if len(self.thresholds) != len(layers):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(layers)} decision layers")
+        if isinstance(self.decoder, SetrMlaDecoder):
+            taps = self.decoder.taps
+            if list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] != self.backbone.depth:
+                raise ValueError(f"the decoder's taps {taps} must ascend and end with layer {self.backbone.depth}")
         for name in ("class_names", "palette"):
             given = getattr(self, name)
             if given is not None and len(given) != self.classes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
@@ -49,13 +50,17 @@ Policy = Callable[[int, TokenState], tuple[Tensor, Tensor]]
 
 def _decoder(config: ModelConfig) -> nn.Module:
     dim, classes, decoder = config.backbone.embed_dim, config.classes, config.decoder
-    if isinstance(decoder, configs.SetrUpDecoder):
-        return SetrUp(decoder, dim, classes)
-    if isinstance(decoder, configs.SetrMlaDecoder):
-        return SetrMla(decoder, dim, classes)
-    if isinstance(decoder, configs.SegmenterMaskDecoder):
-        return SegmenterMask(decoder, dim, classes)
-    return SegmenterLinear(dim, classes)
+    match decoder:
+        case configs.SetrUpDecoder():
+            return SetrUp(decoder, dim, classes)
+        case configs.SetrMlaDecoder():
+            return SetrMla(decoder, dim, classes)
+        case configs.SegmenterMaskDecoder():
+            return SegmenterMask(decoder, dim, classes)
+        case configs.SegmenterLinearDecoder():
+            return SegmenterLinear(decoder, dim, classes)
+        case _:
+            assert_never(decoder)
 
 
 class DoViT(nn.Module):

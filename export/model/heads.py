@@ -7,28 +7,22 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from dovit.export.model.config import HeadConfig
+from dovit.export.model.config import FcnConfig, HeadConfig
+from dovit.export.model.convolution import conv_module
 
 
-def conv_bn_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """mmsegmentation's ConvModule: convolution without bias, batch norm, ReLU; same size."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+class FcnHead(nn.Module):
+    """A map [B, E, h, w] → logits [B, C, h, w], as mmsegmentation's FCNHead; with `norm_eps` a LayerNorm goes first."""
 
-
-class DecisionHead(nn.Module):
-    """H_ℓ of (2): a map [B, E, h, w] → logits [B, C, h, w].
-
-    SETR's auxiliary heads also upsample between their convolutions so that their training loss sees pixels. A decision
-    is made per token, so the same weights are applied here at token resolution.
-    """
-
-    def __init__(self, config: HeadConfig, dim: int, classes: int) -> None:
+    def __init__(self, config: FcnConfig, dim: int, classes: int, norm_eps: float | None = None) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim, config.norm_eps) if config.norm else nn.Identity()
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(dim, norm_eps)
         widths = [dim] + [config.channels] * config.num_convs
-        self.convs = nn.ModuleList(conv_bn_relu(i, o, config.kernel) for i, o in pairwise(widths))
-        self.cat = conv_bn_relu(dim + widths[-1], config.channels, config.kernel) if config.concat else None
+        self.convs = nn.ModuleList(
+            conv_module(i, o, config.kernel, config.conv, config.dilation) for i, o in pairwise(widths)
+        )
+        # not dilated in mmsegmentation either
+        self.cat = conv_module(dim + widths[-1], config.channels, config.kernel, config.conv) if config.concat else None
         self.classify = nn.Conv2d(config.channels if config.concat else widths[-1], classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,3 +33,14 @@ class DecisionHead(nn.Module):
         if self.cat is not None:
             y = self.cat(torch.cat([x, y], dim=1))
         return self.classify(y)
+
+
+class DecisionHead(FcnHead):
+    """H_ℓ of (2): a map [B, E, h, w] → logits [B, C, h, w].
+
+    SETR's auxiliary heads also upsample between their convolutions so that their training loss sees pixels. A decision
+    is made per token, so the same weights are applied here at token resolution.
+    """
+
+    def __init__(self, config: HeadConfig, dim: int, classes: int) -> None:
+        super().__init__(config, dim, classes, config.norm_eps if config.norm else None)

@@ -6,19 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dovit.export.model.config import SegmenterMaskDecoder
+from dovit.export.model.config import SegmenterLinearDecoder, SegmenterMaskDecoder
+from dovit.export.model.heads import FcnHead
 from dovit.export.model.vit import Layer
 
 
-class SegmenterLinear(nn.Module):
-    """[B, E, h, w] → logits [B, C, h, w] by one 1×1 convolution."""
+class SegmenterLinear(FcnHead):
+    """[B, E, h, w] → logits [B, C, h, w] by one 1×1 convolution, or by mmsegmentation's FCNHead."""
 
-    def __init__(self, dim: int, classes: int) -> None:
-        super().__init__()
-        self.classify = nn.Conv2d(dim, classes, 1)
+    def __init__(self, config: SegmenterLinearDecoder, dim: int, classes: int) -> None:
+        super().__init__(config, dim, classes)
 
-    def forward(self, full: Tensor, taps: list[Tensor]) -> Tensor:
-        return self.classify(full)
+    def forward(self, full: Tensor, taps: list[Tensor] | None = None) -> Tensor:
+        return super().forward(full)
 
 
 class SegmenterMask(nn.Module):
@@ -29,7 +29,9 @@ class SegmenterMask(nn.Module):
         width, eps = config.embed_dim, config.norm_eps
         self.project = nn.Linear(dim, width)
         self.class_embed = nn.Parameter(torch.zeros(classes, width))
-        self.layers = nn.ModuleList(Layer(width, config.heads, config.mlp_dim, eps) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            Layer(width, config.heads, config.mlp_dim, eps, config.activation) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width, eps)
         self.project_patches = nn.Linear(width, width, bias=False)
         self.project_classes = nn.Linear(width, width, bias=False)

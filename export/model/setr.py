@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dovit.export.model.config import SetrMlaDecoder, SetrUpDecoder
-from dovit.export.model.heads import conv_bn_relu
+from dovit.export.model.convolution import conv_module
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:
@@ -25,7 +25,7 @@ class SetrUp(nn.Module):
         self.up_scale = config.up_scale
         self.norm = nn.LayerNorm(dim, config.norm_eps)
         widths = [dim] + [config.channels] * config.num_convs
-        self.convs = nn.ModuleList(conv_bn_relu(i, o, config.kernel) for i, o in pairwise(widths))
+        self.convs = nn.ModuleList(conv_module(i, o, config.kernel, config.conv) for i, o in pairwise(widths))
         self.classify = nn.Conv2d(widths[-1], classes, 1)
 
     def forward(self, full: Tensor, taps: list[Tensor]) -> Tensor:
@@ -43,22 +43,27 @@ class SetrMla(nn.Module):
         levels, width, narrow = len(config.taps), config.channels, config.head_channels
         self.up_scale = config.up_scale
         self.norms = nn.ModuleList(nn.LayerNorm(dim, config.norm_eps) for _ in range(levels))
-        self.project = nn.ModuleList(conv_bn_relu(dim, width, 1) for _ in range(levels))
-        self.extract = nn.ModuleList(conv_bn_relu(width, width, 3) for _ in range(levels))
+        self.project = nn.ModuleList(conv_module(dim, width, 1, config.conv) for _ in range(levels))
+        self.extract = nn.ModuleList(conv_module(width, width, 3, config.conv) for _ in range(levels))
+        self.inputs = config.inputs
         self.heads = nn.ModuleList(
-            nn.Sequential(conv_bn_relu(width, narrow, 3), conv_bn_relu(narrow, narrow, 3)) for _ in range(levels)
+            nn.Sequential(
+                conv_module(width, narrow, 3, config.head_conv), conv_module(narrow, narrow, 3, config.head_conv)
+            )
+            for _ in self.inputs
         )
-        self.classify = nn.Conv2d(narrow * levels, classes, 1)
+        self.classify = nn.Conv2d(narrow * len(self.inputs), classes, 1)
 
     def forward(self, full: Tensor, taps: list[Tensor]) -> Tensor:
         total: Tensor | None = None
-        outputs = []
+        necks = []
         levels = [
             project(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
             for x, norm, project in zip([*taps, full], self.norms, self.project, strict=True)
         ]
         # as in the checkpoints, extract and heads count from the deepest level, norm and project from the shallowest
-        for level, extract, head in zip(reversed(levels), self.extract, self.heads, strict=True):
+        for level, extract in zip(reversed(levels), self.extract, strict=True):
             total = level if total is None else total + level
-            outputs.append(upsample(head(extract(total)), self.up_scale))
+            necks.append(extract(total))
+        outputs = [upsample(head(necks[k]), self.up_scale) for k, head in zip(self.inputs, self.heads, strict=True)]
         return self.classify(torch.cat(outputs, dim=1))

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dovit.export.model.config import BackboneConfig
+from dovit.export.model.config import Activation, BackboneConfig
+from dovit.export.model.convolution import activation
 
 
 class Attention(nn.Module):
@@ -27,26 +28,27 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between them."""
+    """Two linear layers with an activation between them."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, act: Activation) -> None:
         super().__init__()
+        self.act = activation(act)
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class Layer(nn.Module):
     """One transformer layer: tokens [B, T, E] → [B, T, E], any T."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, eps: float) -> None:
+    def __init__(self, dim: int, heads: int, hidden: int, eps: float, act: Activation) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps)
         self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps)
-        self.mlp = Mlp(dim, hidden)
+        self.mlp = Mlp(dim, hidden, act)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -54,7 +56,7 @@ class Layer(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Patch embedding, layers, and the final norm where the family has one.
+    """Patch embedding, layers, and norms before and after them where the family has some.
 
     `pos_embed` [N, E] belongs to this image size (a checkpoint's own is resized when it is read); `prefix` [P, E]
     holds the class and distillation tokens with their positions already added, since nothing ever needs them apart.
@@ -67,11 +69,15 @@ class Backbone(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(tokens, dim))
         self.prefix = nn.Parameter(torch.zeros(config.prefix, dim))
         self.layers = nn.ModuleList(
-            Layer(dim, config.heads, config.mlp_dim, config.norm_eps) for _ in range(config.depth)
+            Layer(dim, config.heads, config.mlp_dim, config.norm_eps, config.activation) for _ in range(config.depth)
         )
-        self.norm = nn.LayerNorm(dim, config.norm_eps) if config.final_norm else nn.Identity()
+        self.patch_norm, self.pre_norm, self.norm = (
+            nn.LayerNorm(dim, config.norm_eps) if present else nn.Identity()
+            for present in (config.patch_norm, config.pre_norm, config.final_norm)
+        )
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, 3, H, W] → tokens [B, P+N, E]."""
-        x = self.patch_embed(pixels).flatten(2).transpose(1, 2) + self.pos_embed  # [B, N, E]
-        return torch.cat([self.prefix.expand(x.shape[0], -1, -1), x], dim=1)
+        x = self.patch_embed(pixels).flatten(2).transpose(1, 2)  # [B, N, E]
+        x = self.patch_norm(x) + self.pos_embed
+        return self.pre_norm(torch.cat([self.prefix.expand(x.shape[0], -1, -1), x], dim=1))

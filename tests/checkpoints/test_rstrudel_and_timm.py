@@ -287,6 +287,11 @@ def test_timm_backbones_start_a_training(arch: str, nested: bool, distilled: boo
     with pytest.raises(UsageError, match="--arch and --classes"):
         load_model(tmp_path / "deit.pth", ReadOptions(untrained=True))
     options = ReadOptions(arch=arch, classes=CLASSES, image_size=(64, 96), decision_layers=(1, 2), untrained=True)
+    if arch == "setr-mla":
+        with pytest.raises(UsageError, match="outputs of four layers, and this backbone has 3"):
+            load_model(tmp_path / "deit.pth", options)
+        deeper = {key.replace("blocks.2.", "blocks.3."): tensor for key, tensor in state.items() if ".2." in key}
+        torch.save({"model": state | deeper} if nested else state | deeper, tmp_path / "deit.pth")
     loaded = load_model(tmp_path / "deit.pth", options)
     model = loaded.model
     assert torch.equal(model.backbone.layers[2].attn.qkv.weight, state["blocks.2.attn.qkv.weight"])

@@ -100,14 +100,40 @@ def build(
     `decoder_channels`. `out_indices` follows the config's relative depths unless given. `patch_bias=True` is the layout
     of files made by mmsegmentation up to 1.1.2. The scaled config is kept as `model.cfg`.
     """
-    _import_mmseg()
-    from mmseg.registry import MODELS
+    config = scaled_config(
+        variant, image_size=image_size, classes=classes, embed_dim=embed_dim, depth=depth, heads=heads,
+        out_indices=out_indices, decoder_channels=decoder_channels, dataset=dataset,
+    )  # fmt: skip
+    config.model.backbone.patch_bias = patch_bias
+    return build_config(config, seed)
 
+
+def scaled_config(
+    variant: str,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    classes: int | None = None,
+    embed_dim: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    out_indices: Sequence[int] | None = None,
+    decoder_channels: int | None = None,
+    dataset: str = "ade20k",
+):
+    """The packaged config that `build` builds, scaled by the arguments."""
+    _import_mmseg()
     config = _load_config(variant, dataset, embed_dim)
     _scale_backbone(config.model.backbone, embed_dim, depth, heads, out_indices)
     _scale_images(config.model, image_size)
     _scale_decoder(config.model, classes, decoder_channels)
-    config.model.backbone.patch_bias = patch_bias
+    return config
+
+
+def build_config(config, seed: int = 0) -> nn.Module:
+    """The model of a config, in eval mode, with random weights; the config is kept as `model.cfg`."""
+    _import_mmseg()
+    from mmseg.registry import MODELS
+
     with torch.random.fork_rng(devices=[]):  # mmseg's own initialisation must not move the caller's random state
         model = MODELS.build(_for_inference_on_cpu(config.model)).eval().requires_grad_(False)
     randomise(model, seed)

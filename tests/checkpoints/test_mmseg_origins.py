@@ -1,0 +1,216 @@
+"""Where mmsegmentation's settings come from: the file in all its forms, options, assumptions."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracle import mmseg
+
+from dovit.export.checkpoints import LoadedModel, ReadOptions, load_model
+from dovit.runtime.errors import DovitError, UsageError
+
+pytestmark = pytest.mark.oracle
+SIZE = (48, 64)
+
+
+@pytest.fixture(autouse=True)
+def _mmsegmentation() -> None:
+    if reason := mmseg.available():
+        pytest.skip(reason)
+
+
+def build(variant: str = "setr-naive", image_size: tuple[int, int] = SIZE, embed_dim: int = 32, **model: Any) -> Any:
+    config = mmseg.scaled_config(
+        variant, image_size=image_size, classes=5, embed_dim=embed_dim, depth=4, heads=2, decoder_channels=16,
+        out_indices=(0, 1, 2, 3) if variant.startswith("setr") else None,
+    )  # fmt: skip
+    for key, value in model.items():
+        at = config.model
+        *parents, last = key.split("__")
+        for part in parents:
+            at = at[part]
+        at[last] = value
+    return mmseg.build_config(config)
+
+
+def save(path: Path, model: Any, meta: dict[str, Any]) -> Path:
+    torch.save({"state_dict": model.state_dict(), "meta": meta}, path)
+    return path
+
+
+def difference(loaded: LoadedModel, theirs: Any) -> float:
+    ours = loaded.model
+    image = np.random.default_rng(0).integers(0, 256, (*ours.config.image_size, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        logits = ours.resize_logits(ours(torch.from_numpy(image)[None], [1.0] * len(ours.config.decisions)).logits)[0]
+    expected = mmseg.encode_decode(theirs, image)
+    return float((logits - expected).abs().max() / expected.abs().max())
+
+
+def origins(loaded: LoadedModel) -> dict[str, str]:
+    return {setting.name: setting.origin for setting in loaded.settings}
+
+
+@pytest.mark.parametrize("form", ["cfg text", "config text", "cfg dict", "config dict"])
+def test_every_form_of_a_configuration(form: str, tmp_path: Path) -> None:
+    theirs = build(data_preprocessor__mean=[10.0, 20, 30], backbone__act_cfg={"type": "ReLU"})
+    key, kind = form.split()
+    said = theirs.cfg.to_dict() if kind == "dict" else theirs.cfg.pretty_text
+    loaded = load_model(save(tmp_path / "model.pth", theirs, {key: said}))
+    assert difference(loaded, theirs) < 1e-4
+    assert set(origins(loaded).values()) == {"file"}
+
+
+def old_style(theirs: Any, normalize: dict[str, Any], **augment: Any) -> dict[str, Any]:
+    """The configuration as mmsegmentation 0.x has it: normalisation is a part of the test pipeline."""
+    model = copy.deepcopy(theirs.cfg.model.to_dict())
+    del model["data_preprocessor"]
+    transforms = [
+        {"type": "Resize", "keep_ratio": True}, {"type": "RandomFlip"}, {"type": "Normalize", **normalize},
+        {"type": "ImageToTensor", "keys": ["img"]}, {"type": "Collect", "keys": ["img"]},
+    ]  # fmt: skip
+    flips = {"type": "MultiScaleFlipAug", "img_scale": (2048, 512), "flip": False, "transforms": transforms, **augment}
+    return {"model": model, "data": {"test": {"pipeline": [{"type": "LoadImageFromFile"}, flips]}}}
+
+
+@pytest.mark.parametrize("to_rgb", [True, False])
+def test_normalisation_of_old_pipelines(to_rgb: bool, tmp_path: Path) -> None:
+    mean, std = [99.0, 111, 130], [33.0, 44, 55]
+    theirs = build(data_preprocessor={"type": "SegDataPreProcessor", "mean": mean, "std": std, "bgr_to_rgb": to_rgb})
+    said = old_style(theirs, {"mean": mean, "std": std, "to_rgb": to_rgb})
+    meta = {"config": "".join(f"{key} = {value!r}\n" for key, value in said.items())}
+    loaded = load_model(save(tmp_path / "model.pth", theirs, meta))
+    assert difference(loaded, theirs) < 1e-4
+    assert any("its test pipeline resizes images to 2048×512" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize(
+    ("augment", "name"),
+    [({"flip": True}, "flip"), ({"img_ratios": [0.5, 1.0]}, "img_ratios"), ({"transforms": [{"type": "Pad"}]}, "type")],
+)
+def test_test_time_augmentation_is_refused(augment: dict[str, Any], name: str, tmp_path: Path) -> None:
+    theirs = build()
+    meta = {"config": old_style(theirs, {"mean": [1, 2, 3], "std": [1, 1, 1]}, **augment)}
+    with pytest.raises(DovitError, match=rf"\.{name} = "):
+        load_model(save(tmp_path / "model.pth", theirs, meta))
+
+
+def pipeline(**resize: Any) -> list[dict[str, Any]]:
+    return [
+        {"type": "LoadImageFromFile"},
+        {"type": "Resize", **resize},
+        {"type": "LoadAnnotations"},
+        {"type": "PackSegInputs"},
+    ]
+
+
+def test_the_test_pipelines_resize(tmp_path: Path) -> None:
+    theirs = build(test_cfg={"mode": "whole"})
+    for resize, expected in [
+        ({"scale": (96, 80)}, ((80, 96), False)),  # mmcv's is (width, height)
+        ({"scale": (2048, 512), "keep_ratio": True}, (SIZE, True)),
+        ({"scale_factor": 0.5}, (SIZE, False)),
+    ]:
+        meta = {"cfg": {**theirs.cfg.to_dict(), "test_dataloader": {"dataset": {"pipeline": pipeline(**resize)}}}}
+        loaded = load_model(save(tmp_path / "model.pth", theirs, meta))
+        config = loaded.model.config
+        assert (config.image_size, config.keep_ratio) == expected and config.mode == "whole"
+        assert difference(loaded, theirs) < 1e-4
+        assert any("its test pipeline resizes images" in note for note in loaded.notes)
+    meta["cfg"]["test_dataloader"] = {"dataset": {"pipeline": [*pipeline(scale=(64, 48)), {"type": "Solarize"}]}}
+    path = save(tmp_path / "model.pth", theirs, meta)
+    with pytest.raises(DovitError, match="'Solarize': dovit does not know this transform"):
+        load_model(path)
+    assert load_model(path, ReadOptions(changes=("test_pipeline=[]",))).model.config.image_size == SIZE
+
+
+def test_upper_case_classes_of_dataset_meta(tmp_path: Path) -> None:
+    theirs, names = build(), tuple("abcde")
+    palette = [[k, 2 * k, 3 * k] for k in range(5)]
+    meta = {"cfg": theirs.cfg.to_dict(), "dataset_meta": {"CLASSES": names, "PALETTE": palette}}
+    config = load_model(save(tmp_path / "model.pth", theirs, meta)).model.config
+    assert config.class_names == names and config.palette is not None and config.palette[2] == (2, 4, 6)
+
+
+def test_a_preprocessor_at_the_top_is_the_models(tmp_path: Path) -> None:
+    """mmengine's runner gives it to a model that has none."""
+    theirs = build(data_preprocessor__std=[20.0, 30, 40])
+    config = theirs.cfg.to_dict()
+    config["data_preprocessor"] = config["model"].pop("data_preprocessor")
+    assert difference(load_model(save(tmp_path / "model.pth", theirs, {"cfg": config})), theirs) < 1e-4
+
+
+def test_a_file_without_a_configuration(tmp_path: Path) -> None:
+    """What shapes do not tell is assumed as mmsegmentation's configurations have it, or must be said."""
+    theirs = build("segmenter-mask", (64, 64), embed_dim=128)
+    path = save(tmp_path / "model.pth", theirs, {})
+    loaded = load_model(path, ReadOptions(dense=True))
+    assert difference(loaded, theirs) < 1e-4
+    assert origins(loaded)["mean"] == origins(loaded)["backbone.num_heads"] == "assumed"
+
+    theirs = build(image_size=(64, 64))
+    path = save(tmp_path / "model.pth", theirs, {})
+    with pytest.raises(UsageError, match=r"nothing says its backbone.num_heads: say --heads"):
+        load_model(path)  # 32 channels
+    with pytest.raises(UsageError, match=r"does not say after which layers.*--decision-layers"):
+        load_model(path, ReadOptions(heads=2))
+    loaded = load_model(path, ReadOptions(heads=2, decision_layers=(1, 2, 3)))
+    assert difference(loaded, theirs) < 1e-4
+    assert origins(loaded)["backbone.num_heads"] == origins(loaded)["decision layers"] == "option"
+
+    theirs = build(image_size=(64, 64), decode_head__num_convs=2, decode_head__up_scale=3)
+    path = save(tmp_path / "model.pth", theirs, {})
+    with pytest.raises(UsageError, match=r"decode_head.up_scale: say --set model.decode_head.up_scale=…, or.*--config"):
+        load_model(path, ReadOptions(heads=2, dense=True))
+    options = ReadOptions(heads=2, dense=True, changes=("model.decode_head.up_scale=3",))
+    assert difference(load_model(path, options), theirs) < 1e-4
+    theirs.cfg.dump(tmp_path / "config.py")
+    loaded = load_model(path, ReadOptions(config=tmp_path / "config.py"))
+    assert difference(loaded, theirs) < 1e-4 and len(loaded.model.config.decisions) == 3
+
+
+def test_options_go_before_the_file(tmp_path: Path) -> None:
+    theirs = build()
+    path = save(tmp_path / "model.pth", theirs, {"cfg": theirs.cfg.to_dict()})
+    options = ReadOptions(
+        mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), bgr=True, heads=4, norm_eps=0.01, stride=(7, 9), mode="whole",
+        changes=("model.backbone.act_cfg.type=ReLU", "model.decode_head.norm_layer.eps=0.2"),
+    )  # fmt: skip
+    loaded = load_model(path, options)
+    config = loaded.model.config
+    assert (config.mean, config.std, config.slide_stride, config.mode) == ((1, 2, 3), (4, 5, 6), (7, 9), "whole")
+    assert (config.backbone.heads, config.backbone.norm_eps, config.backbone.activation.kind) == (4, 0.01, "relu")
+    same = build(
+        data_preprocessor__mean=[3.0, 2, 1], data_preprocessor__std=[6.0, 5, 4], data_preprocessor__bgr_to_rgb=False,
+        backbone__num_heads=4, backbone__norm_cfg={"type": "LN", "eps": 0.01}, backbone__act_cfg={"type": "ReLU"},
+        decode_head__norm_layer={"type": "LN", "eps": 0.2},
+    )  # fmt: skip
+    assert difference(loaded, same) < 1e-4
+    told = {name for name, origin in origins(loaded).items() if origin == "option"}
+    assert told == {
+        "mean", "std", "BGR weights", "stride", "mode", "backbone.num_heads", "backbone.norm_cfg.eps", "backbone.act_cfg",
+        "decode_head.norm_layer.eps",
+    }  # fmt: skip
+    for change, sentence in [
+        ("modle.x=1", "begin with one of model"),
+        ("model.backbone.num_head=3", r"model.backbone.num_head: no setting that dovit knows; .*num_heads"),
+        ("model.decode_head.num_convs=3", "num_convs = 3: the weights have"),
+        ("model.neck.x=1", r"neck = \{'x': 1\}"),
+    ]:
+        with pytest.raises(DovitError, match=sentence):
+            load_model(path, ReadOptions(changes=(change,)))
+
+
+def test_a_damaged_configuration_is_one_sentence(tmp_path: Path) -> None:
+    theirs = build()
+    for text, sentence in [
+        ("import os\n", "meta.cfg: cannot be read without running it"),
+        ("model = dict(type='EncoderDecoder', backbone=3)", "is no dictionary"),
+    ]:
+        with pytest.raises(DovitError, match=sentence):
+            load_model(save(tmp_path / "model.pth", theirs, {"cfg": text}))
