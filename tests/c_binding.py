@@ -34,7 +34,7 @@ class RunOptions(ctypes.Structure):
         ("size", c_size_t), ("mode", c_int), ("schedule", c_int), ("thresholds", ctypes.POINTER(c_double)),
         ("threshold_count", c_size_t), ("counts", ctypes.POINTER(c_int64)), ("count_count", c_size_t),
         ("return_logits", c_int), ("labels", c_void_p), ("labels_stride", c_size_t), ("labels_memory", c_int),
-        ("stream", c_void_p),
+        ("stream", c_void_p), ("resize", c_int),
     ]  # fmt: skip
 
 
@@ -51,6 +51,7 @@ class Result:
     confidence_maps: np.ndarray
     logits: np.ndarray
     windows: list[tuple[int, int]]
+    filled: tuple[int, int]  # what the image fills of the bundle's size
 
 
 class Failure(Exception):
@@ -86,7 +87,8 @@ class Session:
         pixels: np.ndarray,
         format: str = "rgb",
         *,
-        mode: str = "whole",
+        mode: str = "",
+        keep_ratio: bool | None = None,
         schedule: str = "exact",
         threshold: Sequence[float] | None = None,
         counts: Sequence[int] | None = None,
@@ -98,7 +100,8 @@ class Session:
         image = Image(pixels.ctypes.data, pixels.shape[1], pixels.shape[0], pixels.strides[0], FORMATS[format][0], 0)
         options = RunOptions(
             size=ctypes.sizeof(RunOptions),
-            mode=["whole", "slide"].index(mode),
+            mode=["", "whole", "slide"].index(mode),
+            resize=[None, False, True].index(keep_ratio),
             schedule=["", "exact", "bucketed"].index(schedule),
             return_logits=1,
         )
@@ -136,6 +139,8 @@ class Session:
         maps = (c_int64 * 4)()
         keep = self.c.dovit_result_keep_maps(handle, maps)
         confidence = self.c.dovit_result_confidence_maps(handle, maps)
+        filled = c_int(), c_int()
+        self.c.dovit_result_filled(handle, ctypes.byref(filled[0]), ctypes.byref(filled[1]))
         sizes = (c_int64 * 3)()
         logits = self.c.dovit_result_logits(handle, sizes)
         return Result(
@@ -146,6 +151,7 @@ class Session:
             confidence_maps=_array(confidence, np.float32, tuple(maps)),
             logits=_array(logits, np.float32, tuple(sizes)),
             windows=[(int(y), int(x)) for y, x in windows],
+            filled=(filled[0].value, filled[1].value),
         )
 
 

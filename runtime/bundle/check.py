@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -51,6 +52,8 @@ class _Checker:
         self.sure(1 <= manifest.classes <= MOST_CLASSES, "classes")
         strides = zip(manifest.slide_stride, manifest.image_size, strict=True)
         self.sure(all(1 <= stride <= side for stride, side in strides), "slide_stride")  # else pixels without a window
+        self.sure(all(math.isfinite(value) for value in manifest.mean), "mean")
+        self.sure(all(math.isfinite(value) and value > 0 for value in manifest.std), "std")
         decisions = len(manifest.decisions)
         self.sure(decisions <= 1024 and len(manifest.thresholds) == decisions, "thresholds")
         self.sure(all(0 <= capacity <= manifest.tokens for capacity in manifest.capacities), "capacities")

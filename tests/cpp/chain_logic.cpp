@@ -28,6 +28,7 @@ Manifest small_manifest() {
   m.prefix = 1;
   m.classes = 2;
   m.slide_stride = {2, 4};
+  m.std = {1, 1, 1};
   m.thresholds = {0.5};
   m.capacities = {0, 4, 8};
   m.steps = {{"stem", "a", {image, xi, capacities}, {tokens1, index0, full0, confidence, keep}, 0, {}},

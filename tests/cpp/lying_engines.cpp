@@ -35,6 +35,7 @@ Manifest manifest_of_three_blocks() {
   m.embed_dim = kChannels;
   m.classes = kClasses;
   m.slide_stride = {3, 4};
+  m.std = {1, 1, 1};
   m.thresholds = {0.5, 0.5};
   m.capacities = {0, 4, 12, kTokens};
   for (int k = 0; k < 3; ++k) {
@@ -153,6 +154,7 @@ int main(int count, char** arguments) {
     const Size size = run % 3 ? session.window() : Size{static_cast<int>(1 + below(random, 9)), 7};
     RunOptions options;
     options.mode = run % 5 ? Mode::kWhole : Mode::kSlide;
+    options.keep_ratio = run % 7 == 0;
     options.return_logits = run % 2;
     const Pixels pixels(std::vector<uint8_t>(static_cast<size_t>(size.height) * size.width * 3, 9), size);
     try {

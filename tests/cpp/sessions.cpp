@@ -79,6 +79,7 @@ void test_formats_and_strides(const dovit::Session& session, const Picture& pict
 void test_results(const dovit::Session& session, const Picture& picture) {
   const dovit::Info info = session.info();
   EXPECT(info.height > 0 && info.classes > 1 && info.decisions > 0 && !std::strcmp(info.backend, "onnxruntime"));
+  EXPECT(info.mode == DOVIT_WHOLE && info.resize == DOVIT_STRETCH);
   dovit::RunOptions options;
   options.thresholds = {0.5};
   options.return_logits = true;
@@ -193,6 +194,7 @@ void test_wrong_numbers(const dovit::Session& session, const Picture& picture) {
   using I = dovit_image&;
   using O = dovit_run_options&;
   refused([](I, O o) { o.mode = 7; }, "unknown mode 7: choose whole or slide");
+  refused([](I, O o) { o.resize = 3; }, "unknown resize 3: choose stretch or keep ratio");
   refused([](I, O o) { o.schedule = -1; }, "unknown schedule -1: choose exact or bucketed");
   refused([](I i, O) { i.format = 9; }, "unknown format 9");
   refused([](I i, O) { i.memory = 3; }, "unknown memory 3");

@@ -139,6 +139,51 @@ void test_merged_rows_are_those_of_the_whole() {
       }
 }
 
+// With its aspect ratio: scaled into the window, padded with the mean; logits at the window's size, cut, and resized.
+void test_whole_keeps_the_aspect_ratio() {
+  struct Fit {
+    Size size, inside;
+  };
+  for (const Fit& fit : {Fit{{32, 48}, {16, 24}},
+                         {{30, 20}, {16, 11}},
+                         {{5, 24}, {5, 24}},
+                         {{7, 31}, {5, 24}},
+                         {{3, 2}, {16, 11}},
+                         {{1, 400}, {1, 24}},
+                         {{400, 1}, {16, 1}}}) {
+    EXPECT(fitted_size(fit.size, kWindow) == fit.inside);
+    Manifest manifest = manifest_of(7, {4, 6});
+    manifest.keep_ratio = true;
+    manifest.mean = {123.675, 116.5, 103.53};
+    const Session session({".", manifest}, std::make_unique<Inventor>(7, Size{4, 6}), {});
+    const Pixels image = picture(fit.size), small = resized(image, fit.inside);
+    std::vector<uint8_t> input;
+    for (int y = 0; y < kWindow.height; ++y)
+      for (int x = 0; x < kWindow.width; ++x)
+        for (int c = 0; c < 3; ++c)
+          input.push_back(y < fit.inside.height && x < fit.inside.width
+                              ? small.data()[(y * fit.inside.width + x) * 3 + c]
+                              : std::array<uint8_t, 3>{124, 116, 104}[static_cast<size_t>(c)]);
+    const Tensor logits = invented(input.data(), 7, {4, 6});
+    Upsampler upsampler(logits.as<float>(), 7, {4, 6}, kWindow);
+    std::vector<float> cut(static_cast<size_t>(7) * fit.inside.height * fit.inside.width);
+    for (int y = 0; y < fit.inside.height; ++y) {
+      const float* row = upsampler.row(y);
+      for (int c = 0; c < 7; ++c)
+        for (int x = 0; x < fit.inside.width; ++x)
+          cut[(static_cast<size_t>(c) * fit.inside.height + y) * fit.inside.width + x] = row[c * kWindow.width + x];
+    }
+    std::vector<uint8_t> labels(static_cast<size_t>(fit.size.height) * fit.size.width);
+    labels_from_logits(cut.data(), 7, fit.inside, fit.size, labels.data(), fit.size.width, 1);
+    const Result result = session.run(image, session.request({}), {});
+    EXPECT(result.filled == fit.inside && result.labels.bytes() == labels.size());
+    EXPECT(!std::memcmp(result.labels.data, labels.data(), labels.size()));
+    RunOptions stretched;
+    stretched.keep_ratio = false;
+    EXPECT(session.run(image, session.request({}), stretched).filled == kWindow);
+  }
+}
+
 void refused(const Session& session, Size size, bool logits, const char* sentence) {
   const RunOptions options = slide(logits);
   try {
@@ -184,6 +229,7 @@ void test_memory_is_that_of_a_row_of_windows() {
 
 int main() {
   test_merged_rows_are_those_of_the_whole();
+  test_whole_keeps_the_aspect_ratio();
   test_limits_say_their_number();
   test_memory_is_that_of_a_row_of_windows();
   return 0;

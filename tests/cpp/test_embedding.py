@@ -77,6 +77,28 @@ def test_results_are_pythons(python_session: dovit.Session, c_session: CSession,
         assert np.array_equal(made.logits, expected.logits)
 
 
+@pytest.mark.parametrize(
+    ("stated", "named"), [({"mode": "slide"}, {}), ({"keep_ratio": True}, {"mode": "whole"})], ids=str
+)
+def test_the_bundle_states_the_default_mode(
+    build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path, c_session: CSession,
+    stated: dict[str, Any], named: dict[str, Any],
+) -> None:  # fmt: skip
+    """The other bundle's session, told so by name, gives the same; and what is named counts, whatever the bundle states."""
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    manifest = json.loads((other / "bundle.json").read_text()) | stated
+    (other / "bundle.json").write_text(json.dumps(manifest))
+    session = CSession(build("release") / "libdovit_runtime.so", other, library_path)
+    for picture in pictures()[1:4]:
+        expected, made = c_session(picture, **(stated | named)), session(picture)
+        assert np.array_equal(made.labels, expected.labels) and made.windows == expected.windows
+        assert made.filled == expected.filled
+        plain = session(picture, mode="whole", keep_ratio=False)
+        assert np.array_equal(plain.labels, c_session(picture).labels)
+    narrow = pictures()[3]  # 100×700
+    assert session(narrow).filled == ((55, 384) if "keep_ratio" in stated else (192, 384))
+
+
 def test_refusals_are_pythons(python_session: dovit.Session, c_session: CSession) -> None:
     street = read_image(STREET)
     for picture, setting in [

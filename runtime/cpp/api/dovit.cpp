@@ -108,6 +108,8 @@ dovit_status dovit_session_info(const dovit_session* session, dovit_info* info) 
     made.decisions = static_cast<int>(manifest.decisions.size());
     made.label_bytes = s.label_bytes();
     made.thresholds = s.thresholds().data();
+    made.mode = s.mode({}) == Mode::kWhole ? DOVIT_WHOLE : DOVIT_SLIDE;
+    made.resize = s.keep_ratio({}) ? DOVIT_KEEP_RATIO : DOVIT_STRETCH;
     *info = made;
   });
 }
@@ -206,6 +208,11 @@ const uint8_t* dovit_result_keep_maps(const dovit_result* result, int64_t shape[
 
 const float* dovit_result_confidence_maps(const dovit_result* result, int64_t shape[4]) {
   return result ? maps<float>(result->result.confidence_maps, shape) : nullptr;
+}
+
+void dovit_result_filled(const dovit_result* result, int* height, int* width) {
+  if (height) *height = result ? result->result.filled.height : 0;
+  if (width) *width = result ? result->result.filled.width : 0;
 }
 
 const int* dovit_result_windows(const dovit_result* result, size_t* count) {

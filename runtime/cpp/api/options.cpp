@@ -66,13 +66,16 @@ LoadOptions load_options(const dovit_load_options& given) {
 }
 
 RunOptions run_options(const dovit_run_options& given, const Session& session, const dovit_image& image) {
-  if (given.mode != DOVIT_WHOLE && given.mode != DOVIT_SLIDE)
+  if (given.mode < DOVIT_DEFAULT_MODE || given.mode > DOVIT_SLIDE)
     throw UsageError(text("unknown mode ", given.mode, ": choose whole or slide"));
+  if (given.resize < DOVIT_DEFAULT_RESIZE || given.resize > DOVIT_KEEP_RATIO)
+    throw UsageError(text("unknown resize ", given.resize, ": choose stretch or keep ratio"));
   const std::shared_ptr<const DeviceMemory> device = session.device_memory();
   check_stream(given.stream, device.get());
   RunOptions options;
   options.stream = given.stream;
-  options.mode = given.mode == DOVIT_WHOLE ? Mode::kWhole : Mode::kSlide;
+  if (given.mode != DOVIT_DEFAULT_MODE) options.mode = given.mode == DOVIT_WHOLE ? Mode::kWhole : Mode::kSlide;
+  if (given.resize != DOVIT_DEFAULT_RESIZE) options.keep_ratio = given.resize == DOVIT_KEEP_RATIO;
   options.schedule = schedule_of(given.schedule);
   options.thresholds = list_of(given.thresholds, given.threshold_count, "thresholds");
   options.counts = list_of(given.counts, given.count_count, "counts");
@@ -106,8 +109,7 @@ Pixels pixels(const dovit_image& image, const Session& session, const RunOptions
   const Size size{image.height, image.width};
   const auto* data = static_cast<const uint8_t*>(image.data);
   if (!there) return rgb_pixels(data, size, stride, format);
-  if (format == Format::kRgb && session.takes(size) && options.mode == Mode::kWhole)
-    return Pixels(data, size, stride);  // as they are wanted
+  if (format == Format::kRgb && session.takes(size, options)) return Pixels(data, size, stride);  // as they are wanted
   std::vector<uint8_t> copied(row * size.height);
   device->read(copied.data(), data, stride, row, static_cast<size_t>(size.height), options.stream);
   if (format == Format::kRgb) return Pixels(std::move(copied), size);

@@ -1,6 +1,7 @@
 #include "bundle/check.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "chain/dimensions.h"
@@ -36,6 +37,8 @@ struct Checker {
     sure(within(manifest.slide_stride[0], manifest.image_size[0]) &&
              within(manifest.slide_stride[1], manifest.image_size[1]),
          "slide_stride");  // a larger one leaves pixels that no window covers
+    for (const double value : manifest.mean) sure(std::isfinite(value), "mean");
+    for (const double value : manifest.std) sure(std::isfinite(value) && value > 0, "std");
     sure(manifest.decisions.size() <= 1024 && manifest.thresholds.size() == manifest.decisions.size(), "thresholds");
     for (const int64_t capacity : manifest.capacities)
       sure(capacity >= 0 && capacity <= manifest.tokens(), "capacities");

@@ -1,6 +1,7 @@
 #include "image/resize.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "resize_taps.h"
 
@@ -63,6 +64,28 @@ Pixels resized(const Pixels& image, Size size) {
   }
   const std::vector<uint8_t> between = resized_across(image.data(), from, size.width);
   return {resized_down(between.data(), {from.height, size.width}, size.height), size};
+}
+
+Size fitted_size(Size image, Size window) {
+  const double scale =
+      std::min(static_cast<double>(window.height) / image.height, static_cast<double>(window.width) / image.width);
+  const auto side = [scale](int length, int most) {
+    return std::min(most, std::max(1, static_cast<int>(length * scale + 0.5)));
+  };
+  return {side(image.height, window.height), side(image.width, window.width)};
+}
+
+Pixels padded(Pixels image, Size size, const std::array<double, 3>& fill) {
+  const Size inside = image.size();
+  if (inside == size) return image;
+  uint8_t colour[3];
+  for (int k = 0; k < 3; ++k) colour[k] = static_cast<uint8_t>(std::clamp(std::nearbyint(fill[k]), 0.0, 255.0));
+  std::vector<uint8_t> out(static_cast<size_t>(size.height) * size.width * 3);
+  for (size_t k = 0; k < out.size(); ++k) out[k] = colour[k % 3];
+  const size_t row = static_cast<size_t>(inside.width) * 3;
+  for (int y = 0; y < inside.height; ++y)
+    std::copy_n(image.data() + y * row, row, out.begin() + static_cast<std::ptrdiff_t>(y) * size.width * 3);
+  return {std::move(out), size};
 }
 
 }  // namespace dovit::runtime

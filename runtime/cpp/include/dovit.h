@@ -46,7 +46,7 @@ extern "C" {
 #endif
 
 /* Of this header. A library works with every header whose number is its own: dovit_check_abi(). */
-#define DOVIT_ABI_VERSION 1
+#define DOVIT_ABI_VERSION 2
 
 typedef enum dovit_status {
   DOVIT_OK = 0,
@@ -60,7 +60,11 @@ typedef enum dovit_format { DOVIT_RGB = 0, DOVIT_BGR = 1, DOVIT_RGBA = 2, DOVIT_
 typedef enum dovit_memory { DOVIT_HOST = 0, DOVIT_DEVICE = 1 } dovit_memory;
 
 /* How an image of another size is brought to the bundle's: resized, or seen through mmsegmentation's sliding window. */
-typedef enum dovit_mode { DOVIT_WHOLE = 0, DOVIT_SLIDE = 1 } dovit_mode;
+typedef enum dovit_mode { DOVIT_DEFAULT_MODE = 0, DOVIT_WHOLE = 1, DOVIT_SLIDE = 2 } dovit_mode;
+
+/* How mode whole resizes an image: to the bundle's size, or with its aspect ratio until it fits inside, padded with the
+ * mean colour at the bottom and the right. */
+typedef enum dovit_resize { DOVIT_DEFAULT_RESIZE = 0, DOVIT_STRETCH = 1, DOVIT_KEEP_RATIO = 2 } dovit_resize;
 
 /* Keep what the thresholds say, or fill up to one of the bundle's capacities. */
 typedef enum dovit_schedule { DOVIT_DEFAULT_SCHEDULE = 0, DOVIT_EXACT = 1, DOVIT_BUCKETED = 2 } dovit_schedule;
@@ -121,9 +125,11 @@ typedef struct dovit_info {
   int classes, decisions;
   int label_bytes;          /* 1 (uint8), or 2 (int16) with more than 256 classes */
   const double* thresholds; /* [decisions], those in use */
+  int mode, resize;         /* dovit_mode and dovit_resize of images that name none */
 } dovit_info;
 
-#define DOVIT_INFO_INIT {sizeof(dovit_info), NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL}
+#define DOVIT_INFO_INIT \
+  {sizeof(dovit_info), NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, DOVIT_DEFAULT_MODE, DOVIT_DEFAULT_RESIZE}
 
 DOVIT_API dovit_status dovit_session_info(const dovit_session* session, dovit_info* info);
 
@@ -143,7 +149,7 @@ typedef struct dovit_image {
 
 typedef struct dovit_run_options {
   size_t size;
-  int mode;                 /* dovit_mode; default: whole */
+  int mode;                 /* dovit_mode; default: the bundle's */
   int schedule;             /* dovit_schedule; default: the session's */
   const double* thresholds; /* as for loading; NULL: the session's */
   size_t threshold_count;
@@ -154,10 +160,23 @@ typedef struct dovit_run_options {
   size_t labels_stride; /* bytes from one row to the next; 0: no gaps */
   int labels_memory;    /* dovit_memory: where `labels` lies */
   void* stream; /* a cudaStream_t of the caller's: what it holds is over before device memory is used; NULL: default */
+  int resize;   /* dovit_resize, of mode whole; default: the bundle's */
 } dovit_run_options;
 
 #define DOVIT_RUN_OPTIONS_INIT \
-  {sizeof(dovit_run_options), DOVIT_WHOLE, DOVIT_DEFAULT_SCHEDULE, NULL, 0, NULL, 0, 0, NULL, 0, DOVIT_HOST, NULL}
+  {sizeof(dovit_run_options),  \
+   DOVIT_DEFAULT_MODE,         \
+   DOVIT_DEFAULT_SCHEDULE,     \
+   NULL,                       \
+   0,                          \
+   NULL,                       \
+   0,                          \
+   0,                          \
+   NULL,                       \
+   0,                          \
+   DOVIT_HOST,                 \
+   NULL,                       \
+   DOVIT_DEFAULT_RESIZE}
 
 /* Segments one image of any size. `options` may be NULL. */
 DOVIT_API dovit_status dovit_session_run(dovit_session* session, const dovit_image* image,
@@ -194,6 +213,10 @@ DOVIT_API int64_t dovit_result_tokens(const dovit_result* result); /* of the ima
  * maps are NaN where a token had already stopped. */
 DOVIT_API const uint8_t* dovit_result_keep_maps(const dovit_result* result, int64_t shape[4]);
 DOVIT_API const float* dovit_result_confidence_maps(const dovit_result* result, int64_t shape[4]);
+
+/* The part of the bundle's size that the image fills, from the top left: all of it but with DOVIT_KEEP_RATIO, where the
+ * rest is padding. Maps and logits are those of the whole. In slide mode the size of a window. */
+DOVIT_API void dovit_result_filled(const dovit_result* result, int* height, int* width);
 
 /* The top left corner of each window, y and x in turn, in the image, or in slide mode in the enlarged one. */
 DOVIT_API const int* dovit_result_windows(const dovit_result* result, size_t* count);

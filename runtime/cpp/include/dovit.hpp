@@ -52,7 +52,8 @@ struct LoadOptions {
 };
 
 struct RunOptions {
-  dovit_mode mode = DOVIT_WHOLE;
+  dovit_mode mode = DOVIT_DEFAULT_MODE;        // the bundle's
+  dovit_resize resize = DOVIT_DEFAULT_RESIZE;  // of mode whole
   dovit_schedule schedule = DOVIT_DEFAULT_SCHEDULE;
   std::vector<double> thresholds = {};    // empty: the session's
   std::vector<std::int64_t> counts = {};  // empty: as the thresholds say
@@ -78,6 +79,11 @@ class Result {
     std::size_t count = 0;
     const std::int64_t* kept = dovit_result_kept(get(), &count);
     return {kept, kept + count};
+  }
+  std::array<int, 2> filled() const {  // height and width, of the bundle's size
+    std::array<int, 2> size{};
+    dovit_result_filled(get(), &size[0], &size[1]);
+    return size;
   }
   std::int64_t tokens() const { return dovit_result_tokens(get()); }
   const std::uint8_t* keep_maps(std::array<std::int64_t, 4>& shape) const {
@@ -178,6 +184,7 @@ class Session {
   static dovit_run_options c_of(const RunOptions& options) {
     dovit_run_options c = DOVIT_RUN_OPTIONS_INIT;
     c.mode = options.mode;
+    c.resize = options.resize;
     c.schedule = options.schedule;
     c.thresholds = options.thresholds.empty() ? nullptr : options.thresholds.data();
     c.threshold_count = options.thresholds.size();

@@ -18,6 +18,7 @@ struct Result {
   Tensor keep_maps;                 // [windows, D, h, w] uint8, 0 or 1
   Tensor confidence_maps;           // [windows, D, h, w] float32, NaN where already stopped
   Tensor logits;                    // [C, h', w'] float32 at the decoder's resolution; slide: merged [C, H, W]
+  Size filled;                      // what the image fills of the bundle's size, from the top left; the rest is padding
   std::vector<Corner> corners{{}};  // of the windows, in the (possibly enlarged) image
 };
 

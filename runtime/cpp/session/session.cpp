@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "errors.h"
+#include "image/label_writer.h"
 #include "image/resize.h"
 #include "image/upsample.h"
 #include "session/arguments.h"
@@ -46,7 +47,7 @@ Request Session::request(const RunOptions& options) const {
 Result Session::run(const Pixels& image, const Request& request, const RunOptions& options) const {
   try {
     Result result =
-        options.mode == Mode::kWhole ? run_whole(image, request, options) : run_slide(image, request, options);
+        mode(options) == Mode::kWhole ? run_whole(image, request, options) : run_slide(image, request, options);
     if (!options.return_logits) result.logits = Tensor{};
     return result;
   } catch (const std::bad_alloc&) {
@@ -60,6 +61,7 @@ Result Session::window_result(const Frame& frame, const Request& request) const 
   const auto count = static_cast<int64_t>(manifest().decisions.size());
   const int64_t height = manifest().grid_height(), width = manifest().grid_width(), tokens = manifest().tokens();
   Result result;
+  result.filled = window();
   result.tokens = tokens;
   result.keep_maps = make_tensor(DType::kUint8, {1, count, height, width});
   result.confidence_maps = make_tensor(DType::kFloat32, {1, count, height, width});
@@ -107,23 +109,42 @@ void Session::hand_over(Result& result, const RunOptions& options) const {
 // Where the executor does not take its size, the image is resized to the bundle's, and its logits are resized back.
 Result Session::run_whole(const Pixels& image, const Request& request, const RunOptions& options) const {
   const Size size = image.size();
-  const bool as_it_is = takes(size);
-  const Pixels scaled = as_it_is ? Pixels(image.data(), size, image.device_stride()) : resized(image, window());
-  Request wanted = request;
-  wanted.logits = request.logits || !as_it_is;
-  Frame frame{scaled.data(), scaled.size(), scaled.device_stride(), options.ready};
-  if (as_it_is && options.labels.on_device) {
+  if (!takes(size, options)) return run_fitted(image, request, options);
+  Frame frame{image.data(), size, image.device_stride(), options.ready};
+  if (options.labels.on_device) {
     frame.device_labels = options.labels.data;
     frame.device_labels_stride = options.labels.stride;
   }
-  Result result = window_result(frame, wanted);
+  Result result = window_result(frame, request);
   if (frame.device_labels) result.labels = Tensor{};
-  if (!as_it_is) {
-    const Tensor& logits = result.logits;
-    const Size from{static_cast<int>(logits.shape[1]), static_cast<int>(logits.shape[2])};
-    const LabelsPlace to = place_for(result, size, options.labels);
-    labels_from_logits(logits.as<float>(), static_cast<int>(logits.shape[0]), from, size, to.data, to.stride,
-                       label_bytes());
+  hand_over(result, options);
+  return result;
+}
+
+Result Session::run_fitted(const Pixels& image, const Request& request, const RunOptions& options) const {
+  const Size size = image.size();
+  const Size inside = keep_ratio(options) ? fitted_size(size, window()) : window();
+  const Pixels scaled = padded(resized(image, inside), window(), manifest().mean);
+  Request wanted = request;
+  wanted.logits = true;
+  Result result = window_result({scaled.data(), window(), 0, options.ready}, wanted);
+  result.filled = inside;
+  const Tensor& logits = result.logits;
+  const auto classes = static_cast<int>(logits.shape[0]);
+  const Size from{static_cast<int>(logits.shape[1]), static_cast<int>(logits.shape[2])};
+  const LabelsPlace to = place_for(result, size, options.labels);
+  if (!keep_ratio(options)) {
+    labels_from_logits(logits.as<float>(), classes, from, size, to.data, to.stride, label_bytes());
+  } else {  // as mmsegmentation: to the bundle's size, cut, and to the image's
+    Upsampler upsampler(logits.as<float>(), classes, from, window());
+    LabelWriter writer(classes, inside, size, to.data, to.stride, label_bytes());
+    const auto across = static_cast<size_t>(window().width), width = static_cast<size_t>(inside.width);
+    for (int y = 0; y < inside.height; ++y) {
+      const float* row = upsampler.row(y);  // [C, W]
+      for (size_t c = 0; c < static_cast<size_t>(classes); ++c)
+        std::copy(row + c * across, row + c * across + width, writer.place(y) + c * width);
+      writer.done(y);
+    }
   }
   hand_over(result, options);
   return result;

@@ -31,7 +31,8 @@ struct LabelsPlace {
 };
 
 struct RunOptions {
-  Mode mode = Mode::kWhole;
+  std::optional<Mode> mode;                       // none: the bundle's
+  std::optional<bool> keep_ratio;                 // of mode whole; none: the bundle's
   std::optional<Schedule> schedule;               // none: the session's
   std::optional<std::vector<double>> thresholds;  // none: the session's
   std::optional<std::vector<int64_t>> counts;
@@ -59,8 +60,16 @@ class Session {
     return {static_cast<int>(manifest().image_size[0]), static_cast<int>(manifest().image_size[1])};
   }
 
+  Mode mode(const RunOptions& options) const {
+    return options.mode.value_or(manifest().mode == "slide" ? Mode::kSlide : Mode::kWhole);
+  }
+  bool keep_ratio(const RunOptions& options) const { return options.keep_ratio.value_or(manifest().keep_ratio); }
+
   // Whether a pass may be given images of this size as they are. Others are resized by the session, and labelled.
-  bool takes(Size size) const { return size == window() || executor_->takes(size); }
+  bool takes(Size size, const RunOptions& options) const {
+    if (mode(options) == Mode::kSlide) return false;
+    return size == window() || (!keep_ratio(options) && executor_->takes(size));
+  }
 
   // What a pass is asked for; throws UsageError. Done apart, so that a queued image's faults are told at once.
   Request request(const RunOptions& options) const;
@@ -70,6 +79,7 @@ class Session {
  private:
   Result window_result(const Frame& frame, const Request& request) const;
   Result run_whole(const Pixels& image, const Request& request, const RunOptions& options) const;
+  Result run_fitted(const Pixels& image, const Request& request, const RunOptions& options) const;
   Result run_slide(const Pixels& image, const Request& request, const RunOptions& options) const;
   LabelsPlace place_for(Result& result, Size size, const LabelsPlace& given) const;
   void hand_over(Result& result, const RunOptions& options) const;

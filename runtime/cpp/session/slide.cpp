@@ -10,6 +10,7 @@
 #include <list>
 
 #include "errors.h"
+#include "image/label_writer.h"
 #include "image/resize.h"
 #include "image/upsample.h"
 #include "session/session.h"
@@ -112,38 +113,6 @@ Tensor stacked(const std::vector<Tensor>& maps) {
   return all;
 }
 
-// Rows of merged logits [C, W], as they come from the top → rows of labels of the image's own size.
-class LabelWriter {
- public:
-  LabelWriter(int classes, Size merged, Size original, const LabelsPlace& to, int label_bytes)
-      : width_(static_cast<size_t>(merged.width)),
-        original_(original),
-        to_(to),
-        upsampler_([this](int c, int y) { return rows_[y & 1].data() + static_cast<size_t>(c) * width_; }, classes,
-                   merged, original),
-        labels_(classes, original.width, label_bytes) {
-    for (std::vector<float>& row : rows_) row.resize(static_cast<size_t>(classes) * width_);
-  }
-
-  // Where row `y` is to be written; the two before it are still needed until `done`.
-  float* place(int y) { return rows_[y & 1].data(); }
-
-  // Row `y` is written: what it was needed for is labelled.
-  void done(int y) {
-    for (; next_ < original_.height && upsampler_.needs(next_) <= y; ++next_)
-      labels_.write(upsampler_.row(next_), static_cast<char*>(to_.data) + static_cast<size_t>(next_) * to_.stride);
-  }
-
- private:
-  const size_t width_;
-  const Size original_;
-  const LabelsPlace to_;
-  std::vector<float> rows_[2];
-  Upsampler upsampler_;
-  RowLabels labels_;
-  int next_ = 0;
-};
-
 }  // namespace
 
 Result Session::run_slide(const Pixels& image, const Request& request, const RunOptions& options) const {
@@ -164,6 +133,7 @@ Result Session::run_slide(const Pixels& image, const Request& request, const Run
   Request wanted = request;
   wanted.logits = true;
   result.kept.assign(manifest().decisions.size(), 0);
+  result.filled = window();
   result.corners.clear();
   std::vector<Tensor> keep_maps, confidence_maps;
 
@@ -187,7 +157,8 @@ Result Session::run_slide(const Pixels& image, const Request& request, const Run
   };
 
   const std::vector<float> columns = coverage(windows.across, window().width, size.width);
-  LabelWriter writer(classes, size, original, place_for(result, original, options.labels), label_bytes());
+  const LabelsPlace to = place_for(result, original, options.labels);
+  LabelWriter writer(classes, size, original, to.data, to.stride, label_bytes());
   std::list<WindowRow> covering;
   size_t next = 0;
   for (int y = 0; y < size.height; ++y) {
