@@ -96,7 +96,9 @@ Bundle open_bundle(const std::string& path) {
   }
   const auto uses = [&](const std::string& step, const std::string& name) {
     if (!listed.count(name))
-      throw DovitError(text(root.string(), ": step ", step, " uses ", name, ", which the manifest does not list"));
+      throw DovitError(
+          text(root.string(), ": step ", step, " uses ", name,
+               ", which the manifest does not list, so nothing says what is in it; export the bundle again"));
   };
   for (const Step& step : bundle.manifest.steps)
     if (step.onnx) uses(step.name, *step.onnx);
