@@ -244,7 +244,8 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for change in [
         {"patch": 0}, {"patch": 7}, {"image_size": [1 << 40, 1 << 40]}, {"image_size": [0, 64]}, {"capacities": [-1]},
         {"capacities": [1 << 20]}, {"steps": []}, {"slide_stride": [0, 0]},
-        {"mean": [0, float("nan"), 0]}, {"std": [1, 0, 1]}, {"std": [1, 1, float("inf")]}, {"slide_stride": [65, 1]}, {"slide_stride": [1, 97]}, {"prefix": -1}, {"classes": 0},
+        {"mean": [0, float("nan"), 0]}, {"std": [1, 0, 1]}, {"std": [1, 1, float("inf")]},
+        {"slide_stride": [65, 1]}, {"slide_stride": [1, 97]}, {"prefix": -1}, {"classes": 0},
         {"classes": 1 << 15}, {"thresholds": []}, {"palette": [[0, 0, 256]]}, {"decisions": []},
     ]:  # fmt: skip
         yield manifest | change
