@@ -14,6 +14,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from dovit.runtime.plans import look, unknown_gpu
+
 ROOT = Path(__file__).parents[1]
 ONNXRUNTIME = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"), None)
 TENSORRT_RTX = find_spec("tensorrt_rtx_libs")  # with libtensorrt_rtx.so.1 beside
@@ -35,6 +37,18 @@ def tensorrt_rtx() -> tuple[Path, str] | None:
     if TENSORRT_RTX is None or TENSORRT_RTX.origin is None:
         return None
     return Path(TENSORRT_RTX.origin).with_name("libtensorrt_rtx.so.1"), metadata.version("tensorrt_rtx_cu13_libs")
+
+
+def skip_unless_rtx_runs() -> None:
+    """Skip where TensorRT-RTX is missing, or does not know this GPU, with the reason."""
+    found = look("tensorrt-rtx")
+    if found.version is None:
+        pytest.skip("TensorRT-RTX is not installed")
+    if isinstance(found.gpu, str):
+        pytest.skip(found.gpu)
+    unknown = unknown_gpu("tensorrt-rtx", found)
+    if unknown:
+        pytest.skip(unknown)
 
 
 def export(*arguments: str | Path) -> None:

@@ -28,7 +28,7 @@ from gpu_process import (
     too_large,
 )
 from models import random_images, randomised, small_config, spreading_thresholds
-from native import ROOT, export, run, tensorrt_rtx
+from native import ROOT, export, run, skip_unless_rtx_runs, tensorrt_rtx
 from PIL import Image
 from plan_bundles import make_plan_bundle
 from stand_in import StandIn
@@ -382,6 +382,7 @@ def test_on_a_real_gpu(
     build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path, graph: int
 ) -> None:
     """The trained model's plans give the same labels and kept sets as the Python chain does on that GPU."""
+    skip_unless_rtx_runs()
     rtx, kernels = tensorrt_rtx(), library()
     if rtx is None:
         pytest.skip("TensorRT-RTX is not installed")

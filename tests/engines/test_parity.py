@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bundles import make_bundle
 from models import randomised, small_config
+from native import skip_unless_rtx_runs
 
 from dovit.engines.add import Added, plan_builder
 from dovit.engines.options import BuildOptions
@@ -37,6 +38,7 @@ def compared(folder: Path, who: str, counts: list[int]) -> list[dict[str, Any]]:
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-3), ("fp16", 5e-3)])
 def test_plans_compute_what_onnx_runtime_computes(precision: Precision, bound: float, tmp_path: Path) -> None:
+    skip_unless_rtx_runs()
     found = compared(engines(tmp_path, precision, 512), "tensorrt-rtx", COUNTS)
     assert {(line["plan"], line["tokens"]) for line in found} >= {("block2", count) for count in COUNTS}
     assert all(line["difference"] < bound for line in found), found

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import random_images, randomised, small_config, spreading_thresholds
+from native import skip_unless_rtx_runs
 
 from dovit.benchmarks.torch_chain import torch_chain
 from dovit.export.capacities import default_capacities
@@ -22,7 +23,6 @@ from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.chain import ChainResult
-from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu.addresses import address, stream_address
 from dovit.runtime.gpu.capture import building
 from dovit.runtime.gpu.chain import GpuChain
@@ -236,26 +236,19 @@ def test_the_host_is_done_before_the_gpu(record_property: pytest.RecordProperty)
 @pytest.mark.parametrize("mode", MODES)
 def test_tensorrt_rtx(precision: Precision, mode: str, tmp_path: Path) -> None:
     """The plans themselves, where TensorRT-RTX is there and takes this GPU."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    skip_unless_rtx_runs()
     pytest.importorskip("onnx_graphsurgeon", reason="onnx-graphsurgeon is not installed, so nothing can be exported")
     from bundles import make_bundle
 
     from dovit.engines.add import Added, plan_builder
     from dovit.engines.options import BuildOptions
     from dovit.export.run import add_plans
-    from dovit.runtime.bundle.open import read_manifest
-    from dovit.runtime.plans import check_plans, choose_plans, look
     from dovit.runtime.session import load
 
     model = made()
     make_bundle(model, tmp_path, CAPACITIES)
     add_plans(tmp_path, tmp_path, plan_builder(BuildOptions("tensorrt-rtx", precision, cache=None), None, Added()))
 
-    plans = choose_plans(tmp_path, read_manifest(tmp_path), "tensorrt-rtx", precision)
-    try:
-        check_plans(tmp_path, plans, look("tensorrt-rtx", 0))
-    except DovitError as error:
-        pytest.skip(str(error))
     chain = load(tmp_path, "tensorrt-rtx", precision=precision, graph=MODES[mode]).chain
     assert isinstance(chain, GpuChain)
     images = random_images(model.config)
