@@ -93,16 +93,39 @@ def refusal(setup: Setup, options: Settings, machine: tuple[int, int, int, int, 
     return 0, ""
 
 
-def foreign_node(setup: Setup) -> tuple[int, str]:
-    """How loading fails where a plan calls the host."""
-    stand_in(setup).stand_in_add_foreign_node(2)
-    return refusal_as_it_is(setup)
+def with_obstacle(
+    setup: Setup, options: Settings, obstacle: str, passes: Sequence[tuple[np.ndarray, Settings]]
+) -> tuple[list[Result], dict[str, int]]:
+    """Results of a session whose second capture is invalidated (`invalid`), or holds a call of the host; and the calls of the
+    last pass."""
+    spoil(setup, obstacle)
+    session = load(setup, **options)
+    results = [session(picture, **settings) for picture, settings in passes]
+    stand_in(setup).stand_in_reset_calls()
+    results.append(session(passes[0][0], **passes[0][1]))
+    return results, {name: stand_in(setup).stand_in_calls(name.encode()) for name in ("cuGraphLaunch", "enqueueV3")}
 
 
-def refusal_as_it_is(setup: Setup) -> tuple[int, str]:
+def refusal_with_obstacle(setup: Setup, options: Settings, obstacle: str) -> tuple[int, str]:
+    """How loading fails there."""
+    spoil(setup, obstacle)
+    return refusal_as_it_is(setup, options)
+
+
+def spoil(setup: Setup, obstacle: str) -> None:
+    """Have the second capture of the next session be no good: that is of the first block, after the stem's."""
+    driver = stand_in(setup)
+    driver.stand_in_reset()
+    if obstacle == "invalid":
+        driver.stand_in_fail(b"cuStreamEndCapture", 2)
+    else:
+        driver.stand_in_add_foreign_node(2)
+
+
+def refusal_as_it_is(setup: Setup, options: Settings | None = None) -> tuple[int, str]:
     """How loading fails."""
     try:
-        load(setup)
+        load(setup, **(options or {}))
     except Failure as failure:
         return failure.status, str(failure)
     return 0, ""

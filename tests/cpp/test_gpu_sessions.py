@@ -18,14 +18,15 @@ from gpu_process import (
     Setup,
     calls_of_a_pass,
     fail_everywhere,
-    foreign_node,
     from_device_memory,
     gpu_process,
     refusal,
     refusal_as_it_is,
+    refusal_with_obstacle,
     segment,
     side_by_side,
     too_large,
+    with_obstacle,
 )
 from models import random_images, randomised, small_config, spreading_thresholds
 from native import ROOT, export, run, skip_unless_rtx_runs, tensorrt_rtx
@@ -323,10 +324,29 @@ def test_plans_that_kernels_could_not_run_are_refused(setup: Setup, on_gpu: Call
     assert len(changed) > 40
 
 
-def test_a_plan_that_calls_the_host_is_no_body(setup: Setup, on_gpu: Call) -> None:
-    status, sentence = on_gpu(foreign_node, setup)
-    assert status == 1
-    assert "cannot be part of a CUDA graph with SWITCH nodes: its capture holds a call of the host" in sentence
+@pytest.mark.parametrize("obstacle", ["invalid", "foreign"])
+def test_a_plan_that_cannot_be_captured(
+    setup: Setup, make: Callable[..., tuple[Setup, DoViT]], on_gpu: Call, some: dict[str, Any], obstacle: str
+) -> None:
+    """Tried before any graph is built, for ending an invalidated capture of a body crashes in the driver. Segments instead, one
+    of them without a graph where the plan cannot be captured at all; an error where one graph is demanded."""
+    status, sentence = on_gpu(refusal_with_obstacle, setup, {"graph": GRAPH}, obstacle)
+    reason = {
+        "invalid": r"cannot be captured: .*cuStreamEndCapture failed: ",
+        "foreign": "cannot be in the body of a SWITCH node: its capture holds a call of the host",
+    }[obstacle]
+    told = rf"block2 with 5 tokens {reason}.*; use the segmented mode \(graph = DOVIT_SEGMENTED\)"
+    assert status == 1 and re.search(told, sentence), sentence
+    few = spreading_thresholds(make()[1], random_images(small_config()), (0.2, 0.15), list(CAPACITIES))
+    settings = [{"schedule": "bucketed", "threshold": xi} for xi in (few, some["threshold"], (1.0, 1.0), (0.0, 0.0))]
+    passes = [(picture(), one) for one in settings]
+    found, calls = on_gpu(with_obstacle, setup, {}, obstacle, passes)
+    python = dovit.load(setup.bundle)
+    for (image, one), result in zip([*passes, passes[0]], found, strict=True):
+        same(result, python(image, return_logits=True, **one))
+    assert found[-1].kept[0] == 5, "the segment was to run"
+    eager = obstacle == "invalid"
+    assert calls == {"cuGraphLaunch": 3 if eager else 4, "enqueueV3": int(eager)}
 
 
 def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]) -> None:

@@ -13,7 +13,7 @@ GpuExecutor::GpuExecutor(std::unique_ptr<const Plans> plans, std::optional<bool>
     throw DovitError(text(plans_->device->name, ": SWITCH nodes need CUDA 12.8, and this driver runs ",
                           cuda_version(plans_->device->driver.version),
                           ": update the driver, or use the segmented mode (graph = DOVIT_SEGMENTED)"));
-  for (int k = 0; k < runners; ++k) idle_.push_back(std::make_unique<Runner>(*plans_, graph.value_or(switches)));
+  for (int k = 0; k < runners; ++k) idle_.push_back(std::make_unique<Runner>(*plans_, graph));
 }
 
 GpuExecutor::~GpuExecutor() {

@@ -58,8 +58,13 @@ void record(const Device& device, CUstream stream, const std::function<void()>& 
   device.check(device.driver.cuStreamEndCapture(stream, graph), "cuStreamEndCapture");
 }
 
-// Of the calling thread alone: others may allocate meanwhile.
-constexpr CUstreamCaptureMode kMode = CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+constexpr CUstreamCaptureMode kMode = CU_STREAM_CAPTURE_MODE_RELAXED;
+
+std::string foreign_in(const Device& device, CUgraph graph) {
+  std::set<std::string> found;
+  collect_foreign(device, graph, found);
+  return joined(found);
+}
 
 }  // namespace
 
@@ -135,11 +140,24 @@ Switch add_switch(const Device& device, CUgraph graph, const Leaves& before, CUg
   return {{{node}, {CUgraphEdgeData{}}}, {bodies, bodies + count}};
 }
 
+std::string foreign_nodes(const Device& device, CUstream stream, const std::function<void()>& work) {
+  device.check(device.driver.cuStreamBeginCapture(stream, kMode), "cuStreamBeginCapture");
+  // destroyed in the end, where the capture gave one
+  struct Captured {
+    const Device& device;
+    CUgraph graph = nullptr;
+    ~Captured() {
+      if (graph) device.driver.cuGraphDestroy(graph);
+    }
+  } captured{device};
+  record(device, stream, work, &captured.graph);
+  return foreign_in(device, captured.graph);
+}
+
 void check_nodes(const Device& device, CUgraph graph, const std::string& what) {
-  std::set<std::string> found;
-  collect_foreign(device, graph, found);
-  if (found.empty()) return;
-  throw DovitError(text(what, " cannot be part of a CUDA graph with SWITCH nodes: its capture holds ", joined(found),
+  const std::string foreign = foreign_in(device, graph);
+  if (foreign.empty()) return;
+  throw DovitError(text(what, " cannot be part of a CUDA graph with SWITCH nodes: its capture holds ", foreign,
                         "; use the segmented mode (graph = DOVIT_SEGMENTED)"));
 }
 

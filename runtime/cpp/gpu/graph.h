@@ -1,8 +1,8 @@
 // CUDA graphs, built by capture, and what may be in them.
 //
 // The body of a conditional node may hold kernels, copies, clearings, empty nodes, other graphs and conditional nodes.
-// CUDA says no more than "invalid" about the rest, and some of it only at launch, so what was captured is looked at
-// first.
+// CUDA says no more than "invalid" about the rest, and some of it only at launch, so what was captured is checked
+// first. All captures are relaxed: other threads, and TensorRT, may allocate meanwhile.
 #pragma once
 
 #include <functional>
@@ -55,6 +55,10 @@ struct Switch {
 };
 Switch add_switch(const Device& device, CUgraph graph, const Leaves& before, CUgraphConditionalHandle condition,
                   size_t count);
+
+// Captures what `work` queues on `stream` and discards it: what it holds that the body of a SWITCH node may not, in
+// words, empty where there is none. Throws DovitError where it cannot be captured; the stream is usable after it.
+std::string foreign_nodes(const Device& device, CUstream stream, const std::function<void()>& work);
 
 // Throws DovitError where `graph`, which is `what`, holds what the body of a SWITCH node may not.
 void check_nodes(const Device& device, CUgraph graph, const std::string& what);

@@ -18,6 +18,12 @@ Program::Program(const Plans& plans)
 }
 
 void Program::enqueue(const SegmentRun& segment, CUstream stream) const {
+  enqueue_steps(segment, true, stream);
+  if (segment.kept == 0) fill_taps(segment.number, stream);
+}
+
+// The plans, unless they are left out, and the kernels of a segment.
+void Program::enqueue_steps(const SegmentRun& segment, bool plans, CUstream stream) const {
   const Dimensions sizes = dims(segment.number, segment.kept);
   for (const PlanStep* step : segments_.after[segment.number]) {
     if (step->kind == "gather")
@@ -30,10 +36,9 @@ void Program::enqueue(const SegmentRun& segment, CUstream stream) const {
       reconstruct(*step, segment.kept, stream);
     else if (step->kind == "labels")
       labels(*step, stream);
-    else
+    else if (plans)
       run(*step, sizes, segment.allowed == Allowed::kCapacities || segment.number == 0, stream);
   }
-  if (segment.kept == 0) fill_taps(segment.number, stream);
 }
 
 void Program::enqueue_decoder(CUstream stream) const {
@@ -47,17 +52,39 @@ void Program::enqueue_decoder(CUstream stream) const {
 
 void Program::warm_up(const Stream& stream) const {
   device().check(device().driver.cuMemsetD8Async(block_->place(), 0, memory_.size, stream.get()), "cuMemsetD8Async");
-  const auto run_plans = [&](const Steps& steps, size_t number, int64_t kept) {
-    for (const PlanStep* step : steps)
-      if (step->kind == "plan") run(*step, dims(number, kept), true, stream.get());
-  };
-  run_plans(segments_.after[0], 0, manifest().tokens());
-  for (size_t number = 1; number < segments_.after.size(); ++number)
-    for (const int64_t kept : manifest().capacities)
-      if (kept) run_plans(segments_.after[number], number, kept);
-  run_plans(segments_.decoder, 0, manifest().tokens());
-  stream.wait();
+  for (const PlanSizes& sizes : plan_sizes()) enqueue_plan(sizes, stream.get());
   write_constants(stream);
+  warm_up_kernels(stream);
+}
+
+// With all tokens kept throughout, so that each finds what the one before has made.
+void Program::warm_up_kernels(const Stream& stream) const {
+  const int64_t tokens = manifest().tokens();
+  copy(device(), place(kOnlyCapacity), address(&tokens), sizeof tokens, stream.get());
+  for (size_t number = 0; number < segments_.after.size(); ++number)
+    enqueue_steps({number, tokens, tokens, 0, Allowed::kFixed}, false, stream.get());
+  for (const PlanStep* step : segments_.decoder)
+    if (step->kind == "labels") labels(*step, stream.get());
+  stream.wait();
+}
+
+std::vector<PlanSizes> Program::plan_sizes() const {
+  std::vector<PlanSizes> found;
+  const int64_t tokens = manifest().tokens();
+  const size_t last = segments_.after.size();
+  const auto add = [&](const Steps& steps, size_t number, int64_t kept) {
+    for (const PlanStep* step : steps)
+      if (kept && step->kind == "plan") found.push_back({step, number, number == last ? 0 : kept, kept});
+  };
+  add(segments_.after[0], 0, tokens);
+  for (size_t number = 1; number < last; ++number)
+    for (const int64_t kept : manifest().capacities) add(segments_.after[number], number, kept);
+  add(segments_.decoder, last, tokens);
+  return found;
+}
+
+void Program::enqueue_plan(const PlanSizes& sizes, CUstream stream) const {
+  run(*sizes.step, dims(sizes.number < segments_.after.size() ? sizes.number : 0, sizes.kept), true, stream);
 }
 
 const TensorSpec& Program::made(const std::string& name) const {

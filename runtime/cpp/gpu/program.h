@@ -34,6 +34,14 @@ struct SegmentRun {
   Allowed allowed = Allowed::kCapacities;      // from what it chooses
 };
 
+// A plan at a size that is captured: in segment `number` with `kept` tokens, or in the decoder, which comes after the
+// last segment and for which `kept` is 0. `tokens`: what it runs on.
+struct PlanSizes {
+  const PlanStep* step;
+  size_t number;
+  int64_t kept, tokens;
+};
+
 // A plan set's steps with memory of their own. Not for two threads at a time.
 class Program {
  public:
@@ -55,8 +63,13 @@ class Program {
   // Queues what runs on all positions again.
   void enqueue_decoder(CUstream stream) const;
 
-  // Runs every plan once at every capacity, on zeros: what it sets up at its first run is no part of a capture.
+  // Runs every plan once at every capacity, on zeros, and every kernel once: what they set up at their first run, such
+  // as code that CUDA loads when it is first used, is no part of a capture.
   void warm_up(const Stream& stream) const;
+
+  // Every plan at every size that a captured pass can have.
+  std::vector<PlanSizes> plan_sizes() const;
+  void enqueue_plan(const PlanSizes& sizes, CUstream stream) const;
 
   // A tensor that a step makes. Throws DovitError where none does.
   const TensorSpec& made(const std::string& name) const;
@@ -68,6 +81,8 @@ class Program {
   Dimensions dims(size_t number, int64_t kept) const;
   CUdeviceptr argument(const std::string& name) const;
   void write_constants(const Stream& stream) const;
+  void warm_up_kernels(const Stream& stream) const;
+  void enqueue_steps(const SegmentRun& run, bool plans, CUstream stream) const;
   void run(const PlanStep& step, const Dimensions& dims, bool lasting, CUstream stream) const;
   void decide(const PlanStep& step, const SegmentRun& run, CUstream stream) const;
   void gather(const PlanStep& step, const SegmentRun& run, CUstream stream) const;

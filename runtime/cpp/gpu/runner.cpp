@@ -1,13 +1,15 @@
 #include "gpu/runner.h"
 
+#include <cstdio>
+
 #include "errors.h"
 #include "gpu/graph_mode.h"
 
 namespace dovit::runtime {
 
-Runner::Runner(const Plans& plans, bool graph)
+Runner::Runner(const Plans& plans, std::optional<bool> graph)
     : plans_(plans),
-      graph_(graph),
+      graph_(graph.value_or(plans.device->can_switch())),
       size_{static_cast<int>(plans.manifest.image_size[0]), static_cast<int>(plans.manifest.image_size[1])},
       stream_(plans.device),
       program_(plans),
@@ -16,6 +18,13 @@ Runner::Runner(const Plans& plans, bool graph)
       resizing_(plans.device, plans.kernels, size_),
       own_labels_(program_) {
   program_.warm_up(stream_);
+  Obstacles obstacles = find_obstacles(program_, stream_);
+  if (!obstacles.sentences.empty() && graph.value_or(false))
+    throw DovitError(text(obstacles.sentences[0], "; use the segmented mode (graph = DOVIT_SEGMENTED)"));
+  for (const std::string& sentence : obstacles.sentences)
+    if (graph_) std::fprintf(stderr, "dovit: %s: segmented mode instead of one graph\n", sentence.c_str());
+  if (!obstacles.sentences.empty()) graph_ = false;
+  uncapturable_ = std::move(obstacles.uncapturable);
   captured(PixelSource::kPinned);
 }
 
@@ -61,7 +70,7 @@ Pass Runner::run(const Frame& frame, const Request& request) {
 const CapturedMode& Runner::captured(PixelSource source) {
   std::unique_ptr<CapturedMode>& mode = source == PixelSource::kPinned ? from_pinned_ : from_device_;
   if (!mode && graph_) mode = std::make_unique<GraphMode>(program_, transfers_, stream_, source);
-  if (!mode) mode = std::make_unique<SegmentedMode>(program_, transfers_, stream_, source);
+  if (!mode) mode = std::make_unique<SegmentedMode>(program_, transfers_, stream_, source, uncapturable_);
   return *mode;
 }
 

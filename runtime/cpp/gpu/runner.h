@@ -9,8 +9,10 @@ namespace dovit::runtime {
 
 class Runner {
  public:
-  // Warms up and captures. `graph`: the whole image as one CUDA graph, or one a segment. Throws DovitError.
-  Runner(const Plans& plans, bool graph);
+  // Warms up and captures. `graph`: the whole image as one CUDA graph, or one a segment; none: the former where the
+  // device can and every plan can be part of it, else the latter, and a line on standard error says why. Throws
+  // DovitError.
+  Runner(const Plans& plans, std::optional<bool> graph);
 
   size_t device_bytes() const { return program_.memory().size; }
 
@@ -28,7 +30,7 @@ class Runner {
   Tensor read_logits() const;
 
   const Plans& plans_;
-  const bool graph_;
+  bool graph_;
   const Size size_;      // the bundle's
   const Stream stream_;  // before all that is queued on it
   const Program program_;
@@ -36,6 +38,7 @@ class Runner {
   const ExactMode exact_;
   Resizing resizing_;
   OwnLabels own_labels_;
+  std::set<SegmentKey> uncapturable_;
   std::unique_ptr<CapturedMode> from_pinned_, from_device_;  // the latter when a frame first lies there
 };
 

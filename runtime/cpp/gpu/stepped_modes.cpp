@@ -20,14 +20,16 @@ int64_t Counter::read(const Stream& stream) const {
 }
 
 SegmentedMode::SegmentedMode(const Program& program, const Transfers& transfers, const Stream& stream,
-                             PixelSource source)
+                             PixelSource source, const std::set<SegmentKey>& uncapturable)
     : stream_(stream), counter_(program) {
   const size_t decisions = program.manifest().decisions.size();
-  const auto capture = [&](const std::function<void()>& work) {
-    return std::make_unique<Graph>(program.plans().device, stream.get(), work);
+  const auto capture = [&](SegmentKey key, Launch work) -> Launch {
+    if (uncapturable.count(key)) return work;
+    const auto graph = std::make_shared<const Graph>(program.plans().device, stream.get(), work);
+    return [graph, &stream] { graph->launch(stream.get()); };
   };
   const auto capture_segment = [&](size_t number, int64_t kept) {
-    return capture([&] {
+    return capture({number, kept}, [this, &program, &transfers, &stream, source, number, kept, decisions] {
       if (number == 0) {
         if (source == PixelSource::kPinned) transfers.enqueue_image(stream.get());
         transfers.enqueue_thresholds(stream.get());
@@ -40,22 +42,22 @@ SegmentedMode::SegmentedMode(const Program& program, const Transfers& transfers,
   after_.resize(decisions);
   for (size_t number = 1; number <= decisions; ++number)
     for (const int64_t kept : program.manifest().capacities) after_[number - 1][kept] = capture_segment(number, kept);
-  decoder_ = capture([&] {
+  decoder_ = capture({decisions + 1, 0}, [&program, &transfers, &stream] {
     program.enqueue_decoder(stream.get());
     transfers.enqueue_results(stream.get());
   });
 }
 
 void SegmentedMode::launch() const {
-  first_->launch(stream_.get());
+  first_();
   for (const auto& graphs : after_) {
     const int64_t kept = counter_.read(stream_);
     const auto found = graphs.find(kept);
     if (found == graphs.end()) throw DovitError(text("a decision kept ", kept, " tokens, which is no capacity"));
-    found->second->launch(stream_.get());
+    found->second();
     if (kept == 0) break;
   }
-  decoder_->launch(stream_.get());
+  decoder_();
 }
 
 ExactMode::ExactMode(const Program& program, const Transfers& transfers, const Stream& stream)

@@ -3,6 +3,7 @@
 
 #include "gpu/captured_mode.h"
 #include "gpu/graph.h"
+#include "gpu/trial.h"
 
 namespace dovit::runtime {
 
@@ -19,18 +20,22 @@ class Counter {
   const PinnedBuffer count_;
 };
 
-// A graph for each segment and capacity, for drivers without SWITCH nodes: one launch and one read a decision.
+// A graph for each segment and capacity: one launch and one read a decision. For drivers without SWITCH nodes, and for
+// plans that cannot be in the body of one. Segments that are `uncapturable` are queued operation by operation.
 class SegmentedMode : public CapturedMode {
  public:
-  SegmentedMode(const Program& program, const Transfers& transfers, const Stream& stream, PixelSource source);
+  SegmentedMode(const Program& program, const Transfers& transfers, const Stream& stream, PixelSource source,
+                const std::set<SegmentKey>& uncapturable);
 
   void launch() const override;
 
  private:
+  using Launch = std::function<void()>;
+
   const Stream& stream_;
   const Counter counter_;
-  std::unique_ptr<Graph> first_, decoder_;
-  std::vector<std::map<int64_t, std::unique_ptr<Graph>>> after_;  // [n - 1]: segment n by kept tokens
+  Launch first_, decoder_;
+  std::vector<std::map<int64_t, Launch>> after_;  // [n - 1]: segment n by kept tokens
 };
 
 // No graph and no filling up: the kept sets are exactly those of ξ, or as large as a request says.
