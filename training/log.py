@@ -11,6 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dovit.runtime.errors import DovitError
+from dovit.runtime.files import read_regular, replacing
+
+MOST_BYTES = 1 << 30
 LOG_NAME = "log.jsonl"
 Value = float | Sequence[float]
 
@@ -60,6 +64,10 @@ class Log:
                 for number, one in enumerate(value if isinstance(value, Sequence) else [value], start=1):
                     self._board.add_scalar(f"{name}/{number}" if isinstance(value, Sequence) else name, one, step)
 
+    def has_validation(self, step: int) -> bool:
+        """Whether a validation of that step, and not only its losses, is recorded."""
+        return any(_step_of(line) == step and '"loss"' not in line for line in _lines(self._path))
+
     def advance(self, step: int) -> None:
         """`step` steps are done."""
         if not self._quiet:
@@ -77,14 +85,24 @@ def _short(value: Value) -> str:
 def _forget_after(path: Path, step: int) -> None:
     """A run that goes on from `step` writes the later lines again."""
     if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) < step]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        kept = [line for line in _lines(path) if _step_of(line) < step]
+        with replacing(path) as part:
+            part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return read_regular(path, MOST_BYTES).decode(errors="replace").splitlines()
+    except OSError as error:
+        raise DovitError(
+            f"{path}: cannot be read ({error.strerror or error}); move it away, or give another --out"
+        ) from None
 
 
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return float("inf")  # the half line of a killed run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from dovit.training.log import Log
 from dovit.training.objective import Objective
 from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 from dovit.training.parallel import Process
-from dovit.training.resume import load_state, save_state
+from dovit.training.resume import STATE_NAME, load_state, save_state
 from dovit.training.settings import Settings
+from dovit.training.stop import Stop
 
 Validate = Callable[[DoViT], dict[str, float]]  # the model in evaluation mode → metrics by name
 
@@ -38,8 +40,10 @@ def train(
 ) -> None:
     """Train `model` in place; where OUT/last.pt exists, go on from there, exactly.
 
-    `validate` runs after every `validate_every` steps and after the last. Raises DovitError where the loss is no longer a
-    number, or the state cannot be written.
+    `validate` runs after every `validate_every` steps and after the last. A signal (Ctrl-C, SIGTERM, SIGHUP) lets the step
+    under way end, saves the state and raises Interrupted; a second one raises KeyboardInterrupt at once. Of several processes
+    all end after the same step, which is one that is logged. Raises DovitError where the loss is no longer a number, or the
+    state cannot be written.
     """
     device = process.device
     _choose_trained(model, settings.heads_only)
@@ -59,7 +63,24 @@ def train(
         dataset, augmentation, settings.batch, settings.seed,
         start_step=start, rank=process.rank, world=process.world, workers=workers,
     )  # fmt: skip
-    with Log(out, settings.steps, start, quiet=not process.is_first) as log:
+    checked = partial(_due, settings.steps, validate_every)
+    with Log(out, settings.steps, start, quiet=not process.is_first) as log, Stop(alone=process.world == 1) as stop:
+
+        def validated(step: int) -> None:
+            """Validate after `step` steps, whose state is saved."""
+            if validate and process.is_first:
+                model.eval()
+                with stop.at_once(f"{out / STATE_NAME} has step {step}, and --resume validates it"):
+                    log.write(step - 1, validate(model))
+            process.wait()
+
+        if (
+            validate
+            and start
+            and checked(start)
+            and process.any(process.is_first and not log.has_validation(start - 1))
+        ):
+            validated(start)  # the run was stopped before it was done
         for step in range(start, settings.steps):
             _training_mode(model, settings.heads_only)
             rate = learning_rate(
@@ -79,23 +100,31 @@ def train(
             optimiser.step()
             done = step + 1
             log.advance(done)
-            if step % log_every == 0 or done == settings.steps:
+            logged = step % log_every == 0 or done == settings.steps
+            if logged:
                 means = {name: process.mean(value.detach().float()).tolist() for name, value in losses.items()}
                 if not np.isfinite(means["loss"]):
                     raise DovitError(
                         f"the loss is {means['loss']} at step {step}: train with a lower --lr, a longer --warmup or --clip 1"
                     )
                 log.write(step, {**means, "lr": rate})
-            if validate and (done == settings.steps or (validate_every and done % validate_every == 0)):
-                if process.is_first:
-                    model.eval()
-                    log.write(step, validate(model))
-                process.wait()
-            if done % save_every == 0 or done == settings.steps:
+            # asking the others makes all wait for the slowest, as logging has just done
+            ending = process.any(stop.asked) if process.world == 1 or logged else False
+            check = bool(validate) and checked(done)
+            if ending or check or done % save_every == 0 or done == settings.steps:
                 if process.is_first:
                     save_state(out, done, settings, model, optimiser)
                 process.wait()
+            if ending and done < settings.steps:
+                raise stop.ended(f"after {done} of {settings.steps} steps: {out / STATE_NAME} is saved")
+            if check:
+                validated(done)
     model.eval()
+
+
+def _due(steps: int, every: int, done: int) -> bool:
+    """Whether to validate after `done` steps."""
+    return done == steps or bool(every and done % every == 0)
 
 
 def _choose_trained(model: DoViT, heads_only: bool) -> None:

@@ -49,6 +49,14 @@ class Process:
             value /= self.world
         return value
 
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true in any of the processes."""
+        if self.world > 1:
+            count = torch.tensor(int(flag), device=self.device)
+            dist.all_reduce(count)
+            flag = bool(count.item())
+        return flag
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.world > 1:

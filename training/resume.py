@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import replacing
+from dovit.runtime.files import check_regular, replacing
 from dovit.training.settings import Settings
 
 STATE_NAME = "last.pt"
@@ -41,26 +39,50 @@ def load_state(out: Path, settings: Settings, model: nn.Module, optimiser: torch
     if not path.exists():
         return 0
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        check_regular(path.stat(), path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         saved = Settings.model_validate(content["settings"])
         other = settings.differences(saved)
         if other:
             raise UsageError(
                 f"{path} is of a run with other settings ({', '.join(other)}): give the same, or another --out"
             )
+        step = content["step"]
+        if type(step) is not int or not 0 < step <= settings.steps:
+            raise ValueError(f"step {step} of {settings.steps}")
+        own = _groups(optimiser)
         model.load_state_dict(content["model"])
         optimiser.load_state_dict(content["optimiser"])
-        return int(content["step"])
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-    ):
+        _check_optimiser(optimiser, own)
+        return step
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # torch, pickle and zipfile have no common base for what they make of a damaged file
         raise DovitError(
-            f"{path}: not the state of a run of this model, or damaged; delete it to begin anew, or give another --out"
+            f"{path}: not the state of a run of this model, or damaged ({_first_line(error)}); delete it to begin anew, or give "
+            "another --out"
         ) from None
+
+
+def _groups(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What an optimiser is told of its parameters: the run's settings decide it, but for the step's learning rate."""
+    return [
+        {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimiser.param_groups
+    ]
+
+
+def _check_optimiser(optimiser: torch.optim.Optimizer, own: list[dict[str, Any]]) -> None:
+    """Raises ValueError where what was loaded does not fit the parameters: torch takes anything, and fails in the step."""
+    if _groups(optimiser) != own:
+        raise ValueError("the optimiser's groups are other ones")
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimiser.state.get(parameter, {}).items():
+                fits = value is None or (isinstance(value, Tensor) and value.layout == torch.strided)
+                shape = () if name == "step" else parameter.shape
+                if not fits or (value is not None and (value.shape != shape or value.dtype != torch.float32)):
+                    raise ValueError(f"the optimiser's {name} does not fit a parameter of {list(parameter.shape)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

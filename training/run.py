@@ -14,6 +14,7 @@ from dovit.evaluation.data import Dataset, open_data
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.training.log import LOG_NAME
 from dovit.training.loop import Validate, train
 from dovit.training.parallel import process
 from dovit.training.policies.checkpoint import save_dynamic_vit
@@ -87,8 +88,17 @@ def run(
 
 
 def _prepare(out: Path, resume: bool) -> None:
-    if (out / STATE_NAME).exists() and not resume:
-        raise UsageError(f"{out} holds a run: go on with it by --resume, or give another --out")
+    if resume and not (out / STATE_NAME).exists():
+        raise UsageError(f"{out} holds no run to go on with ({STATE_NAME} is missing); leave --resume out to begin one")
+    if not resume:
+        if (out / STATE_NAME).exists():
+            raise UsageError(f"{out} holds a run: go on with it by --resume, or give another --out")
+        left = [out / name for name in (MODEL_NAME, LOG_NAME)]
+        found = next((path for path in left if path.exists() and (path.name != LOG_NAME or path.stat().st_size)), None)
+        if found:
+            raise UsageError(
+                f"{found} is of another run, which has no state to go on from; move it away, or give another --out"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / ".written").touch()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dovit.export.graph.functions import OPSET
+from dovit.runtime.interrupts import noted_interrupts
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def trace(module: nn.Module, data: dict[str, tuple[Tensor, dict[int, str]]], out
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the exporter's remarks on opset conversion are not the user's concern
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # torch makes errors of its own of an interrupt, or tries another way of tracing
+        with noted_interrupts(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _WithWeights(module, len(data), list(weights)).eval(),

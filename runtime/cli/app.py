@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from dovit.runtime.errors import DovitError
+from dovit.runtime.interrupts import noted_interrupts
 
 INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
 
@@ -26,8 +28,12 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
             stream.reconfigure(errors="replace")  # a file's name, ξ or → must not stop a command in a plain C locale
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     app.command(epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(command)
+    signals: list[int] = []
     try:
-        status = app(prog_name=name, standalone_mode=False)  # what the command returned, or the status of a typer.Exit
+        with noted_interrupts(all_signals=True) as signals:
+            status = app(
+                prog_name=name, standalone_mode=False
+            )  # what the command returned, or the status of a typer.Exit
     except DovitError as error:
         _end(name, str(error), error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
@@ -48,7 +54,9 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
         what = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
         _end(name, f"internal error: {type(error).__name__}: {what}; set DOVIT_DEBUG=1 for the traceback", 1)
     if status == INTERRUPTED:  # newer typers turn a KeyboardInterrupt into this status, older ones into an Abort
-        _end(name, "interrupted; nothing half-written is left", INTERRUPTED)
+        number = signals[-1] if signals else signal.SIGINT
+        what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        _end(name, f"{what}; nothing half-written is left", 128 + number)
     sys.exit(status if isinstance(status, int) else 0)
 
 

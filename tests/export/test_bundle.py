@@ -129,20 +129,24 @@ def test_verification_fails_a_wrong_decision(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "engines").exists()
 
 
-def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("wait", [0.0, 1.5])
+def test_an_interrupted_export_leaves_nothing(tmp_path: Path, number: int, status: int, wait: float) -> None:
     save_model(randomised(small_config()), tmp_path / "model.pth")
     # a shell without job control starts what runs beside it with interrupts ignored
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     code += "from dovit.export.cli import main; main()"
     command = [sys.executable, "-c", code, "--ckpt", str(tmp_path / "model.pth"), "--out", str(tmp_path / "engines")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("engines/.dovit-export-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    time.sleep(wait)  # torch is tracing
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors
-    assert "interrupted" in errors
+    assert process.returncode == status and "Traceback" not in errors
+    assert "nothing half-written is left" in errors and errors.count("\n") == 1
     assert not (tmp_path / "engines").exists()
 
 

@@ -8,40 +8,18 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from models import random_images, randomised, small_config, spreading_thresholds
+from street_runs import READ, street_config, trained, weights
 
 from dovit.export.checkpoints import load_model, save_model
-from dovit.export.model import DoViT, ModelConfig
+from dovit.export.model import DoViT
 from dovit.training.objective import Objective
 from dovit.training.parallel import Process
 from dovit.training.run import Start, run
 from dovit.training.settings import Settings
-
-READ: dict[str, Any] = {
-    "arch": None, "classes": None, "image_size": None, "decision_layers": None, "thresholds": None, "dense": False,
-}  # fmt: skip
-
-
-def street_config(decoder: str = "setr-naive", **changes: Any) -> ModelConfig:
-    return small_config(decoder, **{"classes": 19, "embed_dim": 32, "depth": 4, "layers": (1, 2), **changes})
-
-
-def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:
-    """A run on streets; what its log says."""
-    chosen = Settings(**{"steps": 4, "batch": 2, "optimiser": "adamw", **settings})
-    run(
-        Start(checkpoint=checkpoint, read={**READ, **(read or {})}), lambda gpu: chosen, "streets:8", out,
-        device="cpu", log_every=1, workers=0,
-    )  # fmt: skip
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-
-
-def weights(path: Path, **options: Any) -> dict[str, torch.Tensor]:
-    return load_model(path, **options).model.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +209,9 @@ def test_only_the_first_process_touches_the_folder(
 
         def mean(self, value: torch.Tensor) -> torch.Tensor:
             return value
+
+        def any(self, flag: bool) -> bool:
+            return flag
 
         def wait(self) -> None:
             pass

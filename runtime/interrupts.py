@@ -1,0 +1,70 @@
+"""Ctrl-C, SIGTERM and a closed terminal: each ends what is running by a KeyboardInterrupt, so that it is cleaned up after."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from dovit.runtime.errors import DovitError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(DovitError):
+    """A signal ended what was running, and there is something to say about it. The exit status is that of shells."""
+
+    def __init__(self, sentence: str, number: int) -> None:
+        super().__init__(sentence)
+        self.exit_status = 128 + number
+
+
+@contextmanager
+def noted_interrupts(*, all_signals: bool = False) -> Iterator[list[int]]:
+    """Interrupts that come while the block runs end it with a KeyboardInterrupt, whatever the code in it makes of them:
+    libraries turn one that meets them at a bad moment into an exception of their own, or go on. Only an `Interrupted` passes.
+
+    Yields the list of the signals that came. With `all_signals`, SIGTERM and SIGHUP interrupt as Ctrl-C does, unless the
+    process ignores them. Outside the main thread, which alone gets signals, this does nothing.
+    """
+    came: list[int] = []
+    with handled(came.append, all_signals=all_signals):
+        try:
+            yield came
+        except Interrupted:
+            raise
+        except Exception:
+            if came:
+                raise KeyboardInterrupt from None
+            raise
+        if came:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def handled(act: Callable[[int], Any], *, all_signals: bool, interrupt: bool = True) -> Iterator[None]:
+    """`act` is called with the number of each signal, which then interrupts as before, or with `interrupt=False` does not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        act(number)
+        if interrupt:
+            earlier = before[signal.Signals(number)]
+            if callable(earlier):
+                earlier(number, frame)
+            raise KeyboardInterrupt
+
+    taken = [n for n, old in before.items() if callable(old) or (all_signals and old is signal.SIG_DFL)]
+    try:
+        for number in taken:
+            signal.signal(number, handle)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])

@@ -1,0 +1,37 @@
+"""Short runs of a small segmenter on procedural streets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from models import small_config
+
+from dovit.export.checkpoints import load_model
+from dovit.export.model import ModelConfig
+from dovit.training.run import Start, run
+from dovit.training.settings import Settings
+
+READ: dict[str, Any] = {
+    "arch": None, "classes": None, "image_size": None, "decision_layers": None, "thresholds": None, "dense": False,
+}  # fmt: skip
+
+
+def street_config(decoder: str = "setr-naive", **changes: Any) -> ModelConfig:
+    return small_config(decoder, **{"classes": 19, "embed_dim": 32, "depth": 4, "layers": (1, 2), **changes})
+
+
+def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:
+    """A run on streets; what its log says."""
+    chosen = Settings(**{"steps": 4, "batch": 2, "optimiser": "adamw", **settings})
+    run(
+        Start(checkpoint=checkpoint, read={**READ, **(read or {})}), lambda gpu: chosen, "streets:8", out,
+        device="cpu", log_every=1, workers=0,
+    )  # fmt: skip
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def weights(path: Path, **options: Any) -> dict[str, torch.Tensor]:
+    return load_model(path, **options).model.state_dict()

@@ -1,0 +1,162 @@
+"""A signal ends a run after the step under way, with its state saved; what goes on from there is the run left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import randomised
+from street_runs import READ, street_config, trained, weights
+
+from dovit.export.checkpoints import save_model
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.interrupts import Interrupted
+from dovit.training.optimiser import learning_rate
+from dovit.training.run import Start, run
+from dovit.training.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("start") / "model.pth"
+    save_model(randomised(street_config()), path)
+    return path
+
+
+def go_on(out: Path, checkpoint: Path, **more: Any) -> None:
+    settings = Settings(steps=4, batch=2, optimiser="adamw")
+    run(
+        Start(checkpoint=checkpoint, read=READ), lambda gpu: settings, "streets:8", out, device="cpu", log_every=1, workers=0,
+        **more,
+    )  # fmt: skip
+
+
+def signals_in(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
+    """The process gets signals in the middle of a step."""
+
+    def rate(now: int, *arguments: Any, **more: Any) -> float:
+        if now == step:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return learning_rate(now, *arguments, **more)
+
+    monkeypatch.setattr("dovit.training.loop.learning_rate", rate)
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_interrupted_goes_on_exactly(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
+) -> None:
+    alone = trained(tmp_path / "alone", checkpoint)
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patched:
+        signals_in(patched, 1, number)
+        with pytest.raises(
+            Interrupted, match=r"after 2 of 4 steps: .*last\.pt is saved; go on with .*--resume"
+        ) as error:
+            go_on(tmp_path / "run", checkpoint)
+    assert error.value.exit_status == status and signal.getsignal(number) is before
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    go_on(tmp_path / "run", checkpoint, resume=True)
+    assert log(tmp_path / "run") == alone
+    a, b = (weights(tmp_path / n / "model.safetensors") for n in ("alone", "run"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signals_in(monkeypatch, 1, signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(tmp_path, checkpoint)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_an_interrupted_validation_is_made_up_for(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def validating(*_: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return {"mIoU": 1.0}
+
+    monkeypatch.setattr("dovit.training.run.validate", validating)
+    with pytest.raises(Interrupted, match=r"during validation: .*last\.pt has step 4, and --resume validates it"):
+        go_on(tmp_path, checkpoint, validation="streets:2")
+    assert not (tmp_path / "model.safetensors").exists() and "mIoU" not in log(tmp_path)[-1]
+    go_on(tmp_path, checkpoint, validation="streets:2", resume=True)
+    assert log(tmp_path)[-1] == {"step": 3, "mIoU": 1.0} and len(log(tmp_path)) == 5
+    go_on(tmp_path, checkpoint, validation="streets:2", resume=True)
+    assert len(calls) == 2 and len(log(tmp_path)) == 5
+
+
+def test_folders_with_and_without_a_run(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no run to go on with \(last\.pt is missing\)"):
+        go_on(tmp_path / "empty", checkpoint, resume=True)
+    trained(tmp_path / "run", checkpoint)
+    with pytest.raises(UsageError, match="holds a run: go on with it by --resume"):
+        go_on(tmp_path / "run", checkpoint)
+    (tmp_path / "run" / "last.pt").unlink()
+    for name in ("model.safetensors", "log.jsonl"):
+        with pytest.raises(UsageError, match=rf"{name} is of another run"):
+            go_on(tmp_path / "run", checkpoint)
+        (tmp_path / "run" / name).unlink()
+    go_on(tmp_path / "run", checkpoint)
+
+
+def _set(*keys: Any, value: Any) -> Callable[[dict[Any, Any]], None]:
+    def change(content: dict[Any, Any]) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.clear(),
+        _set("step", value=-1),
+        _set("step", value=5),
+        _set("step", value=2.0),
+        _set("step", value="2"),
+        _set("step", value=float("nan")),
+        _set("step", value=10**400),
+        _set("settings", value=[]),
+        _set("model", value=7),
+        _set("model", "mean", value=None),
+        _set("model", "mean", value=torch.zeros(4)),
+        _set("optimiser", value={}),
+        _set("optimiser", "state", 0, "exp_avg", value=torch.zeros(1)),
+        _set("optimiser", "state", 0, "exp_avg", value=torch.zeros(1).to_sparse()),
+        _set("optimiser", "state", 0, "step", value="x"),
+        _set("optimiser", "param_groups", 0, "lr_scale", value="x"),
+        _set("optimiser", "param_groups", 0, "betas", value=None),
+        _set("optimiser", "param_groups", 0, "params", value=[0]),
+    ],
+)
+def test_a_state_that_was_tampered_with_is_a_sentence(
+    tmp_path: Path, checkpoint: Path, change: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        signals_in(patched, 0, signal.SIGINT)
+        with pytest.raises(Interrupted):
+            go_on(tmp_path, checkpoint)
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(DovitError, match=r"last\.pt: not the state of a run of this model, or damaged") as error:
+        go_on(tmp_path, checkpoint, resume=True)
+    assert "\n" not in str(error.value)
