@@ -19,12 +19,18 @@ DENSE = "dense, one graph"
 
 
 def bench(
-    engine: Path, image: np.ndarray | None, keep: Sequence[float] | None, rounds: int, threads: int | None
+    engine: Path,
+    image: np.ndarray | None,
+    keep: Sequence[float] | None,
+    runs: int,
+    threads: int | None,
+    *,
+    warmup: int = 2,
 ) -> dict[str, Any]:
     """Rows with latency, MACs and the ratios against the dense model, which is put together from the bundle's steps.
 
     `image` uint8 [H, W, 3] of the bundle's size, default noise; `keep`: shares of all tokens to keep after each
-    decision, for which thresholds are looked for on this image.
+    decision, for which thresholds are looked for on this image. Each row runs `warmup` times, and `runs` times measured.
     """
     session = load(engine, "onnxruntime", threads=threads)
     manifest = session.manifest
@@ -45,7 +51,7 @@ def bench(
         DENSE: lambda: dense.run({"image": batch}, {"logits": None, "labels": None}),
         **{name: chain(thresholds) for name, thresholds in settings.items()},
     }
-    seconds = interleaved(contestants, rounds)
+    seconds = interleaved(contestants, runs, warmup)
 
     dense_macs = manifest.dense_macs
     rows = [_row(DENSE, seconds, (), dense_macs, dense_macs)]
@@ -54,7 +60,8 @@ def bench(
         rows.append(_row(name, seconds, kept, manifest.macs(kept), dense_macs))
     return {
         "engine": str(engine), "backend": session.backend, "architecture": manifest.architecture,
-        "image_size": [height, width], "tokens": manifest.tokens, "rounds": rounds, "rows": rows,
+        "image_size": [height, width], "tokens": manifest.tokens, "runs": runs, "warmup": warmup,
+        "threads": threads, "rows": rows,
     }  # fmt: skip
 
 
@@ -88,6 +95,8 @@ def _row(
     ratio = dense[1] / macs[1]
     return {
         "name": name, "kept": list(kept), "latency_ms": statistics.median(times) * 1e3, "fastest_ms": min(times) * 1e3,
+        **{f"p{share}_ms": float(np.percentile(times, share)) * 1e3 for share in (50, 90, 99)},
+        "images_per_s": len(times) / sum(times),
         "gmacs_paper": macs[0] / 1e9, "gmacs_true": macs[1] / 1e9, "mac_ratio": ratio, "speedup": speedup,
         "efficiency": speedup / ratio,
     }  # fmt: skip

@@ -3,96 +3,130 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from dovit.benchmarks.chain import bench
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.run import PrecisionChoice
+from dovit.runtime.cli.options import (
+    KEEP,
+    Backend,
+    BackendChoice,
+    Engine,
+    Json,
+    PrecisionChoice,
+    Threads,
+)
+from dovit.runtime.cli.output import new_table, output_console, print_table, stages
+from dovit.runtime.cli.values import parse_shares
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import find_gpu
 from dovit.runtime.resize import resize_image
 
-EPILOG = """Examples:
-
-dovit-bench --engine engines/
-
-dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --json
-
-dovit-bench --engine engines/ --backend tensorrt-rtx --precision fp16
+EPILOG = """\b
+Examples:
+    dovit-bench --engine engines/
+    dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --json
+    dovit-bench --engine engines/ --image street.png --threads 1 --runs 200 \\
+        --warmup 10
+    dovit-bench --engine engines/ --backend tensorrt-rtx --precision fp16
 """
 
 
-class Backend(StrEnum):
-    """What runs the bundle."""
-
-    onnxruntime = "onnxruntime"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-
-
 def command(
-    engine: Annotated[Path, typer.Option(help="The bundle's folder.")],
-    image: Annotated[Path | None, typer.Option(help="An image to run on, resized to the bundle's size; default noise.")] = None,
-    keep: Annotated[str | None, typer.Option(help="Also keeping these shares of the tokens, as 0.5,0.35,0.25.")] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds; in each, every contestant runs once. Default 11, on a GPU 100.")
+    engine: Engine,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Image to run on, resized to the bundle's size. Default: noise.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all.")] = None,
-    backend: Annotated[Backend, typer.Option(help="The CPU, or the bundle's plans on a GPU.")] = Backend.onnxruntime,
-    precision: Annotated[PrecisionChoice | None, typer.Option(help="Of the plans; default fp16.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:  # fmt: skip
-    """Time the chain of a bundle against the dense model as one graph, interleaved in one run."""
-    if backend is not Backend.onnxruntime:
-        if keep is not None or threads is not None:
+    keep: Annotated[str | None, typer.Option(metavar="SHARES", help=f"One row more: {KEEP}.")] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            "--runs",
+            "--rounds",
+            min=1,
+            metavar="N",
+            help="How often each row is measured, in turns. Default: 11, on a GPU 100.",
+        ),
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Runs before that, not counted. Default: 2.")
+    ] = None,
+    threads: Threads = None,
+    backend: Backend = BackendChoice.auto,
+    precision: Annotated[
+        PrecisionChoice | None,
+        typer.Option(metavar="TYPE", help="On a GPU: plans in fp32, fp16 or bf16. Default: fp16."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Time the chain of a bundle against the dense model as one graph, in turns, one image at a time.
+
+    p50, p90 and p99 are percentiles of the latency; p99 says little below 100 runs. Decoding and resizing images are
+    not part of it.
+    """
+    if backend in (BackendChoice.tensorrt, BackendChoice.tensorrt_rtx):
+        if keep is not None or threads is not None or warmup is not None:
             raise UsageError(
-                f"--keep and --threads are for the CPU: --backend {backend} measures 0.5/0.35/0.25, 0.2/0.15/0.1 and the "
-                "model's own ξ"
+                f"--keep, --threads and --warmup are for the CPU: --backend {backend} measures 0.5/0.35/0.25, "
+                "0.2/0.15/0.1 and the model's own ξ"
             )
-        _on_gpu(engine, backend, image, precision, rounds, as_json)
+        _on_gpu(engine, backend, image, precision, runs, as_json)
         return
     if precision is not None:
         raise UsageError("--precision is that of plans: give --backend tensorrt-rtx or tensorrt as well")
-    try:
-        shares = [float(part) for part in keep.replace("/", ",").split(",")] if keep else None
-    except ValueError:
-        raise UsageError(f"--keep {keep}: give numbers separated by commas, as 0.5,0.35,0.25") from None
+    shares = parse_shares(keep, "--keep")
     pixels = None
     if image is not None:
         from dovit.runtime.bundle.open import read_manifest
 
         pixels = resize_image(read_image(image), read_manifest(engine).image_size)
-    report = bench(engine, pixels, shares, rounds or 11, threads)
+    with stages() as progress:
+        progress("measuring")
+        report = bench(engine, pixels, shares, runs or 11, threads, warmup=2 if warmup is None else warmup)
     if as_json:
         print(json.dumps(report))
         return
-    table = Table(
-        title=f"{report['architecture']}, {report['image_size'][0]}×{report['image_size'][1]}, {report['backend']}"
-    )
-    for title in ("", "kept", "ms, median", "GMACs, paper", "GMACs, true", "MAC ratio", "speed-up", "of the ratio"):
-        table.add_column(title, justify="left" if title in ("", "kept") else "right")
-    for row in report["rows"]:
-        kept = "/".join(map(str, row["kept"])) or f"{report['tokens']}"
+    _print(report)
+
+
+def _print(report: dict[str, Any]) -> None:
+    console, rows = output_console(), report["rows"]
+    what = f"{report['architecture']}, {report['image_size'][0]}×{report['image_size'][1]}, {report['backend']}"
+    threads = report["threads"] or "all"
+    table = new_table("latency, ms", "p50", "p90", "p99", "fastest", "images/s", "speed-up")
+    for row in rows:
+        times = (row["latency_ms"], row["p90_ms"], row["p99_ms"], row["fastest_ms"])
         table.add_row(
-            row["name"], kept, f"{row['latency_ms']:.1f}", f"{row['gmacs_paper']:.2f}", f"{row['gmacs_true']:.2f}",
-            f"{row['mac_ratio']:.2f}", f"{row['speedup']:.2f}", f"{row['efficiency']:.2f}",
+            row["name"], *(f"{ms:.1f}" for ms in times), f"{row['images_per_s']:.2f}", f"{row['speedup']:.2f}"
+        )
+    title = f"{what}: {report['runs']} runs after {report['warmup']} for warm-up, threads: {threads}"
+    print_table(console, title, table)
+    table = new_table(
+        "work", "tokens kept", "GMACs\npaper", "GMACs\ntrue", "fewer\nMACs", "speed-up\nof that", left=(0, 1)
+    )
+    for row in rows:
+        kept = "/".join(map(str, row["kept"])) or str(report["tokens"])
+        table.add_row(
+            row["name"], kept, f"{row['gmacs_paper']:.2f}", f"{row['gmacs_true']:.2f}", f"{row['mac_ratio']:.2f}",
+            f"{row['efficiency']:.2f}",
         )  # fmt: skip
-    Console().print(table)
+    note = (
+        "speed-up: median of the ratios of the dense model's time to the row's; fewer MACs: the same ratio of true MACs; "
+        "speed-up of that: one over the other"
+    )
+    print_table(console, "Multiply-accumulates", table, note)
 
 
 def _on_gpu(
     engine: Path,
-    backend: Backend,
+    backend: BackendChoice,
     image: Path | None,
     precision: PrecisionChoice | None,
-    rounds: int | None,
+    runs: int | None,
     as_json: bool,
 ) -> None:
     """The contest of `python -m dovit.benchmarks.gpu_chain`, over the bundle's plans."""
@@ -105,7 +139,7 @@ def _on_gpu(
         raise DovitError(f"timing on a GPU needs the package {error.name}: pip install 'dovit[export]'") from None
     gpu_chain.command(
         backend=gpu_chain.Backend(backend.value), engine=engine, image=image, precision=precision or PrecisionChoice.fp16,
-        rounds=rounds or 100, as_json=as_json,
+        rounds=runs or 100, as_json=as_json,
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from dovit.export.model import DoViT
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Flavour, Precision
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.run import PrecisionChoice
+from dovit.runtime.cli.options import PrecisionChoice
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.gpu.open import open_chain
 from dovit.runtime.images import read_image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ def _help(point: Any) -> str:
     """A command's options as Markdown, from the command itself."""
     module = importlib.import_module(point.module)
     app = typer.Typer(add_completion=False)
-    app.command(epilog=getattr(module, "EPILOG", None))(module.command)
+    app.command()(module.command)
     click_command = typer.main.get_command(app)
     text = get_docs_for_click(obj=click_command, ctx=typer.Context(click_command), name=point.name)
-    return re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE)
+    examples = textwrap.dedent(module.EPILOG.partition("Examples:\n")[2])
+    return re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE) + f"\nExamples:\n\n```sh\n{examples}```\n"
 
 
 def _as_name(link: re.Match[str], depth: int) -> str:

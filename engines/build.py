@@ -87,6 +87,7 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
         plugin_version=dovit.__version__ if library else None,
         workspace_mib=options.workspace_mib,
         optimisation_level=options.optimisation_level,
+        user_allocation=all(report.user_allocation for report, _ in made),
         steps=tuple(step.described.model_copy(update={"plan": plans.get(step.described.name)}) for step in lowered),
     )
     seconds = round(time.perf_counter() - start, 2)
@@ -119,6 +120,7 @@ def _part(
         optimisation_level=options.optimisation_level,
         timing_cache=str(options.timing_cache.resolve()) if options.timing_cache else None,
         plugin_library=str(library) if library else None,
+        user_allocation=library is None,  # TokenDecide without fixed_capacity has an output of data-dependent size
     )
     return _Part(step, request, _key(bundle, step, request, version, options), profiles)
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from dovit.evaluation.evaluate import Outcome
+from dovit.runtime.cli.output import new_table, print_table
 
 
 def as_json(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
@@ -39,28 +40,24 @@ def as_json(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     """One row a setting."""
     first = outcomes[0]
-    table = Table(title=f"{first.images} images, {first.tokens} tokens each" + _windows(first))
-    for title in ("", "mIoU", "PA", "mPA", "kept", "MACs, paper", "MACs, true", "ms, median"):
-        table.add_column(title, justify="left" if title in ("", "kept") else "right", no_wrap=not title)
+    table = new_table("", "mIoU", "PA", "mPA", "kept", "MACs\npaper", "MACs\ntrue", "ms\nmedian", left=(0, 4))
     for outcome in outcomes:
         summary = outcome.confusion.summary()
         kept = "/".join(f"{k:.0f}" for k in outcome.kept) or "all"
         paper, true = outcome.macs_ratio
         table.add_row(
-            outcome.setting.name, f"{summary['mIoU']:.2f}", f"{summary['PA']:.2f}", f"{summary['mPA']:.2f}", kept,
+            escape(outcome.setting.name), f"{summary['mIoU']:.2f}", f"{summary['PA']:.2f}", f"{summary['mPA']:.2f}", kept,
             f"{paper:.1%}", f"{true:.1%}", f"{1e3 * outcome.latency.quantile(0.5):.1f}",
         )  # fmt: skip
-    console.print(table)
+    print_table(console, f"{first.images} images, {first.tokens} tokens each" + _windows(first), table)
 
 
 def print_classes(console: Console, outcome: Outcome, names: Sequence[str]) -> None:
     """One row a class."""
-    table = Table(title=f"classes, {outcome.setting.name}")
-    for title in ("", "IoU", "Acc"):
-        table.add_column(title, justify="left" if not title else "right")
+    table = new_table("", "IoU", "Acc")
     for name, iou, accuracy in zip(names, outcome.confusion.iou, outcome.confusion.accuracy, strict=True):
-        table.add_row(name, *("–" if math.isnan(v) else f"{100 * v:.2f}" for v in (iou, accuracy)))
-    console.print(table)
+        table.add_row(escape(name), *("–" if math.isnan(v) else f"{100 * v:.2f}" for v in (iou, accuracy)))
+    print_table(console, f"Classes, {outcome.setting.name}", table)
 
 
 def _windows(outcome: Outcome) -> str:

@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 out=build/demo
 mkdir -p "$out"
 
-dovit-export --ckpt assets/streets-tiny.safetensors --out engines/
-dovit-run --engine engines/ assets/street.png --out "$out" --overlay --keep-maps
+dovit-export --ckpt assets/streets-tiny.safetensors --out "$out/engines"
+dovit-run --engine "$out/engines" assets/street.png --out "$out" --overwrite --overlay --keep-maps
 python examples/picture.py assets/street.png "$out" --out "$out/demo.png"
 
 echo

@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as RichProgress
 
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.options import THRESHOLD, BackendChoice, Json, ModeChoice, PrecisionChoice
+from dovit.runtime.cli.output import output_console, print_line, stages
 from dovit.runtime.cli.values import parse_capabilities, parse_channels, parse_numbers, parse_size, parse_thresholds
 from dovit.runtime.errors import UsageError
-from dovit.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from dovit.engines.add import Added
     from dovit.export.run import Exported, PlanBuilder
 
-EPILOG = """Examples:
-
-dovit-export --ckpt model.pth --out engines/
-
-dovit-export --ckpt setr_pup.pth --out engines/ --decision-layers 10,15,20 --threshold 0.98 --palette cityscapes
-
-dovit-export --ckpt plain_segmenter.pth --out dense/ --dense --image-size 512x1024
-
-dovit-export --ckpt model.pth --out engines/ --backend tensorrt-rtx --precision bf16 --compute-capability 8.9,12.0
-
-dovit-export --engine engines/ --backend tensorrt    (plans for a bundle that is there; needs no checkpoint and no torch)
-
-dovit-export --list-backends
+EPILOG = """\b
+Examples:
+    dovit-export --ckpt model.pth --out engines/
+    dovit-export --ckpt setr_pup.pth --out engines/ \\
+        --decision-layers 10,15,20 --threshold 0.98 --palette cityscapes
+    dovit-export --ckpt plain_segmenter.pth --out dense/ --dense \\
+        --image-size 512x1024
+    dovit-export --ckpt model.pth --out engines/ --backend tensorrt-rtx \\
+        --precision bf16 --compute-capability 8.9,12.0
+    dovit-export --engine engines/ --backend tensorrt
+    dovit-export --list-backends
 """
-MODEL, SETTINGS, PLANS, BUNDLE = "Model", "Settings that the checkpoint does not state", "TensorRT plans", "Bundle"
 
 
 class Arch(StrEnum):
@@ -52,133 +44,128 @@ class Arch(StrEnum):
     SEGMENTER_LINEAR = "segmenter-linear"
 
 
-class PrecisionChoice(StrEnum):
-    """What plans compute in."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-
-
-class ModeChoice(StrEnum):
-    """How an image of another size is run: resized, or in windows."""
-
-    WHOLE = "whole"
-    SLIDE = "slide"
-
-
-class ExportBackend(StrEnum):
-    """For what the bundle is made."""
-
-    AUTO = "auto"
-    ONNXRUNTIME = "onnxruntime"
-    TENSORRT = "tensorrt"
-    TENSORRT_RTX = "tensorrt-rtx"
-
-
 def command(
-    ckpt: Annotated[Path | None, typer.Option(help="Checkpoint: ours, mmsegmentation's or segmenter's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; other files in it stay.")] = None,
-    engine: Annotated[Path | None, typer.Option(help="Or a bundle that only needs plans; --out is optional then.")] = None,
+    ckpt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Checkpoint of dovit, mmsegmentation or rstrudel/segmenter.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The bundle to write; other files in the folder stay.")
+    ] = None,
+    engine: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Instead of --ckpt: a bundle that gets plans. Default of --out: the same."),
+    ] = None,
     arch: Annotated[
-        Arch | None, typer.Option(help="The decoder, where the checkpoint does not tell.", rich_help_panel=MODEL)
+        Arch | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"The decoder, where the checkpoint does not tell: {', '.join(a.value for a in Arch)}.",
+        ),
     ] = None,
     image_size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH, or one number; default the checkpoint's.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(metavar="SIZE", help="HEIGHTxWIDTH, or one number. Default: the checkpoint's."),
     ] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes, as a check.", rich_help_panel=MODEL)] = None,
+    classes: Annotated[int | None, typer.Option(metavar="N", help="Number of classes, as a check.")] = None,
     decision_layers: Annotated[
-        str | None, typer.Option(help="Layers with a decision, from 1, as 3,6,9.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(
+            metavar="N,…", help="Layers after which tokens are decided on, from 1, as 3,6,9. Default: the checkpoint's."
+        ),
     ] = None,
     palette: Annotated[
-        str | None, typer.Option(help="cityscapes, ade20k, or a file with names and colours.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(metavar="NAME", help="cityscapes, ade20k, or a file with names and colours."),
     ] = None,
     threshold: Annotated[
-        str | None, typer.Option(help="ξ: one value, or one a decision, as 0.98,0.97,0.96.", rich_help_panel=MODEL)
+        list[str] | None,
+        typer.Option(metavar=THRESHOLD.metavar, help=str(THRESHOLD.help).replace("the bundle's", "the checkpoint's")),
     ] = None,
     capacities: Annotated[
-        str | None, typer.Option(help="Kept counts of the bucketed schedule, as 256,512.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(metavar="N,…", help="Kept counts of the bucketed schedule, as 256,512."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="The configuration, for a checkpoint without one.", rich_help_panel=SETTINGS)
+        Path | None, typer.Option(metavar="FILE", help="The configuration, for a checkpoint without one.")
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting over the checkpoint's configuration; repeatable.",
-                     rich_help_panel=SETTINGS),
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting over the checkpoint's configuration; repeatable."),
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Of R, G, B from 0 to 255, as 123.7,116.3,103.5.", rich_help_panel=SETTINGS)
+        str | None, typer.Option(metavar="N,N,N", help="Of R, G, B from 0 to 255, as 123.7,116.3,103.5.")
     ] = None,
-    std: Annotated[str | None, typer.Option(help="As --mean.", rich_help_panel=SETTINGS)] = None,
-    bgr: Annotated[
-        bool | None, typer.Option("--bgr/--rgb", help="The order of channels of the weights.", rich_help_panel=SETTINGS)
-    ] = None,
-    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads.", rich_help_panel=SETTINGS)] = None,
+    std: Annotated[str | None, typer.Option(metavar="N,N,N", help="As --mean.")] = None,
+    bgr: Annotated[bool | None, typer.Option("--bgr/--rgb", help="The order of channels of the weights.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Attention heads.")] = None,
     norm_eps: Annotated[
-        float | None, typer.Option(min=0, help="Epsilon of the backbone's LayerNorms.", rich_help_panel=SETTINGS)
+        float | None, typer.Option(min=0, metavar="N", help="Epsilon of the backbone's LayerNorms.")
     ] = None,
     stride: Annotated[
-        str | None, typer.Option(help="Of the sliding window, HEIGHTxWIDTH or one number.", rich_help_panel=SETTINGS)
+        str | None, typer.Option(metavar="SIZE", help="Of the sliding window, HEIGHTxWIDTH or one number.")
     ] = None,
     mode: Annotated[
-        ModeChoice | None, typer.Option(help="How images of another size are run.", rich_help_panel=SETTINGS)
+        ModeChoice | None,
+        typer.Option(metavar="MODE", help="How images of another size are run where nobody says: whole or slide."),
     ] = None,
-    dense: Annotated[
-        bool, typer.Option("--dense", help="Export without decisions, as the plain segmenter.", rich_help_panel=MODEL)
-    ] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="Export without decisions, as the plain segmenter.")] = False,
     backend: Annotated[
-        ExportBackend,
-        typer.Option(help="Build plans for this; auto: for what can build here.", rich_help_panel=PLANS),
-    ] = ExportBackend.AUTO,
+        BackendChoice,
+        typer.Option(
+            metavar="NAME",
+            help="Build plans for tensorrt or tensorrt-rtx, or none (onnxruntime); auto: for what can build here.",
+        ),
+    ] = BackendChoice.auto,
     precision: Annotated[
-        PrecisionChoice | None, typer.Option(help="Of the plans; default fp16. ONNX is fp32.", rich_help_panel=PLANS)
+        PrecisionChoice | None,
+        typer.Option(metavar="TYPE", help="Of the plans: fp32, fp16 or bf16; ONNX files are fp32. Default: fp16."),
     ] = None,
     compute_capability: Annotated[
         list[str] | None,
-        typer.Option(help="GPUs to build for, as 8.9,12.0; default this GPU's, or portable.", rich_help_panel=PLANS),
+        typer.Option(metavar="N.N,…", help="GPUs to build for, as 8.9,12.0. Default: this GPU's, or portable."),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Images a pass.", rich_help_panel=PLANS)] = 1,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images a pass.")] = 1,
     profiles: Annotated[
-        int | None, typer.Option(help="Ranges of token counts to optimise for.", rich_help_panel=PLANS)
+        int | None,
+        typer.Option(metavar="N", help="Ranges of token counts to optimise for."),
     ] = None,
     workspace: Annotated[
-        int | None, typer.Option(help="Limit of the builder's workspace, MiB.", rich_help_panel=PLANS)
+        int | None,
+        typer.Option(metavar="MIB", help="Limit of the builder's workspace. Default: TensorRT's."),
     ] = None,
     optimisation_level: Annotated[
         int | None,
-        typer.Option("--optimisation-level", "--optimization-level", help="0 to 5, as trtexec has it.", rich_help_panel=PLANS),
+        typer.Option(
+            "--optimisation-level",
+            "--optimization-level",
+            metavar="N",
+            help="0 to 5, as trtexec's --builderOptimizationLevel. Default: TensorRT's.",
+        ),
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="TensorRT's timings, read and added to.", rich_help_panel=PLANS)
+        Path | None, typer.Option(metavar="FILE", help="TensorRT's timings, read and added to.")
     ] = None,
     plugins: Annotated[
         bool,
-        typer.Option("--plugins", help="Token pass inside TensorRT's plans, for programs without dovit.", rich_help_panel=PLANS),
+        typer.Option("--plugins", help="Token pass inside TensorRT's plans, for programs without dovit."),
     ] = False,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of plans built before; default ~/.cache/dovit.", rich_help_panel=PLANS)
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Plans built before. Default: ~/.cache/dovit."),
     ] = None,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Build every plan, and keep none.", rich_help_panel=PLANS)
-    ] = False,
-    jobs: Annotated[int | None, typer.Option(help="Plans built side by side.", rich_help_panel=PLANS)] = None,
-    plans_only: Annotated[
-        bool, typer.Option("--plans-only", help="Leave the ONNX files out of the bundle.", rich_help_panel=BUNDLE)
-    ] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build every plan, and keep none.")] = False,
+    jobs: Annotated[int | None, typer.Option(metavar="N", help="Plans built side by side.")] = None,
+    plans_only: Annotated[bool, typer.Option("--plans-only", help="Leave the ONNX files out of the bundle.")] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify/--no-verify", help="Compare with the torch model, and plans' precision with fp32.",
-                     rich_help_panel=BUNDLE),
+        typer.Option("--verify/--no-verify", help="Compare with the torch model, and plans' precision with fp32."),
     ] = True,
-    force: Annotated[
-        bool, typer.Option("--force", help="Make everything anew, even if nothing changed.", rich_help_panel=BUNDLE)
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make everything anew, even if nothing changed.")] = False,
+    as_json: Json = False,
     list_backends: Annotated[
         bool, typer.Option("--list-backends", help="Say what is installed and can build or run here.")
     ] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Turn a checkpoint into a bundle: per-block ONNX subgraphs, and TensorRT plans where they can be built."""
     if list_backends:
         _list_backends(as_json)
@@ -209,7 +196,7 @@ def command(
         raise UsageError("options of the model, and --force, are for --ckpt: the bundle's ONNX files stay as they are")
 
     start = time.perf_counter()
-    with _progress() as progress:
+    with stages() as progress:
         progress("looking for a builder")
         builder, added = _plan_builder(
             backend, precision,
@@ -243,7 +230,7 @@ def command(
 
 
 def _plan_builder(
-    backend: ExportBackend, precision: PrecisionChoice | None, given: dict[str, Any], cache: Path | None, *,
+    backend: BackendChoice, precision: PrecisionChoice | None, given: dict[str, Any], cache: Path | None, *,
     no_cache: bool, verify: bool,
 ) -> tuple[PlanBuilder | None, Added | None]:  # fmt: skip
     """What builds the plans; None where the bundle gets none."""
@@ -254,7 +241,7 @@ def _plan_builder(
         asked = [name for name, value in given.items() if value is True or value not in (None, (), False, 1)] + [
             "precision"
         ] * (precision is not None)
-        if asked and backend is ExportBackend.ONNXRUNTIME:
+        if asked and backend is BackendChoice.onnxruntime:
             raise UsageError(
                 f"--{asked[0].replace('_', '-')} is for plans: ONNX Runtime's files are float32 and need no build"
             )
@@ -270,20 +257,6 @@ def _plan_builder(
     )
     added = Added()
     return plan_builder(options, street_scenes if verify else None, added), added
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A line on the terminal that says what is going on, with a bar where it is known how much is left."""
-    console = Console(stderr=True)
-    columns = SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), TimeElapsedColumn()
-    with RichProgress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def say(text: str, fraction: float | None = None) -> None:
-            bar.update(task, description=text, total=None if fraction is None else 1.0, completed=fraction or 0.0)
-
-        yield say
 
 
 def _report(done: Exported, added: Added | None, out: Path | None, seconds: float, *, as_json: bool) -> None:
@@ -304,7 +277,7 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
     from dovit.export.table import print_passes, print_settings, print_steps
     from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
 
-    output = Console()
+    output = output_console()
     if done.settings:
         print_settings(output, done.settings)
     print_steps(output, manifest)
@@ -315,18 +288,16 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
         if plans.accuracy:
             print_accuracy(output, plans)
     for note in done.notes:
-        output.print(f"note: {note}", highlight=False)
+        print_line(output, f"note: {note}")
     if built is None:
-        output.print("no plans were built: dovit-export --list-backends says what can", highlight=False)
+        print_line(output, "no plans were built: dovit-export --list-backends says what can")
     else:
         reused = sum(step.kind == "plan" for step in built.plans.steps) - built.built
-        output.print(
-            f"{built.plans.name}: {built.built} plans built, {reused} taken from the cache, in {built.seconds:.1f} s",
-            highlight=False,
-        )
+        how = f"{built.built} plans built, {reused} taken from the cache, in {built.seconds:.1f} s"
+        print_line(output, f"{built.plans.name}: {how}")
     thresholds = ", ".join(f"{t:g}" for t in manifest.thresholds) or "none (dense)"
     what = "ONNX files as they were" if done.reused else f"{done.format} checkpoint exported"
-    output.print(f"{out}: {what}, in {seconds:.1f} s; thresholds {thresholds}", highlight=False)
+    print_line(output, f"{out}: {what}, in {seconds:.1f} s; thresholds {thresholds}")
 
 
 def _list_backends(as_json: bool) -> None:
@@ -336,11 +307,11 @@ def _list_backends(as_json: bool) -> None:
     if as_json:
         print(json.dumps([vars(report) for report in reports], ensure_ascii=False))
         return
-    console = Console()
+    console = output_console()
     for report in reports:
-        console.print(f"[bold]{report.name}[/bold]  {report.version or 'not installed'}", highlight=False)
+        print_line(console, f"{report.name}  {report.version or 'not installed'}", style="bold")
         for verb, answer in (("build", report.build), ("run", report.run)):
-            console.print(f"  {verb:<6} {escape(answer)}", highlight=False, soft_wrap=True)
+            print_line(console, f"  {verb:<6} {answer}")
 
 
 def main() -> None:

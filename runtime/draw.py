@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dovit.runtime.files import replacing
 from dovit.runtime.resize import resize_image
@@ -73,15 +75,28 @@ def whole_maps(
     return [_spread(m, size) for m in keeps], [_spread(m, size) for m in confidences]
 
 
-def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all. Raises DovitError where the disk is full or the folder is not to be written."""
+def save(image: Image.Image, path: Path, source: str | None = None) -> None:
+    """Write a PNG whole or not at all; `source` becomes its text `Source`, which `source_of` reads.
+
+    Raises DovitError where the disk is full or the folder is not to be written.
+    """
+    text = PngInfo()
+    if source is not None:
+        text.add_text("Source", source)
     with replacing(path) as part:
-        image.save(part, "PNG")
+        image.save(part, "PNG", pnginfo=text)
 
 
-def save_labels(labels: np.ndarray, palette: Sequence[Sequence[int]], path: Path) -> None:
+def source_of(path: Path) -> str | None:
+    """What `save` was given as the source of the PNG at `path`; None where it says nothing, or is no image."""
+    with suppress(Exception), Image.open(path) as image:
+        return str(image.info["Source"])
+    return None
+
+
+def save_labels(labels: np.ndarray, palette: Sequence[Sequence[int]], path: Path, source: str | None = None) -> None:
     """labels [H, W] as an indexed PNG whose pixel values are the class numbers."""
-    save(labels_image(labels, palette), path)
+    save(labels_image(labels, palette), path, source)
 
 
 def side_by_side(pictures: Sequence[Image.Image], gap: int = 6) -> Image.Image:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,35 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dovit.runtime.errors import DovitError, UsageError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"}
-
 
 def read_image(path: str | Path) -> np.ndarray:
     """The image file `path` as uint8 [H, W, 3] RGB, turned as its EXIF data say; alpha is dropped, as OpenCV does.
 
     16-bit channels keep their upper 8 bits. Raises DovitError where the file is missing or is no whole image.
     """
+    with _failures_told(path), Image.open(path) as image:
+        image.load()
+        return _rgb(image)
+
+
+def read_pages(path: str | Path) -> Iterator[np.ndarray]:
+    """Every page of a TIFF, or frame of an animation, one after the other, each as `read_image` returns it."""
+    with _failures_told(path), Image.open(path) as image:
+        for page in range(getattr(image, "n_frames", 1)):
+            image.seek(page)
+            image.load()
+            yield _rgb(image)
+
+
+@contextmanager
+def _failures_told(path: str | Path) -> Iterator[None]:
     try:
         if not Path(path).stat().st_size:
             raise DovitError(f"{path}: the file is empty; get a whole copy")
         with warnings.catch_warnings():
             # Pillow warns of metadata that we do not use, and of images half as large as those it refuses
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                image.load()
-                return _rgb(image)
+            yield
     except FileNotFoundError:
         raise DovitError(f"{path}: no such image; check the path") from None
     except IsADirectoryError:
@@ -66,32 +77,6 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def expand(paths: Iterable[str]) -> list[Path]:
-    """Files, folders (the images in them, sorted) and globs as files, in the order given, each once.
-
-    Raises UsageError where a folder has no images or a glob matches no file. A plain path need not exist: reading it
-    says so, and others are still read.
-    """
-    found: dict[Path, None] = {}
-    for text in paths:
-        path = Path(text)
-        if path.is_dir():
-            try:
-                inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and p.is_file()]
-            except OSError as error:
-                raise DovitError(f"{text}: the folder cannot be read ({error.strerror})") from None
-            if not inside:
-                raise UsageError(f"{text}: no images in this folder; name a folder with some, or a file")
-        elif path.exists() or not glob.has_magic(text):
-            inside = [path]
-        else:
-            inside = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]
-            if not inside:
-                raise UsageError(f"{text}: no file matches; check the pattern")
-        found |= dict.fromkeys(inside)
-    return list(found)
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -84,6 +84,11 @@ def check_plans(root: Path, plans: PlanSet, found: Found) -> None:
         raise DovitError(
             f"{root}: the bundle's version says {title} {plans.version}, {found.version} is installed; {rebuild}"
         )
+    if plans.flavour == "tensorrt-rtx" and not plans.user_allocation:
+        raise DovitError(
+            f"{root}: the {plans.name} plans were built without REQUIRE_USER_ALLOCATION, and cannot be captured into CUDA "
+            f"graphs; {rebuild}"
+        )
     if isinstance(found.gpu, str):
         raise DovitError(
             f"{root}: the {plans.name} plans need an NVIDIA GPU: {found.gpu}; --backend onnxruntime runs on a CPU"

@@ -65,6 +65,7 @@ def _with_plans(old: Bundle, stage: Path, flavour: Flavour, version: str) -> Man
         plugin_version=None,
         workspace_mib=None,
         optimisation_level=None,
+        user_allocation=True,
         steps=tuple(described),
     )
     return old.manifest.model_copy(update={"plans": (plans,), "files": old.manifest.files | files})

@@ -1,8 +1,9 @@
-"""What a run tells: a progress bar, OUT/log.jsonl, and TensorBoard where it is installed."""
+"""What a run tells: a progress bar or plain lines on stderr, OUT/log.jsonl, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dovit.runtime.cli.output import print_line
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import read_regular, replacing
 
 MOST_BYTES = 1 << 30
 LOG_NAME = "log.jsonl"
+SCORES = ("mIoU", "PA", "mPA")
 Value = float | Sequence[float]
 
 
@@ -30,6 +33,7 @@ class Log:
             _forget_after(self._path, start)
             self._board = _tensorboard(out, start)
             console = Console(stderr=True)
+            self._plain = not console.is_terminal
             columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
             self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
 
@@ -37,6 +41,7 @@ class Log:
         if not self._quiet:
             self._file = self._path.open("a", encoding="utf-8")
             self._bar.start()
+            self._began = time.monotonic()
             self._task = self._bar.add_task("", total=self._steps, completed=self._start)
         return self
 
@@ -56,9 +61,16 @@ class Log:
         rounded = {name: _plain(value) for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **rounded}) + "\n")
         self._file.flush()
-        words = [f"{name} {_short(value)}" for name, value in values.items() if name in ("loss", "kept", "mIoU")]
+        words = ", ".join(
+            f"{name} {_short(value)}" for name, value in values.items() if name in ("loss", "kept", *SCORES)
+        )
         if words:
-            self._bar.update(self._task, description=", ".join(words))
+            self._bar.update(self._task, description=words)
+        validated = any(name in values for name in SCORES)
+        if words and (self._plain or validated):
+            left = "" if validated else f", {self._time_left(step + 1)}"
+            what = "validation: " if validated else ""
+            print_line(self._bar.console, f"step {step + 1}/{self._steps}: {what}{words}{left}")
         if self._board is not None:
             for name, value in values.items():
                 for number, one in enumerate(value if isinstance(value, Sequence) else [value], start=1):
@@ -68,10 +80,29 @@ class Log:
         """Whether a validation of that step, and not only its losses, is recorded."""
         return any(_step_of(line) == step and '"loss"' not in line for line in _lines(self._path))
 
+    def _time_left(self, done: int) -> str:
+        """From the mean of the steps so far; validation and saving count as well."""
+        pace = (time.monotonic() - self._began) / max(done - self._start, 1)
+        minutes = pace * (self._steps - done) / 60
+        return (
+            f"{pace:.3g} s a step, {minutes / 60:.1f} h left"
+            if minutes > 90
+            else f"{pace:.3g} s a step, {minutes:.0f} min left"
+        )
+
     def advance(self, step: int) -> None:
         """`step` steps are done."""
         if not self._quiet:
             self._bar.update(self._task, completed=step)
+
+
+def read_scores(out: Path, step: int) -> dict[str, float]:
+    """What validation after step `step` (from 0) gave in the run in OUT, by name and in percent; empty where none ran."""
+    found: dict[str, float] = {}
+    for line in (out / LOG_NAME).read_text(encoding="utf-8").splitlines():
+        if _step_of(line) == step:
+            found |= {name: value for name, value in json.loads(line).items() if name in SCORES}
+    return found
 
 
 def _plain(value: Value) -> Any:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from dovit.evaluation.data import Dataset, open_data
+from dovit.evaluation.data.overlap import count_shared
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.model import DoViT, ModelConfig
+from dovit.runtime.cli.output import print_line
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.training.log import LOG_NAME
 from dovit.training.loop import Validate, train
@@ -74,7 +77,10 @@ def run(
         student = described_by(student, dataset)
         check: Validate | None = None
         if validation is not None:
-            check = _validation(validation, student.config, validate_limit, reduce_zero_label, required=validate_always)
+            check = _validation(
+                validation, student.config, validate_limit, reduce_zero_label, dataset if here.is_first else None,
+                required=validate_always,
+            )  # fmt: skip
         train(
             student, _teacher(start, settings, first), settings, dataset, out, here,
             validate=check, validate_every=validate_every, save_every=save_every, log_every=log_every, workers=workers,
@@ -166,8 +172,10 @@ def _teacher(start: Start, settings: Settings, first: DoViT) -> DoViT | None:
 
 
 def _validation(
-    spec: str, config: ModelConfig, limit: int | None, reduce_zero_label: bool | None, *, required: bool
-) -> Validate | None:
+    spec: str, config: ModelConfig, limit: int | None, reduce_zero_label: bool | None, trained_on: Dataset | None, *,
+    required: bool,
+) -> Validate | None:  # fmt: skip
+    """`trained_on`: for a note where validation would use the same images."""
     try:
         dataset = open_data(
             spec, "val", size=config.image_size, classes=config.classes, reduce_zero_label=reduce_zero_label
@@ -176,4 +184,11 @@ def _validation(
         if required:
             raise
         return None  # data to train on need not have a part to validate on
+    shared = count_shared(trained_on, dataset) if trained_on is not None else 0
+    if shared:
+        print_line(
+            Console(stderr=True),
+            f"dovit-train: note: {shared} of the {len(dataset)} images to validate on are trained on as well, so mIoU says "
+            "little about other images; give others by --val",
+        )
     return lambda model: validate(model, dataset, limit)

@@ -43,7 +43,11 @@ def build_plan(request: BuildRequest, log: BuildLog, say: Say) -> BuildReport:
     network_layers, attentions = network.num_layers, _attentions(network)
 
     save = request.timing_cache if request.flavour == "tensorrt" else None
-    engine = EngineBytesFromNetwork((builder, network), _config(request, say), save_timing_cache=save)()
+    flag = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None) if request.user_allocation else None
+    config = _config(request, say)
+    if flag is not None:
+        config = PostprocessConfig(config, lambda _builder, _network, made: made.set_flag(flag))
+    engine = EngineBytesFromNetwork((builder, network), config, save_timing_cache=save)()
     Path(request.out).write_bytes(engine)
     return BuildReport(
         kind="done",
@@ -56,6 +60,7 @@ def build_plan(request: BuildRequest, log: BuildLog, say: Say) -> BuildReport:
         activation_bytes=log.activation_bytes,
         seconds=round(time.perf_counter() - start, 3),
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        user_allocation=flag is not None,
     )
 
 

@@ -23,6 +23,9 @@ class BuildRequest(Frozen):
     optimisation_level: int | None = None
     timing_cache: str | None = None
     plugin_library: str | None = None
+    user_allocation: bool = (
+        True  # REQUIRE_USER_ALLOCATION, where the flavour has it: a plan that allocates cannot be captured
+    )
 
 
 class BuildReport(Frozen):
@@ -39,3 +42,4 @@ class BuildReport(Frozen):
     activation_bytes: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
+    user_allocation: bool = False  # whether that flag was set

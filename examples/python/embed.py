@@ -1,6 +1,6 @@
 """dovit inside a Python program: frames from several threads, one session.
 
-python examples/python/embed.py engines/ image.png
+python examples/python/embed.py build/demo/engines assets/street.png    # after make demo
 """
 
 from __future__ import annotations

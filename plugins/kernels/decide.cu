@@ -1,18 +1,9 @@
-#include "decide.h"
-#include "launch.h"
+#include "decide.cuh"
 
 namespace dovit {
 namespace {
 
-// Makes a SWITCH node of the captured graph run the body with this number.
-__device__ void set_switch(unsigned long long handle, int choice) {
-#if CUDART_VERSION >= 12040
-  cudaGraphSetConditional(handle, static_cast<unsigned>(choice));
-#endif
-}
-
-// One block an image. The capacity is the batch's, so with several images a first kernel counts for all; one image is
-// counted on the way.
+// One block an image.
 __global__ void __launch_bounds__(kDecideThreads)
     count_kernel(const float* confidence, const float* threshold, int count, int* staying) {
   __shared__ int shared;
@@ -20,27 +11,6 @@ __global__ void __launch_bounds__(kDecideThreads)
   const int image = blockIdx.x;
   const int found = count_staying(team, shared, confidence + size_t(image) * count, count, *threshold);
   if (threadIdx.x == 0) staying[image] = found;
-}
-
-__global__ void __launch_bounds__(kDecideThreads)
-    decide_kernel(const float* confidence, const float* threshold, const int64_t* capacities, int capacity_count,
-                  int count, const int* staying, int* keep, int* slots, int* capacity,
-                  unsigned long long switch_handle) {
-  __shared__ DecideShared shared;
-  BlockTeam team{kDecideThreads};
-  const int image = blockIdx.x, images = gridDim.x;
-  const size_t row = size_t(image) * count;
-  uint32_t* keys = keys_of(shared, count, slots + row);
-  const int own = make_keys(team, shared, confidence + row, count, *threshold, keys);
-  int largest = own;
-  if (images > 1)
-    for (int k = 0; k < images; ++k) largest = max(largest, staying[k]);
-  const int chosen = choose_capacity(team, shared, largest, capacities, capacity_count);
-  if (image == 0 && threadIdx.x == 0) {
-    *capacity = chosen;
-    if (switch_handle) set_switch(switch_handle, shared.choice);
-  }
-  decide_image(team, shared, keys, count, own, chosen, keep + size_t(image) * chosen, slots + row);
 }
 
 constexpr int kSlotThreads = 256;
@@ -62,8 +32,12 @@ cudaError_t launch_decide(const float* confidence, const float* threshold, const
   if (switch_handle) return cudaErrorNotSupported;
 #endif
   if (batch > 1) count_kernel<<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, count, staying);
-  decide_kernel<<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, capacities, capacity_count, count, staying,
-                                                      keep, slots, capacity, switch_handle);
+  if (switch_handle)
+    launch_decide_and_switch(confidence, threshold, capacities, capacity_count, batch, count, staying, keep, slots,
+                             capacity, switch_handle, stream);
+  else
+    decide_kernel<false><<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, capacities, capacity_count, count,
+                                                               staying, keep, slots, capacity, 0);
   return cudaGetLastError();
 }
 

@@ -80,6 +80,10 @@ class PlanSet(Frozen):
     plugin_version: str | None = Field(description="of the plugin library in the plans, where there is one")
     workspace_mib: int | None
     optimisation_level: int | None
+    user_allocation: bool = Field(
+        default=False,
+        description="built with REQUIRE_USER_ALLOCATION, which TensorRT-RTX wants of plans that are captured",
+    )
     steps: tuple[PlanStep, ...]
     accuracy: Accuracy | None = None
 

@@ -26,7 +26,7 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a file's name, ξ or → must not stop a command in a plain C locale
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(command)
     signals: list[int] = []
     try:

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import open_bundle
@@ -17,30 +16,38 @@ from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.diagram import chain_dot, chain_svg
+from dovit.runtime.cli.options import Json
+from dovit.runtime.cli.output import new_table, output_console, print_line, print_table
 from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
+from dovit.runtime.errors import UsageError
 from dovit.runtime.files import replacing
 
-EPILOG = """Examples:
-
-dovit-inspect engines/
-
-dovit-inspect engines/ --layers
-
-dovit-inspect engines/ --svg chain.svg
-
-dovit-inspect engines/ --json
+EPILOG = """\b
+Examples:
+    dovit-inspect engines/
+    dovit-inspect engines/ --layers
+    dovit-inspect engines/ --svg chain.svg
+    dovit-inspect engines/ --json
 """
 
 
 def command(
-    engine: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="The bundle, as dovit-export wrote it.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The same, as the other commands have it.")
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="List each plan's layers, as its builder did.")] = False,
-    dot: Annotated[Path | None, typer.Option(help="Draw the chain for Graphviz into this file.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Draw the chain as a picture into this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    dot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the chain for Graphviz.")] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the chain as a picture.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Show what is in a bundle, after checking every file's hash."""
-    manifest = open_bundle(engine).manifest
+    folder = bundle or engine
+    if folder is None or (bundle and engine):
+        raise UsageError("name one bundle: dovit-inspect FOLDER")
+    manifest = open_bundle(folder).manifest
     chain = manifest.plans[-1].steps if manifest.plans else manifest.steps
     for path, draw in ((dot, chain_dot), (svg, chain_svg)):
         if path:
@@ -49,10 +56,11 @@ def command(
     if as_json:
         print(json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False))
         return
-    console = Console()
+    console = output_console()
     for title, value in _facts(manifest).items():
         console.print(f"[bold]{title:<14}[/bold] {escape(value)}", highlight=False, soft_wrap=True)
-    console.print(_costs(manifest))
+    console.print()
+    _print_costs(console, manifest)
     # lines of their own, and never wrapped: names cut short by a table would be of no use to anyone
     for step in manifest.steps:
         file = step.onnx or "(no ONNX file)"
@@ -69,7 +77,7 @@ def command(
     for name, entry in manifest.files.items():
         console.print(f"{entry.size / 1e6:10.3f} MB  {escape(name)}", highlight=False, soft_wrap=True)
     size = sum(entry.size for entry in manifest.files.values())
-    console.print(f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all as exported (SHA-256)", highlight=False)
+    print_line(console, f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all as exported (SHA-256)")
 
 
 def _print_layers(console: Console, plans: PlanSet) -> None:
@@ -80,17 +88,14 @@ def _print_layers(console: Console, plans: PlanSet) -> None:
                 console.print(f"  {escape(layer)}", highlight=False, soft_wrap=True)
 
 
-def _costs(manifest: Manifest) -> Table:
+def _print_costs(console: Console, manifest: Manifest) -> None:
     """Parameters and MACs of each step where no token stops."""
-    table = Table(caption="all tokens kept", caption_justify="left")
-    table.add_column("step")
-    for title in ("parameters, M", "GMACs, paper", "GMACs, true"):
-        table.add_column(title, justify="right")
+    table = new_table("step", "parameters\nM", "GMACs\npaper", "GMACs\ntrue")
     for step in manifest.steps:
         tokens = manifest.prefix + (0 if step is manifest.steps[-1] else manifest.tokens)
         macs = step.macs.paper(tokens), step.macs.true(tokens)
         table.add_row(escape(step.name), f"{step.parameters / 1e6:.2f}", *(f"{count / 1e9:.2f}" for count in macs))
-    return table
+    print_table(console, "Steps, all tokens kept", table)
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
@@ -105,6 +110,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "classes": f"{manifest.classes}{named}",
         "decisions": ", ".join(decisions) or "none (dense)",
         "capacities": ", ".join(map(str, manifest.capacities)),
+        "mode": manifest.mode,
         "slide stride": f"{manifest.slide_stride[0]}×{manifest.slide_stride[1]}",
         "ONNX files": manifest.precision if all(step.onnx for step in manifest.steps) else "left out",
         "plans": ", ".join(plans.name for plans in manifest.plans) or "none",

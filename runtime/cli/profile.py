@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
+from dovit.runtime.cli.output import output_console
 from dovit.runtime.cli.profile_tables import print_profile
 from dovit.runtime.errors import UsageError
 from dovit.runtime.gpu.chain import GpuChain
@@ -23,7 +23,7 @@ def profile_images(
     session: Session, files: Sequence[Path], thresholds: Sequence[float], schedule: str, *, as_json: bool
 ) -> None:
     """A table, or a JSON object a line, for each image. Raises UsageError without a GPU."""
-    chain, console = session.chain, Console()
+    chain, console = session.chain, output_console()
     if not isinstance(chain, GpuChain):
         raise UsageError(
             f"--profile times plans on a GPU, and the backend {session.backend} runs none: give --backend tensorrt-rtx"

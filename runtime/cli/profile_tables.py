@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
+from dovit.runtime.cli.output import new_table, print_table
 from dovit.runtime.gpu.profile import Profile
 
 
 def print_profile(console: Console, profile: Profile, title: str) -> None:
     """Each step with its share and its arithmetic, and below it its operations with what they move."""
-    table = Table(title=title, title_justify="left", caption=_caption(profile), caption_justify="left")
-    for name in ("operation", "tokens", "µs", "share", "MB", "GB/s", "of a copy", "GFLOP", "TFLOP/s"):
-        table.add_column(name, justify="left" if name == "operation" else "right")
+    table = new_table("operation", "tokens", "µs", "share", "MB", "GB/s", "of a\ncopy", "GFLOP", "TFLOP/s")
     total = profile.sum_us
     steps = {step.name: step for step in profile.steps}
     shown: set[str] = set()
@@ -21,16 +20,16 @@ def print_profile(console: Console, profile: Profile, title: str) -> None:
         if step and step.name not in shown:
             shown.add(step.name)
             table.add_row(
-                f"[bold]{step.name}[/bold]", "", f"[bold]{step.us:.1f}[/bold]", f"{step.us / total:.1%}",
+                f"[bold]{escape(step.name)}[/bold]", "", f"[bold]{step.us:.1f}[/bold]", f"{step.us / total:.1%}",
                 f"{step.bytes / 1e6:.2f}", "", "", f"{step.flops / 1e9:.2f}", f"{step.tflop_per_s:.1f}",
             )  # fmt: skip
         kind = "" if operation.kind in operation.name else f" [dim]{operation.kind}[/dim]"
         table.add_row(
-            f"  {operation.name}{kind}" if step else operation.name, str(operation.tokens), f"{operation.us:.1f}",
+            f"  {escape(operation.name)}{kind}" if step else escape(operation.name), str(operation.tokens), f"{operation.us:.1f}",
             f"{operation.us / total:.1%}", f"{operation.bytes / 1e6:.2f}", f"{operation.gb_per_s:.0f}",
             f"{profile.of_a_copy(operation):.0%}", "", "",
         )  # fmt: skip
-    console.print(table)
+    print_table(console, title, table, _caption(profile))
 
 
 def _caption(profile: Profile) -> str:

@@ -5,106 +5,105 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
-from enum import StrEnum
-from itertools import chain, count
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
 from dovit.runtime import draw
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.inputs import find_inputs, page_count
+from dovit.runtime.cli.options import (
+    Backend,
+    BackendChoice,
+    Engine,
+    Json,
+    Mode,
+    Precision,
+    Schedule,
+    Threads,
+    Threshold,
+)
+from dovit.runtime.cli.output import print_line
+from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan_pictures
 from dovit.runtime.cli.profile import profile_images
-from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.images import expand, read_image
+from dovit.runtime.cli.values import parse_thresholds
+from dovit.runtime.errors import DovitError
+from dovit.runtime.images import read_image, read_pages
 from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
 from dovit.runtime.session import Session, load
 
-EPILOG = """Examples:
-
-dovit-run --engine engines/ image.png
-
-dovit-run --engine engines/ photos/ --out labels/ --mode slide --overlay --keep-maps
-
-dovit-run --engine engines/ 'frames/*.jpg' --threshold 0.98,0.97,0.96 --json
-
-dovit-run --engine engines/ image.png --backend tensorrt-rtx --profile
+EPILOG = """\b
+Examples:
+    dovit-run --engine engines/ image.png
+    dovit-run --engine engines/ photos/ --out labels/ --mode slide --overlay \\
+        --keep-maps
+    dovit-run --engine engines/ dataset/ --recursive --out labels/
+    dovit-run --engine engines/ 'frames/*.jpg' --threshold 0.98,0.97,0.96 \\
+        --json
+    dovit-run --engine engines/ image.png --backend tensorrt-rtx --profile
 """
 
 
-class ModeChoice(StrEnum):
-    """How an image of another size is brought to the bundle's."""
-
-    whole = "whole"
-    slide = "slide"
-
-
-class ScheduleChoice(StrEnum):
-    """How many tokens are kept."""
-
-    exact = "exact"
-    bucketed = "bucketed"
-
-
-class PrecisionChoice(StrEnum):
-    """In what the plans compute."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-
-
-class BackendChoice(StrEnum):
-    """What runs the steps."""
-
-    auto = "auto"
-    onnxruntime = "onnxruntime"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-
-
 def command(
-    images: Annotated[list[str], typer.Argument(help="Image files, folders, or quoted globs.")],
-    engine: Annotated[Path, typer.Option(help="The bundle's folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures; made if missing.")] = Path("dovit-out"),
-    mode: Annotated[ModeChoice, typer.Option(help="Resize the image, or slide a window over it.")] = ModeChoice.whole,
-    threshold: Annotated[
-        list[str] | None, typer.Option(help="ξ: one value, or one a decision: 0.98,0.97,0.96, or the flag repeated.")
-    ] = None,
-    schedule: Annotated[
-        ScheduleChoice | None,
-        typer.Option(help="Keep what ξ says, or fill up to a capacity; default exact on a CPU, bucketed on a GPU."),
-    ] = None,
-    backend: Annotated[BackendChoice, typer.Option(help="What runs the steps.")] = BackendChoice.auto,
-    precision: Annotated[PrecisionChoice | None, typer.Option(help="Of the plans; default those built last.")] = None,
-    device: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="Image files, folders, or quoted globs.")],
+    engine: Engine,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures go; made if missing.")] = Path(
+        "dovit-out"
+    ),
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Folders with all their folders, which OUT then has as well.")
+    ] = False,
+    all_pages: Annotated[
+        bool, typer.Option("--all-pages", help="Every page of a TIFF, or frame of an animation: NAME, NAME.p2, …")
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Also write over what was made from another image, or by another program."),
+    ] = False,
+    mode: Mode = None,
+    threshold: Threshold = None,
+    schedule: Schedule = None,
+    backend: Backend = BackendChoice.auto,
+    precision: Precision = None,
+    threads: Threads = None,
+    device: Annotated[int, typer.Option(min=0, metavar="N", help="Number of the GPU.")] = 0,
     graph: Annotated[
         bool | None,
-        typer.Option("--graph/--no-graph", help="One CUDA graph an image; default where the driver has it."),
+        typer.Option("--graph/--no-graph", help="On a GPU: one CUDA graph an image. Default: where the driver has it."),
     ] = None,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also the image under its labels.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also NAME.overlay.png: the image under its labels.")
+    ] = False,
     keep_maps: Annotated[
-        bool, typer.Option("--keep-maps", help="Also, for each decision, the patches still kept.")
+        bool, typer.Option("--keep-maps", help="Also NAME.keepK.png: the patches kept after each decision K.")
     ] = False,
     confidence_maps: Annotated[
-        bool, typer.Option("--confidence-maps", help="Also, for each decision, the confidence.")
+        bool, typer.Option("--confidence-maps", help="Also NAME.confidenceK.png: the confidence at each decision K.")
     ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Time every operation on the GPU instead, and write no pictures.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line for each image.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Segment images: labels go to OUT/NAME.png as indexed PNG."""
-    files = expand(images)
+    """Segment images: the labels go to OUT/NAME.png, a PNG whose pixel values are the class numbers.
+
+    A picture in OUT that was made from the same image is replaced. One that was made from another image, or by another
+    program, stays, and the command ends before it begins, unless --overwrite is given.
+    """
+    inputs = find_inputs(images, recursive=recursive, skip=out)
+    files = [one.file for one in inputs]
     session = load(
-        engine, backend.value, precision=precision.value if precision else None, device=device, graph=graph
+        engine, backend.value, threads=threads, precision=precision.value if precision else None, device=device, graph=graph
     )  # fmt: skip
     chosen = schedule.value if schedule else session.schedule
-    thresholds = session.check_thresholds(_numbers(threshold))
+    how = mode.value if mode else session.manifest.mode
+    thresholds = session.check_thresholds(parse_thresholds(threshold))
     if profile:
         profile_images(session, files, thresholds, chosen, as_json=as_json)
         return
@@ -112,104 +111,88 @@ def command(
     endings = [".png"] + [".overlay.png"] * overlay
     endings += [f".keep{k}.png" for k in range(1, decisions + 1) if keep_maps]
     endings += [f".confidence{k}.png" for k in range(1, decisions + 1) if confidence_maps]
-    names = output_names(files, endings)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DovitError(f"{out}: cannot be made a folder ({error.strerror}); give --out another one") from None
-    _protect_inputs(files, [out / (name + ending) for name in names for ending in endings])
+    pages = [page_count(file) for file in files]
+    pictures = plan_pictures(inputs, pages if all_pages else [1] * len(files), out, endings)
+    check_outputs(pictures, endings, overwrite=overwrite)
+    make_folders(pictures, out)
     extras = {"overlay": overlay, "keep": keep_maps, "confidence": confidence_maps}
     console, failed = Console(stderr=True), 0
+    for file, there in zip(files, pages, strict=True):
+        if there > 1 and not all_pages:
+            print_line(console, f"dovit-run: note: {file}: only the first of its {there} pages; --all-pages takes all")
+    reader = _Reader()
     # With its stdout redirection on, rich would send our lines to stderr and break them at the terminal's width: right
     # for people who see both in one terminal, and wrong for a file, a pipe, or whoever asked for JSON.
     shown = console.is_terminal and not as_json
     with Progress(console=console, transient=True, disable=not shown, redirect_stdout=sys.stdout.isatty()) as bar:
-        for file, name in bar.track(list(zip(files, names, strict=True)), description="segmenting"):
+        for picture in bar.track(pictures, description="segmenting"):
             try:
-                image = read_image(file)
+                image = reader.read(picture)
                 start = time.perf_counter()
-                result = session(image, mode=mode.value, threshold=thresholds, schedule=chosen)
+                result = session(image, mode=how, threshold=thresholds, schedule=chosen)
                 milliseconds = (time.perf_counter() - start) * 1e3
-                labels = _save(session, image, result, out / name, extras)
+                replaced = picture.output(".png").exists()
+                _save(session, image, result, picture, extras)
             except DovitError as error:
-                if len(files) == 1:
+                if len(pictures) == 1:
                     raise
                 failed += 1
-                named = str(error) if str(file) in str(error) else f"{file}: {error}"
-                console.print(f"dovit-run: error: {named}", highlight=False, markup=False, soft_wrap=True)
+                reason = str(error).removeprefix(f"{picture}: ").removeprefix(f"{picture.file}: ")
+                print_line(console, f"dovit-run: error: {picture}: {reason}")
                 continue
             row = {
-                "image": str(file), "labels": str(labels), "size": list(result.labels.shape), "tokens": result.tokens,
-                "kept": list(result.kept), "backend": session.backend, "schedule": chosen,
+                "image": str(picture.file), "page": picture.page, "labels": str(picture.output(".png")),
+                "replaced": replaced, "size": list(result.labels.shape), "tokens": result.tokens,
+                "kept": list(result.kept), "backend": session.backend, "mode": how, "schedule": chosen,
                 "latency_ms": round(milliseconds, 3),
             }  # fmt: skip
-            _report(row, as_json)
+            _report(row, str(picture), as_json)
     if failed:
-        others = f"; the others are in {out}" if failed < len(files) else ""
-        raise DovitError(f"{failed} of {len(files)} images failed{others}")
+        others = f"; the others are in {out}" if failed < len(pictures) else ""
+        raise DovitError(f"{failed} of {len(pictures)} images failed{others}")
 
 
-def _report(row: dict[str, Any], as_json: bool) -> None:
+class _Reader:
+    """Reads pictures in their order, a file's pages one after the other: an animation cannot be entered in the middle."""
+
+    def __init__(self) -> None:
+        self._pages: Iterator[np.ndarray] = iter(())
+
+    def read(self, picture: Picture) -> np.ndarray:
+        """uint8 [H, W, 3]. Raises DovitError."""
+        if picture.pages == 1:
+            return read_image(picture.file)
+        if picture.page == 1:
+            self._pages = read_pages(picture.file)
+        image = next(self._pages, None)
+        if image is None:
+            raise DovitError(f"{picture}: not read, since a page before it is damaged")
+        return image
+
+
+def _report(row: dict[str, Any], image: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(row), flush=True)
     else:
         kept = "/".join(map(str, row["kept"])) or "all"
-        print(f"{row['image']} → {row['labels']}  kept {kept} of {row['tokens']} tokens, {row['latency_ms']:.0f} ms")
+        replaced = ", replaced" if row["replaced"] else ""
+        print(f"{image} → {row['labels']}  kept {kept} of {row['tokens']} tokens, {row['latency_ms']:.0f} ms{replaced}")
 
 
-def output_names(files: list[Path], endings: Sequence[str] = (".png",)) -> list[str]:
-    """A name for each file, such that no two of `name + ending` are one file, even where case does not count.
-
-    It is the file's stem; where that is taken, its name with the suffix, or its folder's name in front, or a number.
-    """
-    names: list[str] = []
-    taken: set[str] = set()
-
-    def outputs(name: str) -> set[str]:
-        return {(name + ending).casefold() for ending in endings}
-
-    for file in files:
-        first = [file.stem, file.name.replace(".", "_"), f"{file.resolve().parent.name}_{file.stem}"]
-        candidates = chain(first, (f"{file.stem}_{k}" for k in count(2)))
-        names.append(next(name for name in candidates if not outputs(name) & taken))
-        taken |= outputs(names[-1])
-    return names
-
-
-def _protect_inputs(files: list[Path], outputs: list[Path]) -> None:
-    inputs = {file.resolve() for file in files}
-    clash = next((path for path in outputs if path.resolve() in inputs), None)
-    if clash:
-        raise UsageError(f"{clash} is an input image and would be overwritten: give --out another folder")
-
-
-def _save(session: Session, image: Any, result: Result, base: Path, extras: dict[str, bool]) -> Path:
-    manifest = session.manifest
+def _save(session: Session, image: np.ndarray, result: Result, picture: Picture, extras: dict[str, bool]) -> None:
+    manifest, source = session.manifest, picture.source
     palette = manifest.palette or default_palette(manifest.classes)
-    labels = base.with_name(f"{base.name}.png")
-    draw.save_labels(result.labels, palette, labels)
+    draw.save_labels(result.labels, palette, picture.output(".png"), source)
     if extras["overlay"]:
-        draw.save(draw.overlay(image, result.labels, palette), base.with_name(f"{base.name}.overlay.png"))
+        draw.save(draw.overlay(image, result.labels, palette), picture.output(".overlay.png"), source)
     if extras["keep"] or extras["confidence"]:
         size = (image.shape[0], image.shape[1])
         keeps, confidences = draw.whole_maps(result, size, manifest.image_size)
         for number, (keep, confidence) in enumerate(zip(keeps, confidences, strict=True), start=1):
             if extras["keep"]:
-                draw.save(draw.keep_picture(image, keep), base.with_name(f"{base.name}.keep{number}.png"))
+                draw.save(draw.keep_picture(image, keep), picture.output(f".keep{number}.png"), source)
             if extras["confidence"]:
-                picture = draw.confidence_picture(confidence, size)
-                draw.save(picture, base.with_name(f"{base.name}.confidence{number}.png"))
-    return labels
-
-
-def _numbers(given: Sequence[str] | None) -> tuple[float, ...] | None:
-    if not given:
-        return None
-    text = ",".join(given)
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--threshold {text}: give numbers separated by commas, as 0.98,0.97,0.96") from None
+                draw.save(draw.confidence_picture(confidence, size), picture.output(f".confidence{number}.png"), source)
 
 
 def main() -> None:

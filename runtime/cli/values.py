@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from dovit.runtime.errors import UsageError
@@ -19,7 +19,8 @@ def parse_numbers(text: str | None, kind: Callable[[str], T], flag: str) -> tupl
     try:
         return tuple(kind(part) for part in re.split(r"[,\s]+", text.strip()))
     except ValueError:
-        raise UsageError(f"{flag} {text}: give numbers separated by commas") from None
+        example = ", as 0.98,0.97,0.96" if flag == "--threshold" else ""
+        raise UsageError(f"{flag} {text}: give numbers separated by commas{example}") from None
 
 
 def parse_size(text: str | None, flag: str) -> tuple[int, int] | None:
@@ -44,13 +45,32 @@ def parse_channels(text: str | None, flag: str, *, positive: bool = False) -> tu
     return values[0], values[-2 % len(values)], values[-1]
 
 
-def parse_thresholds(text: str | None) -> tuple[float, ...] | None:
-    """ξ for all decisions or one each, within [0, 1]. Raises UsageError."""
-    values = parse_numbers(text, float, "--threshold")
+def parse_thresholds(texts: Sequence[str] | None) -> tuple[float, ...] | None:
+    """ξ for all decisions or one each, within [0, 1]; `0.98,0.97`, or the flag repeated. Raises UsageError."""
+    values = parse_numbers(",".join(texts) if texts else None, float, "--threshold")
     for value in values or ():
         if not 0 <= value <= 1:
             raise UsageError(f"--threshold {value:g} lies outside [0, 1]; 1 stops no token")
     return values
+
+
+def parse_share(text: str | None, flag: str) -> float | None:
+    """`0.005` or `0.5%`; None stays None. Raises UsageError naming `flag`."""
+    if text is None:
+        return None
+    number = text.strip()
+    try:
+        return float(number[:-1]) / 100 if number.endswith("%") else float(number)
+    except ValueError:
+        raise UsageError(f"{flag} {text}: not a share; give it as 0.5 or 50%") from None
+
+
+def parse_shares(text: str | None, flag: str) -> tuple[float, ...] | None:
+    """`0.5,0.35,0.25` or `50%,35%,25%`; None stays None. Raises UsageError naming `flag`."""
+    try:
+        return None if text is None else tuple(parse_share(part, flag) or 0.0 for part in text.split(","))
+    except UsageError:
+        raise UsageError(f"{flag} {text}: not shares; give them as 0.5,0.35,0.25 or 50%,35%,25%") from None
 
 
 def parse_capabilities(texts: list[str] | None) -> tuple[str, ...]:

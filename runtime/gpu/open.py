@@ -11,7 +11,7 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu.chain import GpuChain
 from dovit.runtime.gpu.cuda_device import CudaDevice
 from dovit.runtime.gpu.failures import cuda_errors
-from dovit.runtime.gpu.tensorrt_engine import TensorRt
+from dovit.runtime.gpu.tensorrt_engine import shared_tensorrt
 from dovit.runtime.plans import check_plans, look
 
 
@@ -27,6 +27,12 @@ def open_chain(bundle: Bundle, plans: PlanSet, *, device: int = 0, graph: bool |
     kernels = Kernels()
     with cuda_errors(f"{bundle.root}: the {plans.name} plans cannot be run"):
         gpu = CudaDevice(device)
-        tensorrt = TensorRt(plans.flavour)
-        engines = {step.name: tensorrt.engine(step, bundle.path(step.plan.file)) for step in plans.steps if step.plan}
-        return GpuChain(bundle.manifest, plans, engines, kernels, gpu, graph=graph)
+        tensorrt = shared_tensorrt(plans.flavour, device)
+        engines = {
+            step.name: tensorrt.engine(step, bundle.path(step.plan.file), bundle.manifest.files[step.plan.file].sha256)
+            for step in plans.steps
+            if step.plan
+        }
+        chain = GpuChain(bundle.manifest, plans, engines, kernels, gpu, graph=graph)
+        tensorrt.runtime_cache.save()
+        return chain

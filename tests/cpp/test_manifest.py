@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 PLANS = {
     "flavour": "tensorrt-rtx", "version": "1.7", "cuda": 13, "compute_capabilities": ["8.9"], "precision": "fp16",
     "batch": 1, "plugin_version": None, "workspace_mib": None, "optimisation_level": 3,
+    "user_allocation": True,
     "steps": [
         {
             "name": "a", "step": "stem", "kind": "plan", "outputs": [],

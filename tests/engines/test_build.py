@@ -64,6 +64,7 @@ def test_what_the_plan_set_says(small_bundle: Bundle, tmp_path: Path) -> None:
     assert (plans.version, plans.cuda) == (tensorrt_rtx.__version__, 13)
     assert plans.compute_capabilities == ("8.9", "12.0") and plans.name == "tensorrt-rtx fp16"
     assert plans.workspace_mib == 512 and plans.optimisation_level == 2 and plans.batch == 1
+    assert plans.user_allocation  # REQUIRE_USER_ALLOCATION, without which TensorRT-RTX allows no capture
     kinds = [(step.name, step.kind) for step in plans.steps]
     assert kinds == [
         ("stem", "plan"), ("decide1", "decide"), ("gather1", "gather"),

@@ -58,7 +58,7 @@ def dovit_calibrate(
 def test_the_bundle_gets_what_is_reported(dovit_calibrate: Calibrate) -> None:
     before = open_bundle("engines").manifest
     status, out, err = dovit_calibrate("--keep", "50%,0.25", "--points", "4", "--buckets", "5", "--out", "curve.json")
-    assert (status, err) == (0, "")
+    assert status == 0 and "the dense model: 6 images" in err.splitlines()  # no terminal: a line a stage
     written = json.loads(Path("curve.json").read_text())
     after = open_bundle("engines").manifest
     assert list(after.thresholds) == written["after"]["thresholds"] != list(before.thresholds)
@@ -66,13 +66,13 @@ def test_the_bundle_gets_what_is_reported(dovit_calibrate: Calibrate) -> None:
     assert written["after"]["kept_share"] == pytest.approx([0.5, 0.25], abs=0.005)
     assert written["target"] == {"keep": [0.5, 0.25]} and written["written"] and written["images"] == 6
     assert ", ".join(map(str, after.capacities)) in out and "written into engines" in out
-    assert "tokens filled up by a decision on average" in out and "changed, %" in out
+    assert "tokens filled up by a decision on average" in out and "changed" in out
 
 
 def test_a_dry_run_changes_nothing_and_json_is_one_object(dovit_calibrate: Calibrate) -> None:
     before = Path("engines/bundle.json").read_bytes()
-    status, out, err = dovit_calibrate("--macs", "0.8", "--macs-count", "true", "--points", "4", "--dry-run", "--json")
-    assert (status, err) == (0, "") and Path("engines/bundle.json").read_bytes() == before
+    status, out, _ = dovit_calibrate("--macs", "0.8", "--macs-count", "true", "--points", "4", "--dry-run", "--json")
+    assert status == 0 and Path("engines/bundle.json").read_bytes() == before
     result = json.loads(out)
     assert not result["written"] and result["target"] == {"macs": 0.8, "macs_count": "true"}
     assert result["before"]["thresholds"] == [0.5, 0.5]
@@ -103,7 +103,7 @@ def test_a_limit_is_spread_over_the_list() -> None:
         ((), "exactly one target"),
         (("--keep", "0.5,0.2", "--macs", "0.5"), "exactly one target"),
         (("--keep", "0.2,0.5"), "a stopped token never returns"),
-        (("--keep", "half"), "--keep half: not a share; give it as 0.5,0.35,0.25"),
+        (("--keep", "half"), "--keep half: not shares; give them as 0.5,0.35,0.25 or 50%,35%,25%"),
         (("--macs", "1.2"), "between 0 and 1"),
         (("--max-disagreement", "5"), "as 0.005 or 0.5%"),
         (("--max-disagreement", "x%"), "not a share"),
@@ -129,7 +129,7 @@ def test_images_that_are_not_there_or_broken(dovit_calibrate: Calibrate) -> None
     assert status == 2 and "no images in this folder" in err
     Path("photos/3.png").write_bytes(Path("photos/3.png").read_bytes()[:300])
     status, _, err = dovit_calibrate("--macs", "0.5")
-    assert status == 1 and "photos/3.png: the image is damaged" in err and err.count("\n") == 1
+    assert status == 1 and "photos/3.png: the image is damaged" in err.splitlines()[-1]
     status, _, err = dovit_calibrate("--macs", "0.5", "--mode", "slide", images=("photos/0.png", "gone.png"))
     assert status == 1 and "gone.png: no such image" in err
 
@@ -137,7 +137,7 @@ def test_images_that_are_not_there_or_broken(dovit_calibrate: Calibrate) -> None
 def test_an_image_that_the_session_refuses_is_named(dovit_calibrate: Calibrate) -> None:
     Image.new("RGB", (1, 60000)).save("thin.png")
     status, _, err = dovit_calibrate("--macs", "0.5", "--mode", "slide", images=("thin.png",))
-    assert status == 2 and err.startswith("dovit-calibrate: error: thin.png: ") and "too narrow" in err
+    assert status == 2 and "\ndovit-calibrate: error: thin.png: " in err and "too narrow" in err
 
 
 def test_numbers_are_shown_even_where_they_cannot_be_written(

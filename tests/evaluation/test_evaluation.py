@@ -303,7 +303,7 @@ def test_command_on_a_checkpoint_prints_classes(
     arguments = ["--ckpt", str(place / "model.safetensors"), "--data", f"folder:{place / 'data'}", "--threshold", "0.5"]
     status, output, errors = command(capfd, monkeypatch, *arguments)
     assert status == 0, errors
-    assert "ξ = 0.5" in output and "mIoU" in output and "classes" in output
+    assert "ξ = 0.5" in output and "mIoU" in output and "Classes" in output
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def test_bad_requests(
 ) -> None:
     out = tmp_path / "engines"
     assert typed(export_cli, ["--ckpt", str(checkpoint), "--out", str(out), *arguments], monkeypatch) == status
-    errors = capsys.readouterr().err.strip()
-    assert sentence in errors and len(errors.splitlines()) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
+    assert len(errors) == 1 and sentence in errors[0]
     assert not out.exists()
 
 

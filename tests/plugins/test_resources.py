@@ -49,3 +49,14 @@ def test_no_kernel_spills_or_takes_more_than_a_block_has() -> None:
         )
         assert registers <= 72 and shared <= 48 * 1024
         assert all(entry[2] == entry[4] == 0 for entry in own), f"{name} spills or has a stack"
+
+
+def test_only_the_kernel_that_sets_a_switch_needs_the_driver_to_know_how() -> None:
+    """A driver without cudaGraphSetConditional does not load code that names it; everything else is in other modules."""
+    modules = cuobjdump("--dump-elf-symbols").split("Fatbin elf code:")[1:]
+    kernels = [set(re.findall(r"(\w*?[a-z]\w*_kernel)", symbols)) for symbols in modules]
+    assert any("decide_kernelILb0E" in symbols for symbols in modules)
+    needing = [number for number, symbols in enumerate(modules) if "cudaGraphSetConditional" in symbols]
+    assert needing and all(len(kernels[number]) == 1 for number in needing)
+    for number in needing:
+        assert "decide_kernelILb1E" in modules[number] and "decide_kernelILb0E" not in modules[number]

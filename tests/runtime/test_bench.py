@@ -11,7 +11,7 @@ from models import randomised, small_config
 from dovit.benchmarks import cli, gpu_chain
 from dovit.benchmarks.chain import bench
 from dovit.benchmarks.measure import interleaved, paired_ratio
-from dovit.runtime.cli.run import PrecisionChoice
+from dovit.runtime.cli.options import BackendChoice, PrecisionChoice
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import Gpu
 
@@ -34,16 +34,16 @@ def test_a_gpu_is_asked_for_by_its_backend(tmp_path: Path, monkeypatch: pytest.M
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(gpu_chain, "command", lambda **given: asked.append(given))
     monkeypatch.setattr(cli, "find_gpu", lambda: "there is none")
-    backend = cli.Backend.tensorrt_rtx
+    backend = BackendChoice.tensorrt_rtx
     with pytest.raises(DovitError, match="needs an NVIDIA GPU: there is none; --backend onnxruntime runs on a CPU"):
         cli.command(tmp_path, backend=backend)
-    with pytest.raises(UsageError, match="--keep and --threads are for the CPU"):
+    with pytest.raises(UsageError, match="--keep, --threads and --warmup are for the CPU"):
         cli.command(tmp_path, keep="0.5", backend=backend)
     with pytest.raises(UsageError, match="--precision is that of plans"):
         cli.command(tmp_path, precision=PrecisionChoice.fp16)
     assert not asked
     monkeypatch.setattr(cli, "find_gpu", lambda: Gpu("GPU", "8.9", (13, 0)))
-    cli.command(tmp_path, backend=backend, precision=PrecisionChoice.bf16, rounds=7)
+    cli.command(tmp_path, backend=backend, precision=PrecisionChoice.bf16, runs=7)
     [given] = asked
     assert given["backend"] is gpu_chain.Backend.tensorrt_rtx and given["engine"] == tmp_path
     assert (given["precision"], given["rounds"], given["as_json"]) == (PrecisionChoice.bf16, 7, False)

@@ -55,7 +55,8 @@ def test_a_table(picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         "sequence",
         "copy out",
         "TFLOP/s",
-        "of a copy",
+        "of a",
+        "a copy within the GPU",
         "graph mode",
         "batch 2",
     ):

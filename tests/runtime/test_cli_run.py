@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +13,8 @@ from PIL import Image
 from rich.console import Console
 
 from dovit.runtime.cli import run
-from dovit.runtime.cli.run import output_names
+from dovit.runtime.cli.inputs import Input
+from dovit.runtime.cli.outputs import plan_pictures
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.result import Result
 
@@ -26,7 +27,7 @@ class FakeSession:
 
     backend, schedule = "onnxruntime", "exact"
     manifest = SimpleNamespace(
-        decisions=(1, 2), classes=3, palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)), image_size=(4, 6)
+        decisions=(1, 2), classes=3, palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)), image_size=(4, 6), mode="whole"
     )
 
     def __init__(self) -> None:
@@ -116,8 +117,8 @@ def test_json_is_one_object_a_line(dovit_run: Dovit) -> None:
     assert [row["image"] for row in rows] == ["b.png", "a.png"]
     assert rows[0].pop("latency_ms") >= 0
     assert rows[0] == {
-        "image": "b.png", "labels": "dovit-out/b.png", "size": [8, 12], "tokens": 6, "kept": [3, 1],
-        "backend": "onnxruntime", "schedule": "bucketed",
+        "image": "b.png", "page": 1, "labels": "dovit-out/b.png", "replaced": False, "size": [8, 12], "tokens": 6,
+        "kept": [3, 1], "backend": "onnxruntime", "mode": "whole", "schedule": "bucketed",
     }  # fmt: skip
 
 
@@ -238,13 +239,18 @@ def test_equal_stems_get_names_of_their_own(dovit_run: Dovit) -> None:
         np.testing.assert_array_equal(np.asarray(Image.open(label)), np.asarray(Image.open(name))[..., 0] % 3)
 
 
+def planned(files: list[Path], endings: Sequence[str] = (".png",)) -> list[str]:
+    pictures = plan_pictures([Input(file) for file in files], [1] * len(files), Path("out"), endings)
+    return [str(picture.base) for picture in pictures]
+
+
 def test_labels_of_one_image_are_not_the_overlay_of_another() -> None:
     files = [Path("a.png"), Path("a.overlay.png"), Path("a.keep1.png")]
     endings = [".png", ".overlay.png", ".keep1.png"]
-    names = output_names(files, endings)
+    names = planned(files, endings)
     made = [name + ending for name in names for ending in endings]
-    assert names[0] == "a" and len(set(made)) == len(made) == 9
-    assert output_names(files) == ["a", "a.overlay", "a.keep1"]
+    assert names[0] == "out/a" and len(set(made)) == len(made) == 9
+    assert planned(files) == ["out/a", "out/a.overlay", "out/a.keep1"]
 
 
 def test_all_bad(dovit_run: Dovit) -> None:
@@ -253,7 +259,7 @@ def test_all_bad(dovit_run: Dovit) -> None:
 
 
 def test_many_images_of_one_name() -> None:
-    names = output_names([Path("a.png")] * 50)
+    names = planned([Path("a.png")] * 50)
     assert len(set(names)) == 50
 
 
@@ -280,3 +286,48 @@ def test_a_plain_ascii_terminal_stops_nothing() -> None:
 def test_running_needs_neither_torch_nor_onnx() -> None:
     code = "import sys, dovit.runtime.cli.run; sys.exit(bool({'torch', 'onnx'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_calls_into_one_folder_lose_nothing_silently(dovit_run: Dovit) -> None:
+    picture("x/a.png"), picture("y/a.png", first=1)
+    assert dovit_run("x/a.png")[0] == 0
+    before = Path("dovit-out/a.png").read_bytes()
+    status, out, err = dovit_run("y/a.png")
+    assert (status, out) == (2, "") and "was made from x/a.png" in err and "--overwrite" in err
+    assert Path("dovit-out/a.png").read_bytes() == before
+    status, out, err = dovit_run("x/a.png")
+    assert (status, err) == (0, "") and out.endswith(", replaced\n")
+    assert dovit_run("y/a.png", "--overwrite")[0] == 0 and Path("dovit-out/a.png").read_bytes() != before
+
+
+def test_recursion_and_pages(dovit_run: Dovit) -> None:
+    picture("in/a.png"), picture("in/b/a.png")
+    frames = [Image.new("RGB", (12, 8), (k, 0, 0)) for k in range(3)]
+    frames[0].save("in/b/scan.tif", save_all=True, append_images=frames[1:])
+    status, _, err = dovit_run("in", "--recursive")
+    assert (status, err) == (
+        0,
+        "dovit-run: note: in/b/scan.tif: only the first of its 3 pages; --all-pages takes all\n",
+    )
+    assert outputs() == ["a.png", "b"] and outputs("dovit-out/b") == ["a.png", "scan.png"]
+    status, out, err = dovit_run("in/b", "--all-pages", "--out", "pages")
+    assert (status, err) == (0, "") and "in/b/scan.tif, page 3 → pages/scan.p3.png" in out
+    assert outputs("pages") == ["a.png", "scan.p2.png", "scan.p3.png", "scan.png"]
+    labels = [int(np.asarray(Image.open(f"pages/scan{page}.png"))[0, 0]) for page in ("", ".p2", ".p3")]
+    assert labels == [0, 1, 2]
+
+
+def test_a_damaged_page_is_named_and_what_follows_it_too(dovit_run: Dovit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> Iterator[np.ndarray]:
+        yield np.zeros((8, 12, 3), np.uint8)
+        raise DovitError(f"{path}: the image is damaged")
+
+    Image.new("RGB", (12, 8)).save("a.tif", save_all=True, append_images=[Image.new("RGB", (12, 8))] * 2)
+    monkeypatch.setattr(run, "read_pages", read)
+    status, out, err = dovit_run("a.tif", "--all-pages")
+    assert status == 1 and out.count("\n") == 1
+    assert [line.split("error: ")[1] for line in err.splitlines()] == [
+        "a.tif, page 2: the image is damaged",
+        "a.tif, page 3: not read, since a page before it is damaged",
+        "2 of 3 images failed; the others are in dovit-out",
+    ]

@@ -115,7 +115,7 @@ def test_a_write_that_fails_keeps_the_old_file(
     target = tmp_path / "a.png"
     target.write_bytes(b"old")
 
-    def fail(self: Image.Image, part: Path, kind: str) -> None:
+    def fail(self: Image.Image, part: Path, kind: str, **options: object) -> None:
         part.write_bytes(b"half")
         raise error
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.images import as_rgb, expand, read_image
+from dovit.runtime.images import as_rgb, read_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (12, 17, 3), dtype=np.uint8)
@@ -137,27 +137,3 @@ def test_as_rgb_takes_arrays_and_pillow_images() -> None:
 def test_as_rgb_says_what_it_wants(image: object, sentence: str) -> None:
     with pytest.raises(UsageError, match=rf"an image is a uint8 array \[H, W, 3\].*{sentence}"):
         as_rgb(image)  # type: ignore[arg-type]
-
-
-def test_expand_files_folders_and_globs(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt", "c.png"):
-        (tmp_path / name).touch()
-    (tmp_path / "deeper.png").mkdir()
-    names = lambda *given: [path.name for path in expand(str(tmp_path / g) for g in given)]  # noqa: E731
-    assert names("") == ["a.JPG", "b.png", "c.png"]
-    assert names("*.png") == ["b.png", "c.png"]
-    assert names("c.png", "*.png", "b.png") == ["c.png", "b.png"]
-    assert names("gone.png") == ["gone.png"]  # reading it says that it is missing, and the others still run
-
-
-def test_expand_takes_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
-    (tmp_path / "a[1].png").touch()
-    assert expand([str(tmp_path / "a[1].png")]) == [tmp_path / "a[1].png"]
-
-
-def test_expand_says_when_nothing_is_found(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(UsageError, match="no images in this folder"):
-        expand([str(tmp_path)])
-    with pytest.raises(UsageError, match="no file matches"):
-        expand([str(tmp_path / "*.png")])

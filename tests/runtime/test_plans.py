@@ -13,7 +13,7 @@ ROOT = Path("engines")
 ADA = Gpu("NVIDIA RTX 4090", "8.9", (13, 0))
 PLANS = PlanSet(
     flavour="tensorrt-rtx", version="1.7.1.116", cuda=13, compute_capabilities=("8.9", "12.0"), precision="bf16", batch=1,
-    plugin_version=None, workspace_mib=None, optimisation_level=None, steps=(),
+    plugin_version=None, workspace_mib=None, optimisation_level=None, user_allocation=True, steps=(),
 )  # fmt: skip
 REBUILD = "dovit-export --engine engines --backend tensorrt-rtx --precision bf16"
 
@@ -33,6 +33,11 @@ def test_a_match() -> None:
             Found("1.6.0", ADA),
             {},
             f"version says TensorRT-RTX 1.7.1.116, 1.6.0 is installed; rebuild the plans: {REBUILD}",
+        ),
+        (
+            Found("1.7.1.116", ADA),
+            {"user_allocation": False},
+            f"built without REQUIRE_USER_ALLOCATION, and cannot be captured into CUDA graphs; rebuild the plans: {REBUILD}",
         ),
         (
             Found("1.7.1.116", "no NVIDIA GPU was found"),

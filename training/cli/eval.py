@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import track as rich_track
 
 from dovit.evaluation.data import open_data
 from dovit.evaluation.data.dataset import IGNORE
@@ -22,21 +20,33 @@ from dovit.evaluation.report import as_json as outcome_as_json
 from dovit.evaluation.report import print_classes, print_outcomes
 from dovit.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.run import BackendChoice, ModeChoice, ScheduleChoice
-from dovit.runtime.cli.values import parse_numbers
+from dovit.runtime.cli.options import (
+    ENGINE,
+    KEEP,
+    Backend,
+    BackendChoice,
+    Json,
+    Mode,
+    ModeChoice,
+    Schedule,
+    Threads,
+    Threshold,
+)
+from dovit.runtime.cli.output import counting, output_console
+from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_output, replacing
+from dovit.runtime.session import Mode as RunMode
 from dovit.runtime.session import load
 
-EPILOG = """Examples:
-
-dovit-eval --engine engines/ --data cityscapes:/data/cityscapes
-
-dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.96,0.97,0.98,0.99,1 --plot sweep.png --out sweep.json
-
-dovit-eval --engine engines/ --data streets:200 --sweep 0.95,0.98 --fixed-ratio --per-image images.jsonl
-
-dovit-eval --ckpt dyvit.safetensors --data streets:200
+EPILOG = """\b
+Examples:
+    dovit-eval --engine engines/ --data cityscapes:/data/cityscapes
+    dovit-eval --engine engines/ --data /data/ade20k \\
+        --sweep 0.95,0.96,0.97,0.98,0.99,1 --plot sweep.png --out sweep.json
+    dovit-eval --engine engines/ --data streets:200 --sweep 0.95,0.98 \\
+        --fixed-ratio --per-image images.jsonl
+    dovit-eval --ckpt dyvit.safetensors --data streets:200
 """
 
 
@@ -48,31 +58,46 @@ class Split(StrEnum):
 
 
 def command(
-    data: Annotated[str, typer.Option(help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")],
-    engine: Annotated[Path | None, typer.Option(help="The bundle's folder.")] = None,
-    ckpt: Annotated[Path | None, typer.Option(help="Or a checkpoint, run by torch: dovit's, a DynamicViT's, …")] = None,
-    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.VAL,
-    mode: Annotated[ModeChoice, typer.Option(help="Resize the image, or slide a window over it.")] = ModeChoice.whole,
-    schedule: Annotated[ScheduleChoice, typer.Option(help="Kept counts: exact, or a capacity.")] = ScheduleChoice.exact,
-    backend: Annotated[BackendChoice, typer.Option(help="What runs the steps.")] = BackendChoice.auto,
-    threshold: Annotated[str | None, typer.Option(help="ξ: one value, or one a decision; default the bundle's.")] = None,
-    keep: Annotated[str | None, typer.Option(help="Or these shares of the tokens of every image, as 0.5,0.35,0.25.")] = None,
-    sweep: Annotated[list[str] | None, typer.Option(help="Several ξ: 0.95,0.98,1, or the flag repeated.")] = None,
+    data: Annotated[
+        str, typer.Option(metavar="DATA", help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")
+    ],
+    engine: Annotated[Path | None, ENGINE] = None,
+    ckpt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead of --engine: a checkpoint, run by torch.")
+    ] = None,
+    split: Annotated[Split, typer.Option(metavar="PART", help="Which part of the data: train or val.")] = Split.VAL,
+    mode: Mode = None,
+    schedule: Schedule = None,
+    backend: Backend = BackendChoice.auto,
+    threshold: Threshold = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="SHARES", help=f"Instead of --threshold, for every image alike: {KEEP}.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ξ,…", help="Several settings, each one ξ for all decisions, as 0.95,0.98,1."),
+    ] = None,
     fixed_ratio: Annotated[
         bool, typer.Option("--fixed-ratio", help="Beside each ξ, as many tokens in every image as it keeps on average.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many images only.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images, the first ones. Default: all.")
+    ] = None,
     ignore_index: Annotated[int, typer.Option(min=0, max=255, help="The label that does not count.")] = IGNORE,
     reduce_zero_label: Annotated[
         bool | None,
-        typer.Option("--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore; default as the data has it."),
+        typer.Option(
+            "--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore. Default: as the data has it."
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all.")] = None,
-    per_image: Annotated[Path | None, typer.Option(help="Tokens and MACs by block of every image, as JSON lines.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the sweep: .png, .svg or .pdf.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON report into a file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
-) -> None:  # fmt: skip
+    threads: Threads = None,
+    per_image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write tokens and MACs by block of every image, as JSON lines.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the sweep, as .png, .svg or .pdf.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
     """Measure a bundle on labelled images: mIoU, PA, mPA, tokens kept, MACs, latency."""
     if (engine is None) == (ckpt is None):
         raise UsageError("give either --engine, a bundle, or --ckpt, a checkpoint")
@@ -80,8 +105,8 @@ def command(
         raise UsageError("--plot draws a sweep: give --sweep with some ξ, as 0.95,0.97,0.99,1")
     if fixed_ratio and keep is not None:
         raise UsageError("--fixed-ratio goes with ξ, and --keep is a fixed ratio by itself: give one of them")
-    if ckpt is not None and (schedule is not ScheduleChoice.exact or backend is not BackendChoice.auto):
-        raise UsageError("--schedule and --backend are a bundle's: a checkpoint is run by torch, exact")
+    if ckpt is not None and (schedule or threads or backend is not BackendChoice.auto):
+        raise UsageError("--schedule, --backend and --threads are for a bundle: a checkpoint is run by torch, exact")
     written = [(path, flag) for path, flag in ((out, "--out"), (plot, "--plot"), (per_image, "--per-image")) if path]
     if len({path for path, _ in written}) < len(written):
         raise UsageError("--out, --plot and --per-image need a file each")
@@ -92,38 +117,40 @@ def command(
     about: dict[str, Any]
     if engine is not None:
         session = load(engine, backend.value, threads=threads)
-        segmenter: Segmenter = BundleSegmenter(session, mode.value, schedule.value)
+        how, chosen = mode.value if mode else session.manifest.mode, schedule.value if schedule else session.schedule
+        segmenter: Segmenter = BundleSegmenter(session, how, chosen)
         own, size = Setting("bundle's ξ", session.manifest.thresholds), session.manifest.image_size
         names = session.manifest.class_names
-        about = {"engine": str(engine), "backend": session.backend, "schedule": schedule.value}
+        about = {"engine": str(engine), "backend": session.backend, "schedule": chosen}
     else:
         assert ckpt is not None
-        segmenter, own, size, names = _torch(ckpt, mode)
+        how = (mode or ModeChoice.whole).value
+        segmenter, own, size, names = _torch(ckpt, how)
         about = {"ckpt": str(ckpt), "backend": "torch", "schedule": "exact"}
     dataset = open_data(data, split.value, size=size, classes=segmenter.classes, reduce_zero_label=reduce_zero_label)
     names = names or dataset.class_names or tuple(map(str, range(segmenter.classes)))
     settings = _settings(segmenter, own, threshold, keep, sweep)
 
-    console = Console(stderr=True)
+    with counting() as counter:
 
-    def track(numbers: Iterable[int], total: int) -> Iterable[int]:
-        return rich_track(numbers, "images", total, console=console, transient=True, disable=not console.is_terminal)
+        def track(numbers: Iterable[int], total: int) -> Iterable[int]:
+            return counter(numbers, total, "evaluating")
 
-    with _lines(per_image) as write:
-        outcomes = evaluate(
-            segmenter, dataset, settings, limit=limit, ignore=ignore_index, per_image=write, track=track
-        )
-    if fixed_ratio:
-        matched = [_matched(o) for o in outcomes if o.setting.counts is None]
-        outcomes += evaluate(segmenter, dataset, matched, limit=limit, ignore=ignore_index, track=track)
+        with _lines(per_image) as write:
+            outcomes = evaluate(
+                segmenter, dataset, settings, limit=limit, ignore=ignore_index, per_image=write, track=track
+            )
+        if fixed_ratio:
+            matched = [_matched(o) for o in outcomes if o.setting.counts is None]
+            outcomes += evaluate(segmenter, dataset, matched, limit=limit, ignore=ignore_index, track=track)
     report = {
-        **about, "data": data, "split": split.value, "mode": mode.value,
+        **about, "data": data, "split": split.value, "mode": how,
         "settings": [outcome_as_json(outcome, names) for outcome in outcomes],
     }  # fmt: skip
     if as_json:
         print(json.dumps(report, ensure_ascii=False))
     else:
-        output = Console()
+        output = output_console()
         print_outcomes(output, outcomes)
         if len(outcomes) == 1:
             print_classes(output, outcomes[0], names)
@@ -134,7 +161,7 @@ def command(
         draw(outcomes, plot, f"{(engine or ckpt or plot).absolute().name} on {outcomes[0].images} images")
 
 
-def _torch(ckpt: Path, mode: ModeChoice) -> tuple[Segmenter, Setting, tuple[int, int], tuple[str, ...] | None]:
+def _torch(ckpt: Path, mode: RunMode) -> tuple[Segmenter, Setting, tuple[int, int], tuple[str, ...] | None]:
     try:
         import torch
 
@@ -142,32 +169,33 @@ def _torch(ckpt: Path, mode: ModeChoice) -> tuple[Segmenter, Setting, tuple[int,
     except ModuleNotFoundError as error:
         raise UsageError(f"--ckpt needs the package {error.name}: pip install 'dovit[training]'") from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    segmenter = read_segmenter(ckpt, device, mode.value)
+    segmenter = read_segmenter(ckpt, device, mode)
     config = segmenter.model.config
     return segmenter, segmenter.own, config.image_size, config.class_names
 
 
 def _settings(
-    segmenter: Segmenter, own: Setting, threshold: str | None, keep: str | None, sweep: Sequence[str] | None
+    segmenter: Segmenter, own: Setting, threshold: Sequence[str] | None, keep: str | None, sweep: Sequence[str] | None
 ) -> list[Setting]:
-    if sum(given is not None for given in (threshold, keep, sweep or None)) > 1:
+    if sum(bool(given) for given in (threshold, keep, sweep)) > 1:
         raise UsageError("give one of --threshold, --keep and --sweep")
     decisions, tokens = segmenter.decisions, segmenter.cost.tokens
     if keep is not None:
-        shares = parse_numbers(keep, float, "--keep") or ()
+        shares = parse_shares(keep, "--keep") or ()
         if len(shares) != decisions or any(not 0 <= share <= 1 for share in shares):
             raise UsageError(f"--keep {keep}: give {decisions} falling shares of the tokens, from 0 to 1")
         return [Setting(f"keep {keep}", (1.0,) * decisions, tuple(round(share * tokens) for share in shares))]
     if sweep:
         values = [value for text in sweep for value in parse_numbers(text, float, "--sweep") or ()]
         return [_common(value, decisions, "--sweep") for value in sorted(set(values))]
-    if threshold is not None:
-        given = parse_numbers(threshold, float, "--threshold") or ()
+    given = parse_thresholds(threshold)
+    if given:
         if len(given) == 1:
             return [_common(given[0], decisions, "--threshold")]
-        if len(given) != decisions or any(not 0 <= xi <= 1 for xi in given):
-            raise UsageError(f"--threshold {threshold}: give one ξ from 0 to 1, or {decisions} of them")
-        return [Setting(f"ξ = {threshold}", given)]
+        text = ",".join(threshold or ())
+        if len(given) != decisions:
+            raise UsageError(f"--threshold {text}: give one ξ for all decisions, or {decisions} of them")
+        return [Setting(f"ξ = {text}", given)]
     return [own]
 
 

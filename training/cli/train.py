@@ -11,18 +11,20 @@ import typer
 
 from dovit.export.cli import Arch
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.options import THRESHOLD
 from dovit.runtime.cli.values import parse_numbers, parse_size, parse_thresholds
 from dovit.runtime.errors import UsageError
 
-EPILOG = """Examples:
-
-dovit-train --ckpt setr.pth --data cityscapes:/data/cityscapes --out runs/dovit --heads-only --steps 2000
-
-dovit-train --ckpt setr.pth --data /data/ade20k --out runs/dovit --lr 0.001 --batch 2 --threshold 0.97
-
-torchrun --nproc-per-node 8 -m dovit.training.cli.train --ckpt setr.pth --data /data/cityscapes --out runs/dovit
-
-dovit-train --new model.json --data streets --out runs/dense --dense --optimizer adamw --lr 0.001
+EPILOG = """\b
+Examples:
+    dovit-train --ckpt setr.pth --data cityscapes:/data/cityscapes \\
+        --out runs/dovit --heads-only --steps 2000
+    dovit-train --ckpt setr.pth --data /data/ade20k --out runs/dovit \\
+        --lr 0.001 --batch 2 --threshold 0.97
+    torchrun --nproc-per-node 8 -m dovit.training.cli.train --ckpt setr.pth \\
+        --data /data/cityscapes --out runs/dovit
+    dovit-train --new model.json --data streets --out runs/dense --dense \\
+        --optimizer adamw --lr 0.001
 """
 
 
@@ -49,54 +51,107 @@ class Precision(StrEnum):
 
 
 def command(
-    data: Annotated[str, typer.Option(help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")],
-    out: Annotated[Path, typer.Option(help="Folder for model, state and log.")],
-    ckpt: Annotated[Path | None, typer.Option(help="Start from this: what dovit-export reads, or a timm or DeiT file.")] = None,
-    new: Annotated[Path | None, typer.Option(help="Or a configuration (JSON) for a model with fresh weights.")] = None,
+    data: Annotated[
+        str, typer.Option(metavar="DATA", help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where model.safetensors, the state and the log go; made if missing.")
+    ],
+    ckpt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Start from this: what dovit-export reads, or a timm or DeiT file."),
+    ] = None,
+    new: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instead of --ckpt: a configuration (JSON) for a model with fresh weights."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
-    heads_only: Annotated[bool, typer.Option("--heads-only", help="Train the decision heads and nothing else.")] = False,
+    heads_only: Annotated[
+        bool, typer.Option("--heads-only", help="Train the decision heads and nothing else.")
+    ] = False,
     dense: Annotated[bool, typer.Option("--dense", help="Train the plain segmenter, without decisions.")] = False,
-    policy: Annotated[Policy, typer.Option(help="What decides; dynamicvit is the baseline of the paper.")] = Policy.CONFIDENCE,
-    ratio: Annotated[float, typer.Option(min=0.01, max=1, help="dynamicvit: share of tokens kept at each stage.")] = 0.9,
-    teacher: Annotated[Path | None, typer.Option(help="Checkpoint of the teacher; default the first checkpoint.")] = None,
-    threshold: Annotated[str | None, typer.Option(help="ξ in training, and the model's default: one, or one a decision.")] = None,
+    policy: Annotated[
+        Policy,
+        typer.Option(
+            metavar="NAME", help="Who decides which tokens stay: confidence, or dynamicvit, the paper's baseline."
+        ),
+    ] = Policy.CONFIDENCE,
+    ratio: Annotated[
+        float, typer.Option(min=0.01, max=1, help="dynamicvit: share of tokens kept at each stage.")
+    ] = 0.9,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Checkpoint of the teacher. Default: that of --ckpt.")
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=THRESHOLD.metavar,
+            help="Confidence ξ in training, and the model's own later: one value for all decisions, or one each, as "
+            "0.98,0.97,0.96. Default: the checkpoint's.",
+        ),
+    ] = None,
     alpha: Annotated[float, typer.Option(min=0, help="Weight of the decision heads' loss.")] = 1.0,
     beta: Annotated[float, typer.Option(min=0, help="Weight of self-distillation.")] = 0.4,
     merge: Annotated[bool, typer.Option("--merge/--no-merge", help="Token merging; off only for an ablation.")] = True,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 80_000,
     batch: Annotated[int, typer.Option(min=1, help="Images a step and process.")] = 2,
-    optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = Optimizer.SGD,
+    optimizer: Annotated[Optimizer, typer.Option(metavar="NAME", help="sgd or adamw.")] = Optimizer.SGD,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.001,
     min_lr: Annotated[float, typer.Option(min=0, help="Learning rate at the end.")] = 0.0,
     power: Annotated[float, typer.Option(min=0, help="Power of the poly schedule.")] = 0.9,
     warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 0,
     weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay.")] = 0.0,
     head_lr_mult: Annotated[float, typer.Option(help="Decoder and heads learn so many times as fast.")] = 1.0,
-    clip: Annotated[float | None, typer.Option(min=0, help="Largest norm of the gradient.")] = None,
-    precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU.")] = Precision.AUTO,
+    clip: Annotated[float | None, typer.Option(min=0, help="Largest norm of the gradient. Default: no limit.")] = None,
+    precision: Annotated[
+        Precision, typer.Option(metavar="TYPE", help="fp32, bf16, or auto: bf16 on a GPU, fp32 on a CPU.")
+    ] = Precision.AUTO,
     label_stride: Annotated[int, typer.Option(min=1, help="See labels at every so many pixels only.")] = 1,
-    scale_range: Annotated[str, typer.Option(help="Random resize between these factors.")] = "0.5,2.0",
-    photometric: Annotated[bool, typer.Option("--photometric/--no-photometric", help="Change colours at random.")] = True,
-    val: Annotated[str | None, typer.Option(help="Data to validate on; default the data's own val split; `none`.")] = None,
-    val_every: Annotated[int, typer.Option(min=0, help="Validate after so many steps; 0: at the end.")] = 0,
-    val_limit: Annotated[int | None, typer.Option(min=1, help="At most so many images of it.")] = None,
-    save_every: Annotated[int, typer.Option(min=1, help="Save the state after so many steps.")] = 1000,
-    log_every: Annotated[int, typer.Option(min=1, help="Log every so many steps.")] = 10,
+    scale_range: Annotated[str, typer.Option(metavar="N,N", help="Random resize between these factors.")] = "0.5,2.0",
+    photometric: Annotated[
+        bool, typer.Option("--photometric/--no-photometric", help="Change colours at random.")
+    ] = True,
+    val: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Data to validate on, or none. Default: the val split of --data.")
+    ] = None,
+    val_every: Annotated[
+        int, typer.Option(min=0, help="Validate after every so many steps, and at the end; 0: only at the end.")
+    ] = 0,
+    val_limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images to validate on. Default: all.")
+    ] = None,
+    save_every: Annotated[int, typer.Option(min=1, help="Save the state after every so many steps.")] = 1000,
+    log_every: Annotated[int, typer.Option(min=1, help="Write a line to OUT/log.jsonl every so many steps.")] = 10,
     fp16_weights: Annotated[bool, typer.Option("--fp16-weights", help="Store the model's weights as float16.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, data order and augmentation.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default a GPU if there is one.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu or cuda. Default: a GPU if there is one.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Threads that prepare images.")] = 2,
-    arch: Annotated[Arch | None, typer.Option(help="The decoder to build on a backbone.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes, where neither data nor checkpoint says it.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the crops; default the checkpoint's.")] = None,
-    decision_layers: Annotated[str | None, typer.Option(help="Layers with a decision, from 1, as 3,6,9.")] = None,
+    arch: Annotated[
+        Arch | None,
+        typer.Option(metavar="NAME", help=f"The decoder to build on a backbone: {', '.join(a.value for a in Arch)}."),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes, where neither data nor checkpoint says it.")
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="HEIGHTxWIDTH of the crops, or one number. Default: the checkpoint's."),
+    ] = None,
+    decision_layers: Annotated[
+        str | None, typer.Option(metavar="N,…", help="Layers after which tokens are decided on, from 1, as 3,6,9.")
+    ] = None,
     reduce_zero_label: Annotated[
         bool | None,
-        typer.Option("--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore; default as the data has it."),
+        typer.Option(
+            "--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore. Default: as the data has it."
+        ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Train a segmenter with token pass, by the paper's pipeline. The model goes to OUT/model.safetensors."""
     try:
+        from dovit.training.log import read_scores
         from dovit.training.run import Start, run
         from dovit.training.settings import Settings
     except ModuleNotFoundError as error:
@@ -132,7 +187,9 @@ def command(
         workers=workers, reduce_zero_label=reduce_zero_label, half=fp16_weights,
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":
-        print(f"{out / 'model.safetensors'}: trained for {steps} steps; export it with dovit-export --ckpt")
+        scores = read_scores(out, steps - 1)
+        score = f"mIoU {scores['mIoU']:.2f}" if "mIoU" in scores else "not validated"
+        print(f"{out / 'model.safetensors'}: trained for {steps} steps, {score}; export it with dovit-export --ckpt")
 
 
 def _precision(asked: Precision, gpu: bool) -> Literal["fp32", "bf16"]:

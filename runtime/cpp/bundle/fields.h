@@ -112,6 +112,7 @@ void fields(Visitor& visit, PlanSet& plans) {
   visit("plugin_version", plans.plugin_version);
   visit("workspace_mib", plans.workspace_mib);
   visit("optimisation_level", plans.optimisation_level);
+  visit.optional("user_allocation", plans.user_allocation);
   visit("steps", plans.steps);
   visit.optional("accuracy", plans.accuracy);
 }

@@ -121,6 +121,7 @@ struct PlanSet {
   int64_t batch = 0;
   std::optional<std::string> plugin_version;
   std::optional<int64_t> workspace_mib, optimisation_level;
+  bool user_allocation = false;
   std::vector<PlanStep> steps;
   std::optional<Accuracy> accuracy;
 

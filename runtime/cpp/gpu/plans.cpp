@@ -9,6 +9,11 @@ namespace dovit::runtime {
 
 namespace {
 
+// The compute capabilities that TensorRT-RTX 1.7 runs on, those of its enum ComputeCapability. What later versions know
+// they say themselves, when a plan is loaded.
+constexpr const char* kRtxVersion = "1.7.";
+const std::vector<std::string> kRtxCapabilities{"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"};
+
 constexpr const char* kPortableFrom = "8.0";  // what a TensorRT-RTX plan without targets runs on: Ampere and newer
 
 std::string command(const std::string& path, const std::string& flavour, const std::string& precision) {
@@ -51,11 +56,21 @@ void check_version(const PlanSet& plans, const std::string& path, const std::str
   if (version != plans.version)
     throw DovitError(text(path, ": the bundle's version says ", title, " ", plans.version, ", ", version,
                           " is installed; ", rebuild(plans, path)));
+  if (plans.flavour == "tensorrt-rtx" && !plans.user_allocation)
+    throw DovitError(
+        text(path, ": the ", plans.name(),
+             " plans were built without REQUIRE_USER_ALLOCATION, and cannot be captured into CUDA graphs; ",
+             rebuild(plans, path)));
 }
 
 void check_device(const PlanSet& plans, const std::string& path, const Device& device) {
   const std::vector<std::string>& built_for = plans.compute_capabilities;
   const std::string capability = device.capability();
+  if (plans.flavour == "tensorrt-rtx" && plans.version.rfind(kRtxVersion, 0) == 0 &&
+      std::find(kRtxCapabilities.begin(), kRtxCapabilities.end(), capability) == kRtxCapabilities.end())
+    throw DovitError(text(path, ": TensorRT-RTX ", plans.version, " runs on compute capability ",
+                          joined(kRtxCapabilities), ", this GPU (", device.name, ") has ", capability,
+                          ": use backend tensorrt, or onnxruntime on the CPU"));
   if (!built_for.empty() && std::find(built_for.begin(), built_for.end(), capability) == built_for.end())
     throw DovitError(text(path, ": the bundle's compute_capabilities say ", joined(built_for), ", this GPU (",
                           device.name, ") has ", capability, "; ", rebuild(plans, path)));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +14,7 @@ from dovit.runtime.bundle.plans import Plan, PlanStep, Profile
 from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu import tensorrt_engine
+from dovit.runtime.gpu.runtime_cache import RuntimeCache, cache_file
 from dovit.runtime.gpu.tensorrt_engine import TensorRt, TensorRtEngine
 
 PLACES = {"gathered1": 100, "tokens2": 200}
@@ -40,41 +42,82 @@ class Context:
         return call
 
 
+class Cache:
+    """Takes its own content back, and no other."""
+
+    def __init__(self, library: Library) -> None:
+        self.library, self.content = library, b""
+
+    def serialize(self) -> bytes:
+        return b"kernels of " + b" ".join(sorted(self.library.compiled))
+
+    def deserialize(self, content: bytes) -> bool:
+        self.content = content
+        return content.startswith(b"kernels of ")
+
+
+class Settings:
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.strategy: object = None
+        self.dynamic_shapes_kernel_specialization_strategy: object = None
+        self.cache: Cache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: object) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> Cache:
+        self.library.caches.append(Cache(self.library))
+        return self.library.caches[-1]
+
+    def set_runtime_cache(self, cache: Cache) -> bool:
+        self.cache = cache
+        return True
+
+
+class Engine:
+    device_memory_size_v2 = 77
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+
+    def create_runtime_config(self) -> Settings:
+        return Settings(self.library)
+
+    def create_execution_context(self, settings: object) -> Context:
+        made = Context(settings)
+        made.refuses = self.library.refuses
+        self.library.contexts.append(made)
+        return made
+
+
 class Library(ModuleType):
     """TensorRT-RTX, as far as it is called."""
 
+    __version__ = "1.7.1.116"
+    EngineValidity = SimpleNamespace(VALID=0, SUBOPTIMAL=1, INVALID=2)
+    EngineInvalidityDiagnostics = SimpleNamespace(__members__={"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2})
     ILogger = type("ILogger", (), {"Severity": SimpleNamespace(ERROR=1)})
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="ours")
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", NONE="none")
 
     def __init__(self) -> None:
         super().__init__("library")
         self.contexts: list[Context] = []
+        self.caches: list[Cache] = []
+        self.compiled: set[bytes] = set()
+        self.deserialized = 0
+        self.validity = 0, 0
         self.refuses = ""
         self.takes_plans = True
 
     def Runtime(self, logger: Any) -> SimpleNamespace:
-        def deserialize(content: bytes) -> SimpleNamespace | None:
+        def deserialize(content: bytes) -> Engine | None:
             logger.log(1, "no such plan")
-            return self.engine if self.takes_plans else None
+            self.deserialized += 1
+            return Engine(self) if self.takes_plans else None
 
-        return SimpleNamespace(deserialize_cuda_engine=deserialize)
-
-    @property
-    def engine(self) -> SimpleNamespace:
-        def create(settings: object) -> Context:
-            self.contexts.append(Context(settings))
-            self.contexts[-1].refuses = self.refuses
-            return self.contexts[-1]
-
-        def settings() -> SimpleNamespace:
-            made = SimpleNamespace(strategy=None)
-            made.set_execution_context_allocation_strategy = lambda strategy: setattr(made, "strategy", strategy)
-            return made
-
-        return SimpleNamespace(
-            device_memory_size_v2=77, create_execution_context=create, create_runtime_config=settings
-        )
+        return SimpleNamespace(deserialize_cuda_engine=deserialize, get_engine_validity=lambda plan: self.validity)
 
 
 @pytest.fixture
@@ -85,8 +128,12 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
 
 
 def opened(tmp_path: Path, *profiles: Profile) -> TensorRtEngine:
+    return plan_of(TensorRt("tensorrt-rtx"), tmp_path, *profiles)
+
+
+def plan_of(tensorrt: TensorRt, tmp_path: Path, *profiles: Profile) -> TensorRtEngine:
     (tmp_path / "p.plan").write_bytes(b"plan")
-    return TensorRt("tensorrt-rtx").engine(step(*profiles), tmp_path / "p.plan")
+    return tensorrt.engine(step(*profiles), tmp_path / "p.plan", "digest")
 
 
 def enqueue(engine: TensorRtEngine, kept: int, scratch: int = 7) -> None:
@@ -114,6 +161,7 @@ def test_sizes_that_do_not_come_again_share_a_context(library: Library, tmp_path
     for kept in (3, 7, 2):
         engine.enqueue(PLACES, {"batch": 1, "kept1": kept, "length1": kept + 1}, 7, 9, lasting=False)
     [context] = library.contexts
+    assert context.settings.dynamic_shapes_kernel_specialization_strategy == "none"  # type: ignore[attr-defined]
     chosen = [call for call in context.calls if call[0] in ("set_optimization_profile_async", "set_input_shape")]
     assert chosen == [
         ("set_input_shape", "gathered1", (1, 4, 8)),
@@ -125,7 +173,7 @@ def test_sizes_that_do_not_come_again_share_a_context(library: Library, tmp_path
 def test_kernels_are_compiled_before_they_are_captured(library: Library, tmp_path: Path) -> None:
     enqueue(opened(tmp_path), 5)
     settings = library.contexts[0].settings
-    assert isinstance(settings, SimpleNamespace)
+    assert isinstance(settings, Settings)
     assert (settings.strategy, settings.dynamic_shapes_kernel_specialization_strategy) == ("ours", "eager")
 
 
@@ -165,3 +213,82 @@ def test_a_plan_that_it_does_not_take(library: Library, tmp_path: Path) -> None:
     library.takes_plans = False
     with pytest.raises(DovitError, match=r"p\.plan: TensorRT-RTX does not take this plan: no such plan"):
         opened(tmp_path)
+
+
+def test_a_header_that_says_why(library: Library, tmp_path: Path) -> None:
+    """Before the plan is read whole; an invalid one without a reason is left to the deserialization."""
+    library.validity = 2, 3
+    with pytest.raises(
+        DovitError, match=r"p\.plan: TensorRT-RTX does not take this plan: VERSION_MISMATCH, UNSUPPORTED_CC"
+    ):
+        opened(tmp_path)
+    assert not library.deserialized
+    library.validity = 2, 0
+    opened(tmp_path)
+    assert library.deserialized == 1
+
+
+def test_whether_a_context_can_be_captured(library: Library, tmp_path: Path) -> None:
+    engine, dims = opened(tmp_path), {"batch": 1, "kept1": 5, "length1": 6}
+    enqueue(engine, 5)
+    assert engine.why_not_capturable(dims, 7, 9) is None
+    assert library.contexts[0].calls[-1] == ("is_stream_capturable", 9)
+    library.contexts[0].refuses = "is_stream_capturable"
+    assert engine.why_not_capturable(dims, 7, 9) == "TensorRT-RTX says so (IExecutionContext.is_stream_capturable)"
+
+
+def test_chains_share_what_was_deserialized(library: Library, tmp_path: Path) -> None:
+    """As long as one of them uses it; contexts are each one's own."""
+    tensorrt = TensorRt("tensorrt-rtx")
+    engines = [plan_of(tensorrt, tmp_path) for _ in range(2)]
+    for engine in engines:
+        enqueue(engine, 5)
+    assert library.deserialized == 1 and len(library.contexts) == 2
+    engines.clear()
+    library.contexts.clear()
+    del engine
+    gc.collect()
+    plan_of(tensorrt, tmp_path)
+    assert library.deserialized == 2
+
+
+def test_one_cache_of_compiled_kernels_for_all_contexts_and_the_next_process(library: Library, tmp_path: Path) -> None:
+    file = cache_file("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 4090 / D", "8.9")
+    assert file.name == "tensorrt-rtx-1.7.1.116-NVIDIA_RTX_4090_D-8.9.cache"
+    kept = tmp_path / "made" / file.name
+    first = RuntimeCache(kept)
+    engine = plan_of(TensorRt("tensorrt-rtx", first), tmp_path)
+    for kept_tokens in (5, 6):
+        enqueue(engine, kept_tokens)
+    caches = {context.settings.cache for context in library.contexts}  # type: ignore[attr-defined]
+    assert caches == {library.caches[0]} and len(library.caches) == 1
+    first.save()
+    assert not library.caches[0].content and kept.read_bytes() == b"kernels of "
+
+    second = RuntimeCache(kept)
+    enqueue(plan_of(TensorRt("tensorrt-rtx", second), tmp_path), 5)
+    assert library.caches[1].content == b"kernels of "
+    kept.unlink()
+    second.save()
+    assert not kept.exists(), "nothing new was compiled"
+    library.compiled.add(b"more")
+    second.save()
+    assert kept.read_bytes() == b"kernels of more"
+
+
+def test_a_cache_that_cannot_be_used_is_made_anew(
+    library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of another version, or where nobody may write: the session runs all the same."""
+    file = tmp_path / "a.cache"
+    file.write_bytes(b"of another version")
+    cache = RuntimeCache(file)
+    enqueue(plan_of(TensorRt("tensorrt-rtx", cache), tmp_path), 5)
+    cache.save()
+    assert file.read_bytes() == b"kernels of "
+    (tmp_path / "file").write_bytes(b"")
+    nowhere = RuntimeCache(tmp_path / "file" / "a.cache")
+    enqueue(plan_of(TensorRt("tensorrt-rtx", nowhere), tmp_path), 5)
+    with caplog.at_level("WARNING", "dovit"):
+        nowhere.save()
+    assert "compiled kernels are not kept" in caplog.text

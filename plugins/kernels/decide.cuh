@@ -1,0 +1,52 @@
+// The kernel that decides, with and without setting a SWITCH node.
+//
+// cudaGraphSetConditional is a function of the driver, which drivers older than CUDA 12.4 do not have: they load no
+// code that names it. So the kernel that calls it is compiled by itself, in decide_switch.cu, and everything else runs
+// with those drivers too.
+#pragma once
+
+#include "decide.h"
+#include "launch.h"
+
+namespace dovit {
+namespace {
+
+// Makes a SWITCH node of the captured graph run the body with this number.
+__device__ inline void set_switch(unsigned long long handle, int choice) {
+#if CUDART_VERSION >= 12040
+  cudaGraphSetConditional(handle, static_cast<unsigned>(choice));
+#endif
+}
+
+// One block an image. The capacity is the batch's, so with several images a first kernel counts for all (`staying`);
+// one image is counted on the way.
+template <bool kSetsSwitch>
+__global__ void __launch_bounds__(kDecideThreads)
+    decide_kernel(const float* confidence, const float* threshold, const int64_t* capacities, int capacity_count,
+                  int count, const int* staying, int* keep, int* slots, int* capacity,
+                  unsigned long long switch_handle) {
+  __shared__ DecideShared shared;
+  BlockTeam team{kDecideThreads};
+  const int image = blockIdx.x, images = gridDim.x;
+  const size_t row = size_t(image) * count;
+  uint32_t* keys = keys_of(shared, count, slots + row);
+  const int own = make_keys(team, shared, confidence + row, count, *threshold, keys);
+  int largest = own;
+  if (images > 1)
+    for (int k = 0; k < images; ++k) largest = max(largest, staying[k]);
+  const int chosen = choose_capacity(team, shared, largest, capacities, capacity_count);
+  if (image == 0 && threadIdx.x == 0) {
+    *capacity = chosen;
+    if constexpr (kSetsSwitch) set_switch(switch_handle, shared.choice);
+  }
+  decide_image(team, shared, keys, count, own, chosen, keep + size_t(image) * chosen, slots + row);
+}
+
+}  // namespace
+
+// decide_kernel<true>, in decide_switch.cu.
+void launch_decide_and_switch(const float* confidence, const float* threshold, const int64_t* capacities,
+                              int capacity_count, int batch, int count, const int* staying, int* keep, int* slots,
+                              int* capacity, unsigned long long switch_handle, cudaStream_t stream);
+
+}  // namespace dovit

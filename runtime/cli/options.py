@@ -1,0 +1,74 @@
+"""Options that several commands have: one name, one meaning and one help text for each."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class ModeChoice(StrEnum):
+    """How an image of another size is brought to the bundle's."""
+
+    whole = "whole"
+    slide = "slide"
+
+
+class ScheduleChoice(StrEnum):
+    """How many tokens are kept."""
+
+    exact = "exact"
+    bucketed = "bucketed"
+
+
+class PrecisionChoice(StrEnum):
+    """What TensorRT plans compute in."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+class BackendChoice(StrEnum):
+    """What runs a bundle's steps."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+ENGINE = typer.Option(metavar="FOLDER", help="The bundle, as dovit-export wrote it.")
+MODE = typer.Option(
+    metavar="MODE",
+    help="whole: resize the image to the bundle's size; slide: move a window of that size over it. Default: the bundle's.",
+)
+SCHEDULE = typer.Option(
+    metavar="NAME",
+    help="exact: keep the tokens that ξ keeps; bucketed: as many as the next capacity. "
+    "Default: exact on a CPU, bucketed on a GPU.",
+)
+BACKEND = typer.Option(
+    metavar="NAME", help="What runs the steps: onnxruntime (CPU), tensorrt, tensorrt-rtx (GPU), or auto: onnxruntime."
+)
+PRECISION = typer.Option(metavar="TYPE", help="Plans in fp32, fp16 or bf16. Default: those built last.")
+THREADS = typer.Option(min=1, metavar="N", help="CPU threads of ONNX Runtime. Default: all cores.")
+THRESHOLD = typer.Option(
+    metavar="ξ,…",
+    help="Confidence ξ at which a token stops: one value for all decisions, or one each, as 0.98,0.97,0.96. "
+    "Default: the bundle's.",
+)
+KEEP = (
+    "share of all tokens to keep after each decision, as 0.5,0.35,0.25 or 50%,35%,25%"  # in a sentence of each command
+)
+
+Engine = Annotated[Path, ENGINE]
+Mode = Annotated[ModeChoice | None, MODE]
+Schedule = Annotated[ScheduleChoice | None, SCHEDULE]
+Backend = Annotated[BackendChoice, BACKEND]
+Precision = Annotated[PrecisionChoice | None, PRECISION]
+Threads = Annotated[int | None, THREADS]
+Threshold = Annotated[list[str] | None, THRESHOLD]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

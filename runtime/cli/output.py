@@ -1,0 +1,110 @@
+"""What commands print: tables and lines on stdout, progress on stderr; both readable in a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from dovit.runtime.progress import Progress
+
+T = TypeVar("T")
+UNLIMITED = 100_000  # columns of a pipe or a file: nothing there wraps a line
+LINE_EVERY = 10.0  # seconds between two plain lines about one stage
+
+
+def output_console() -> Console:
+    """Stdout: a terminal with its width and colours, or plain text whose lines are as long as they need to be."""
+    console = Console()
+    return console if console.is_terminal else Console(width=UNLIMITED)
+
+
+def new_table(*headings: str, left: Sequence[int] = (0,)) -> Table:
+    """A table whose cells are never cut short: too long ones go on in the next line. Columns `left` hold text."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number in left else "right", overflow="fold", vertical="bottom")
+    return table
+
+
+def print_table(console: Console, title: str, table: Table, note: str = "") -> None:
+    """The table under its title, and an empty line."""
+    print_line(console, title, style="bold")
+    console.print(table)
+    if note:
+        print_line(console, note)
+    console.print()
+
+
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """`text` as it is, however long."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def stages() -> Iterator[Progress]:
+    """Tells on stderr what is being done: a bar on a terminal, else one line when a stage begins.
+
+    A stage is what comes before the first colon or comma of the text: `building 5 plans: stem, block2`.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _StageLines(console)
+        return
+    columns = SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), TimeElapsedColumn()
+    with RichProgress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def say(text: str, fraction: float | None = None) -> None:
+            bar.update(task, description=text, total=None if fraction is None else 1.0, completed=fraction or 0.0)
+
+        yield say
+
+
+class _StageLines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage: str | None = None
+
+    def __call__(self, text: str, fraction: float | None = None) -> None:
+        stage = text.replace(":", ",").split(",")[0].strip()
+        if stage != self._stage:
+            self._stage = stage
+            print_line(self._console, stage)
+
+
+@contextmanager
+def counting() -> Iterator[Counter]:
+    """Goes through lists of images and the like: see Counter."""
+    console = Console(stderr=True)
+    with RichProgress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield Counter(console, bar)
+
+
+class Counter:
+    """Shows on stderr how far a list is done: a bar on a terminal, else a line at the start and every ten seconds."""
+
+    def __init__(self, console: Console, bar: RichProgress) -> None:
+        self._console, self._bar = console, bar
+
+    def __call__(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+        """The items, one after the other."""
+        plain = not self._console.is_terminal
+        task = self._bar.add_task(what, total=total)
+        last = time.monotonic()
+        if plain:
+            print_line(self._console, f"{what}: {total} image{'s' * (total != 1)}")
+        for number, item in enumerate(items, start=1):
+            yield item
+            self._bar.advance(task)
+            if plain and number < total and time.monotonic() - last >= LINE_EVERY:
+                last = time.monotonic()
+                print_line(self._console, f"{what}: {number} of {total}")
+        self._bar.remove_task(task)

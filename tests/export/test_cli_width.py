@@ -1,0 +1,91 @@
+"""What commands print fits a terminal of 80 columns, with nothing cut, and comes through a pipe as plain text."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+from models import randomised, small_config
+
+from dovit.export.checkpoints import save_model
+
+CUT = re.compile(r"\w…")  # a word cut short; 1…24 is a range
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COMMANDS = {
+    "export": ("dovit.export.cli", "--ckpt", "model.safetensors", "--out", "again", "--backend", "onnxruntime"),
+    "inspect": ("dovit.runtime.cli.inspect", "engines"),
+    "bench": ("dovit.benchmarks.cli", "--engine", "engines", "--keep", "50%,25%", "--runs", "2", "--warmup", "0"),
+    "eval": ("dovit.training.cli.eval", "--engine", "engines", "--data", "streets:2", "--sweep", "0.5,1", "--fixed-ratio"),
+    "calibrate": ("dovit.evaluation.cli.calibrate", "--engine", "engines", "--images", "data", "--keep", ".5,.2", "--dry-run"),
+}  # fmt: skip
+STAGES = {
+    "export": "tracing", "bench": "measuring", "eval": "evaluating: 2 images", "calibrate": "decision 1: 1 image",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("place")
+    model = randomised(small_config(classes=19))
+    save_model(model, folder / "model.safetensors")
+    make_bundle(model, folder / "engines")
+    (folder / "data").mkdir()
+    Image.effect_noise((96, 64), 50).save(folder / "data" / "a.png")
+    return folder
+
+
+def program(name: str) -> list[str]:
+    module, *arguments = COMMANDS[name]
+    return [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())", *arguments]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_tables_fit_80_columns_of_a_terminal(place: Path, name: str) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR")} | {"TERM": "xterm"}
+    running = subprocess.Popen(program(name), cwd=place, env=environment, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # what Linux says once nobody writes any more
+            break
+        if not part:
+            break
+        shown += part
+    errors = running.communicate()[1]
+    os.close(ours)
+    assert running.returncode == 0, errors
+    text = ANSI.sub("", shown.decode())
+    tables = [block for block in re.split(r"\r?\n\s*\r?\n", text) if "───" in block]
+    assert tables
+    for line in (
+        line for block in tables for line in block.splitlines()[1:] if not line.startswith(("speed-up:", "labels:"))
+    ):
+        assert len(line.rstrip()) <= 80, line
+    assert not CUT.search(text.replace("pole, …", ""))
+    assert name not in STAGES or STAGES[name] in errors.decode().splitlines()  # stderr is no terminal: a line a stage
+
+
+@pytest.mark.parametrize("name", ["inspect", "bench"])
+def test_a_pipe_gets_plain_text(place: Path, name: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "FORCE_COLOR"} | {"COLUMNS": "20"}
+    done = subprocess.run(program(name), cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for text in (done.stdout, done.stderr):
+        assert not ANSI.search(text) and "\r" not in text and not CUT.search(text.replace("pole, …", ""))
+    assert "chain, keep 0.5/0.25 " in done.stdout or name != "bench"
+    assert max(map(len, done.stdout.splitlines())) > 20  # COLUMNS is for terminals

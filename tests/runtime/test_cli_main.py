@@ -1,0 +1,66 @@
+"""`dovit COMMAND` is `dovit-COMMAND`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+import dovit
+from dovit.runtime.cli import main
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["dovit", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    shown = capsys.readouterr()
+    return int(end.value.code or 0), shown.out, shown.err
+
+
+def test_the_commands_are_those_that_are_installed() -> None:
+    scripts = {p.name: p.value for p in entry_points(group="console_scripts") if p.name.startswith("dovit-")}
+    assert scripts == {f"dovit-{name}": f"{module}:main" for name, (module, _) in main.COMMANDS.items()}
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_each_command_has_its_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    status, out, err = typed(monkeypatch, capsys, name, "--help")
+    assert (status, err) == (0, "") and out.startswith(f"Usage: dovit {name} [OPTIONS]")
+    assert f"  dovit {name} " in out.partition("Examples:")[2]
+    assert max(map(len, out.splitlines())) <= 80
+    assert typed(monkeypatch, capsys, name, "--nonsense")[0] == 2
+
+
+def test_version_overview_and_a_name_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed(monkeypatch, capsys, "--version") == (0, f"dovit {dovit.__version__}\n", "")
+    for arguments in ((), ("--help",), ("-h",)):
+        status, out, err = typed(monkeypatch, capsys, *arguments)
+        assert (status, err) == (0, "") and all(f"  {name} " in out for name in main.COMMANDS)
+    status, out, err = typed(monkeypatch, capsys, "fly", "--high", "x")
+    assert (status, out) == (2, "") and err.startswith("dovit: error: no command fly: ") and err.count("\n") == 1
+
+
+def test_an_error_names_what_was_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = typed(monkeypatch, capsys, "inspect", "nowhere")
+    assert (status, out) == (1, "") and err.startswith("dovit inspect: error: nowhere: ")
+
+
+def test_the_overview_loads_nothing_heavy() -> None:
+    code = """
+import sys
+from dovit.runtime.cli.main import main
+sys.argv = ["dovit", "--help"]
+try:
+    main()
+except SystemExit:
+    sys.exit(", ".join({"torch", "onnx", "onnxruntime", "numpy", "PIL"} & set(sys.modules)) or 0)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
