@@ -7,6 +7,7 @@ A ViT-L has weights of 1.2 GB, which need not go through files of ONNX to be tim
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 import torch
 from torch import nn
@@ -14,7 +15,13 @@ from torch import nn
 import dovit
 from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import DoViT
-from dovit.export.model.config import ModelConfig, SetrMlaDecoder, SetrUpDecoder
+from dovit.export.model.config import (
+    ModelConfig,
+    SegmenterLinearDecoder,
+    SegmenterMaskDecoder,
+    SetrMlaDecoder,
+    SetrUpDecoder,
+)
 from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State, Step
 from dovit.runtime.bundle.plans import Plan, PlanSet, PlanStep, Precision
 from dovit.runtime.bundle.tensors import DType, TensorSpec
@@ -188,11 +195,16 @@ def _name(layer: int, number: int, block: range) -> str:
 
 
 def _logits_size(config: ModelConfig) -> tuple[int, int]:
-    decoder, scale = config.decoder, 1
-    if isinstance(decoder, SetrUpDecoder):
-        scale = decoder.up_scale**decoder.num_convs
-    elif isinstance(decoder, SetrMlaDecoder):
-        scale = decoder.up_scale
+    decoder = config.decoder
+    match decoder:
+        case SetrUpDecoder():
+            scale = decoder.up_scale**decoder.num_convs
+        case SetrMlaDecoder():
+            scale = decoder.up_scale
+        case SegmenterLinearDecoder() | SegmenterMaskDecoder():
+            scale = 1
+        case _:
+            assert_never(decoder)
     return config.grid[0] * scale, config.grid[1] * scale
 
 

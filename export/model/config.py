@@ -193,6 +193,12 @@ class ModelConfig(_Frozen):
             raise ValueError(f"decision layers {layers} must ascend and lie before layer {self.backbone.depth}")
         if len(self.thresholds) != len(layers):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(layers)} decision layers")
+        stride = self.slide_stride or self.image_size
+        if any(not 0 < step <= side for step, side in zip(stride, self.image_size, strict=True)):
+            raise ValueError(
+                f"windows of {self.image_size[0]}×{self.image_size[1]} every {stride[0]}×{stride[1]} pixels leave gaps: "
+                f"the stride is at most the window"
+            )
         if isinstance(self.decoder, SetrMlaDecoder):
             taps = self.decoder.taps
             if list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] != self.backbone.depth:

@@ -122,6 +122,14 @@ def test_the_test_pipelines_resize(tmp_path: Path) -> None:
         assert (config.image_size, config.keep_ratio) == expected and config.mode == "whole"
         assert difference(loaded, theirs) < 1e-4
         assert any("its test pipeline resizes images" in note for note in loaded.notes)
+    for transform, name in [
+        ({"type": "RandomFlip", "prob": 0.5}, "prob"),
+        ({"type": "Resize", "interpolation": "area"}, "interpolation"),
+        ({"type": "LoadImageFromFile", "color_type": "grayscale"}, "color_type"),
+    ]:
+        meta["cfg"] |= {"test_pipeline": [transform], "test_dataloader": None}
+        with pytest.raises(DovitError, match=rf"test_pipeline\.0\.{name} = "):
+            load_model(save(tmp_path / "model.pth", theirs, meta))
     meta["cfg"]["test_dataloader"] = {"dataset": {"pipeline": [*pipeline(scale=(64, 48)), {"type": "Solarize"}]}}
     path = save(tmp_path / "model.pth", theirs, meta)
     with pytest.raises(DovitError, match="'Solarize': dovit does not know this transform"):
@@ -200,6 +208,8 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
         ("modle.x=1", "begin with one of model"),
         ("model.backbone.num_head=3", r"model.backbone.num_head: no setting that dovit knows; .*num_heads"),
         ("model.decode_head.num_convs=3", "num_convs = 3: the weights have"),
+        ("model.backbone.type=mmpretrain.VisionTransformer", "dovit reads mmsegmentation's VisionTransformer"),
+        ("model.test_cfg.stride=(49,64)", "leave gaps"),
         ("model.neck.x=1", r"neck = \{'x': 1\}"),
     ]:
         with pytest.raises(DovitError, match=sentence):

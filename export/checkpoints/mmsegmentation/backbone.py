@@ -84,7 +84,7 @@ def read_backbone(account: Account, section: Section, options: ReadOptions, deco
     )
     if interpolation not in INTERPOLATIONS:
         raise section.refusal("interpolate_mode", f"dovit resizes positions {', '.join(INTERPOLATIONS)}")
-    features = _features(section, depth, decoder)
+    features = _features(account, section, depth, decoder)
     stated = section.pair("img_size", 224)
     stated = stated if "img_size" in section or section.known else None
     grid = trained_grid(rows, patch, options.image_size, stated)
@@ -103,7 +103,7 @@ def _heads(section: Section, options: ReadOptions, dim: int) -> int:
     return heads
 
 
-def _features(section: Section, depth: int, decoder: str) -> tuple[int, ...] | None:
+def _features(account: Account, section: Section, depth: int, decoder: str) -> tuple[int, ...] | None:
     """mmsegmentation hands on outputs in the order of the layers, whatever the order of out_indices; each once."""
     indices = section.get("out_indices", -1)
     origin = section.get("out_origin", False)
@@ -116,7 +116,7 @@ def _features(section: Section, depth: int, decoder: str) -> tuple[int, ...] | N
         layers = [k + 1 for k in range(depth) if k in listed]
         said = (section.place("out_indices"), layers)
     elif decoder == "setr-mla":
-        levels = 4
+        levels = account.count(r"neck\.norm\.(\d+)\..+")
         layers, said = [depth * k // levels for k in range(1, levels + 1)], None
     elif decoder.startswith("setr") and depth == 24:
         layers, said = [10, 15, 20, 24], None

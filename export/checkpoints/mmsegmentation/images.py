@@ -16,15 +16,8 @@ Triple = tuple[float, float, float]
 TRAINING_KEYS = ("pad_val", "seg_pad_val", "size", "size_divisor", "batch_augments", "non_blocking", "padding_mode")
 # strides of mmsegmentation's configurations
 STRIDES = {("setr", 512): 341, ("setr", 768): 512, ("segmenter", 512): 480, ("segmenter", 640): 608}
-HARMLESS = (
-    "LoadAnnotations",
-    "PackSegInputs",
-    "ImageToTensor",
-    "DefaultFormatBundle",
-    "Collect",
-    "RandomFlip",
-    "ToTensor",
-)
+HARMLESS = ("LoadAnnotations", "PackSegInputs", "ImageToTensor", "DefaultFormatBundle", "Collect", "ToTensor")
+LOADING_KEYS = ("to_float32", "imdecode_backend", "file_client_args", "backend_args", "ignore_empty")
 
 
 @dataclass
@@ -71,6 +64,11 @@ def _transform(transform: Section, found: Pipeline) -> None:
             transform.only(
                 "color_type", "color", default="color", reason="dovit's images have three channels of 8 bits"
             )
+            transform.ignore(*LOADING_KEYS)
+            transform.finish()
+        case "RandomFlip":  # 0.x has one in MultiScaleFlipAug, which decides whether it flips
+            if ".transforms." not in transform.name:
+                transform.only("prob", None, 0, reason="flipped test images are no part of a bundle")
         case "Resize":
             _resize(transform, found)
         case "Normalize":
@@ -99,6 +97,7 @@ def _transform(transform: Section, found: Pipeline) -> None:
 def _resize(transform: Section, found: Pipeline) -> None:
     key = "scale" if "scale" in transform else "img_scale"
     scale = transform.get(key)
+    transform.only("interpolation", "bilinear", default="bilinear", reason="dovit resizes images bilinearly")
     found.keep_ratio = bool(transform.get("keep_ratio", False))
     if isinstance(scale, int):
         scale = (scale, scale)

@@ -10,6 +10,8 @@ from typing import Any
 from dovit.export.checkpoints.settings import Settings
 from dovit.runtime.errors import DovitError, UsageError
 
+PACKAGES = ("mmseg", "mmcv", "mmengine", "torch")
+
 
 @dataclass
 class Section:
@@ -82,9 +84,10 @@ class Section:
         return Section(self.path, self.at(key), content, self.known, self.settings, self.options)
 
     def type(self, default: str | None = None) -> str | None:
-        """The name of its class, without the package."""
+        """The name of its class; without the package where that is one of OpenMMLab's that mmsegmentation builds on."""
         value = self.get("type", default)
-        return None if value is None else str(value).rsplit(".", 1)[-1]
+        package, _, name = str(value).rpartition(".")
+        return None if value is None else name if package.split(".")[0] in ("", *PACKAGES) else str(value)
 
     def refusal(self, key: str, reason: str) -> DovitError:
         """`key` has a value that cannot be honoured, for a reason that continues the sentence."""
@@ -129,7 +132,7 @@ class Section:
     def finish(self) -> None:
         """Refuse every key that nobody has read: a setting that is not known cannot be honoured."""
         for key, value in self.content.items():
-            if key in self._read or (value is None and self.is_option(key)):
+            if key in (*self._read, "_scope_") or (value is None and self.is_option(key)):
                 continue
             if self.is_option(key):
                 raise UsageError(
