@@ -1,14 +1,18 @@
 """What a precision costs, before any GPU has seen it: the lowered graphs against the float32 ones, on scenes.
 
 Twice for every scene: each plan fed with what float32 fed it, where a difference is that plan's own; and a pass of its own
-from image to labels, where differences add up and tokens near ξ go other ways.
+from image to labels, where differences add up and tokens near ξ go other ways. And both again with every token kept: ξ is free at
+run time, and at the bundle's own ξ some plans may see few tokens, or none.
 """
 
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,26 +57,33 @@ BOUNDS: dict[Precision, Bounds] = {"fp16": Bounds(0.03, 0.97), "bf16": Bounds(0.
 def measure_accuracy(
     bundle: Bundle, precision: Precision, scenes: Sequence[Scene], progress: Progress = silent
 ) -> Accuracy:
-    """Compare `precision` with float32 on `scenes`, with the bundle's ξ and the exact schedule. Needs no GPU."""
+    """Compare `precision` with float32 on `scenes`, in the exact schedule with the bundle's ξ and with every token kept.
+    `differences` are the largest of both; `label_agreement` is that of the worse. Needs no GPU."""
     manifest = bundle.manifest
     scores = Confusion(manifest.classes), Confusion(manifest.classes)
     differences: dict[str, float] = {}
-    equal, agreed = [], []
+    ways = (False, True) if manifest.decisions else (False,)  # whether every token is kept
+    equal: dict[bool, list[float]] = {way: [] for way in ways}
+    agreed = []
+    passes = [(scene, way) for scene in scenes for way in ways]
     with TemporaryDirectory(prefix=".accuracy-", dir=bundle.root) as scratch:
         chain = _chain(bundle, "fp32", Path(scratch))
         references = []
-        for number, scene in enumerate(scenes, start=1):
-            progress(f"float32, scene {number} of {len(scenes)}")
-            references.append(_run(chain, scene, keep_tensors=True))
+        for number, (scene, way) in enumerate(passes, start=1):
+            progress(f"float32, pass {number} of {len(passes)}")
+            reference = _run(chain, scene, keep_all=way, keep_tensors=True)
+            references.append(_on_disk(reference, Path(scratch) / f"float32-{number}"))
         del chain  # so that the two precisions' weights are never in memory together
         gc.collect()
         chain = _chain(bundle, precision, Path(scratch))
-        for number, (scene, reference) in enumerate(zip(scenes, references, strict=True), start=1):
-            progress(f"{precision}, scene {number} of {len(scenes)}")
+        for number, ((scene, way), reference) in enumerate(zip(passes, references, strict=True), start=1):
+            progress(f"{precision}, pass {number} of {len(passes)}")
             for name, difference in _forced(chain, scene, reference).items():
                 differences[name] = max(differences.get(name, 0.0), difference)
-            made = _run(chain, scene)
-            equal.append((made.labels == reference.labels).mean())
+            made = _run(chain, scene, keep_all=way)
+            equal[way].append(float((made.labels == reference.labels).mean()))
+            if way:
+                continue
             agreed.append((_keep_maps(manifest, made) == _keep_maps(manifest, reference)).mean(axis=1))
             if scene.labels is not None:
                 for score, result in zip(scores, (reference, made), strict=True):
@@ -80,12 +91,19 @@ def measure_accuracy(
     scored = all(scene.labels is not None for scene in scenes)
     return Accuracy(
         scenes=len(scenes),
-        lowering=lowering_digest(),
+        lowering=measuring_digest(),
         differences=differences,
-        label_agreement=float(np.mean(equal)),
+        label_agreement=min(float(np.mean(shares)) for shares in equal.values()),
         kept_agreement=tuple(float(share) for share in np.mean(agreed, axis=0)),
         miou=(scores[0].summary()["mIoU"], scores[1].summary()["mIoU"]) if scored else None,
     )
+
+
+@cache
+def measuring_digest() -> str:
+    """SHA-256 of the code that lowers and compares: figures of another are measured again."""
+    own = resources.files("dovit.engines").joinpath("accuracy.py").read_bytes()
+    return hashlib.sha256(lowering_digest().encode() + own).hexdigest()
 
 
 def check_accuracy(accuracy: Accuracy, precision: Precision) -> None:
@@ -139,10 +157,24 @@ def _as_float32(step: PlanStep) -> PlanStep:
     return step.model_copy(update={"inputs": widened(step.inputs), "outputs": widened(step.outputs)})
 
 
-def _run(chain: Chain, scene: Scene, *, keep_tensors: bool = False) -> ChainResult:
+def _run(chain: Chain, scene: Scene, *, keep_all: bool, keep_tensors: bool = False) -> ChainResult:
     manifest = chain.manifest
     every = range(manifest.tokens + 1)
-    return chain.run(scene.image[None], manifest.thresholds, every, keep_tensors=keep_tensors)
+    # by their number: at ξ = 1 a token whose confidence is rounded to more than 1 would stop
+    counts = [manifest.tokens] * len(manifest.decisions) if keep_all else None
+    return chain.run(scene.image[None], manifest.thresholds, every, counts=counts, keep_tensors=keep_tensors)
+
+
+def _on_disk(result: ChainResult, folder: Path) -> ChainResult:
+    """The same with its tensors mapped from files: those of all passes together may be larger than the memory."""
+    folder.mkdir()
+
+    def moved(array: np.ndarray, number: int) -> np.ndarray:
+        np.save(folder / f"{number}.npy", array)
+        return np.load(folder / f"{number}.npy", mmap_mode="r") if array.size else array
+
+    tensors = {name: moved(array, number) for number, (name, array) in enumerate(result.tensors.items())}
+    return replace(result, logits=moved(result.logits, len(tensors)), tensors=tensors)
 
 
 def _forced(chain: Chain, scene: Scene, reference: ChainResult) -> dict[str, float]:
@@ -151,7 +183,7 @@ def _forced(chain: Chain, scene: Scene, reference: ChainResult) -> dict[str, flo
     found: dict[str, float] = {}
     for step, engine in zip(chain.steps, chain.engines, strict=True):
         if not isinstance(step, PlanStep) or step.kind != "plan" or any(s.name not in known for s in step.inputs):
-            continue  # an operation, or a step that this scene's pass did not reach
+            continue  # an operation, or a plan that this pass did not reach
         made = engine.run({s.name: known[s.name] for s in step.inputs}, dict.fromkeys(s.name for s in step.outputs))
         compared = [s.name for s in step.outputs if s.dtype == "float32" and s.name in known]
         found[step.name] = max((_relative(made[name], known[name]) for name in compared), default=0.0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dovit.engines.accuracy import Scene, check_accuracy, measure_accuracy
+from dovit.engines.accuracy import Scene, check_accuracy, measure_accuracy, measuring_digest
 from dovit.engines.build import BuiltPlans, build_plans
-from dovit.engines.lowering.digest import lowering_digest
 from dovit.engines.options import BuildOptions
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle
@@ -50,4 +49,4 @@ def _known_accuracy(old: Manifest | None, new: Manifest, options: BuildOptions) 
     if old is None or [s.onnx for s in old.steps] != [s.onnx for s in new.steps] or old.thresholds != new.thresholds:
         return None
     known = (s.accuracy for s in old.plans if s.precision == options.precision and s.accuracy)
-    return next((accuracy for accuracy in known if accuracy.lowering == lowering_digest()), None)
+    return next((accuracy for accuracy in known if accuracy.lowering == measuring_digest()), None)

@@ -30,6 +30,8 @@ Examples:
     dovit-export --ckpt model.pth --out engines/ --backend tensorrt-rtx \\
         --precision bf16 --compute-capability 8.9,12.0
     dovit-export --engine engines/ --backend tensorrt
+    dovit-export --ckpt model.pth --out engines/ \\
+        --compare logits.npy --image image.png
     dovit-export --list-backends
 """
 
@@ -160,6 +162,17 @@ def command(
         bool,
         typer.Option("--verify/--no-verify", help="Compare with the torch model, and plans' precision with fp32."),
     ] = True,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Logits of --image that your own framework saved (.npy): the bundle must equal them."
+        ),
+    ] = None,
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="The image of --compare.")] = None,
+    compare_tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="N", help="Of --compare, relative to the largest logit. Default: 0.001."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make everything anew, even if nothing changed.")] = False,
     as_json: Json = False,
     list_backends: Annotated[
@@ -192,6 +205,10 @@ def command(
         raise UsageError("give either --ckpt, a checkpoint, or --engine, a bundle")
     if ckpt is not None and out is None:
         raise UsageError("give --out, the folder of the bundle")
+    if (compare is None) != (image is None):
+        raise UsageError("--compare takes logits, and --image the image that they were made of: give both or neither")
+    if compare is None and compare_tolerance is not None:
+        raise UsageError("--compare-tolerance is for --compare")
     if engine is not None and (any(model_flags.values()) or bgr is not None or wanted or palette or force):
         raise UsageError("options of the model, and --force, are for --ckpt: the bundle's ONNX files stay as they are")
 
@@ -209,20 +226,31 @@ def command(
             cache, no_cache=no_cache, verify=verify,
         )  # fmt: skip
         try:
-            from dovit.export.run import add_plans, export
+            from dovit.export.compare import TOLERANCE, Reference
+            from dovit.export.run import add_plans, compare_bundle, export
 
+            reference = None
+            if compare is not None and image is not None:
+                bound = TOLERANCE if compare_tolerance is None else compare_tolerance
+                reference = Reference(compare, image, bound, mode.value if mode else None)
             if engine is not None:
-                if builder is None:
+                checked = compare_bundle(engine, reference, progress) if reference else None
+                if builder is None and checked is None:
                     raise UsageError(
                         "--engine adds plans: give a --backend that has them (dovit-export --list-backends says what can "
                         "build them here)"
                     )
-                done = add_plans(engine, out or engine, builder, keep_onnx=not plans_only, progress=progress)
+                if builder is None:
+                    assert checked is not None
+                    done = checked
+                else:
+                    done = add_plans(engine, out or engine, builder, keep_onnx=not plans_only, progress=progress)
+                    done.comparison = checked.comparison if checked else None
             else:
                 assert ckpt is not None and out is not None
                 done = export(
-                    ckpt, out, model_flags, wanted, palette, check=verify, plans=builder, keep_onnx=not plans_only,
-                    force=force, progress=progress,
+                    ckpt, out, model_flags, wanted, palette, check=verify, reference=reference, plans=builder,
+                    keep_onnx=not plans_only, force=force, progress=progress,
                 )  # fmt: skip
         except ModuleNotFoundError as error:
             raise UsageError(f"dovit-export needs the package {error.name}: pip install 'dovit[export]'") from None
@@ -268,13 +296,14 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
             "settings": [vars(setting) for setting in done.settings], "seconds": round(seconds, 2),
             "reused": done.reused, "manifest": manifest.model_dump(mode="json"),
             "verification": [{**vars(p), "ok": p.ok} for p in done.passes],
+            "comparison": vars(done.comparison) if done.comparison else None,
             "plans": None if built is None else {
                 "name": built.plans.name, "built": built.built, "seconds": built.seconds, "peak_bytes": built.peak_bytes,
             },
         }  # fmt: skip
         print(json.dumps(report, ensure_ascii=False))
         return
-    from dovit.export.table import print_passes, print_settings, print_steps
+    from dovit.export.table import print_comparison, print_passes, print_settings, print_steps
     from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
 
     output = output_console()
@@ -283,6 +312,8 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
     print_steps(output, manifest)
     if done.passes:
         print_passes(output, done.passes)
+    if done.comparison:
+        print_comparison(output, done.comparison)
     for plans in manifest.plans:
         print_plans(output, manifest, plans)
         if plans.accuracy:

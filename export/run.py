@@ -17,6 +17,7 @@ from dovit.runtime.progress import Progress, silent
 
 if TYPE_CHECKING:
     from dovit.export.checkpoints.settings import Setting
+    from dovit.export.compare import Comparison, Reference
     from dovit.export.verify import Pass
 
 # (the bundle so far, the set of that kind that the old bundle has, progress) → the bundle's manifest with a new set
@@ -33,6 +34,7 @@ class Exported:
     passes: list[Pass] = field(default_factory=list)
     settings: tuple[Setting, ...] = ()
     reused: bool = False
+    comparison: Comparison | None = None
 
 
 def export(
@@ -43,6 +45,7 @@ def export(
     palette: str | None,
     *,
     check: bool = True,
+    reference: Reference | None = None,
     plans: PlanBuilder | None = None,
     keep_onnx: bool = True,
     force: bool = False,
@@ -50,9 +53,10 @@ def export(
 ) -> Exported:
     """Export `checkpoint` into the folder `out`. `options` are those of ReadOptions, `palette` as `palette_for` takes it.
 
-    `plans` adds TensorRT plans; those of other flavours and precisions stay where the ONNX files stay. Without `keep_onnx`
-    the bundle holds plans alone. What an earlier export of the same checkpoint with the same options left in `out` is taken
-    as it is, unless `force`. Raises DovitError or UsageError, and then leaves `out` as it was.
+    `reference`: logits of the user's own framework, which the bundle must have. `plans` adds TensorRT plans; those of other
+    flavours and precisions stay where the ONNX files stay. Without `keep_onnx` the bundle holds plans alone. What an earlier
+    export of the same checkpoint with the same options left in `out` is taken as it is, unless `force`. Raises DovitError or
+    UsageError, and then leaves `out` as it was.
     """
     progress("comparing with what is there")
     source = source_of(checkpoint, options, capacities, palette, verified=check)
@@ -70,6 +74,11 @@ def export(
             fresh = make_onnx(checkpoint, stage, options, capacities, palette, check=check, progress=progress)
             manifest = fresh.manifest.model_copy(update={"source": source})
             exported = Exported(manifest, fresh.format, fresh.notes, fresh.passes, fresh.settings)
+        if reference:
+            from dovit.export.compare import compare
+
+            seal(stage, manifest)
+            exported.comparison = compare(stage, reference, progress)
         return _with_plans(manifest, old, stage, plans, keep_onnx=keep_onnx, progress=progress)
 
     manifest = write_bundle(out, fill)
@@ -96,6 +105,15 @@ def add_plans(
     if engine != out:  # before a folder is made for it
         open_bundle(engine)
     return Exported(write_bundle(out, fill), "unchanged", [], reused=True)
+
+
+def compare_bundle(engine: Path, reference: Reference, progress: Progress = silent) -> Exported:
+    """Hold the bundle in `engine`, which stays as it is, against `reference`. Raises DovitError where they differ."""
+    from dovit.export.compare import compare
+
+    return Exported(
+        open_bundle(engine).manifest, "unchanged", [], reused=True, comparison=compare(engine, reference, progress)
+    )
 
 
 def _usable(out: Path, source: Source) -> Bundle | None:

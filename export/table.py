@@ -15,6 +15,7 @@ from dovit.runtime.cli.output import new_table, print_table
 
 if TYPE_CHECKING:
     from dovit.export.checkpoints.settings import Setting
+    from dovit.export.compare import Comparison
     from dovit.export.verify import Pass
 
 
@@ -59,3 +60,13 @@ def print_settings(console: Console, settings: Sequence[Setting]) -> None:
     for row in rows:
         table.add_row(*map(escape, row))
     print_table(console, "Settings", table)
+
+
+def print_comparison(console: Console, found: Comparison) -> None:
+    """The bundle against the user's own framework."""
+    h, w = found.size
+    table = new_table("", "")
+    table.add_row("largest difference", f"{found.difference:.2g}")
+    table.add_row("relative to the largest logit", f"{found.relative:.1e}")
+    table.add_row("labels equal", f"{found.label_agreement:.2%}")
+    print_table(console, f"Against the given logits, {h}×{w}, mode {found.mode}", table)

@@ -57,11 +57,12 @@ class Accuracy(Frozen):
     """The lowered graphs against the float32 ones, on scenes. Shares and differences, not percent."""
 
     scenes: int
-    lowering: str = Field(description="SHA-256 of the code that lowered them")
+    lowering: str = Field(description="SHA-256 of the code that lowered and compared them")
     differences: dict[str, float] = Field(
-        description="of each plan, fed with what float32 feeds it: largest difference over the largest value"
+        description="of each plan, fed with what float32 feeds it: largest difference over the largest value, with the "
+        "bundle's ξ and with every token kept"
     )
-    label_agreement: float = Field(description="share of equal labels")
+    label_agreement: float = Field(description="share of equal labels, the lower of the two")
     kept_agreement: tuple[float, ...] = Field(description="share of tokens on whose fate each decision agrees")
     miou: tuple[float, float] | None = Field(
         description="float32's and the lowered one's, in percent, against the scenes' labels where the classes are theirs"

@@ -35,8 +35,9 @@ def print_accuracy(console: Console, plans: PlanSet) -> None:
     accuracy = plans.accuracy
     assert accuracy
     table = new_table("", plans.precision)
-    for name, difference in accuracy.differences.items():
-        table.add_row(escape(name), f"{difference:.1e}")
+    for name in (step.name for step in plans.steps if step.kind == "plan"):
+        difference = accuracy.differences.get(name)
+        table.add_row(escape(name), "not measured" if difference is None else f"{difference:.1e}")
     table.add_section()
     table.add_row("labels equal", f"{accuracy.label_agreement:.2%}")
     for number, share in enumerate(accuracy.kept_agreement, start=1):

@@ -1,5 +1,6 @@
 """What a precision costs is known before a GPU sees it, and a model that cannot have it is told so."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 import torch
 from bundles import make_bundle
 from models import randomised, small_config
+from rich.console import Console
 
 from dovit.engines.accuracy import BOUNDS, check_accuracy, measure_accuracy
 from dovit.engines.scenes import street_scenes
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.runtime.bundle.open import Bundle, open_bundle
-from dovit.runtime.bundle.plans import Accuracy, Precision
+from dovit.runtime.bundle.plans import Accuracy, PlanSet, PlanStep, Precision
+from dovit.runtime.cli.plan_tables import print_accuracy
 from dovit.runtime.errors import DovitError
 from dovit.runtime.session import load
 
@@ -68,6 +71,56 @@ def test_a_model_that_overflows(tmp_path: Path) -> None:
         check_accuracy(found, "fp16")
     check_accuracy(measure_accuracy(bundle, "bf16", scenes), "bf16")
     assert not list(tmp_path.glob(".accuracy-*"))
+
+
+def test_a_block_that_no_token_reaches_is_measured(tmp_path: Path) -> None:
+    """At the bundle's ξ every token stops before the block that overflows, and at ξ = 1 every one meets it."""
+    model = randomised(small_config(thresholds=(0.01, 0.01)))
+    with torch.no_grad():
+        layer = model.backbone.layers[2].mlp
+        layer.fc1.weight.mul_(3e4)
+        layer.fc2.weight.mul_(1 / 3e4)
+    make_bundle(model, tmp_path)
+    bundle = open_bundle(tmp_path)
+    scenes = street_scenes(bundle.manifest, 1)
+    assert not any(load(tmp_path)(scenes[0].image).kept)
+    found = measure_accuracy(bundle, "fp16", scenes)
+    assert set(found.differences) == {"stem", "block2", "block3", "decoder"}
+    assert np.isinf(found.differences["block2"]) and np.isfinite(found.differences["stem"])
+    with pytest.raises(DovitError, match="block2 overflows; use --precision bf16"):
+        check_accuracy(found, "fp16")
+    check_accuracy(measure_accuracy(bundle, "bf16", scenes), "bf16")
+
+
+def test_a_dense_model_is_measured_once(tmp_path: Path) -> None:
+    make_bundle(randomised(small_config(layers=())), tmp_path)
+    bundle = open_bundle(tmp_path)
+    heard: list[str] = []
+    found = measure_accuracy(bundle, "fp16", street_scenes(bundle.manifest, 1), lambda text, _=None: heard.append(text))
+    assert heard == ["float32, pass 1 of 1", "fp16, pass 1 of 1"]
+    check_accuracy(found, "fp16")
+
+
+def test_the_table_lists_every_part() -> None:
+    """A part that was not measured is said to be so: in bundles of before, those that no token reached."""
+    described = [
+        PlanStep(name=name, step=name, kind="plan", inputs=(), outputs=()) for name in ("stem", "block2", "decoder")
+    ]
+    accuracy = Accuracy(
+        scenes=2, lowering="", differences={"stem": 1e-3, "decoder": 2e-3}, label_agreement=1.0, kept_agreement=(1.0,),
+        miou=None,
+    )  # fmt: skip
+    plans = PlanSet(
+        flavour="tensorrt-rtx", version="1", cuda=None, compute_capabilities=(), precision="fp16", batch=1,
+        plugin_version=None, workspace_mib=None, optimisation_level=None, steps=tuple(described), accuracy=accuracy,
+    )  # fmt: skip
+    console = Console(record=True, width=160, file=io.StringIO())
+    print_accuracy(console, plans)
+    shown = console.export_text().splitlines()
+    lines = [line for line in shown if any(p in line for p in ("stem", "block2", "decoder"))]
+    assert [("1.0e-03" in line, "not measured" in line, "2.0e-03" in line) for line in lines] == [
+        (True, False, False), (False, True, False), (False, False, True),
+    ]  # fmt: skip
 
 
 def test_bounds() -> None:
