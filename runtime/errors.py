@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+LONGEST = 3000  # characters of a sentence: what comes out of a file can be of any length
+# C0 and C1 control characters, line separators, those that turn the direction of text, and lone surrogates, which no
+# encoding can write
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` on one line and without terminal codes: control characters as escapes (`\\x1b`).
+
+    For whatever comes out of a file, or names one, on its way to a terminal.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
 
 class DovitError(Exception):
     """Something failed: the commands print the message as one line and exit with status 1."""
 
     exit_status = 1
 
+    def __init__(self, sentence: str) -> None:
+        """`sentence` may name files and what is in them: control characters are escaped, endless text is cut."""
+        sentence = printable(sentence)
+        if len(sentence) > LONGEST:  # the beginning says where, the end why
+            sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
+        super().__init__(sentence)
+
 
 class UsageError(DovitError):
     """The request itself cannot be right (a wrong flag, size or number): exit status 2."""
 
     exit_status = 2
+
+
+def describe_validation(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong: which field, what it should be, and what it is."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where, reason, found = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "), first["input"]
+    if not where:
+        return reason
+    plain = found is None or isinstance(found, bool | int | float | str)
+    shown = f", found {str(found)[:40]!r}" if isinstance(found, str) else f", found {found!r:.40}" if plain else ""
+    return f"{where}: {reason}{shown}"

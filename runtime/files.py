@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from dovit.runtime.errors import DovitError, UsageError
 
@@ -40,6 +42,23 @@ def replacing(path: Path) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DovitError(f"{path}: the disk is full; free some space and try again (nothing was changed)") from None
         raise DovitError(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file in UTF-8. Raises OSError, for pipes and devices too, which may never end, and ValueError
+    for other encodings and for a path that no file can have."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a folder" if stat.S_ISDIR(mode) else "not a regular file", str(path))
+    return path.read_text(encoding="utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for all that can be wrong with it, also nesting deeper than Python's stack."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -11,21 +11,22 @@ from torch import nn
 
 from dovit.evaluation.data import Dataset
 from dovit.export.model import DoViT, ModelConfig
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, describe_validation
+from dovit.runtime.files import parse_json, read_text
 
 
 def read_config(path: Path) -> ModelConfig:
     """A model's configuration from a JSON file. Raises DovitError with the first thing that is wrong in it."""
     try:
-        return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return ModelConfig.model_validate(parse_json(read_text(path)))
     except (OSError, UnicodeDecodeError) as error:
         raise DovitError(f"{path}: cannot be read ({error})") from None
     except json.JSONDecodeError as error:
         raise DovitError(f"{path}: is not JSON (line {error.lineno}: {error.msg})") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise DovitError(f"{path}: is no model's configuration: {where}: {first['msg']}") from None
+        raise DovitError(f"{path}: is no model's configuration: {describe_validation(error)}") from None
+    except ValueError as error:
+        raise DovitError(f"{path}: is no model's configuration ({error})") from None
 
 
 def fresh(config: ModelConfig) -> DoViT:

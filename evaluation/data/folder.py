@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from dovit.evaluation.data.pairs import REDUCE_ZERO, Pair, Pairs, listed, match
 from dovit.runtime.errors import DovitError
+from dovit.runtime.files import parse_json, read_text
 from dovit.runtime.palettes import Colour, palette_for
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -55,7 +55,7 @@ def _classes(path: Path) -> tuple[int | None, tuple[str, ...] | None, tuple[Colo
     if not path.exists():
         return None, None, None
     try:
-        count = len(json.loads(path.read_text(encoding="utf-8"))["colours"])
+        count = len(parse_json(read_text(path))["colours"])
     except (OSError, ValueError, KeyError, TypeError):
         count = 0  # palette_for says what is wrong
     names, colours = palette_for(str(path), count)

@@ -94,8 +94,14 @@ class Account:
             for name in wanted
             if name in self.weights and self.weights[name].shape != wanted[name].shape
         ]
+        typed = [
+            f"{name} is {self.weights[name].dtype}"
+            for name in wanted
+            if name in self.weights and self.weights[name].is_floating_point() != wanted[name].is_floating_point()
+        ]
         problems = [
-            _listed("unknown keys", unknown + unplaced), _listed("missing", missing), _listed("of another shape", shaped)
+            _listed("unknown keys", unknown + unplaced), _listed("missing", missing),
+            _listed("of another shape", shaped), _listed("of another type", typed),
         ]  # fmt: skip
         if any(problems):
             raise DovitError(f"{self.path}: does not fit {config.decoder.kind}: " + "; ".join(p for p in problems if p))

@@ -16,9 +16,11 @@ from dovit.export.checkpoints.own import read_own
 from dovit.export.checkpoints.rstrudel import is_rstrudel, read_rstrudel
 from dovit.export.checkpoints.safe import read_file
 from dovit.export.checkpoints.settings import Setting, Settings
+from dovit.export.checkpoints.tensors import plain_tensors
 from dovit.export.checkpoints.timm import is_timm, read_timm
 from dovit.export.model import DoViT
-from dovit.runtime.errors import DovitError
+from dovit.export.model.bounds import MOST_PIXELS, MOST_TOKENS
+from dovit.runtime.errors import DovitError, UsageError, describe_validation, printable
 
 
 @dataclass(frozen=True)
@@ -39,41 +41,64 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
     fit; every key that is unknown, missing or of another shape is in it.
     """
     path, options = Path(path), options or ReadOptions()
+    _check_size(options)
     try:
         content = read_file(path)
         state = _weights(path, content)
-    except DovitError:
+    except DovitError as error:
         known = explain_file(path)
         if known is None:
             raise
-        raise DovitError(f"{path}: {known}") from None
+        raise DovitError(f"{path}: {known}") from error
     settings = Settings(path)
     try:
-        if content.get("dovit") is not None:
-            model, notes = read_own(path, content["dovit"], state, options, settings)
-            return LoadedModel(model, "dovit", notes, tuple(settings))
-        if is_mmseg(state):
-            model, notes = read_mmseg(path, content, state, options, settings)
-            return LoadedModel(model, "mmsegmentation", notes, tuple(settings))
-        if is_rstrudel(state):
-            model, notes = read_rstrudel(path, state, options, settings)
-            return LoadedModel(model, "segmenter", notes, tuple(settings))
-        if is_timm(state):
-            model, notes = read_timm(path, content, state, options, settings)
-            return LoadedModel(model, "timm/DeiT", notes, tuple(settings))
+        found = _read(path, content, state, options, settings)
+    except (DovitError, MemoryError):
+        raise
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise DovitError(f"{path}: cannot be a model: {reason}") from None
+        raise DovitError(f"{path}: cannot be a model: {describe_validation(error)}") from error
     except KeyError as error:
-        raise DovitError(f"{path}: the key {error.args[0]} is missing; is this the whole checkpoint?") from None
-    known = explain_keys(state)
-    if known:
-        raise DovitError(f"{path}: {known}")
-    keys = ", ".join(list(state)[:3])
-    raise DovitError(
-        f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, timm, DeiT); "
-        f"its keys begin {keys}"
-    )
+        raise DovitError(f"{path}: the key {error.args[0]} is missing; is this the whole checkpoint?") from error
+    except Exception as error:  # tensors of another rank or size than the key's, metadata of another type: anywhere
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise DovitError(
+            f"{path}: its keys are known, but its tensors or its metadata do not make a model ({reason}); get the original"
+        ) from error
+    if found is None:
+        known = explain_keys(state)
+        if known:
+            raise DovitError(f"{path}: {known}")
+        raise DovitError(
+            f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, timm, "
+            f"DeiT); its keys begin {', '.join(list(state)[:3])}"
+        )
+    return found
+
+
+def _check_size(options: ReadOptions) -> None:
+    """Before positions are resized to it, which takes memory."""
+    height, width = options.image_size or (1, 1)
+    if max(height, width) > MOST_PIXELS or height * width > MOST_TOKENS * 16**2:
+        raise UsageError(
+            f"--image-size {height}x{width}: too large; at most {MOST_PIXELS} pixels a side and {MOST_TOKENS * 16**2} in all"
+        )
+
+
+def _read(
+    path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions, settings: Settings
+) -> LoadedModel | None:
+    """None where the format is unknown."""
+    if content.get("dovit") is not None:
+        name, (model, notes) = "dovit", read_own(path, content["dovit"], state, options, settings)
+    elif is_mmseg(state):
+        name, (model, notes) = "mmsegmentation", read_mmseg(path, content, state, options, settings)
+    elif is_rstrudel(state):
+        name, (model, notes) = "segmenter", read_rstrudel(path, state, options, settings)
+    elif is_timm(state):
+        name, (model, notes) = "timm/DeiT", read_timm(path, content, state, options, settings)
+    else:
+        return None
+    return LoadedModel(model, name, [printable(note) for note in notes], tuple(settings))  # notes name keys of the file
 
 
 def _weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
@@ -83,7 +108,7 @@ def _weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
         if isinstance(content.get(nest), dict):
             state = content[nest]
             break
-    tensors = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = plain_tensors(path, state)
     if not tensors:
         raise DovitError(f"{path}: holds no weights; give the file with the state_dict")
     return tensors

@@ -20,7 +20,7 @@ from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import OWN, image_size_for, resize_positions
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import DoViT, ModelConfig
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError, UsageError, describe_validation
 from dovit.runtime.files import replacing
 
 
@@ -76,10 +76,8 @@ def read_own(
     try:
         model_config = ModelConfig.model_validate(config)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "configuration"
         raise DovitError(
-            f"{path}: its configuration is not one that this dovit reads ({where}: {first['msg']})"
+            f"{path}: its configuration is not one that this dovit reads ({describe_validation(error)})"
         ) from None
     if options.arch and options.arch != model_config.decoder.kind:
         raise UsageError(f"--arch {options.arch}: {path} says that it is {model_config.decoder.kind}")

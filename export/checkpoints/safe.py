@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import pickle
 import pickletools
 import re
+import stat
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from dovit.export.checkpoints.archive import check_archive
+from dovit.export.checkpoints.pickles import read_storages
 from dovit.runtime.errors import DovitError
+from dovit.runtime.files import parse_json
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(
+    10, "little"
+)  # early in what torch before 1.6 wrote, 4 pickles and the data
 
 
 class _Ignored:
@@ -46,23 +53,25 @@ def read_file(path: Path) -> dict[str, Any]:
     """The content of a `.pth` or `.safetensors` file: for the latter {'dovit': config or None, 'state_dict': …}.
 
     Tensors of the present torch format are mapped from the file, not copied. Raises DovitError with one sentence where
-    the file is missing, cut off, no checkpoint, or asks for code to be run.
+    the file is missing, cut off, damaged, no checkpoint, or asks for code to be run.
     """
     try:
-        if path.is_dir():
-            raise DovitError(f"{path}: a folder; --ckpt takes the checkpoint file in it")
-        size = path.stat().st_size
+        state = path.stat()
+        if stat.S_ISDIR(state.st_mode):
+            raise DovitError(f"{path}: a folder; give the checkpoint file in it")
+        if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for a writer
+            raise DovitError(f"{path}: not a regular file; give the checkpoint as a file on a disk")
         with path.open("rb") as stream:
-            head = stream.read(9)
+            head = stream.read(64)
     except FileNotFoundError:
         raise DovitError(f"{path}: no such checkpoint") from None
-    except OSError as error:
-        raise DovitError(f"{path}: cannot be read: {error.strerror}") from None
-    if not size:
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        raise DovitError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not head:
         raise DovitError(f"{path}: the file is empty; download or copy the checkpoint again")
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return _safetensors(path)
-    content = _torch(path, is_zip=head[:2] == b"PK")
+    content = _torch(path, head, state.st_size)
     if not isinstance(content, dict):
         raise DovitError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights; save the state_dict")
     return content
@@ -73,18 +82,29 @@ def _safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             config = (file.metadata() or {}).get("dovit")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-            return {"dovit": json.loads(config) if config else None, "state_dict": state}
-    except (SafetensorError, ValueError, OSError) as error:
-        raise DovitError(f"{path}: damaged or cut off ({error}); download or copy it again") from None
+            return {"dovit": parse_json(config) if config else None, "state_dict": state}
+    except MemoryError:
+        raise
+    except Exception as error:  # types of numbers that this torch lacks raise what they like
+        reason = str(error) or type(error).__name__
+        raise DovitError(f"{path}: damaged or cut off ({reason}); download or copy it again") from error
 
 
-def _torch(path: Path, *, is_zip: bool) -> Any:
-    if is_zip:
-        _check_zip(path)
+def _torch(path: Path, head: bytes, size: int) -> Any:
+    mapped = False
+    if head[:2] == b"PK":
+        mapped = check_archive(path)
+    elif _LEGACY_MAGIC in head:
+        with path.open("rb") as stream:
+            needed = sum(storage.size for storage in read_storages(path, stream, size, pickles=4))
+        if needed > size:
+            raise DovitError(f"{path}: cut off (its tensors need {needed} bytes, it has {size}); copy it again")
+    else:  # torch would unpickle it before it sees that the number is missing
+        raise _refused(path, "")
     try:
         with torch.serialization.safe_globals([(_Ignored, name) for name in IGNORED_NAMES]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols: what cannot be read is said below
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         wanted = _wanted(path, str(error))
         if wanted:
@@ -92,11 +112,25 @@ def _torch(path: Path, *, is_zip: bool) -> Any:
                 f"{path}: this pickle wants {wanted}, which a file of weights does not need; nothing of it was run. "
                 f"Save the state_dict alone with a tool that you trust"
             ) from None
-        raise DovitError(f"{path}: not a checkpoint that torch.save wrote, or damaged; nothing of it was run") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise DovitError(
+            f"{path}: not a checkpoint that torch.save wrote, or damaged; nothing of it was run"
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged pickle makes of torch's own functions
         raise DovitError(
             f"{path}: not a checkpoint, damaged or cut off ({_first_line(error)}); copy it again"
-        ) from None
+        ) from error
+
+
+def _refused(path: Path, message: str) -> DovitError:
+    wanted = _wanted(path, message)
+    if wanted is None:
+        return DovitError(f"{path}: not a checkpoint that torch.save wrote, or damaged; nothing of it was run")
+    return DovitError(
+        f"{path}: this pickle wants {wanted}, which a file of weights does not need; nothing of it was run. "
+        f"Save the state_dict alone with a tool that you trust"
+    )
 
 
 def _wanted(path: Path, message: str) -> str | None:
@@ -106,23 +140,13 @@ def _wanted(path: Path, message: str) -> str | None:
         return named[1]
     texts: list[str] = []
     with contextlib.suppress(Exception), path.open("rb") as stream:  # not a pickle at all: then it names nothing
-        for operation, argument, _ in pickletools.genops(stream):
+        for operation, argument, _ in itertools.islice(pickletools.genops(stream), 100_000):
             name = str(argument).replace(" ", ".") if operation.name == "GLOBAL" else ".".join(texts[-2:])
             if operation.name in ("GLOBAL", "STACK_GLOBAL") and not name.startswith(("torch.", "collections.")):
                 return name
             if isinstance(argument, str):
-                texts.append(argument)
+                texts = [*texts[-1:], argument]
     return None
-
-
-def _check_zip(path: Path) -> None:
-    with contextlib.suppress(zipfile.BadZipFile):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any(name.endswith("data.pkl") for name in names):
-            return
-        raise DovitError(f"{path}: a zip archive without a torch checkpoint in it; unpack it and give the .pth file")
-    raise DovitError(f"{path}: cut off (the end of the archive is missing); download or copy it again")
 
 
 def _first_line(error: Exception) -> str:

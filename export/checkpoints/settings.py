@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dovit.runtime.errors import UsageError
+from dovit.runtime.errors import UsageError, printable
 
 Origin = Literal["file", "option", "assumed"]
 
@@ -23,7 +23,7 @@ class Setting:
 
     def text(self) -> str:
         """The value as a table shows it."""
-        return _text(self.value)
+        return printable(_text(self.value))  # a file's names among them
 
 
 @dataclass

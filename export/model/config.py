@@ -6,6 +6,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dovit.export.model.bounds import (
+    MOST_CLASSES,
+    MOST_LAYERS,
+    MOST_LOGITS,
+    MOST_PIXELS,
+    MOST_TOKENS,
+    Byte,
+    Classes,
+    ClassName,
+    Convolutions,
+    Deviation,
+    Dilation,
+    Epsilon,
+    Kernel,
+    Layer,
+    Mean,
+    Patch,
+    Scale,
+    Side,
+    Slope,
+    Threshold,
+    Width,
+)
 from dovit.runtime.bundle.manifest import Mode
 
 # embed_dim, layers, attention heads, as timm, DeiT and mmsegmentation name them; heads are always 64 wide
@@ -32,14 +55,14 @@ class Activation(_Frozen):
     """An activation function; `slope` is LeakyReLU's for negative values."""
 
     kind: Literal["gelu", "gelu_tanh", "relu", "leaky_relu", "none"]
-    slope: float = 0.01
+    slope: Slope = 0.01
 
 
 class ConvConfig(_Frozen):
     """What follows every convolution of a decoder or head: batch norm, where there is one, and an activation."""
 
     batch_norm: bool = True
-    bn_eps: float = 1e-5
+    bn_eps: Epsilon = 1e-5
     activation: Activation = Activation(kind="relu")
 
 
@@ -50,13 +73,13 @@ class BackboneConfig(_Frozen):
     before the first layer; `final_norm` after the last. `norm_eps` is that of all of them.
     """
 
-    embed_dim: int = Field(gt=0)
-    depth: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    mlp_dim: int = Field(gt=0)
-    patch: int = Field(default=16, gt=0)
+    embed_dim: Width
+    depth: Layer
+    heads: Width
+    mlp_dim: Width
+    patch: Patch = 16
     prefix: int = Field(default=1, ge=0, le=2)
-    norm_eps: float = 1e-6
+    norm_eps: Epsilon = 1e-6
     patch_norm: bool = False
     pre_norm: bool = False
     final_norm: bool = False
@@ -78,11 +101,11 @@ class BackboneConfig(_Frozen):
 class FcnConfig(_Frozen):
     """num_convs × (conv of `kernel` and `dilation`, BN, ReLU) → [concat with the input, conv] → 1×1 conv."""
 
-    num_convs: int = Field(default=0, ge=0)
-    kernel: int = 1
-    channels: int = 256
+    num_convs: Convolutions = 0
+    kernel: Kernel = 1
+    channels: Width = 256
     concat: bool = False
-    dilation: int = Field(default=1, gt=0)
+    dilation: Dilation = 1
     conv: ConvConfig = ConvConfig()
 
 
@@ -93,9 +116,9 @@ class HeadConfig(FcnConfig):
     convolutions of kernel 1 or 3; FCN heads have none to two, and may convolve their input and output together.
     """
 
-    layer: int = Field(gt=0)
+    layer: Layer
     norm: bool = False
-    norm_eps: float = 1e-6
+    norm_eps: Epsilon = 1e-6
 
     @property
     def on_map(self) -> bool:
@@ -107,11 +130,11 @@ class SetrUpDecoder(_Frozen):
     """SETR-Naive and SETR-PUP: LayerNorm → num_convs × (conv, BN, ReLU, bilinear ×up_scale) → 1×1 conv."""
 
     kind: Literal["setr-naive", "setr-pup"]
-    num_convs: int = 1
-    kernel: int = 1
-    channels: int = 256
-    up_scale: int = Field(default=4, gt=0)
-    norm_eps: float = 1e-6
+    num_convs: Convolutions = 1
+    kernel: Kernel = 1
+    channels: Width = 256
+    up_scale: Scale = 4
+    norm_eps: Epsilon = 1e-6
     conv: ConvConfig = ConvConfig()
 
 
@@ -123,12 +146,12 @@ class SetrMlaDecoder(_Frozen):
     """
 
     kind: Literal["setr-mla"] = "setr-mla"
-    taps: tuple[int, ...]
-    channels: int = 256
-    head_channels: int = 128
-    up_scale: int = Field(default=4, gt=0)
-    norm_eps: float = 1e-6
-    order: tuple[int, ...] | None = None
+    taps: tuple[Layer, ...] = Field(min_length=1, max_length=16)
+    channels: Width = 256
+    head_channels: Width = 128
+    up_scale: Scale = 4
+    norm_eps: Epsilon = 1e-6
+    order: tuple[int, ...] | None = Field(default=None, max_length=16)
     conv: ConvConfig = ConvConfig()
     head_conv: ConvConfig = ConvConfig()
 
@@ -148,11 +171,11 @@ class SegmenterMaskDecoder(_Frozen):
     """Segmenter-Mask: class embeddings join the patches for `layers` layers; masks are cosine similarities."""
 
     kind: Literal["segmenter-mask"] = "segmenter-mask"
-    embed_dim: int
-    layers: int = 2
-    heads: int
-    mlp_dim: int
-    norm_eps: float = 1e-5
+    embed_dim: Width
+    layers: Layer = 2
+    heads: Width
+    mlp_dim: Width
+    norm_eps: Epsilon = 1e-5
     activation: Activation = Activation(kind="gelu")
 
 
@@ -168,20 +191,20 @@ class ModelConfig(_Frozen):
     `merge`: token merging (8). Off only in the paper's ablation; bundles always merge, so such a model is not exported.
     """
 
-    image_size: tuple[int, int]
-    classes: int = Field(gt=1)
+    image_size: tuple[Side, Side]
+    classes: Classes
     backbone: BackboneConfig
     decoder: DecoderConfig
-    decisions: tuple[HeadConfig, ...] = ()
-    thresholds: tuple[float, ...] = ()
-    mean: tuple[float, float, float] = IMAGENET["mean"]
-    std: tuple[float, float, float] = IMAGENET["std"]
-    slide_stride: tuple[int, int] | None = None
+    decisions: tuple[HeadConfig, ...] = Field(default=(), max_length=MOST_LAYERS)
+    thresholds: tuple[Threshold, ...] = Field(default=(), max_length=MOST_LAYERS)
+    mean: tuple[Mean, Mean, Mean] = IMAGENET["mean"]
+    std: tuple[Deviation, Deviation, Deviation] = IMAGENET["std"]
+    slide_stride: tuple[Side, Side] | None = None
     mode: Mode = "whole"
     keep_ratio: bool = False
     merge: bool = True
-    class_names: tuple[str, ...] | None = None
-    palette: tuple[tuple[int, int, int], ...] | None = None
+    class_names: tuple[ClassName, ...] | None = Field(default=None, max_length=MOST_CLASSES)
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = Field(default=None, max_length=MOST_CLASSES)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -199,15 +222,31 @@ class ModelConfig(_Frozen):
                 f"windows of {self.image_size[0]}×{self.image_size[1]} every {stride[0]}×{stride[1]} pixels leave gaps: "
                 f"the stride is at most the window"
             )
-        if isinstance(self.decoder, SetrMlaDecoder):
-            taps = self.decoder.taps
-            if list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] != self.backbone.depth:
-                raise ValueError(f"the decoder's taps {taps} must ascend and end with layer {self.backbone.depth}")
         for name in ("class_names", "palette"):
             given = getattr(self, name)
             if given is not None and len(given) != self.classes:
                 raise ValueError(f"{len(given)} entries in {name} for {self.classes} classes")
+        self._check_decoder()
         return self
+
+    def _check_decoder(self) -> None:
+        """Its layers are there, and what it makes has a size that can be."""
+        decoder, scale = self.decoder, 1
+        if self.tokens > MOST_TOKENS:
+            raise ValueError(f"image size {self.image_size} makes {self.tokens} tokens, and {MOST_TOKENS} are the most")
+        if isinstance(decoder, SetrMlaDecoder):
+            scale, taps = decoder.up_scale, decoder.taps
+            if list(taps) != sorted(set(taps)) or taps[-1] != self.backbone.depth:
+                raise ValueError(f"the decoder's taps {taps} must ascend and end with layer {self.backbone.depth}")
+            if len(decoder.inputs) != len(taps) or any(not 0 <= k < len(taps) for k in decoder.inputs):
+                raise ValueError(f"the decoder's order {decoder.order} must name {len(taps)} outputs of the neck, from 0")
+        elif isinstance(decoder, SetrUpDecoder):
+            scale = decoder.up_scale**decoder.num_convs
+        elif isinstance(decoder, SegmenterMaskDecoder) and decoder.embed_dim % decoder.heads:
+            raise ValueError(f"{decoder.heads} attention heads do not divide the decoder's {decoder.embed_dim} channels")
+        if self.classes * self.tokens * scale**2 > MOST_LOGITS or max(self.grid) * scale > MOST_PIXELS:
+            height, width = self.grid[0] * scale, self.grid[1] * scale
+            raise ValueError(f"the decoder makes logits of {self.classes}×{height}×{width}, more than can be")
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn, TextIO
 
 import typer
 
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, printable
 from dovit.runtime.interrupts import noted_interrupts
 
+_WRITING_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
 
 # What typer raises for a wrong command line: click's exception, or in newer releases that of the click inside typer,
@@ -23,9 +27,7 @@ _ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__n
 
 def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> NoReturn:
     """Run a typer command and exit: 0; 1 for a failure, 2 for a usage error, each with one line; 130 if interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a file's name, ξ or → must not stop a command in a plain C locale
+    _open_streams()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(command)
     signals: list[int] = []
@@ -35,19 +37,23 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
                 prog_name=name, standalone_mode=False
             )  # what the command returned, or the status of a typer.Exit
     except DovitError as error:
+        if error.__cause__ is not None:
+            _debug(error)
         _end(name, str(error), error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except typer.Exit as end:
-        sys.exit(end.exit_code)
+        status = end.exit_code
     except _ClickException as error:
         _end(name, f"{error.format_message().rstrip('.')}; see {name} --help", 2)
     except BrokenPipeError:
-        # the reader went away (`| head`): Python would complain again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)  # the reader went away (`| head`)
         sys.exit(1)
     except MemoryError:
         _end(name, "not enough memory", 1)
+    except OSError as error:  # what no place nearer to it could put better
+        _debug(error)
+        _end(name, _what_failed(error), 1)
     except Exception as error:
         if os.environ.get("DOVIT_DEBUG"):
             raise
@@ -57,9 +63,61 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
         number = signals[-1] if signals else signal.SIGINT
         what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         _end(name, f"{what}; nothing half-written is left", 128 + number)
+    try:
+        sys.stdout.flush()  # now, where a full disk can still be reported, and not when Python exits
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        sys.exit(1)
+    except OSError as error:
+        _end(name, _what_failed(error), 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _open_streams() -> None:
+    """Make stdout and stderr usable: any character can be printed, and a closed one (`>&-`) takes everything and keeps
+    nothing, or the next file to be opened would get its descriptor, and what libraries print."""
+    with suppress(OSError):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open for as long as we run
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a file's name, ξ or → must not stop a command in a plain C locale
+
+
 def _end(name: str, sentence: str, status: int) -> NoReturn:
-    print(f"{name}: error: {sentence}", file=sys.stderr)
+    """Exit with `status` and one line on stderr, whatever becomes of the line."""
+    try:
+        print(f"{name}: error: {printable(sentence)}", file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told: the status has to do
+        _discard(sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard(sys.stdout)
     sys.exit(status)
+
+
+def _what_failed(error: OSError) -> str:
+    """A sentence for what the operating system refused."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {reason}; give another file or folder"
+    if error.errno in _WRITING_FAILED:
+        _discard(sys.stdout)
+        return f"the output cannot be written: {reason}; free some space, or send it elsewhere"
+    return f"reading or writing failed: {reason}"
+
+
+def _discard(stream: TextIO) -> None:
+    """What is still in `stream` goes nowhere: Python would complain once more when it flushes at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _debug(error: Exception) -> None:
+    if os.environ.get("DOVIT_DEBUG"):
+        traceback.print_exception(error)

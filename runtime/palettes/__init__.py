@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError, UsageError, printable
+from dovit.runtime.files import parse_json, read_text
 
+LONGEST_NAME = 200  # characters
 BUILT_IN = ("cityscapes", "ade20k")
 Colour = tuple[int, int, int]
 
@@ -22,21 +23,24 @@ def palette_for(spec: str, classes: int) -> tuple[tuple[str, ...] | None, tuple[
         text = (files("dovit.runtime.palettes") / f"{spec}.json").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(spec).read_text(encoding="utf-8")
+            text = read_text(Path(spec))
         except FileNotFoundError:
             raise UsageError(f"palette {spec}: neither {' nor '.join(BUILT_IN)}, nor a file") from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise DovitError(f"palette {spec}: cannot be read ({error})") from None
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         colours = tuple((int(r), int(g), int(b)) for r, g, b in content["colours"])
         names = tuple(str(name) for name in content["names"]) if content.get("names") else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DovitError(
             f'palette {spec}: expected JSON as {{"names": ["road"], "colours": [[128, 64, 128]]}}'
         ) from None
     if any(not 0 <= value <= 255 for colour in colours for value in colour):
         raise DovitError(f"palette {spec}: colours are red, green and blue from 0 to 255")
+    wrong = next((name for name in names or () if printable(name) != name or len(name) > LONGEST_NAME), None)
+    if wrong is not None:
+        raise DovitError(f"palette {spec}: the class name {wrong[:40]} has control characters, or is too long")
     if names is not None and len(names) != len(colours):
         raise DovitError(f"palette {spec} has {len(names)} names for {len(colours)} colours; give one each")
     if len(colours) != classes:

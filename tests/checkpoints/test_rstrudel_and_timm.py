@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.runtime.errors import DovitError, UsageError
 
-DIM, HEADS, DEPTH, CLASSES, SIDE = 128, 2, 3, 5, 64
+DIM, HEADS, DEPTH, CLASSES, SIDE = 128, 2, 4, 5, 64
 
 
 def block_keys(name: str, count: int) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from dovit.export.checkpoints.own import write_safetensors
 from dovit.export.model import ModelConfig
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, describe_validation
+from dovit.runtime.files import parse_json
 from dovit.training.policies.dynamic_vit import DynamicViT
 
 KEY = "dynamicvit"
@@ -28,7 +29,7 @@ def is_dynamic_vit(path: Path) -> bool:
     try:
         with safe_open(path, "pt") as file:
             return KEY in (file.metadata() or {})
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError):
         return False
 
 
@@ -36,9 +37,13 @@ def load_dynamic_vit(path: Path) -> DynamicViT:
     """The model in evaluation mode, float32. Raises DovitError where the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()[KEY])
+            about = parse_json(file.metadata()[KEY])
         model = DynamicViT(ModelConfig.model_validate(about["config"]), float(about["ratio"]))
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-    except (OSError, SafetensorError, ValidationError, KeyError, ValueError, TypeError, RuntimeError):
-        raise DovitError(f"{path}: damaged, or not of this dovit; train it again or copy it again") from None
+    except MemoryError:
+        raise
+    except ValidationError as error:
+        raise DovitError(f"{path}: not a model of this dovit: {describe_validation(error)}; train it again") from None
+    except Exception as error:  # what is not as it was written shows in any of these calls
+        raise DovitError(f"{path}: damaged, or not of this dovit; train it again or copy it again") from error
     return model.eval()
