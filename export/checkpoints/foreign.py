@@ -76,9 +76,11 @@ def explain_keys(keys: Iterable[str]) -> str | None:
 
 def explain_file(path: Path) -> str | None:
     """What the file or folder `path` is, where it is no file of weights; None where that is not known. Runs nothing in it."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         if path.is_dir():
             return _folder(path)
+        if not path.is_file():  # reading a pipe would wait for a writer
+            return None
         if path.name == MANIFEST_NAME:
             return f"a bundle's manifest, not a checkpoint: dovit-run and dovit-export take its folder as --engine {path.parent}"
         with path.open("rb") as stream:
@@ -103,7 +105,8 @@ def _folder(path: Path) -> str | None:
 
 
 def _archive(path: Path) -> str | None:
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+    names: list[str] = []
+    with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # damaged: whoever reads the file says so
         inside = [name.partition("/")[2] for name in archive.namelist()]
         if any(name.startswith("code/") for name in inside) and "constants.pkl" in inside:
             return (
@@ -118,14 +121,16 @@ def _archive(path: Path) -> str | None:
                 f'a program of torch.export: python -c \'import torch; program = torch.export.load("{path.name}"); '
                 f'torch.save({{"state_dict": dict(program.state_dict)}}, "weights.pth")\' saves its weights'
             )
-    with contextlib.suppress(Exception):  # damaged: whoever reads the file says so
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        module = next((name for name in names if name.startswith(MODULES)), None)
-        if module:
-            return (
-                f"a whole pickled model ({module}), which runs code when it is read; nothing of it was run. Where you "
-                f"trust it and have its classes, {SAVE_WEIGHTS.format(name=path.name)} saves its weights"
-            )
+        if all(
+            entry.compress_size == entry.file_size for entry in archive.infolist()
+        ):  # what could inflate is not read
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    module = next((name for name in names if name.startswith(MODULES)), None)
+    if module:
+        return (
+            f"a whole pickled model ({module}), which runs code when it is read; nothing of it was run. Where you "
+            f"trust it and have its classes, {SAVE_WEIGHTS.format(name=path.name)} saves its weights"
+        )
     return None
 
 

@@ -239,11 +239,15 @@ class ModelConfig(_Frozen):
             if list(taps) != sorted(set(taps)) or taps[-1] != self.backbone.depth:
                 raise ValueError(f"the decoder's taps {taps} must ascend and end with layer {self.backbone.depth}")
             if len(decoder.inputs) != len(taps) or any(not 0 <= k < len(taps) for k in decoder.inputs):
-                raise ValueError(f"the decoder's order {decoder.order} must name {len(taps)} outputs of the neck, from 0")
+                raise ValueError(
+                    f"the decoder's order {decoder.order} must name {len(taps)} outputs of the neck, from 0"
+                )
         elif isinstance(decoder, SetrUpDecoder):
             scale = decoder.up_scale**decoder.num_convs
         elif isinstance(decoder, SegmenterMaskDecoder) and decoder.embed_dim % decoder.heads:
-            raise ValueError(f"{decoder.heads} attention heads do not divide the decoder's {decoder.embed_dim} channels")
+            raise ValueError(
+                f"{decoder.heads} attention heads do not divide the decoder's {decoder.embed_dim} channels"
+            )
         if self.classes * self.tokens * scale**2 > MOST_LOGITS or max(self.grid) * scale > MOST_PIXELS:
             height, width = self.grid[0] * scale, self.grid[1] * scale
             raise ValueError(f"the decoder makes logits of {self.classes}×{height}×{width}, more than can be")
