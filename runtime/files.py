@@ -18,6 +18,7 @@ from typing import Any
 from dovit.runtime.errors import DovitError, UsageError
 
 PART_SUFFIX = ".part"
+MOST_TEXT_BYTES = 64 << 20  # of a configuration, a palette
 
 
 @contextmanager
@@ -45,12 +46,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file in UTF-8. Raises OSError, for pipes and devices too, which may never end, and ValueError
-    for other encodings and for a path that no file can have."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "a folder" if stat.S_ISDIR(mode) else "not a regular file", str(path))
-    return path.read_text(encoding="utf-8")
+    """The text of a regular file in UTF-8. Raises OSError as `read_regular` does, and ValueError for another encoding."""
+    return read_regular(path, MOST_TEXT_BYTES).decode("utf-8")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -19,7 +19,8 @@ from dovit.export.checkpoints.settings import Setting, Settings
 from dovit.export.checkpoints.tensors import plain_tensors
 from dovit.export.checkpoints.timm import is_timm, read_timm
 from dovit.export.model import DoViT
-from dovit.export.model.bounds import MOST_PIXELS, MOST_TOKENS
+from dovit.export.model.bounds import MOST_TOKENS
+from dovit.runtime.bundle.check import MOST_PIXELS
 from dovit.runtime.errors import DovitError, UsageError, describe_validation, printable
 
 

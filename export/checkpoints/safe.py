@@ -7,7 +7,6 @@ import itertools
 import pickle
 import pickletools
 import re
-import stat
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors import safe_open
 from dovit.export.checkpoints.archive import check_archive
 from dovit.export.checkpoints.pickles import read_storages
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import parse_json
+from dovit.runtime.files import check_regular, parse_json
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(
     10, "little"
@@ -57,14 +56,13 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     try:
         state = path.stat()
-        if stat.S_ISDIR(state.st_mode):
-            raise DovitError(f"{path}: a folder; give the checkpoint file in it")
-        if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for a writer
-            raise DovitError(f"{path}: not a regular file; give the checkpoint as a file on a disk")
+        check_regular(state, path)
         with path.open("rb") as stream:
             head = stream.read(64)
     except FileNotFoundError:
         raise DovitError(f"{path}: no such checkpoint") from None
+    except IsADirectoryError:
+        raise DovitError(f"{path}: a folder; give the checkpoint file in it") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         raise DovitError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not head:

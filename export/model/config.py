@@ -7,10 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dovit.export.model.bounds import (
-    MOST_CLASSES,
     MOST_LAYERS,
     MOST_LOGITS,
-    MOST_PIXELS,
     MOST_TOKENS,
     Byte,
     Classes,
@@ -29,6 +27,7 @@ from dovit.export.model.bounds import (
     Threshold,
     Width,
 )
+from dovit.runtime.bundle.check import MOST_CLASSES, MOST_PIXELS
 from dovit.runtime.bundle.manifest import Mode
 
 # embed_dim, layers, attention heads, as timm, DeiT and mmsegmentation name them; heads are always 64 wide

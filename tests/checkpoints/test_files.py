@@ -336,7 +336,7 @@ def test_what_is_wrong_is_named(small: tuple[Path, DoViT], tmp_path: Path) -> No
     _, model = small
     config = {**model.config.model_dump(mode="json"), "classes": 1}
     torch.save({"dovit": config, "state_dict": model.state_dict()}, tmp_path / "model.pth")
-    with pytest.raises(DovitError, match="classes: Input should be greater than 1, found 1"):
+    with pytest.raises(DovitError, match="classes: Input should be greater than or equal to 2, found 1"):
         load_model(tmp_path / "model.pth")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.runtime.errors import DovitError, UsageError
 
-DIM, HEADS, DEPTH, CLASSES, SIDE = 128, 2, 4, 5, 64
+DIM, HEADS, DEPTH, CLASSES, SIDE = 128, 2, 3, 5, 64
 
 
 def block_keys(name: str, count: int) -> dict[str, Tensor]:
@@ -235,7 +235,7 @@ def test_segmenter_settings_are_honoured(changes: dict, expected: dict, tmp_path
         ({"dataset_kwargs__normalization": "none"}, r"dataset_kwargs\.normalization: Input should be"),
         ({"net_kwargs__patch_size": 8}, r"patch_size is 8, and the weights are of 16"),
         ({"net_kwargs__d_model": 192}, r"d_model is 192, and the weights are of 128"),
-        ({"net_kwargs__n_layers": 12}, r"n_layers is 12, and the weights are of 4"),
+        ({"net_kwargs__n_layers": 12}, r"n_layers is 12, and the weights are of 3"),
         ({"net_kwargs__n_cls": 150}, r"n_cls is 150, and the weights are of 5"),
         ({"net_kwargs__distilled": True}, r"distilled is True, and the weights are of False"),
         (
@@ -388,7 +388,7 @@ def test_other_timm_models_are_refused_by_name(arguments: dict, sentence: str, t
         ),
         ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, "QuickGELU"),
         ({"architecture": "vit", "model_args": {"window": 7}}, "window is a setting whose effect dovit does not know"),
-        ({"architecture": "vit", "model_args": {"depth": 12}}, "depth is 12, and the weights are of 4"),
+        ({"architecture": "vit", "model_args": {"depth": 12}}, "depth is 12, and the weights are of 3"),
         ({"pretrained_cfg": {"mean": [0.5]}}, "is not three numbers"),
         ({"architecture": "vit", "model_args": {"img_size": [64, 128]}}, "says 64×128, which is 4×8 patches"),
         ("[", "not timm's config.json"),
