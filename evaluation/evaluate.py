@@ -129,7 +129,7 @@ def _check(segmenter: Segmenter, dataset: Dataset) -> None:
 
 def kept_by_window(result: Result) -> list[tuple[int, ...]]:
     """Tokens kept after each decision, window by window; a whole image is one window."""
-    return [window.result.kept for window in result.windows] or [result.kept]
+    return [window.kept for window in result.windows] or [result.kept]
 
 
 def _record(

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from dovit.evaluation.cost import Cost
-from dovit.runtime.bundle.manifest import Schedule
+from dovit.runtime.bundle.manifest import Mode, Schedule
 from dovit.runtime.result import Result
-from dovit.runtime.session import Mode, Session
+from dovit.runtime.session import Session
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class BundleSegmenter:
 
     def segment(self, image: np.ndarray, setting: Setting) -> Result:
         """As Segmenter has it."""
+        threshold = setting.thresholds if setting.counts is None else None
         return self._session(
-            image, mode=self._mode, threshold=setting.thresholds, schedule=self._schedule, counts=setting.counts
+            image, mode=self._mode, threshold=threshold, schedule=self._schedule, counts=setting.counts
         )

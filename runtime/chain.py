@@ -12,6 +12,8 @@ from dovit.runtime.buffers import RESULTS, ChainStep, Workspace
 from dovit.runtime.bundle.dimensions import kept_dims
 from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State
 from dovit.runtime.engine import Engine
+from dovit.runtime.errors import DovitError
+from dovit.runtime.outputs import REMEDY, check_ascending, check_keep, check_labels, check_made
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Chain:
         decisions = {decision.keep: decision for decision in manifest.decisions}
         decided: list[Decided] = []
         copies: dict[str, np.ndarray] = {}
+        before = manifest.tokens  # tokens that the next decision is made on
 
         number, ended = 0, False
         while number < len(self.steps):
@@ -119,28 +122,53 @@ class Chain:
                     places[spec.name] = np.empty(spec.resolve(dims), spec.dtype)
                 else:
                     places[spec.name] = workspace.array(spec, dims)
-            made = self.engines[number].run({spec.name: tensors[spec.name] for spec in step.inputs}, places)
+            made = self.engines[number].run({spec.name: _made(tensors, spec.name) for spec in step.inputs}, places)
+            for spec in step.outputs:
+                if deciding and spec.name == deciding.keep:
+                    check_keep(step.name, spec.name, made.get(spec.name), len(images), before)
+                else:
+                    check_made(step.name, spec.name, made.get(spec.name), spec.dtype, spec.resolve(dims))
             tensors |= made
             if keep_tensors and not last:
                 copies |= {name: array.copy() for name, array in made.items()}
             number += 1
             if deciding:
                 keep = tensors[deciding.keep]
-                saw = (tensors[deciding.confidence], tensors[deciding.state.index])
+                saw = (_made(tensors, deciding.confidence), _made(tensors, deciding.state.index))
+                for name, values, dtype in zip(
+                    (deciding.confidence, deciding.state.index), saw, ("float32", "int32"), strict=True
+                ):
+                    check_made(step.name, name, values, dtype, (len(images), before))
+                check_ascending(deciding.state.index, saw[1], manifest.tokens)
+                before = keep.shape[1]
                 decided.append(Decided(saw[0].copy(), saw[1].copy(), keep))
                 dims |= kept_dims(manifest, len(decided), keep.shape[1])
                 if keep.shape[1] == 0:  # the backbone ends early: the decoder takes over what there is
                     tensors |= self._end_early(deciding, tensors)
                     number, ended = self._decoder, True
-        return ChainResult(tensors["labels"], tensors["logits"], tuple(decided), copies)
+        labels = _made(tensors, "labels")
+        check_labels(labels, manifest.classes)
+        return ChainResult(labels, _made(tensors, "logits"), tuple(decided), copies)
 
     def _end_early(self, decision: DecisionSpec, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The decoder's inputs from the state before a decision that kept nothing: every token has its final value."""
         state, final = decision.state, self.manifest.final
-        taken = {getattr(final, role): tensors[getattr(state, role)] for role in State.model_fields}
+        taken = {getattr(final, role): _made(tensors, getattr(state, role)) for role in State.model_fields}
         missing = [tap for tap in self.manifest.taps if tap not in tensors]
         if missing:
-            full, index = tensors[state.full].copy(), tensors[state.index]
-            full[np.arange(len(full))[:, None], index] = tensors[state.tokens][:, self.manifest.prefix :]
+            full, index = _made(tensors, state.full).copy(), _made(tensors, state.index)
+            tokens = _made(tensors, state.tokens)
+            places = (len(index), self.manifest.tokens), (len(index), index.shape[1] + self.manifest.prefix)
+            same = full.dtype == tokens.dtype and full.ndim == tokens.ndim == 3 and full.shape[2] == tokens.shape[2]
+            if not same or (full.shape[:2], tokens.shape[:2]) != places:
+                raise DovitError(f"tensors {state.full} and {state.tokens} do not fit together{REMEDY}")
+            full[np.arange(len(full))[:, None], index] = tokens[:, self.manifest.prefix :]
             taken |= dict.fromkeys(missing, full)
         return taken
+
+
+def _made(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
+    found = tensors.get(name)
+    if found is None:
+        raise DovitError(f"tensor {name} was not made; export the bundle again")
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from dovit.runtime.files import replacing
 from dovit.runtime.resize import resize_image
-from dovit.runtime.result import Result
+
+if TYPE_CHECKING:
+    from dovit.runtime.result import Result
 
 # viridis at five points: dark blue is unsure, yellow is certain
 _VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float32)
@@ -60,7 +63,11 @@ def whole_maps(
     In `slide` mode a pixel counts as kept if a window over it keeps it, and has the lowest confidence of its windows.
     """
     if not result.windows:
-        return list(result.keep_maps), list(result.confidence_maps)
+        if result.filled is None:
+            return list(result.keep_maps), list(result.confidence_maps)
+        height, width = result.filled  # the rest is padding
+        maps = [[_spread(m, crop)[:height, :width] for m in of] for of in (result.keep_maps, result.confidence_maps)]
+        return [_spread(m, size) for m in maps[0]], [_spread(m, size) for m in maps[1]]
     height = max(window.y for window in result.windows) + crop[0]
     width = max(window.x for window in result.windows) + crop[1]
     count = len(result.kept)
@@ -68,9 +75,9 @@ def whole_maps(
     confidences = np.full((count, height, width), np.nan, np.float32)
     for window in result.windows:
         where = np.s_[:, window.y : window.y + crop[0], window.x : window.x + crop[1]]
-        keeps[where] |= np.stack([_spread(m, crop) for m in window.result.keep_maps]) if count else False
+        keeps[where] |= np.stack([_spread(m, crop) for m in window.keep_maps]) if count else False
         if count:
-            found = np.stack([_spread(m, crop) for m in window.result.confidence_maps])
+            found = np.stack([_spread(m, crop) for m in window.confidence_maps])
             confidences[where] = np.fmin(confidences[where], found)
     return [_spread(m, size) for m in keeps], [_spread(m, size) for m in confidences]
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.errors import DovitError
+
+# what ONNX Runtime calls the manifest's types
+ONNX_TYPES = {
+    "uint8": "uint8", "int16": "int16", "int32": "int32", "int64": "int64", "float16": "float16",
+    "bfloat16": "bfloat16", "float32": "float",
+}  # fmt: skip
 
 
 class Engine(Protocol):
@@ -79,18 +87,46 @@ class OnnxRuntimeEngine:
         except Exception as error:  # ONNX Runtime raises its own types, which share no base but Exception
             raise DovitError(f"ONNX Runtime cannot load step {name}: {_line(error)}") from None
         self._name = name
+        self._inputs = {tensor.name: tensor.type for tensor in self._session.get_inputs()}
+        self._outputs = {tensor.name: tensor.type for tensor in self._session.get_outputs()}
+
+    def check(self, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
+        """Raises DovitError where the model has no such inputs and outputs, has them of another type, or needs more inputs."""
+        wanted = {spec.name: spec for spec in inputs}
+        for kind, specs, there in (
+            ("input", wanted.values(), self._inputs),
+            ("output", outputs, self._outputs),
+        ):
+            for spec in specs:
+                expected = f"tensor({ONNX_TYPES[spec.dtype]})"
+                if spec.name not in there:
+                    raise DovitError(
+                        f"step {self._name}: its ONNX file has no {kind} {spec.name}; export the bundle again"
+                    )
+                if there[spec.name] != expected:
+                    raise DovitError(
+                        f"step {self._name}: {kind} {spec.name} is a {there[spec.name]} in its ONNX file, the manifest says "
+                        f"{expected}; export the bundle again"
+                    )
+                if spec.dtype == "bfloat16":
+                    raise DovitError(
+                        f"step {self._name}: {kind} {spec.name} is bfloat16, which ONNX Runtime cannot pass on a CPU; "
+                        "export the bundle again"
+                    )
+        if missing := sorted(set(self._inputs) - set(wanted)):
+            raise DovitError(f"step {self._name}: its ONNX file needs {missing[0]} too; export the bundle again")
 
     def run(self, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
         """See Engine."""
         binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, _pointer(array))
-        for name, place in outputs.items():
-            if place is None:
-                binding.bind_output(name, "cpu")
-            else:
-                binding.bind_output(name, "cpu", 0, place.dtype, place.shape, _pointer(place))
         try:
+            for name, array in inputs.items():
+                binding.bind_input(name, "cpu", 0, array.dtype, array.shape, _pointer(array))
+            for name, place in outputs.items():
+                if place is None:
+                    binding.bind_output(name, "cpu")
+                else:
+                    binding.bind_output(name, "cpu", 0, place.dtype, place.shape, _pointer(place))
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise DovitError(f"ONNX Runtime failed in step {self._name}: {_line(error)}") from None

@@ -1,4 +1,4 @@
-"""Image files, of whatever kind Pillow reads, as uint8 RGB."""
+"""Images of any kind, files that Pillow reads or what a program has in memory, as uint8 RGB."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dovit.runtime.arrays import Format, Layout, array_as_rgb, check_layout
 from dovit.runtime.errors import DovitError, UsageError
+
+# a path, a Pillow image, a numpy array or a torch tensor: this module does not import torch
+ImageLike = str | Path | Image.Image | np.ndarray | Any
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -57,8 +62,22 @@ def _failures_told(path: str | Path) -> Iterator[None]:
         raise DovitError(f"{path}: the image is damaged or cut off ({_reason(error)}); get a whole copy") from None
 
 
-def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-    """An image given by a program as uint8 [H, W, 3]. Raises UsageError for another type or shape."""
+def as_rgb(image: ImageLike, format: Format = "rgb", layout: Layout = "hwc") -> np.ndarray:
+    """An image given by a program as uint8 [H, W, 3] RGB.
+
+    `image`: a path; a Pillow image; an array or torch tensor as `dovit.runtime.arrays.array_as_rgb` takes it. `format` and
+    `layout` say how an array lies in memory; paths and Pillow images know. Raises UsageError for anything else, DovitError
+    for a file that cannot be read.
+    """
+    check_layout(format, layout)
+    known = isinstance(image, str | Path | Image.Image)
+    if known and (format, layout) != ("rgb", "hwc"):
+        raise UsageError(
+            f"format={format!r} and layout={layout!r} are for arrays: files and Pillow images say themselves how they are "
+            "stored; leave both out"
+        )
+    if isinstance(image, str | Path):
+        return read_image(image)
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise UsageError(f"the Pillow image has {image.width}×{image.height} pixels; pass one with some")
@@ -68,11 +87,7 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
             raise
         except Exception as error:  # Pillow reads the pixels only now, and each of its decoders raises what it likes
             raise UsageError(f"the Pillow image cannot be read ({_reason(error)}); pass a whole one") from None
-    if not isinstance(image, np.ndarray):
-        raise UsageError(f"an image is a uint8 array [H, W, 3] or a Pillow image, not {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UsageError(f"an image is a uint8 array [H, W, 3], not {image.dtype} {list(image.shape)}")
-    return image
+    return array_as_rgb(image, format, layout)
 
 
 def _reason(error: Exception) -> str:

@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
+from PIL import Image
 
-from dovit.runtime.bundle.manifest import Manifest, Schedule
+from dovit.runtime.arguments import check_counts, check_keep, check_thresholds
+from dovit.runtime.arrays import Format, Layout, check_layout
+from dovit.runtime.bundle.manifest import Manifest, Mode, Schedule
 from dovit.runtime.bundle.open import Bundle, with_bundle
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.chain import Chain, ChainResult, Decided
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.images import as_rgb
+from dovit.runtime.images import ImageLike, as_rgb
+from dovit.runtime.palettes import Colour, default_palette
 from dovit.runtime.plans import choose_plans
-from dovit.runtime.resize import resize_image
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
-from dovit.runtime.whole import segment_whole, with_labels_of
+from dovit.runtime.whole import Fitted, fit
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from dovit.runtime.gpu.chain import GpuChain
 
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
-Mode = Literal["whole", "slide"]
+LabelSize = Literal["image", "model"]
 
 
 def load(
@@ -74,64 +77,128 @@ def _session(
                 f"files with dovit-export --ckpt model.pth --out {bundle.root} --backend onnxruntime"
             )
         file = bundle.path(step.onnx)
-        engines.append(OnnxRuntimeEngine(step.name, file, threads=threads, prepack=not low_memory))
+        engine = OnnxRuntimeEngine(step.name, file, threads=threads, prepack=not low_memory)
+        engine.check(step.inputs, step.outputs)
+        engines.append(engine)
     return Session(manifest, Chain(manifest, engines), "onnxruntime")
 
 
 class Session:
-    """Segments images of any size. Several threads may call one session at a time."""
+    """Segments images of any size. Several threads may call one session at a time.
+
+    Usable in a `with` statement, at whose end it is closed.
+    """
 
     def __init__(self, manifest: Manifest, chain: Chain | GpuChain, backend: str, schedule: Schedule = "exact") -> None:
         """`schedule`: the one that passes have which name none."""
         self.manifest = manifest
-        self.chain = chain
         self.backend = backend
         self.schedule = schedule
+        self._chain: Chain | GpuChain | None = chain
+
+    @property
+    def chain(self) -> Chain | GpuChain:
+        """What runs the steps. Raises UsageError after `close()`."""
+        if self._chain is None:
+            raise UsageError("this session is closed: load the bundle again")
+        return self._chain
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Of all classes, where the bundle knows them."""
+        return self.manifest.class_names
+
+    @cached_property
+    def palette(self) -> tuple[Colour, ...]:
+        """Red, green and blue of all classes, 0…255: the bundle's, or generated ones."""
+        return self.manifest.palette or default_palette(self.manifest.classes)
+
+    def close(self) -> None:
+        """Give the model's memory back; passes under way in other threads end first. Later calls raise UsageError."""
+        self._chain = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        height, width = manifest.image_size
+        closed = ", closed" if self._chain is None else ""
+        return (
+            f"Session({manifest.architecture}, {height}×{width}, {manifest.classes} classes, {manifest.tokens} tokens, "
+            f"{len(manifest.decisions)} decisions, {self.backend}{closed})"
+        )
 
     def __call__(
         self,
-        image: np.ndarray | Image.Image,
+        image: ImageLike,
         *,
-        mode: Mode = "whole",
-        threshold: float | Sequence[float] | None = None,
+        mode: Mode | None = None,
+        keep_ratio: bool | None = None,
+        threshold: float | Sequence[float] | np.ndarray | None = None,
         schedule: Schedule | None = None,
-        counts: Sequence[int] | None = None,
+        counts: Sequence[int] | np.ndarray | None = None,
+        keep: Sequence[float] | np.ndarray | None = None,
+        format: Format = "rgb",
+        layout: Layout = "hwc",
+        labels: LabelSize = "image",
         return_logits: bool = False,
     ) -> Result:
-        """Segment one RGB image, uint8 [H, W, 3], or anything Pillow has opened.
+        """Segment one image.
 
-        `whole` resizes it to the bundle's size, `slide` moves a window of that size over it, as mmsegmentation does.
-        `threshold`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `schedule`: default exact on a CPU,
-        bucketed on a GPU. `counts` keeps so many tokens
-        after each decision instead, the least confident ones: a fixed ratio, to compare token pass with. Raises
-        UsageError for an unsuitable argument, DovitError where the backend fails.
+        `image`: a path; a Pillow image; an array or torch tensor, uint8, or float within 0…1. `format`: an array's
+        channels, `rgb`, `rgba`, `bgr` (as OpenCV reads them), `bgra`, or `gray`, whose array may be [H, W]; alpha is
+        dropped. `layout`: `hwc` for [H, W, C], `chw` for [C, H, W].
+
+        `mode`, default the bundle's: `whole` resizes the image to the bundle's size, `slide` moves a window of that size
+        over it. `keep_ratio`, default the bundle's: in mode `whole` the image is scaled until it fits inside, and padded
+        with the mean colour at the bottom and right, where otherwise it is stretched.
+
+        In mmsegmentation, `keep_ratio` is `Resize(scale=(width, height), keep_ratio=True)` of the bundle's size for an
+        image that is not wider or taller than that afterwards, then SegDataPreProcessor's padding by `pad_val=0` after
+        normalisation: a pixel of the mean colour, to the nearest whole number, is 0 up to half a grey level. As there,
+        logits are resized to the padded size, cut, and resized to the image's. Not as there: Pillow averages where it
+        shrinks an image, OpenCV does not; the size of the model's input is fixed, so an upright image is scaled further
+        down than there. Stretched images get their logits resized once, straight to the image's size. `slide` is
+        mmsegmentation's `slide_inference`, but an image smaller than the window is enlarged in proportion until the window
+        fits, and labels are shrunk again; mmsegmentation runs its model at the smaller size with resized positions.
+
+        `threshold`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `schedule`: default exact on a
+        CPU, bucketed on a GPU. Instead of ξ, `counts` keeps so many tokens after each decision, or `keep` such shares of
+        all tokens, falling, the least confident ones: a fixed ratio, to compare token pass with.
+
+        `labels`: at the size of the `image`, or as the `model` makes them: at the bundle's size (the part that is no
+        padding), in mode slide at the size that the windows lie in. `return_logits`: see `Result`.
+
+        Raises UsageError for an unsuitable argument, and in mode slide for an image that needs more windows, pixels or
+        logits than its limits; DovitError where a file cannot be read or the backend fails.
         """
-        pixels = as_rgb(image)
-        xi = self.check_thresholds(threshold)
-        capacities = self.capacities(schedule or self.schedule)
-        takes = self.chain.takes((pixels.shape[0], pixels.shape[1]))
-        needs_logits = return_logits or mode == "slide" or not takes
-        fixed = None if counts is None else self.check_counts(counts)
+        request = self._request(mode, keep_ratio, threshold, schedule, counts, keep, labels, return_logits)
+        return self._segment(as_rgb(image, format, layout), request)
 
-        def core(window: np.ndarray) -> Result:
-            with _out_of_memory():
-                return self._result(self.chain.run(window[None], xi, capacities, counts=fixed, logits=needs_logits))
+    def batch(self, images: Iterable[ImageLike], **settings: Any) -> list[Result]:
+        """The results of several images, of any sizes, as `[session(image, …) for image in images]`; `settings` as there.
 
-        if mode == "whole":
-            result = core(pixels) if takes else segment_whole(pixels, self.manifest.image_size, core)
-        elif mode == "slide":
-            result = segment_slide(pixels, self.manifest.image_size, self.manifest.slide_stride, core)
-        else:
-            raise UsageError(f"unknown mode {mode!r}: choose whole or slide")
-        return result if return_logits else result.without_logits()
+        Images are run one after the other, each with its own kept tokens: what an image gets does not depend on others.
+        """
+        return list(self.stream(images, **settings))
 
     def stream(
         self,
-        images: Iterable[np.ndarray | Image.Image],
+        images: Iterable[ImageLike],
         *,
-        mode: Mode = "whole",
-        threshold: float | Sequence[float] | None = None,
+        mode: Mode | None = None,
+        keep_ratio: bool | None = None,
+        threshold: float | Sequence[float] | np.ndarray | None = None,
         schedule: Schedule | None = None,
+        counts: Sequence[int] | np.ndarray | None = None,
+        keep: Sequence[float] | np.ndarray | None = None,
+        format: Format = "rgb",
+        layout: Layout = "hwc",
+        labels: LabelSize = "image",
         return_logits: bool = False,
     ) -> Iterator[Result]:
         """The results of `images`, in their order: `session(image, …)` of each.
@@ -140,55 +207,98 @@ class Session:
         does nothing else until the last result was taken. Images are taken from the iterator as they are needed. Raises
         UsageError as a call does, for an image up to two results before its own.
         """
-        xi, chosen = self.check_thresholds(threshold), schedule or self.schedule
-        if mode == "whole" and self.capacities(chosen) == self.manifest.capacities:
-            return self._overlapping(images, xi, return_logits)
-        return (self(one, mode=mode, threshold=xi, schedule=chosen, return_logits=return_logits) for one in images)
+        if isinstance(images, str | Path | Image.Image):
+            raise UsageError("several images are a list or another iterable of them; for one, call session(image)")
+        check_layout(format, layout)
+        request = self._request(mode, keep_ratio, threshold, schedule, counts, keep, labels, return_logits)
+        pixels = (as_rgb(image, format, layout) for image in images)
+        if request.mode == "whole" and request.counts is None and request.capacities == self.manifest.capacities:
+            return self._overlapping(pixels, request)
+        return (self._segment(one, request) for one in pixels)
 
-    def _overlapping(
-        self, images: Iterable[np.ndarray | Image.Image], thresholds: Sequence[float], return_logits: bool
-    ) -> Iterator[Result]:
-        sizes = deque[tuple[int, int]]()  # of the images under way
+    def _request(
+        self, mode: Mode | None, keep_ratio: bool | None, threshold: float | Sequence[float] | np.ndarray | None,
+        schedule: Schedule | None, counts: Sequence[int] | np.ndarray | None, keep: Sequence[float] | np.ndarray | None,
+        labels: LabelSize, return_logits: bool,
+    ) -> _Request:  # fmt: skip
+        """The arguments of a call, checked."""
+        chosen = self.manifest.mode if mode is None else mode
+        if chosen not in get_args(Mode):
+            raise UsageError(f"unknown mode {chosen!r}: choose {' or '.join(get_args(Mode))}")
+        if labels not in get_args(LabelSize):
+            raise UsageError(f"labels={labels!r}: choose {' or '.join(get_args(LabelSize))}, whose size they get")
+        given = [
+            name for name, value in (("threshold", threshold), ("counts", counts), ("keep", keep)) if value is not None
+        ]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} both say which tokens stay: give one of them")
+        if counts is not None:
+            counts = check_counts(self.manifest, counts)
+        elif keep is not None:
+            counts = check_keep(self.manifest, keep)
+        return _Request(
+            mode=chosen,
+            keep_ratio=self.manifest.keep_ratio if keep_ratio is None else bool(keep_ratio),
+            thresholds=self.check_thresholds(threshold),
+            capacities=self.capacities(schedule or self.schedule),
+            counts=counts,
+            own_size=labels == "image",
+            logits=bool(return_logits),
+        )
 
-        def batches() -> Iterator[np.ndarray]:
-            for image in images:
-                pixels = as_rgb(image)
-                sizes.append((pixels.shape[0], pixels.shape[1]))
-                yield (pixels if self.chain.takes(sizes[-1]) else resize_image(pixels, self.manifest.image_size))[None]
+    def _segment(self, pixels: np.ndarray, request: _Request) -> Result:
+        chain = self.chain
+
+        def core(window: np.ndarray, logits: bool) -> Result:
+            made = chain.run(window[None], request.thresholds, request.capacities, counts=request.counts, logits=logits)
+            return self._result(made)
 
         with _out_of_memory():
-            for made in self.chain.stream(
-                batches(), thresholds, lambda: return_logits or not self.chain.takes(sizes[0])
-            ):
-                result, size = self._result(made), sizes.popleft()
-                if not self.chain.takes(size):
-                    result = with_labels_of(result, size)
-                yield result if return_logits else result.without_logits()
+            if request.mode == "slide":
+                manifest = self.manifest
+                found = segment_slide(
+                    pixels, manifest.image_size, manifest.slide_stride, lambda window: core(window, True),
+                    keep_logits=request.logits, own_size=request.own_size,
+                )  # fmt: skip
+                return replace(found, class_names=self.class_names, palette=self.palette)
+            fitted = self._fit(chain, pixels, request)
+            if fitted is None:
+                return request.finished(core(pixels, request.logits))
+            needed = request.logits or (request.own_size and fitted.needs_logits)
+            return request.finished(fitted.labelled(core(fitted.pixels, needed), own_size=request.own_size))
 
-    def check_thresholds(self, threshold: float | Sequence[float] | None) -> tuple[float, ...]:
+    def _fit(self, chain: Chain | GpuChain, pixels: np.ndarray, request: _Request) -> Fitted | None:
+        """The image at the bundle's size; None where the chain does that itself."""
+        manifest = self.manifest
+        size = (pixels.shape[0], pixels.shape[1])
+        if size == manifest.image_size or (request.own_size and not request.keep_ratio and chain.takes(size)):
+            return None
+        return fit(pixels, manifest.image_size, keep_ratio=request.keep_ratio, fill=manifest.mean)
+
+    def _overlapping(self, images: Iterator[np.ndarray], request: _Request) -> Iterator[Result]:
+        chain = self.chain
+        under_way = deque[Fitted | None]()
+
+        def batches() -> Iterator[np.ndarray]:
+            for pixels in images:
+                under_way.append(self._fit(chain, pixels, request))
+                fitted = under_way[-1]
+                yield (pixels if fitted is None else fitted.pixels)[None]
+
+        def logits_needed() -> bool:
+            fitted = under_way[0]
+            return request.logits or (fitted is not None and request.own_size and fitted.needs_logits)
+
+        with _out_of_memory():
+            for made in chain.stream(batches(), request.thresholds, logits_needed):
+                result, fitted = self._result(made), under_way.popleft()
+                if fitted is not None:
+                    result = fitted.labelled(result, own_size=request.own_size)
+                yield request.finished(result)
+
+    def check_thresholds(self, threshold: float | Sequence[float] | np.ndarray | None) -> tuple[float, ...]:
         """One ξ a decision, the bundle's own where None is given; UsageError where they cannot be."""
-        count = len(self.manifest.decisions)
-        if threshold is None:
-            return self.manifest.thresholds
-        given = [float(threshold)] if isinstance(threshold, int | float) else [float(t) for t in threshold]
-        if len(given) == 1:
-            given *= count
-        if len(given) != count:
-            raise UsageError(f"{len(given)} thresholds for {count} decisions: give one for all, or one each")
-        for value in given:
-            if not 0 <= value <= 1:
-                raise UsageError(f"threshold {value} lies outside [0, 1]; 1 stops no token")
-        return tuple(given)
-
-    def check_counts(self, counts: Sequence[int]) -> tuple[int, ...]:
-        """Tokens to keep after each decision; UsageError where they cannot be."""
-        limits = [self.manifest.tokens, *counts]
-        decisions = len(self.manifest.decisions)
-        if len(counts) != decisions or any(not 0 <= k <= most for k, most in zip(counts, limits, strict=False)):
-            raise UsageError(
-                f"counts {', '.join(map(str, counts))}: give {decisions} falling numbers of tokens, from {limits[0]} to 0"
-            )
-        return tuple(counts)
+        return check_thresholds(self.manifest, threshold)
 
     def capacities(self, schedule: Schedule) -> Sequence[int]:
         """The kept counts that a schedule allows."""
@@ -209,7 +319,26 @@ class Session:
             keep_maps=keep_maps.reshape(shape),
             confidence_maps=confidence_maps.reshape(shape),
             logits=made.logits[0] if made.logits.size else None,
+            class_names=self.class_names,
+            palette=self.palette,
         )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A call's arguments, checked and with the bundle's own where it named none."""
+
+    mode: Mode
+    keep_ratio: bool
+    thresholds: tuple[float, ...]
+    capacities: Sequence[int]
+    counts: Sequence[int] | None
+    own_size: bool
+    logits: bool
+
+    def finished(self, result: Result) -> Result:
+        """Without logits that were only needed for the labels."""
+        return result if self.logits else result.without_logits()
 
 
 def decision_maps(

@@ -15,9 +15,10 @@ from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.export.macs import evaluate as evaluate_macs
 from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
+from dovit.runtime.bundle.manifest import Mode
 from dovit.runtime.chain import Decided
 from dovit.runtime.result import Result
-from dovit.runtime.session import Mode, decision_maps
+from dovit.runtime.session import decision_maps
 from dovit.runtime.slide import segment_slide
 from dovit.runtime.whole import segment_whole
 from dovit.training.policies.checkpoint import is_dynamic_vit, load_dynamic_vit
@@ -50,11 +51,14 @@ class TorchSegmenter:
 
     def segment(self, image: np.ndarray, setting: Setting) -> Result:
         """As Segmenter has it."""
-        size = self.model.config.image_size
+        config = self.model.config
+
+        def core(window: np.ndarray) -> Result:
+            return self._window(window, setting)
+
         if self.mode == "whole":
-            return segment_whole(image, size, lambda window: self._window(window, setting))
-        stride = self.model.config.slide_stride or size
-        return segment_slide(image, size, stride, lambda window: self._window(window, setting))
+            return segment_whole(image, config.image_size, core, keep_ratio=config.keep_ratio, fill=config.mean)
+        return segment_slide(image, config.image_size, config.slide_stride or config.image_size, core)
 
     @torch.no_grad()
     def _window(self, window: np.ndarray, setting: Setting) -> Result:

@@ -9,11 +9,11 @@ import numpy as np
 
 from dovit.evaluation.calibration.confidences import Confidences
 from dovit.evaluation.calibration.point import Point, Tally
-from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.manifest import Manifest, Mode
 from dovit.runtime.errors import DovitError
 from dovit.runtime.images import read_image
-from dovit.runtime.result import Result
-from dovit.runtime.session import Mode, Session
+from dovit.runtime.result import Result, Window
+from dovit.runtime.session import Session
 
 Track = Callable[[Sequence[Path], str], Iterable[Path]]  # goes through the files and shows how far it is
 Settings = Sequence[tuple[float, ...]]
@@ -102,12 +102,12 @@ class Observer:
                 raise type(error)(f"{file}: {error}") from None
 
 
-def parts(result: Result) -> list[Result]:
+def parts(result: Result) -> Sequence[Result | Window]:
     """The windows of a result: itself in mode whole."""
-    return [window.result for window in result.windows] or [result]
+    return list(result.windows) or [result]
 
 
-def confidence(window: Result, number: int) -> np.ndarray:
+def confidence(window: Result | Window, number: int) -> np.ndarray:
     """[M] float32: what decision `number` (from 0) said of the tokens that had come so far; a NaN is one it computed."""
     seen = window.confidence_maps[number]
     return seen[window.keep_maps[number - 1]] if number else seen.ravel()

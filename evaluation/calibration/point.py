@@ -66,7 +66,7 @@ class Tally:
         """Count one image: its result at these ξ, and the dense one."""
         self._differ += int(np.count_nonzero(result.labels != dense.labels))
         self._pixels += result.labels.size
-        kepts = [w.result.kept for w in result.windows] or [result.kept]
+        kepts = [w.kept for w in result.windows] or [result.kept]
         for kept in kepts:
             for which, macs in enumerate(self._manifest.macs(kept)):
                 self._macs[which] += macs

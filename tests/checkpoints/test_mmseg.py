@@ -80,7 +80,7 @@ def test_slide_equals_mmsegmentation(variant: str, tmp_path: Path) -> None:
         return Result(np.zeros((64, 64), np.uint8), (), 16, none.astype(bool), none.astype(np.float32), found)
 
     image = picture((113, 150), seed=1)
-    result = segment_slide(image, (64, 64), (43, 43), core)
+    result = segment_slide(image, (64, 64), (43, 43), core, keep_logits=True)
     reference = mmseg.slide_inference(theirs, image, crop_size=(64, 64), stride=(43, 43))
     assert result.logits is not None
     assert relative(torch.from_numpy(result.logits), reference) < 1e-4

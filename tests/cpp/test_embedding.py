@@ -59,6 +59,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"threshold": [0.95, 0.0, 0.9], "schedule": "bucketed"},
     {"counts": [100, 50, 3]},
     {"counts": [17, 0, 0]},
+    {"keep_ratio": True},
+    {"keep_ratio": True, "schedule": "bucketed"},
 ]
 
 

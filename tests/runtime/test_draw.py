@@ -67,14 +67,14 @@ def test_confidence_goes_from_dark_blue_to_yellow_and_stopped_is_white() -> None
 
 def _window(y: int, x: int, keep: list[list[bool]], confidence: list[list[float]]) -> Window:
     maps = np.array([keep]), np.array([confidence], np.float32)
-    return Window(y, x, Result(np.zeros((4, 4), np.uint8), (int(maps[0].sum()),), 4, *maps))
+    return Window(y, x, (int(maps[0].sum()),), *maps)
 
 
 def test_maps_of_windows_are_joined() -> None:
     nan = float("nan")
     left = _window(0, 0, [[True, False], [False, False]], [[0.2, 0.9], [0.8, nan]])
     right = _window(0, 2, [[False, True], [False, False]], [[0.7, 0.1], [0.6, nan]])
-    stacked = [np.stack([getattr(w.result, n) for w in (left, right)]) for n in ("keep_maps", "confidence_maps")]
+    stacked = [np.stack([getattr(w, n) for w in (left, right)]) for n in ("keep_maps", "confidence_maps")]
     result = Result(np.zeros((4, 6), np.uint8), (2,), 8, *stacked, windows=(left, right))
     keeps, confidences = draw.whole_maps(result, (4, 6), (4, 4))
     assert keeps[0].tolist() == [[True, True, False, False, True, True]] * 2 + [[False] * 6] * 2

@@ -1,9 +1,14 @@
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from dovit.runtime.arrays import Format, Layout
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import as_rgb, read_image
 
@@ -124,16 +129,92 @@ def test_as_rgb_takes_arrays_and_pillow_images() -> None:
     np.testing.assert_array_equal(as_rgb(Image.fromarray(DEEP))[..., 0], DEEP >> 8)
 
 
+def channels(format: str) -> np.ndarray:
+    alpha = RNG.integers(0, 256, (12, 17, 1), dtype=np.uint8)
+    return {
+        "rgb": COLOUR,
+        "bgr": COLOUR[..., ::-1],
+        "rgba": np.concatenate([COLOUR, alpha], axis=2),
+        "bgra": np.concatenate([COLOUR[..., ::-1], alpha], axis=2),
+        "gray": COLOUR[..., :1],
+    }[format]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float16, np.float32, np.float64, "torch", "torch float"])
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+@pytest.mark.parametrize("format", ["rgb", "bgr", "rgba", "bgra", "gray"])
+def test_every_format_layout_and_type(format: Format, layout: Layout, kind: Any) -> None:
+    array: Any = channels(format)
+    if layout == "chw":
+        array = array.transpose(2, 0, 1)
+    if kind == "torch float":
+        array = torch.from_numpy(array.copy()).float().div(255).requires_grad_()
+    elif kind == "torch":
+        array = torch.from_numpy(array.copy())
+    elif kind != np.uint8:
+        array = (array / 255).astype(kind)
+    made = as_rgb(array, format, layout)
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made, COLOUR if format != "gray" else COLOUR[..., :1].repeat(3, axis=2))
+
+
+def test_grey_arrays_may_have_two_dimensions() -> None:
+    for layout in get_args(Layout):
+        np.testing.assert_array_equal(as_rgb(COLOUR[..., 0], "gray", layout), COLOUR[..., :1].repeat(3, axis=2))
+
+
+def test_paths_are_read(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(as_rgb(tmp_path / "a.png"), COLOUR)
+    np.testing.assert_array_equal(as_rgb(str(tmp_path / "a.png")), COLOUR)
+    with pytest.raises(DovitError, match="no such image"):
+        as_rgb("street.png")
+
+
+FLOAT = COLOUR.astype(np.float32)
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
+    (COLOUR.astype(int), {}, r"not int64: convert it, as image\.astype\(np\.uint8\)"),
+    (COLOUR > 9, {}, "not bool"),
+    (DEEP[..., None].repeat(3, 2), {}, "not uint16"),
+    (FLOAT, {}, r"values within 0…1, this one 0…255: divide by 255"),
+    (FLOAT / 255 - 0.5, {}, "this one -0.5…0.5"),
+    (FLOAT * np.nan, {}, "this one nan…nan"),
+    (COLOUR[..., 0], {}, r'format rgb is \[H, W, C\], not uint8 \[12, 17\]: for a grey one say format="gray"'),
+    (channels("rgba"), {}, r'\[H, W, 3\], not uint8 \[12, 17, 4\]: say format="rgba" or "bgra"'),
+    (COLOUR, {"format": "rgba"}, r'\[H, W, 4\], not uint8 \[12, 17, 3\]: say format="rgb" or "bgr"'),
+    (COLOUR.transpose(2, 0, 1), {}, r'\[H, W, 3\], not uint8 \[3, 12, 17\]: say layout="chw"'),
+    (COLOUR, {"layout": "chw"}, r'\[3, H, W\], not uint8 \[12, 17, 3\]: leave layout="chw" out'),
+    (COLOUR[None], {}, r"not uint8 \[1, 12, 17, 3\]: call session\.batch"),
+    (np.zeros((0, 17, 3), np.uint8), {}, r"with some pixels, not uint8 \[0, 17, 3\]"),
+    (np.uint8(3), {}, "not uint8"),
+    (np.zeros((12, 17, 5), np.uint8), {}, r"not uint8 \[12, 17, 5\]$"),
+    ([COLOUR], {}, r"not list; for several images call session\.batch"),
+    (b"\x89PNG", {}, "not bytes; open encoded ones"),
+    (None, {}, "not NoneType$"),
+    (7, {}, "not int$"),
+    (
+        torch.zeros(12, 17, 3, dtype=torch.bfloat16),
+        {},
+        "the tensor cannot be read .*pass a dense one of uint8 or float32",
+    ),
+    (torch.zeros(12, 17, 3).to_sparse(), {}, "the tensor cannot be read"),
+    (torch.nn.Identity(), {}, "the tensor cannot be read"),
+    (Image.fromarray(COLOUR), {"format": "bgr"}, "are for arrays: files and Pillow images say themselves"),
+    ("a.png", {"layout": "chw"}, "are for arrays"),
+]
+
+
 @pytest.mark.parametrize(
-    ("image", "sentence"),
-    [
-        (COLOUR.astype(np.float32), r"float32 \[12, 17, 3\]"),
-        (COLOUR[..., 0], r"uint8 \[12, 17\]"),
-        (np.zeros((12, 17, 4), np.uint8), r"uint8 \[12, 17, 4\]"),
-        (np.zeros((0, 17, 3), np.uint8), r"uint8 \[0, 17, 3\]"),
-        ("street.png", "not str"),
-    ],
+    ("image", "arguments", "sentence"), REFUSED, ids=lambda v: str(v)[:40] if isinstance(v, str) else ""
 )
-def test_as_rgb_says_what_it_wants(image: object, sentence: str) -> None:
-    with pytest.raises(UsageError, match=rf"an image is a uint8 array \[H, W, 3\].*{sentence}"):
-        as_rgb(image)  # type: ignore[arg-type]
+def test_everything_else_is_refused_with_the_remedy(image: Any, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence) as caught:
+        as_rgb(image, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_torch_is_not_imported() -> None:
+    code = (
+        "import sys, numpy, dovit; from dovit.runtime.images import as_rgb; as_rgb(numpy.zeros((2, 2, 3), 'uint8')); "
+    )
+    subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)

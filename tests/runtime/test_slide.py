@@ -1,3 +1,6 @@
+import tracemalloc
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from dovit.runtime.errors import UsageError
 from dovit.runtime.resize import labels_from_logits, resize_bilinear, resize_image
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide, starts
-from dovit.runtime.whole import Core, segment_whole
+from dovit.runtime.whole import Core, fit, segment_whole
 
 CROP, STRIDE, PATCH, CLASSES = (32, 48), (20, 32), 8, 5
 WEIGHT = torch.randn(CLASSES, 3, PATCH, PATCH, generator=torch.Generator().manual_seed(3)) / 100
@@ -78,7 +81,7 @@ def test_windows_cover_the_line_and_the_last_ends_at_the_border(
 @pytest.mark.parametrize("size", [(32, 48), (32, 49), (33, 48), (52, 80), (53, 81), (77, 131), (100, 48)])
 def test_slide_is_mmsegmentations(size: tuple[int, int]) -> None:
     image = picture(*size)
-    result = segment_slide(image, CROP, STRIDE, core_of())
+    result = segment_slide(image, CROP, STRIDE, core_of(), keep_logits=True)
     expected = reference(image, CROP, STRIDE)
     assert result.logits is not None and result.logits.shape == (CLASSES, *size)
     torch.testing.assert_close(torch.from_numpy(result.logits), expected, rtol=1e-5, atol=1e-5)
@@ -95,10 +98,9 @@ def test_slide_reports_every_window() -> None:
     for pixels, (y, x) in zip(seen, corners, strict=True):
         np.testing.assert_array_equal(pixels, image[y : y + 32, x : x + 48])
     assert result.tokens == 24 * 9
-    assert result.kept == (sum(window.result.kept[0] for window in result.windows),)
+    assert result.kept == (sum(window.kept[0] for window in result.windows),)
     assert result.keep_maps.shape == (9, 1, 4, 6) and result.confidence_maps.shape == (9, 1, 4, 6)
-    np.testing.assert_array_equal(result.keep_maps[4], result.windows[4].result.keep_maps)
-    assert all(window.result.logits is None for window in result.windows)
+    np.testing.assert_array_equal(result.keep_maps[4], result.windows[4].keep_maps)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_slide_reports_every_window() -> None:
 )
 def test_a_small_image_is_enlarged_in_proportion(size: tuple[int, int], scaled: tuple[int, int]) -> None:
     image = picture(*size)
-    result = segment_slide(image, CROP, STRIDE, core_of())
+    result = segment_slide(image, CROP, STRIDE, core_of(), keep_logits=True)
     assert result.logits is not None and result.logits.shape == (CLASSES, *scaled)
     expected = reference(resize_image(image, scaled), CROP, STRIDE)
     torch.testing.assert_close(torch.from_numpy(result.logits), expected, rtol=1e-5, atol=1e-5)
@@ -116,9 +118,64 @@ def test_a_small_image_is_enlarged_in_proportion(size: tuple[int, int], scaled: 
     assert (result.labels == shrunk.argmax(dim=0).numpy()).mean() > 0.99
 
 
+@pytest.mark.parametrize("band", [1, 3000])
+@pytest.mark.parametrize("size", [(77, 131), (16, 24), (100, 20), (32, 48)])
+def test_bands_of_rows_give_the_same(size: tuple[int, int], band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture(*size)
+    expected = segment_slide(image, CROP, STRIDE, core_of(), keep_logits=True)
+    assert segment_slide(image, CROP, STRIDE, core_of()).logits is None
+    monkeypatch.setattr("dovit.runtime.slide.BAND_BYTES", band)  # one row, a few
+    found = segment_slide(image, CROP, STRIDE, core_of(), keep_logits=True)
+    assert found.logits is not None and expected.logits is not None
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_labels_at_the_size_that_the_windows_lie_in() -> None:
+    result = segment_slide(picture(100, 20), CROP, STRIDE, core_of(), keep_logits=True, own_size=False)
+    assert result.logits is not None and result.labels.shape == (240, 48)
+    np.testing.assert_array_equal(result.labels, result.logits.argmax(axis=0))
+
+
+LIMITS: list[tuple[tuple[int, int], dict[str, Any], str]] = [
+    ((1, 1800), {}, r"1×1800 is too narrow for windows of 32×48: .* it has 1843200 pixels, more than 1000000; use mode whole"),
+    ((600, 900), {}, r"600×900 needs 840 windows of 32×48, more than 500; use mode whole, or cut the image into parts"),
+    ((60, 400), {}, r"needs the logits of 36 windows at a time, 5 classes of 24 each, more than 2000 values"),
+    ((90, 80), {"keep_logits": True}, r"with 5 classes are 36000 values, more than 2000; leave return_logits off"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "arguments", "sentence"), LIMITS, ids=str)
+def test_limits_say_their_number(
+    size: tuple[int, int], arguments: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, limit in {"MOST_PIXELS": 10**6, "MOST_WINDOWS": 500, "MOST_LOGITS": 2000}.items():
+        monkeypatch.setattr(f"dovit.runtime.slide.{name}", limit)
+    with pytest.raises(UsageError, match=sentence):
+        segment_slide(picture(*size), CROP, STRIDE, core_of(), **arguments)
+
+
 def test_a_sliver_is_refused_before_memory_runs_out() -> None:
-    with pytest.raises(UsageError, match="too narrow for windows of 512×512: use mode whole"):
+    with pytest.raises(
+        UsageError, match=r"too narrow for windows of 512×512: .* pixels, more than 16777216; use mode whole"
+    ):
         segment_slide(np.zeros((1, 5000, 3), np.uint8), (512, 512), (512, 512), core_of(size=(512, 512)))
+
+
+def test_many_classes_take_the_memory_of_a_row_of_windows() -> None:
+    """All merged logits would be 600 MB."""
+    logits = np.random.default_rng(0).standard_normal((300, 16, 16), dtype=np.float32)
+    none = np.zeros((0, 4, 4))
+
+    def core(pixels: np.ndarray) -> Result:
+        return Result(np.zeros((128, 128), np.uint8), (), 16, none.astype(bool), none.astype(np.float32), logits.copy())
+
+    image = np.zeros((600, 850, 3), np.uint8)
+    tracemalloc.start()
+    segment_slide(image, (128, 128), (96, 96), core)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
 
 
 def test_a_bundle_without_decisions_slides_too() -> None:
@@ -155,7 +212,33 @@ def test_slide_is_what_the_real_mmsegmentation_does(variant: str) -> None:
     model = mmseg.build(variant, image_size=(32, 48), classes=CLASSES, embed_dim=192, depth=8, heads=3)
     image = picture(50, 101)
     core = core_of(lambda pixels: mmseg.decoder_logits(model, pixels).numpy())
-    result = segment_slide(image, CROP, STRIDE, core)
+    result = segment_slide(image, CROP, STRIDE, core, keep_logits=True)
     expected = mmseg.slide_inference(model, image, CROP, STRIDE).numpy()
     assert result.logits is not None and result.logits.shape == expected.shape
     assert np.abs(result.logits - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(mmseg.available() is not None, reason=str(mmseg.available()))
+@pytest.mark.parametrize("size", [(50, 101), (90, 40), (20, 33)])
+def test_keeping_the_ratio_is_what_the_real_mmsegmentation_does(size: tuple[int, int]) -> None:
+    """From the resized image on: its preprocessor's padding, its prediction, its cutting and resizing back."""
+    from mmseg.structures import SegDataSample
+
+    model = mmseg.build("setr-pup", image_size=(32, 48), classes=CLASSES, embed_dim=192, depth=8, heads=3)
+    mean = torch.tensor([120.0, 115, 104])  # whole numbers, as an image's pixels are
+    model.data_preprocessor.mean = mean.view(-1, 1, 1)
+    model.data_preprocessor.test_cfg = {"size": (32, 48)}
+    image = picture(*size)
+    fitted = fit(image, (32, 48), keep_ratio=True, fill=mean.tolist())
+    height, width = fitted.inside
+    sample = SegDataSample(metainfo={"ori_shape": size, "img_shape": fitted.inside})
+    bgr = np.ascontiguousarray(fitted.pixels[:height, :width, ::-1].transpose(2, 0, 1))
+    data = model.data_preprocessor({"inputs": [torch.from_numpy(bgr)], "data_samples": [sample]}, training=False)
+    with torch.no_grad():
+        (expected,) = model.predict(data["inputs"], data["data_samples"])
+    model.data_preprocessor.test_cfg = None  # the core's windows need no padding
+    core = core_of(lambda pixels: mmseg.decoder_logits(model, pixels).numpy())
+    found = segment_whole(image, (32, 48), core, keep_ratio=True, fill=mean.tolist())
+    assert found.labels.shape == size
+    assert (found.labels == expected.pred_sem_seg.data[0].numpy()).mean() > 0.999

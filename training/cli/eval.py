@@ -19,6 +19,7 @@ from dovit.evaluation.plot import plot as draw
 from dovit.evaluation.report import as_json as outcome_as_json
 from dovit.evaluation.report import print_classes, print_outcomes
 from dovit.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
+from dovit.runtime.bundle.manifest import Mode as RunMode
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import (
     ENGINE,
@@ -36,7 +37,6 @@ from dovit.runtime.cli.output import counting, output_console
 from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_output, replacing
-from dovit.runtime.session import Mode as RunMode
 from dovit.runtime.session import load
 
 EPILOG = """\b

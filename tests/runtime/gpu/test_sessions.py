@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from lowered import Lowered, Maker
 
-from dovit.runtime.bundle.manifest import Schedule
+from dovit.runtime.bundle.manifest import Mode, Schedule
 from dovit.runtime.errors import UsageError
-from dovit.runtime.session import Mode, Session
+from dovit.runtime.session import Session
 
 
 def one_session(made: Lowered, where: str) -> Session:

@@ -1,0 +1,82 @@
+"""What callers say of tokens, checked: ξ, counts and shares, one a decision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.errors import UsageError
+
+
+def check_thresholds(manifest: Manifest, threshold: float | Sequence[float] | np.ndarray | None) -> tuple[float, ...]:
+    """One ξ a decision, the bundle's own where None is given; UsageError where they cannot be."""
+    count = len(manifest.decisions)
+    if threshold is None:
+        return manifest.thresholds
+    given = [_real(value, "threshold") for value in _listed(threshold, "threshold", "numbers within 0…1")]
+    if len(given) == 1:
+        given *= count
+    if len(given) != count:
+        raise UsageError(f"{len(given)} thresholds for {count} decisions: give one for all, or one each")
+    for value in given:
+        if not 0 <= value <= 1:
+            raise UsageError(f"threshold {value} lies outside [0, 1]; 1 stops no token")
+    return tuple(given)
+
+
+def check_counts(manifest: Manifest, counts: Sequence[int] | np.ndarray) -> tuple[int, ...]:
+    """Tokens to keep after each decision, whole numbers; UsageError where they cannot be."""
+    values = _listed(counts, "counts", "whole numbers of tokens")
+    for value in values:
+        if not _is_number(value, Integral):
+            raise UsageError(f"counts {_joined(values)}: give whole numbers of tokens; for shares of them, keep=")
+    given = [int(value) for value in values]
+    most, decisions = manifest.tokens, len(manifest.decisions)
+    if len(given) != decisions or not _falling(given, most):
+        raise UsageError(f"counts {_joined(given)}: give {decisions} falling numbers of tokens, from {most} to 0")
+    return tuple(given)
+
+
+def check_keep(manifest: Manifest, keep: Sequence[float] | np.ndarray) -> tuple[int, ...]:
+    """Shares of all tokens to keep after each decision, as counts; UsageError where they cannot be."""
+    values = _listed(keep, "keep", "shares of the tokens within 0…1")
+    given = [_real(value, "keep") for value in values]
+    decisions = len(manifest.decisions)
+    if len(given) != decisions or not _falling(given, 1):
+        raise UsageError(f"keep {_joined(values)}: give {decisions} falling shares of the tokens, from 1 to 0")
+    return tuple(math.floor(share * manifest.tokens + 0.5) for share in given)
+
+
+def _falling(values: Sequence[float], most: float) -> bool:
+    return all(0 <= value <= limit for value, limit in zip(values, [most, *values], strict=False))
+
+
+def _listed(given: Any, name: str, what: str) -> list[Any]:
+    if isinstance(given, np.ndarray):
+        if given.ndim > 1:
+            raise UsageError(f"{name} is an array {list(given.shape)}: give {what}, one a decision")
+        return list(np.atleast_1d(given))
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return list(given)
+    return [given]
+
+
+def _real(value: Any, name: str) -> float:
+    if not _is_number(value, Real):
+        raise UsageError(f"{name} {value!r} is no number: give numbers within 0…1")
+    return float(value)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+
+
+def _joined(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,224 @@
+"""What a session takes and what its results can do; that it computes the right thing is for other tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bundles import make_bundle
+from models import random_images, randomised, small_config
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from dovit.runtime import DovitError, Result, Session, UsageError, load
+from dovit.runtime.draw import whole_maps
+from dovit.runtime.palettes import default_palette
+
+CONFIG = small_config()  # 64×96, 24 tokens, 7 classes, 2 decisions
+IMAGE = random_images(CONFIG)[0].numpy()
+OTHER = np.random.default_rng(4).integers(0, 256, (50, 33, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    make_bundle(randomised(CONFIG), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(folder: Path) -> Session:
+    return load(folder)
+
+
+def same(found: Result, expected: Result) -> None:
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.kept == expected.kept and found.tokens == expected.tokens
+
+
+HALVES = [
+    0.5, np.float32(0.5), np.float64(0.5), np.array(0.5), np.array([0.5]), [0.5, np.float32(0.5)], (0.5, 0.5),
+    np.array([0.5, 0.5], np.float32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("threshold", HALVES, ids=repr)
+def test_thresholds_are_numbers_of_any_kind(session: Session, threshold: Any) -> None:
+    assert session.check_thresholds(threshold) == (0.5, 0.5)
+    same(session(IMAGE, threshold=threshold), session(IMAGE, threshold=(0.5, 0.5)))
+    assert session.check_thresholds(1) == (1, 1) and session.check_thresholds(np.int64(0)) == (0, 0)
+
+
+WRONG = [
+    ({"threshold": True}, "threshold True is no number"),
+    ({"threshold": [np.True_, 0.5]}, "is no number"),
+    ({"threshold": "0.5"}, "threshold '0.5' is no number"),
+    ({"threshold": [None, 0.5]}, "threshold None is no number"),
+    ({"threshold": 1 + 0j}, "is no number"),
+    ({"threshold": float("nan")}, r"threshold nan lies outside \[0, 1\]"),
+    ({"threshold": np.float32("inf")}, "threshold inf lies outside"),
+    ({"threshold": []}, "0 thresholds for 2 decisions"),
+    ({"threshold": np.zeros((2, 2))}, r"threshold is an array \[2, 2\]"),
+    ({"counts": (0.5, 0.3)}, "counts 0.5, 0.3: give whole numbers of tokens; for shares of them, keep="),
+    ({"counts": (12.0, 6.0)}, "give whole numbers"),
+    ({"counts": (True, False)}, "give whole numbers"),
+    ({"counts": "12"}, "give whole numbers"),
+    ({"counts": (6, 12)}, "counts 6, 12: give 2 falling numbers of tokens, from 24 to 0"),
+    ({"counts": (25, 12)}, "falling numbers"),
+    ({"counts": 12}, "counts 12: give 2 falling"),
+    ({"keep": (0.3, 0.5)}, "keep 0.3, 0.5: give 2 falling shares of the tokens, from 1 to 0"),
+    ({"keep": (12, 6)}, "falling shares"),
+    ({"keep": (0.5, float("nan"))}, "falling shares"),
+    ({"keep": 0.5}, "falling shares"),
+    ({"keep": (0.5, 0.3), "counts": (12, 6)}, "counts and keep both say which tokens stay"),
+    ({"keep": (0.5, 0.3), "threshold": 0.9}, "threshold and keep both say"),
+    ({"mode": "crop"}, "unknown mode 'crop': choose whole or slide"),
+    ({"schedule": "loose"}, "unknown schedule"),
+    ({"labels": "window"}, "labels='window': choose image or model"),
+    ({"format": "hsv"}, "unknown format 'hsv'"),
+    ({"layout": "nchw"}, "unknown layout 'nchw'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG, ids=str)
+def test_what_cannot_be_is_refused(session: Session, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        session(IMAGE, **arguments)
+    with pytest.raises(UsageError, match=sentence):  # at once, not at the first image
+        session.stream([IMAGE], **arguments)
+
+
+def test_shares_are_counts_of_tokens(session: Session) -> None:
+    for keep, counts in [((0.5, 0.25), (12, 6)), ((1, 0), (24, 0)), (np.array([0.49, 0.02], np.float32), (12, 0))]:
+        found = session(IMAGE, keep=keep)
+        assert found.kept == counts
+        same(found, session(IMAGE, counts=np.array(counts)))
+
+
+def test_lists_give_what_single_calls_give(session: Session, tmp_path: Path) -> None:
+    Image.fromarray(OTHER).save(tmp_path / "a.png")
+    images = [IMAGE, OTHER, tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(IMAGE)]
+    settings: list[dict[str, Any]] = [
+        {}, {"mode": "slide"}, {"keep": (0.5, 0.3)}, {"schedule": "bucketed", "labels": "model"},
+        {"schedule": "bucketed", "keep_ratio": True, "return_logits": True},
+    ]  # fmt: skip
+    for setting in settings:
+        results = session.batch(images, **setting)
+        for image, result in zip(images, results, strict=True):
+            alone = session(image, **setting)
+            same(result, alone)
+            assert (result.logits is None) == (alone.logits is None) == (not setting.get("return_logits"))
+        same(results[1], results[2])
+    with pytest.raises(UsageError, match=r"not list; for several images call session\.batch"):
+        session([IMAGE, OTHER])
+    with pytest.raises(UsageError, match=r"for one, call session\(image\)"):
+        session.batch(str(tmp_path / "a.png"))
+
+
+def test_arrays_of_other_kinds(session: Session) -> None:
+    expected = session(OTHER)
+    same(session(OTHER[..., ::-1], format="bgr"), expected)
+    same(session(torch.from_numpy(OTHER).permute(2, 0, 1), layout="chw"), expected)
+    same(session(OTHER.astype(np.float32) / 255), expected)
+
+
+def test_labels_at_the_models_size(session: Session) -> None:
+    small = session(OTHER, labels="model")
+    assert small.labels.shape == (64, 96)
+    resized = np.asarray(Image.fromarray(OTHER).resize((96, 64), Image.Resampling.BILINEAR))
+    same(small, session(resized))
+    assert session(OTHER, labels="model", keep_ratio=True).labels.shape == (64, 42)
+    assert session(OTHER, labels="model", mode="slide").labels.shape == (145, 96)  # enlarged until the window fits
+
+
+INSIDE = [((50, 33), (64, 42)), ((20, 200), (10, 96)), ((128, 192), (64, 96)), ((1, 900), (1, 96))]
+
+
+@pytest.mark.parametrize(("size", "inside"), INSIDE)
+def test_an_image_keeps_its_ratio(session: Session, size: tuple[int, int], inside: tuple[int, int]) -> None:
+    """Resized, padded with the mean, cut and resized back: as mmsegmentation's postprocess_result does, in torch."""
+    image = np.random.default_rng(6).integers(0, 256, (*size, 3), dtype=np.uint8)
+    found = session(image, keep_ratio=True, return_logits=True)
+    padded = np.empty((64, 96, 3), np.uint8)
+    padded[:] = (124, 116, 104)  # ImageNet's mean
+    padded[: inside[0], : inside[1]] = np.asarray(
+        Image.fromarray(image).resize((inside[1], inside[0]), Image.Resampling.BILINEAR)
+    )
+    alone = session(padded, return_logits=True)
+    assert alone.logits is not None and found.logits is not None
+    np.testing.assert_array_equal(found.logits, alone.logits)
+    logits = interpolate(torch.from_numpy(alone.logits)[None], (64, 96), mode="bilinear")[..., : inside[0], : inside[1]]
+    expected = interpolate(logits, size, mode="bilinear")[0].argmax(0).numpy()
+    assert found.labels.shape == size and (found.labels == expected).mean() > 0.999
+    assert found.kept == alone.kept and found.filled == (None if inside == (64, 96) else inside)
+    keeps, _ = whole_maps(found, size, (64, 96))
+    if found.filled:
+        assert keeps[0].shape == size
+        corner = alone.keep_maps[0].repeat(16, 0).repeat(16, 1)[inside[0] - 1, inside[1] - 1]
+        assert keeps[0][-1, -1] == corner and keeps[0][0, 0] == alone.keep_maps[0, 0, 0]
+
+
+def test_the_bundle_says_what_is_not_said(session: Session) -> None:
+    chain = session.chain
+    kept = Session(session.manifest.model_copy(update={"keep_ratio": True}), chain, "onnxruntime")
+    same(kept(OTHER), session(OTHER, keep_ratio=True))
+    same(kept(OTHER, keep_ratio=False), session(OTHER))
+    sliding = Session(session.manifest.model_copy(update={"mode": "slide"}), chain, "onnxruntime")
+    assert len(sliding(OTHER).windows) == len(sliding.batch([OTHER])[0].windows) == 3
+    same(sliding(OTHER, mode="whole"), session(OTHER))
+
+
+def test_a_closed_session_says_so(folder: Path) -> None:
+    with load(folder) as session:
+        expected = session(IMAGE)
+        stream = session.stream([IMAGE, IMAGE], schedule="bucketed")
+        assert repr(session) == "Session(setr-naive, ViT 6×64, 64×96, 7 classes, 24 tokens, 2 decisions, onnxruntime)"
+    for call in (lambda: session(IMAGE), lambda: list(stream), lambda: session.batch([IMAGE]), lambda: session.chain):
+        with pytest.raises(UsageError, match="this session is closed: load the bundle again"):
+            call()
+    session.close()
+    assert repr(session).endswith("closed)")
+    assert expected.labels.shape == (64, 96)  # results stay
+
+
+def result(**changes: Any) -> Result:
+    labels = np.array([[0, 0, 0], [0, 2, 2]], np.uint8)
+    given = {"labels": labels, "kept": (3, 1), "tokens": 6, "keep_maps": np.zeros(0), "confidence_maps": np.zeros(0)}
+    return Result(**(given | changes))
+
+
+def test_a_result_in_a_line() -> None:
+    assert repr(result()) == "Result(labels 2×3 uint8: class 0 67%, class 2 33%; kept 3/1 of 6 tokens)"
+    named = result(class_names=("road", "sky", "tree"), kept=(), logits=np.zeros((3, 2, 2)))
+    assert repr(named) == "Result(labels 2×3 uint8: road 67%, tree 33%; 6 tokens, logits [3, 2, 2])"
+    many = result(labels=np.arange(6, dtype=np.int16).reshape(2, 3))
+    assert (
+        repr(many) == "Result(labels 2×3 int16: class 0 17%, class 1 17%, class 2 17% and 3 more; kept 3/1 of 6 tokens)"
+    )
+
+
+def test_results_know_names_and_colours(session: Session, tmp_path: Path) -> None:
+    found = session(OTHER, mode="slide")
+    assert found.palette == session.palette == default_palette(7) and found.class_names is session.class_names is None
+    assert "windows" in repr(found) and "y=0" in repr(found.windows[0])
+    found.save(tmp_path / "labels.png")
+    with Image.open(tmp_path / "labels.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), found.labels)
+        assert image.getpalette()[:21] == [value for colour in default_palette(7) for value in colour]  # type: ignore[index]
+    mixed = found.overlay(OTHER, alpha=0.25)
+    expected = OTHER * 0.75 + np.array(default_palette(7))[found.labels] * 0.25
+    assert np.abs(np.asarray(mixed) - expected).max() <= 0.5
+    result().save(str(tmp_path / "bare.png"))  # without a palette
+    for call, sentence in [
+        (lambda: found.overlay(IMAGE), "64×96 pixels, the labels 50×33"),
+        (lambda: found.overlay(OTHER, alpha=2), "alpha 2 lies outside"),
+        (lambda: found.save(tmp_path / "labels.jpg"), r"give a name that ends in \.png"),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            call()
+    with pytest.raises(DovitError, match="no such image"):
+        found.overlay(tmp_path / "gone.png")
