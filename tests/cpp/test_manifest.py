@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import os
 import shutil
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -173,6 +176,37 @@ def test_broken_json_is_refused_by_both(says: Callable[..., list[str]], tmp_path
     assert ours.startswith(start) and ours.endswith(end) and theirs.startswith(start) and theirs.endswith(end)
 
 
+@pytest.mark.parametrize(
+    "change", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text + b"\0", lambda text: text + b"\n\0\n"]
+)
+def test_what_python_takes_for_broken_is_broken(
+    original: Path, says: Callable[..., list[str]], tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    """A byte-order mark and zero bytes, around a manifest that is whole."""
+    whole = (original / "bundle.json").read_bytes()
+    (tmp_path / "bundle.json").write_bytes(whole)
+    assert says("read", tmp_path) == ["read"]
+    (tmp_path / "bundle.json").write_bytes(change(whole))
+    for sentence in (says("read", tmp_path)[0], python_says(read_manifest, tmp_path)):
+        assert sentence.startswith(f"{tmp_path}/bundle.json: not a dovit manifest (")
+
+
+def test_deeply_nested_json(says: Callable[..., list[str]], tmp_path: Path) -> None:
+    sentence = f"{tmp_path}/bundle.json: not a dovit manifest (nested too deeply); export the bundle again"
+    for text in ("[" * 1_000_000, '{"a":' * 100_000 + "1" + "}" * 100_000):
+        (tmp_path / "bundle.json").write_text(text)
+        assert [sentence] == says("read", tmp_path) == [python_says(read_manifest, tmp_path)]
+
+
+def test_a_manifest_that_is_no_file(says: Callable[..., list[str]], tmp_path: Path) -> None:
+    """A pipe without a writer would be waited for, forever."""
+    for number, make in enumerate([os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        make(folder / "bundle.json")
+        assert says("read", folder) == [python_says(read_manifest, folder)] != ["read"]
+
+
 @pytest.mark.parametrize("value", [99, "1", 1.5, None])
 def test_other_schemas(original: Path, says: Callable[..., list[str]], tmp_path: Path, value: object) -> None:
     manifest = json.loads((original / "bundle.json").read_text()) | {"schema_version": value}
@@ -211,6 +245,14 @@ def test_tampered_bundles_get_pythons_sentences(original: Path, says: Callable[.
 
         return edit
 
+    def rewritten(folder: Path, change: Callable[[bytes], bytes]) -> None:
+        """The ONNX file changed, with its hash."""
+        name = manifest["steps"][0]["onnx"]
+        data = change((folder / name).read_bytes())
+        (folder / name).write_bytes(data)
+        stated = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        edited(lambda m: m["files"].update({name: stated}))(folder)
+
     def link(folder: Path) -> None:
         (tmp_path / "outside").write_text("x")
         (folder / "link").symlink_to(tmp_path / "outside")
@@ -228,6 +270,12 @@ def test_tampered_bundles_get_pythons_sentences(original: Path, says: Callable[.
         edited(lambda m: m["steps"][0].update(onnx="evil.onnx")),
         edited(lambda m: m["files"][weights].update(sha256="0" * 64)),
         edited(lambda m: m.update(plans=[PLANS])),
+        edited(lambda m: m["files"].pop(weights)),
+        lambda folder: rewritten(folder, lambda data: data[:-1]),
+        lambda folder: rewritten(folder, lambda data: b"\x07" + data),
+        lambda folder: rewritten(folder, lambda data: data.replace(b".weights", b"/weights")),
+        lambda folder: rewritten(folder, lambda data: data.replace(b".weights", b".Weights")),
+        lambda folder: ((folder / weights).unlink(), os.mkfifo(folder / weights)),
         *(edited(lambda m, name=name: m["files"].update({name: entry})) for name in names),
     ]
     for number, change in enumerate(changes):
@@ -245,7 +293,7 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for change in [
         {"patch": 0}, {"patch": 7}, {"image_size": [1 << 40, 1 << 40]}, {"image_size": [0, 64]}, {"capacities": [-1]},
         {"capacities": [1 << 20]}, {"steps": []}, {"slide_stride": [0, 0]},
-        {"mean": [0, float("nan"), 0]}, {"std": [1, 0, 1]}, {"std": [1, 1, float("inf")]},
+        {"mean": [0, "nan", 0]}, {"std": [1, 0, 1]}, {"std": [1, 1, "inf"]},
         {"slide_stride": [65, 1]}, {"slide_stride": [1, 97]}, {"prefix": -1}, {"classes": 0},
         {"classes": 1 << 15}, {"thresholds": []}, {"palette": [[0, 0, 256]]}, {"decisions": []},
     ]:  # fmt: skip
@@ -278,3 +326,41 @@ def test_what_contradicts_itself_is_not_run(original: Path, says: Callable[..., 
         assert says("open", folder) == [expected]
         told.add(expected.partition("contradicts itself (")[2])
     assert len(told) > 30
+
+
+def test_a_bundle_that_is_replaced_meanwhile_is_read_anew(
+    build: Callable[[str], Path], original: Path, tmp_path: Path
+) -> None:
+    """Two bundles take turns under one name, as exports leave them: new files, the manifest renamed, the old files gone."""
+    tool, folder = build("release") / "tests" / "manifests", tmp_path / "bundle"
+    shutil.copytree(original, folder)
+    manifest = json.loads((original / "bundle.json").read_text())
+    stop = threading.Event()
+
+    def exports() -> None:
+        old = manifest["files"]
+        for turn in range(1_000_000):
+            if stop.is_set():
+                return
+            renamed = {name: f"onnx/{turn}-{Path(name).name}" for name in manifest["files"] if name.endswith(".onnx")}
+            changed = copy.deepcopy(manifest)
+            changed["files"] = {renamed.get(name, name): entry for name, entry in manifest["files"].items()}
+            for step in changed["steps"]:
+                step["onnx"] = renamed[step["onnx"]]
+            for name, new in renamed.items():
+                shutil.copyfile(original / name, folder / new)
+            (folder / "next.json").write_text(json.dumps(changed))
+            (folder / "next.json").rename(folder / "bundle.json")
+            for name in old:
+                if name not in changed["files"]:
+                    (folder / name).unlink()
+            old = changed["files"]
+
+    thread = threading.Thread(target=exports)
+    thread.start()
+    try:
+        printed = run(tool, "open", *[folder] * 300).splitlines()
+    finally:
+        stop.set()
+        thread.join()
+    assert printed == ["read"] * 300

@@ -1,9 +1,14 @@
 #include "bundle/open.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <map>
 #include <set>
 
 #include "bundle/check.h"
+#include "bundle/external.h"
 #include "bundle/read.h"
 #include "bundle/sha256.h"
 #include "errors.h"
@@ -13,6 +18,8 @@ namespace fs = std::filesystem;
 namespace dovit::runtime {
 
 namespace {
+
+constexpr size_t kMostOnnxBytes = size_t{2} << 30;  // protobuf's own limit
 
 // The path without empty parts and dots, as Python's pathlib writes it: sentences are the same in both languages.
 fs::path plain(const std::string& path) {
@@ -69,8 +76,8 @@ void check_path(const fs::path& root, const std::string& name) {
                           ", which leaves the bundle; do not use this bundle"));
 }
 
-void check_file(const fs::path& root, const std::string& name, const FileEntry& entry) {
-  check_path(root, name);
+// Compares a file with its entry; its content where `whole` is wanted.
+std::string check_file(const fs::path& root, const std::string& name, const FileEntry& entry, bool whole) {
   const fs::path file = root / name;
   std::error_code error;
   if (!fs::is_regular_file(file, error))
@@ -79,34 +86,86 @@ void check_file(const fs::path& root, const std::string& name, const FileEntry& 
   if (error || size != entry.size)
     throw DovitError(
         text(root.string(), ": ", name, " has ", size, " bytes, the manifest says ", entry.size, "; export again"));
-  if (sha256(file) != entry.sha256)
+  std::string content, found;
+  try {
+    const RegularFile open(file);
+    if (whole) content = open.content(kMostOnnxBytes);
+    found = whole ? sha256(content) : sha256(open);
+  } catch (const FileError& failure) {
+    if (failure.error == ENOENT)
+      throw DovitError(text(root.string(), ": the bundle's file ", name, " is missing; export the bundle again"));
+    throw DovitError(text(root.string(), ": ", name, " cannot be read: ", failure.what()));
+  }
+  if (found != entry.sha256)
     throw DovitError(
         text(root.string(), ": ", name, " is not the file that was exported (its SHA-256 differs); export again"));
+  return content;
+}
+
+// The files, as the manifest lists them, from which the ONNX file `name` takes its weights: all lie beside it.
+std::vector<std::string> weights_of(const fs::path& root, const std::string& name, const std::string& content) {
+  std::vector<std::string> files;
+  try {
+    for (const std::string& location : external_files(content)) {
+      if (location.empty() || location == "." || location == ".." || location.find_first_of("/\\") != std::string::npos)
+        throw DovitError(text(root.string(), ": ", name, " takes weights from ", quoted(location),
+                              ", which is not a file beside it; do not use this bundle"));
+      files.push_back(plain((fs::path(name).parent_path() / location).string()).string());
+    }
+  } catch (const NotOnnx& error) {
+    throw DovitError(
+        text(root.string(), ": ", name, " is not an ONNX file (", error.what(), "); export the bundle again"));
+  }
+  return files;
 }
 
 }  // namespace
 
-Bundle open_bundle(const std::string& path) {
+Bundle read_bundle(const std::string& path) {
   const fs::path root = plain(path);
   Bundle bundle{root, read_manifest(root)};
+  std::vector<std::pair<std::string, std::string>> used;  // step, file
+  std::map<std::string, std::string> steps;               // ONNX file, step
+  for (const Step& step : bundle.manifest.steps)
+    if (step.onnx) {
+      used.emplace_back(step.name, *step.onnx);
+      steps[*step.onnx] = step.name;
+    }
+  for (const PlanSet& plans : bundle.manifest.plans)
+    for (const PlanStep& step : plans.steps)
+      if (step.plan) used.emplace_back(step.name, step.plan->file);
   std::set<std::string> listed;
   for (const auto& [name, entry] : bundle.manifest.files) {
-    check_file(root, name, entry);
+    check_path(root, name);
+    const auto step = steps.find(name);
+    const std::string content = check_file(root, name, entry, step != steps.end());
+    if (step != steps.end())
+      for (std::string& file : weights_of(root, name, content)) used.emplace_back(step->second, std::move(file));
     listed.insert(name);
   }
-  const auto uses = [&](const std::string& step, const std::string& name) {
+  for (const auto& [step, name] : used)
     if (!listed.count(name))
       throw DovitError(
           text(root.string(), ": step ", step, " uses ", name,
                ", which the manifest does not list, so nothing says what is in it; export the bundle again"));
-  };
-  for (const Step& step : bundle.manifest.steps)
-    if (step.onnx) uses(step.name, *step.onnx);
-  for (const PlanSet& plans : bundle.manifest.plans)
-    for (const PlanStep& step : plans.steps)
-      if (step.plan) uses(step.name, step.plan->file);
   check_manifest(bundle.manifest, manifest_file(root).string());
   return bundle;
+}
+
+std::optional<ManifestIdentity> manifest_identity(const std::string& path) {
+  struct stat found{};
+  if (::stat(manifest_file(plain(path)).c_str(), &found)) return std::nullopt;
+  return ManifestIdentity{static_cast<int64_t>(found.st_dev),
+                          static_cast<int64_t>(found.st_ino),
+                          static_cast<int64_t>(found.st_size),
+                          found.st_mtim.tv_sec,
+                          found.st_mtim.tv_nsec,
+                          found.st_ctim.tv_sec,
+                          found.st_ctim.tv_nsec};
+}
+
+Bundle open_bundle(const std::string& path) {
+  return with_bundle(path, [](Bundle bundle) { return bundle; });
 }
 
 }  // namespace dovit::runtime

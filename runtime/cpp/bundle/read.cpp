@@ -1,11 +1,9 @@
 #include "bundle/read.h"
 
 #include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <memory>
 
 #include "bundle/json_fields.h"
+#include "bundle/regular_file.h"
 
 namespace dovit::runtime {
 
@@ -15,18 +13,35 @@ namespace {
   throw DovitError(text(file, ": not a dovit manifest (", why, "); export the bundle again"));
 }
 
-// The whole file, or false with errno set.
-bool read_whole(const std::filesystem::path& file, std::string& content) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> stream(std::fopen(file.c_str(), "rb"), &std::fclose);
-  if (!stream) return false;
-  char block[1 << 16];
-  while (const size_t count = std::fread(block, 1, sizeof block, stream.get())) content.append(block, count);
-  return !std::ferror(stream.get());
+constexpr size_t kMostBytes = size_t{64} << 20;
+constexpr int kMostNested = 100;  // a manifest has less than ten
+
+// Whether brackets lie in one another deeper than that, before a parser makes something of each.
+bool nested_too_deeply(const std::string& content) {
+  int depth = 0;
+  bool inside = false;  // a string
+  for (size_t k = 0; k < content.size(); ++k) {
+    const char letter = content[k];
+    if (inside && letter == '\\') {
+      ++k;
+    } else if (letter == '"') {
+      inside = !inside;
+    } else if (!inside && (letter == '[' || letter == '{')) {
+      if (++depth > kMostNested) return true;
+    } else if (!inside && (letter == ']' || letter == '}')) {
+      --depth;
+    }
+  }
+  return false;
 }
 
 }  // namespace
 
 Manifest parse_manifest(const std::string& content, const std::string& file) {
+  // what this parser lets pass, and Python's does not
+  if (content.rfind("\xef\xbb\xbf", 0) == 0) not_a_manifest(file, "it begins with a byte-order mark");
+  if (content.find('\0') != std::string::npos) not_a_manifest(file, "it holds a zero byte");
+  if (nested_too_deeply(content)) not_a_manifest(file, "nested too deeply");
   Json json;
   try {
     json = Json::parse(content);
@@ -59,12 +74,13 @@ std::filesystem::path manifest_file(const std::filesystem::path& root) {
 Manifest read_manifest(const std::filesystem::path& root) {
   const std::filesystem::path file = manifest_file(root);
   std::string content;
-  if (!read_whole(file, content)) {
-    const int error = errno;
-    if (error == ENOENT || error == ENOTDIR)
+  try {
+    content = RegularFile(file).content(kMostBytes);
+  } catch (const FileError& error) {
+    if (error.error == ENOENT || error.error == ENOTDIR)
       throw DovitError(text(root.string(), ": not a dovit bundle (no ", kManifestName,
                             "); make one with dovit-export --ckpt model.pth --out ", root.string()));
-    throw DovitError(text(file.string(), ": cannot be read: ", std::strerror(error)));
+    throw DovitError(text(file.string(), ": cannot be read: ", error.what()));
   }
   return parse_manifest(content, file.string());
 }

@@ -13,27 +13,26 @@
 
 namespace dovit::runtime {
 
-namespace {
-
-std::vector<double> own_thresholds(const Manifest& manifest, const LoadOptions& options) {
-  return options.thresholds ? checked_thresholds(manifest, *options.thresholds) : manifest.thresholds;
+Session::Loaded Session::load(const std::string& path, const LoadOptions& options) {
+  return with_bundle(path, [&](Bundle opened) {
+    auto bundle = std::make_unique<const Bundle>(std::move(opened));
+    if (options.thresholds) checked_thresholds(bundle->manifest, *options.thresholds);  // before what takes long
+    auto executor = make_executor(*bundle, path, options);
+    return Loaded{std::move(bundle), std::move(executor)};
+  });
 }
 
-}  // namespace
-
-Session::Session(const std::string& path, const LoadOptions& options)
-    : bundle_(open_bundle(path)),
+Session::Session(Loaded loaded, const LoadOptions& options)
+    : bundle_(std::move(loaded.bundle)),
+      executor_(std::move(loaded.executor)),
       backend_(options.backend == "auto" ? "onnxruntime" : options.backend),
-      thresholds_(own_thresholds(bundle_.manifest, options)),
-      executor_(make_executor(bundle_, path, options)),
+      thresholds_(options.thresholds ? checked_thresholds(manifest(), *options.thresholds) : manifest().thresholds),
       schedule_(options.schedule.value_or(executor_->default_schedule())) {}
+
+Session::Session(const std::string& path, const LoadOptions& options) : Session(load(path, options), options) {}
 
 Session::Session(Bundle bundle, std::unique_ptr<Executor> executor, const LoadOptions& options)
-    : bundle_(std::move(bundle)),
-      backend_(options.backend),
-      thresholds_(own_thresholds(bundle_.manifest, options)),
-      executor_(std::move(executor)),
-      schedule_(options.schedule.value_or(executor_->default_schedule())) {}
+    : Session(Loaded{std::make_unique<const Bundle>(std::move(bundle)), std::move(executor)}, options) {}
 
 Request Session::request(const RunOptions& options) const {
   Request request;

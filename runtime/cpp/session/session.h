@@ -50,7 +50,7 @@ class Session {
   // One over an executor of the caller's, whatever options say of backends.
   Session(Bundle bundle, std::unique_ptr<Executor> executor, const LoadOptions& options);
 
-  const Manifest& manifest() const { return bundle_.manifest; }
+  const Manifest& manifest() const { return bundle_->manifest; }
   const std::string& backend() const { return backend_; }
   const std::vector<double>& thresholds() const { return thresholds_; }
   Schedule schedule() const { return schedule_; }
@@ -84,10 +84,18 @@ class Session {
   LabelsPlace place_for(Result& result, Size size, const LabelsPlace& given) const;
   void hand_over(Result& result, const RunOptions& options) const;
 
-  Bundle bundle_;
+  // The executor refers to the bundle's manifest.
+  struct Loaded {
+    std::unique_ptr<const Bundle> bundle;
+    std::unique_ptr<Executor> executor;
+  };
+  static Loaded load(const std::string& path, const LoadOptions& options);
+  Session(Loaded loaded, const LoadOptions& options);
+
+  std::unique_ptr<const Bundle> bundle_;
+  std::unique_ptr<Executor> executor_;
   std::string backend_;
   std::vector<double> thresholds_;
-  std::unique_ptr<Executor> executor_;
   Schedule schedule_;
 };
 
