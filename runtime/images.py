@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dovit.runtime.arrays import Format, Layout, array_as_rgb, check_layout
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import check_regular
 
 # a path, a Pillow image, a numpy array or a torch tensor: this module does not import torch
 ImageLike = str | Path | Image.Image | np.ndarray | Any
@@ -40,7 +41,9 @@ def read_pages(path: str | Path) -> Iterator[np.ndarray]:
 @contextmanager
 def _failures_told(path: str | Path) -> Iterator[None]:
     try:
-        if not Path(path).stat().st_size:
+        found = Path(path).stat()
+        check_regular(found, Path(path))  # opening a pipe would wait for a writer
+        if not found.st_size:
             raise DovitError(f"{path}: the file is empty; get a whole copy")
         with warnings.catch_warnings():
             # Pillow warns of metadata that we do not use, and of images half as large as those it refuses
@@ -91,7 +94,7 @@ def as_rgb(image: ImageLike, format: Format = "rgb", layout: Layout = "hwc") -> 
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

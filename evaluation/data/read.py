@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dovit.evaluation.data.dataset import IGNORE, Sample
 from dovit.runtime.errors import DovitError
+from dovit.runtime.files import check_regular
 from dovit.runtime.images import read_image
 
 SCALED = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey values of 2 and 4 bits by, to spread them over 0…255
@@ -44,6 +45,7 @@ def read_labels(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of metadata that we do not use
+            check_regular(path.stat(), path)  # opening a pipe would wait for a writer
             with Image.open(path) as image:
                 if image.mode not in ("1", "L", "P"):
                     raise DovitError(
@@ -58,6 +60,6 @@ def read_labels(path: Path) -> np.ndarray:
     except (DovitError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder makes of a damaged file: each of Pillow's plugins has its own
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise DovitError(f"{path}: the labels are damaged or cannot be read ({reason}); get a whole copy") from None
     return values // SCALED[raw] if isinstance(raw, str) and raw in SCALED else values

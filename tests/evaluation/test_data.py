@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 import sys
 import types
@@ -12,6 +13,7 @@ from PIL import Image
 from dovit.evaluation.data.open import open_data
 from dovit.evaluation.data.read import read_labels
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.images import read_image
 from dovit.runtime.palettes import palette_for
 
 RNG = np.random.default_rng(0)
@@ -237,6 +239,14 @@ def test_two_sizes(tmp_path: Path) -> None:
     label = pair(tmp_path, "a", np.zeros((5, 7), np.uint8))
     with pytest.raises(DovitError, match=f"{label}: the labels have 7×5 pixels, its image 8×6"):
         open_data(str(tmp_path), "train")[0]
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DovitError, match="a pipe or device, not a regular file"):
+        read_labels(tmp_path / "pipe.png")
+    with pytest.raises(DovitError, match="a pipe or device, not a regular file"):
+        read_image(tmp_path / "pipe.png")
 
 
 def test_labels_in_colour(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from bundles import make_bundle
 from models import random_images, randomised, small_config
 
 from dovit.runtime import load
+from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.cli.diagram import chain_dot, chain_svg
-from dovit.runtime.draw import keep_picture, overlay
+from dovit.runtime.draw import confidence_picture, keep_picture, overlay, whole_maps
 from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
 from fuzz.common import STRANGE_NUMBERS, STRANGE_TEXTS, Driver, Finding, mutate_bytes, mutate_json, mutate_text
@@ -63,33 +64,35 @@ class _Bundles:
         )
         options: dict[str, Any] = {"threshold": random.choice([None, 0.0, 0.5, 1.0])}
         options |= random.choice([{}, {"mode": "slide"}, {"schedule": "bucketed"}, {"return_logits": True}])
-        _check(session(image, **options), image, session.manifest.classes, session.manifest.palette)
+        _check(session(image, **options), image, session.manifest)
         return f"ran after {way.__name__}"
 
 
-def _check(result: Result, image: np.ndarray, classes: int, palette: Any) -> None:
+def _check(result: Result, image: np.ndarray, manifest: Manifest) -> None:
+    classes = manifest.classes
     if result.labels.shape != image.shape[:2]:
         raise Finding(f"labels of {result.labels.shape} for an image of {image.shape}")
     if result.labels.min() < 0 or result.labels.max() >= classes:
         raise Finding(f"labels from {result.labels.min()} to {result.labels.max()} for {classes} classes")
     if any(not 0 <= kept <= result.tokens for kept in result.kept):
         raise Finding(f"{result.kept} kept of {result.tokens}")
-    overlay(image, result.labels, palette or default_palette(classes))
-    for keep in result.keep_maps:
-        keep_picture(image, keep)
+    overlay(image, result.labels, manifest.palette or default_palette(classes))
+    keeps, confidences = whole_maps(result, result.labels.shape, manifest.image_size)
+    for keep, confidence in zip(keeps, confidences, strict=True):
+        keep_picture(image, keep), confidence_picture(confidence, result.labels.shape)
 
 
 def _manifest(bundle: Path, random: Random) -> None:
     file = bundle / "bundle.json"
     content = json.loads(file.read_text())
-    if random.random() < 0.6:  # one part, or most changes would meet the long lists of steps
-        part = random.choice(sorted(content))
-        content[part] = mutate_json(content[part], random, 1)
-    else:
-        content = mutate_json(content, random)
     try:
+        if random.random() < 0.6:  # one part, or most changes would meet the long lists of steps
+            part = random.choice(sorted(content))
+            content[part] = mutate_json(content[part], random, 1)
+        else:
+            content = mutate_json(content, random)
         text = json.dumps(content, ensure_ascii=random.random() < 0.5)
-    except RecursionError:
+    except RecursionError:  # deeper than Python can copy or write
         text = file.read_text().replace("[", "[" * 50_000, 1)
     file.write_bytes(text.encode(errors="surrogatepass"))
 

@@ -53,11 +53,13 @@ def fuzz(boundary: str, *, seed: int = 0, first: int = 0, count: int | None = No
          workers: int = 1) -> Report:  # fmt: skip
     """Try mutants `first`, `first`+1, … of `boundary` until `count` are done or `seconds` have passed."""
     report, lock = Report(boundary), threading.Lock()
-    end = time.monotonic() + seconds if seconds else None
+    end: float | None = None  # counted from the first mutant: a child takes long to import torch on a busy machine
     numbers = iter(range(first, first + count) if count else range(first, 1 << 62))
 
     def take() -> int | None:
+        nonlocal end
         with lock:
+            end = end or (time.monotonic() + seconds if seconds else None)
             return None if end and time.monotonic() > end else next(numbers, None)
 
     threads = [threading.Thread(target=_watch, args=(report, lock, take, seed)) for _ in range(workers)]
@@ -71,7 +73,7 @@ def fuzz(boundary: str, *, seed: int = 0, first: int = 0, count: int | None = No
 
 def _watch(report: Report, lock: threading.Lock, take: Any, seed: int) -> None:
     """Feed numbers to one child, and start another where it dies or must be killed."""
-    child: _Child | None = None
+    child: _Child | None = _Child(report.boundary, seed)
     while (number := take()) is not None:
         child = child or _Child(report.boundary, seed)
         answer = child.attempt(number)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,3 +163,27 @@ def test_a_state_that_was_tampered_with_is_a_sentence(
     with pytest.raises(DovitError, match=r"last\.pt: not the state of a run of this model, or damaged") as error:
         go_on(tmp_path, checkpoint, resume=True)
     assert "\n" not in str(error.value)
+
+
+def test_two_processes_end_after_the_same_step(tmp_path: Path, checkpoint: Path) -> None:
+    """torchrun passes Ctrl-C on to processes that the terminal has told already: each gets it twice."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dovit.training.cli.train",
+        "--ckpt", str(checkpoint), "--data", "streets:8", "--steps", "100000", "--val", "none", "--log-every", "3",
+        "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and not (tmp_path / "run" / "log.jsonl").exists():
+        time.sleep(0.1)
+    while time.monotonic() < deadline and len(log(tmp_path / "run")) < 2:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    steps = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"]
+    assert process.returncode and f"interrupted after {steps} of 100000 steps" in errors, errors
+    assert (steps - 1) % 3 == 0 and log(tmp_path / "run")[-1]["step"] == steps - 1
