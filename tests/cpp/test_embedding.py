@@ -57,6 +57,8 @@ SETTINGS: list[dict[str, Any]] = [
     {"threshold": [1.0]},
     {"threshold": [0.0]},
     {"threshold": [0.95, 0.0, 0.9], "schedule": "bucketed"},
+    {"keep_ratio": True},
+    {"keep_ratio": True, "schedule": "bucketed"},
     {"counts": [100, 50, 3]},
     {"counts": [17, 0, 0]},
     {"keep_ratio": True},
@@ -77,6 +79,7 @@ def test_results_are_pythons(python_session: dovit.Session, c_session: CSession,
         assert made.windows == ([(window.y, window.x) for window in expected.windows] or [(0, 0)])
         assert expected.logits is not None
         assert np.array_equal(made.logits, expected.logits)
+        assert made.filled == (expected.filled or (192, 384))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,7 @@ def test_refusals_are_pythons(python_session: dovit.Session, c_session: CSession
         (street, {"threshold": [0.5, 0.5, 0.5, 0.5]}),
         (street, {"counts": [1, 2, 3]}),
         (street, {"counts": [5000, 2, 1]}),
+        (np.zeros((2000, 1, 3), np.uint8), {"mode": "slide"}),
     ]:
         arguments: dict[str, Any] = setting
         with pytest.raises(DovitError) as expected:
