@@ -35,6 +35,6 @@ def compile_kernels(compiler: str, folder: Path, out: Path, *more: str, launch: 
         f"-I{HERE / 'include'}",
         f"-I{KERNELS}",
         *map(str, sources),
-        str(KERNELS / "c_api.cpp"),
+        str(KERNELS / "host.cpp"),
     ]
     subprocess.run([*command, *more, "-o", str(out)], check=True)

@@ -22,18 +22,18 @@ __global__ void __launch_bounds__(kTokens* kMaxSlices)
   confidence[size_t(blockIdx.y) * count + token] = confidence_of(all);
 }
 
-}  // namespace
-
-cudaError_t launch_confidence(Type type, const void* logits, float* confidence, int batch, int classes, int count,
-                              cudaStream_t stream) {
-  if (count == 0) return cudaSuccess;
-  const dim3 grid((count + kTokens - 1) / kTokens, batch);
-  const dim3 block(kTokens, (classes + slice_size(classes) - 1) / slice_size(classes));
-  return with_element(type, [&](auto element) {
+cudaError_t launch_confidence(dovit_confidence_args a, cudaStream_t stream) {
+  if (a.count == 0) return cudaSuccess;
+  const dim3 grid((a.count + kTokens - 1) / kTokens, a.batch);
+  const dim3 block(kTokens, (a.classes + slice_size(a.classes) - 1) / slice_size(a.classes));
+  return with_element(a.type, [&](auto element) {
     using T = decltype(element);
-    confidence_kernel<<<grid, block, 0, stream>>>(static_cast<const T*>(logits), classes, count, confidence);
+    confidence_kernel<<<grid, block, 0, stream>>>(static_cast<const T*>(a.logits), a.classes, a.count, a.confidence);
     return cudaGetLastError();
   });
 }
 
+}  // namespace
 }  // namespace dovit
+
+DOVIT_KERNEL(confidence)

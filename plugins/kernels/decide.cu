@@ -23,29 +23,27 @@ __global__ void __launch_bounds__(kSlotThreads) slots_kernel(const int* keep, in
   }
 }
 
-}  // namespace
-
-cudaError_t launch_decide(const float* confidence, const float* threshold, const int64_t* capacities,
-                          int capacity_count, int batch, int count, int* staying, int* keep, int* slots, int* capacity,
-                          unsigned long long switch_handle, cudaStream_t stream) {
+cudaError_t launch_decide(dovit_decide_args a, cudaStream_t stream) {
 #if CUDART_VERSION < 12040
-  if (switch_handle) return cudaErrorNotSupported;
+  if (a.switch_handle) return cudaErrorNotSupported;
 #endif
-  if (batch > 1) count_kernel<<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, count, staying);
-  if (switch_handle)
-    launch_decide_and_switch(confidence, threshold, capacities, capacity_count, batch, count, staying, keep, slots,
-                             capacity, switch_handle, stream);
+  if (a.batch > 1) count_kernel<<<a.batch, kDecideThreads, 0, stream>>>(a.confidence, a.threshold, a.count, a.staying);
+  if (a.switch_handle)
+    launch_decide_and_switch(a, stream);
   else
-    decide_kernel<false><<<batch, kDecideThreads, 0, stream>>>(confidence, threshold, capacities, capacity_count, count,
-                                                               staying, keep, slots, capacity, 0);
+    decide_kernel<false><<<a.batch, kDecideThreads, 0, stream>>>(a);
   return cudaGetLastError();
 }
 
-cudaError_t launch_slots(const int* keep, int batch, int count, int capacity, int* slots, cudaStream_t stream) {
-  if (count == 0) return cudaSuccess;
-  const dim3 grid((count + kSlotThreads - 1) / kSlotThreads, batch);
-  slots_kernel<<<grid, kSlotThreads, 0, stream>>>(keep, count, capacity, slots);
+cudaError_t launch_slots(dovit_slots_args a, cudaStream_t stream) {
+  if (a.count == 0) return cudaSuccess;
+  const dim3 grid((a.count + kSlotThreads - 1) / kSlotThreads, a.batch);
+  slots_kernel<<<grid, kSlotThreads, 0, stream>>>(a.keep, a.count, a.capacity, a.slots);
   return cudaGetLastError();
 }
 
+}  // namespace
 }  // namespace dovit
+
+DOVIT_KERNEL(decide)
+DOVIT_KERNEL(slots)

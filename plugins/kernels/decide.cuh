@@ -21,32 +21,27 @@ __device__ inline void set_switch(unsigned long long handle, int choice) {
 // One block an image. The capacity is the batch's, so with several images a first kernel counts for all (`staying`);
 // one image is counted on the way.
 template <bool kSetsSwitch>
-__global__ void __launch_bounds__(kDecideThreads)
-    decide_kernel(const float* confidence, const float* threshold, const int64_t* capacities, int capacity_count,
-                  int count, const int* staying, int* keep, int* slots, int* capacity,
-                  unsigned long long switch_handle) {
+__global__ void __launch_bounds__(kDecideThreads) decide_kernel(const dovit_decide_args a) {
   __shared__ DecideShared shared;
   BlockTeam team{kDecideThreads};
-  const int image = blockIdx.x, images = gridDim.x;
+  const int image = blockIdx.x, images = gridDim.x, count = a.count;
   const size_t row = size_t(image) * count;
-  uint32_t* keys = keys_of(shared, count, slots + row);
-  const int own = make_keys(team, shared, confidence + row, count, *threshold, keys);
+  uint32_t* keys = keys_of(shared, count, a.slots + row);
+  const int own = make_keys(team, shared, a.confidence + row, count, *a.threshold, keys);
   int largest = own;
   if (images > 1)
-    for (int k = 0; k < images; ++k) largest = max(largest, staying[k]);
-  const int chosen = choose_capacity(team, shared, largest, capacities, capacity_count);
+    for (int k = 0; k < images; ++k) largest = max(largest, a.staying[k]);
+  const int chosen = choose_capacity(team, shared, largest, a.capacities, a.capacity_count);
   if (image == 0 && threadIdx.x == 0) {
-    *capacity = chosen;
-    if constexpr (kSetsSwitch) set_switch(switch_handle, shared.choice);
+    *a.capacity = chosen;
+    if constexpr (kSetsSwitch) set_switch(a.switch_handle, shared.choice);
   }
-  decide_image(team, shared, keys, count, own, chosen, keep + size_t(image) * chosen, slots + row);
+  decide_image(team, shared, keys, count, own, chosen, a.keep + size_t(image) * chosen, a.slots + row);
 }
 
 }  // namespace
 
 // decide_kernel<true>, in decide_switch.cu.
-void launch_decide_and_switch(const float* confidence, const float* threshold, const int64_t* capacities,
-                              int capacity_count, int batch, int count, const int* staying, int* keep, int* slots,
-                              int* capacity, unsigned long long switch_handle, cudaStream_t stream);
+void launch_decide_and_switch(dovit_decide_args a, cudaStream_t stream);
 
 }  // namespace dovit

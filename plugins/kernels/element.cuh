@@ -10,13 +10,13 @@ namespace dovit {
 
 // Calls `go` with a value of the element type that `type` names.
 template <class F>
-cudaError_t with_element(Type type, F&& go) {
+cudaError_t with_element(int32_t type, F&& go) {
   switch (type) {
-    case Type::kFloat:
+    case DOVIT_FLOAT32:
       return go(float{});
-    case Type::kHalf:
+    case DOVIT_FLOAT16:
       return go(__half{});
-    case Type::kBfloat16:
+    case DOVIT_BFLOAT16:
       return go(__nv_bfloat16{});
   }
   return cudaErrorInvalidValue;

@@ -44,34 +44,32 @@ cudaError_t launch(const Gather<T>& g, int batch, const float* sum_before, float
   return cudaGetLastError();
 }
 
-}  // namespace
-
-size_t gather_scratch_bytes(int batch, int count, int channels) {
-  return size_t(batch) * tile_count(count) * channels * sizeof(float);
-}
-
-cudaError_t launch_gather(Type type, const void* tokens, const int* index, const int* slots, void* kept,
-                          int* kept_index, void* full, const float* sum_before, float* sum_after,
-                          const int64_t* stopped_before, int64_t* stopped_after, const int* actual_count, int batch,
-                          int count, int capacity, int prefix, int positions, int channels, void* scratch,
-                          cudaStream_t stream) {
-  return with_element(type, [&](auto element) {
+cudaError_t launch_gather(dovit_gather_args a, cudaStream_t stream) {
+  return with_element(a.type, [&](auto element) {
     using T = decltype(element);
-    const Gather<T> g{count,
-                      capacity,
-                      prefix,
-                      channels,
-                      positions,
-                      static_cast<const T*>(tokens),
-                      index,
-                      slots,
-                      static_cast<T*>(kept),
-                      kept_index,
-                      static_cast<T*>(full),
-                      static_cast<float*>(scratch),
-                      actual_count};
-    return launch(g, batch, sum_before, sum_after, stopped_before, stopped_after, stream);
+    const Gather<T> g{a.count,
+                      a.capacity,
+                      a.prefix,
+                      a.channels,
+                      a.positions,
+                      static_cast<const T*>(a.tokens),
+                      a.index,
+                      a.slots,
+                      static_cast<T*>(a.kept),
+                      a.kept_index,
+                      static_cast<T*>(a.full),
+                      static_cast<float*>(a.scratch),
+                      a.actual_count};
+    return launch(g, a.batch, a.sum_before, a.sum_after, a.stopped_before, a.stopped_after, stream);
   });
 }
 
+}  // namespace
 }  // namespace dovit
+
+DOVIT_KERNEL(gather)
+
+extern "C" __attribute__((visibility("default"))) size_t dovit_gather_scratch_bytes(int32_t batch, int32_t count,
+                                                                                    int32_t channels) {
+  return size_t(batch) * dovit::tile_count(count) * channels * sizeof(float);
+}

@@ -50,35 +50,34 @@ cudaError_t launch(const ResizedLabels<T, Label>& g, int batch, cudaStream_t str
   return cudaGetLastError();
 }
 
-}  // namespace
-
-cudaError_t launch_labels(Type type, const void* logits, void* labels, int batch, int classes, int height, int width,
-                          int scale, cudaStream_t stream) {
-  return with_element(type, [&](auto element) {
+cudaError_t launch_labels(dovit_labels_args a, cudaStream_t stream) {
+  return with_element(a.type, [&](auto element) {
     using T = decltype(element);
-    const T* from = static_cast<const T*>(logits);
-    if (classes <= 256) {
-      return launch(Labels<T, uint8_t>{classes, height, width, scale, from, static_cast<uint8_t*>(labels)}, batch,
-                    stream);
-    }
-    return launch(Labels<T, int16_t>{classes, height, width, scale, from, static_cast<int16_t*>(labels)}, batch,
-                  stream);
+    const T* from = static_cast<const T*>(a.logits);
+    const Labels<T, uint8_t> few{a.classes, a.height, a.width, a.scale, from, static_cast<uint8_t*>(a.labels)};
+    const Labels<T, int16_t> many{a.classes, a.height, a.width, a.scale, from, static_cast<int16_t*>(a.labels)};
+    return a.classes <= 256 ? launch(few, a.batch, stream) : launch(many, a.batch, stream);
   });
 }
 
-cudaError_t launch_resized_labels(Type type, const void* logits, void* labels, int batch, int classes, int height,
-                                  int width, int out_height, int out_width, cudaStream_t stream) {
-  const int scale = out_height / height;
-  if (scale > 0 && out_height == height * scale && out_width == width * scale)
-    return launch_labels(type, logits, labels, batch, classes, height, width, scale, stream);
-  return with_element(type, [&](auto element) {
+cudaError_t launch_resized_labels(dovit_resized_labels_args a, cudaStream_t stream) {
+  const int scale = a.out_height / a.height;
+  if (scale > 0 && a.out_height == a.height * scale && a.out_width == a.width * scale)
+    return launch_labels(
+        {sizeof(dovit_labels_args), a.type, a.logits, a.labels, a.batch, a.classes, a.height, a.width, scale}, stream);
+  return with_element(a.type, [&](auto element) {
     using T = decltype(element);
+    const T* from = static_cast<const T*>(a.logits);
     const ResizedLabels<T, uint8_t> few{
-        classes, height, width, out_height, out_width, static_cast<const T*>(logits), static_cast<uint8_t*>(labels)};
+        a.classes, a.height, a.width, a.out_height, a.out_width, from, static_cast<uint8_t*>(a.labels)};
     const ResizedLabels<T, int16_t> many{
-        classes, height, width, out_height, out_width, static_cast<const T*>(logits), static_cast<int16_t*>(labels)};
-    return classes <= 256 ? launch(few, batch, stream) : launch(many, batch, stream);
+        a.classes, a.height, a.width, a.out_height, a.out_width, from, static_cast<int16_t*>(a.labels)};
+    return a.classes <= 256 ? launch(few, a.batch, stream) : launch(many, a.batch, stream);
   });
 }
 
+}  // namespace
 }  // namespace dovit
+
+DOVIT_KERNEL(labels)
+DOVIT_KERNEL(resized_labels)

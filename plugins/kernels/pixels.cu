@@ -30,35 +30,35 @@ __global__ void __launch_bounds__(kThreads)
 
 unsigned blocks_for(size_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
 
-}  // namespace
-
-cudaError_t launch_resize(const uint8_t* image, int height, int width, uint8_t* out, int out_height, int out_width,
-                          const int* across, int across_width, const int* down, int down_width, uint8_t* scratch,
-                          cudaStream_t stream) {
-  const Taps x{across_width, across, across + out_width, across + 2 * out_width};
-  const Taps y{down_width, down, down + out_height, down + 2 * out_height};
+cudaError_t launch_resize(dovit_resize_args a, cudaStream_t stream) {
+  const Taps x{a.across_width, a.across, a.across + a.out_width, a.across + 2 * a.out_width};
+  const Taps y{a.down_width, a.down, a.down + a.out_height, a.down + 2 * a.out_height};
+  const int width = a.width, out_width = a.out_width;
   const unsigned blocks = blocks_for(size_t(out_width) * 3);
-  if (goes_down_first(height, width, out_height, out_width)) {
-    const dim3 grid(blocks_for(size_t(width) * 3), out_height);
-    resize_kernel<<<grid, kThreads, 0, stream>>>(image, scratch, y, width, width, true);
-    resize_kernel<<<dim3(blocks, out_height), kThreads, 0, stream>>>(scratch, out, x, width, out_width, false);
+  if (goes_down_first(a.height, width, a.out_height, out_width)) {
+    const dim3 grid(blocks_for(size_t(width) * 3), a.out_height);
+    resize_kernel<<<grid, kThreads, 0, stream>>>(a.image, a.scratch, y, width, width, true);
+    resize_kernel<<<dim3(blocks, a.out_height), kThreads, 0, stream>>>(a.scratch, a.out, x, width, out_width, false);
   } else {
-    resize_kernel<<<dim3(blocks, height), kThreads, 0, stream>>>(image, scratch, x, width, out_width, false);
-    resize_kernel<<<dim3(blocks, out_height), kThreads, 0, stream>>>(scratch, out, y, out_width, out_width, true);
+    resize_kernel<<<dim3(blocks, a.height), kThreads, 0, stream>>>(a.image, a.scratch, x, width, out_width, false);
+    resize_kernel<<<dim3(blocks, a.out_height), kThreads, 0, stream>>>(a.scratch, a.out, y, out_width, out_width, true);
   }
   return cudaGetLastError();
 }
 
-cudaError_t launch_normalise(Type type, const uint8_t* images, void* out, int batch, int height, int width,
-                             const float* mean, const float* deviation, cudaStream_t stream) {
-  const size_t area = size_t(height) * width;
-  const Normalisation n{{mean[0], mean[1], mean[2]}, {deviation[0], deviation[1], deviation[2]}};
-  const dim3 grid(blocks_for(area), 3, batch);
-  return with_element(type, [&](auto element) {
+cudaError_t launch_normalise(dovit_normalise_args a, cudaStream_t stream) {
+  const size_t area = size_t(a.height) * a.width;
+  const Normalisation n{{a.mean[0], a.mean[1], a.mean[2]}, {a.deviation[0], a.deviation[1], a.deviation[2]}};
+  const dim3 grid(blocks_for(area), 3, a.batch);
+  return with_element(a.type, [&](auto element) {
     using T = decltype(element);
-    normalise_kernel<<<grid, kThreads, 0, stream>>>(images, static_cast<T*>(out), area, n);
+    normalise_kernel<<<grid, kThreads, 0, stream>>>(a.images, static_cast<T*>(a.out), area, n);
     return cudaGetLastError();
   });
 }
 
+}  // namespace
 }  // namespace dovit
+
+DOVIT_KERNEL(resize)
+DOVIT_KERNEL(normalise)

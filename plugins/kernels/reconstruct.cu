@@ -16,28 +16,24 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T, int kCount>
-cudaError_t launch(const void* tokens, const int* index, void* full, int batch, int count, int prefix, int positions,
-                   int channels, cudaStream_t stream) {
-  const size_t packs = size_t(count) * (channels / kCount);
+cudaError_t launch(dovit_reconstruct_args a, cudaStream_t stream) {
+  const size_t packs = size_t(a.count) * (a.channels / kCount);
   constexpr int kPacks = kThreads * kPacksAhead;
-  const dim3 grid(static_cast<unsigned>((packs + kPacks - 1) / kPacks), batch);
+  const dim3 grid(static_cast<unsigned>((packs + kPacks - 1) / kPacks), a.batch);
   reconstruct_kernel<T, kCount><<<grid, kThreads, 0, stream>>>(
-      static_cast<const T*>(tokens), index, static_cast<T*>(full), count, prefix, positions, channels);
+      static_cast<const T*>(a.tokens), a.index, static_cast<T*>(a.full), a.count, a.prefix, a.positions, a.channels);
   return cudaGetLastError();
 }
 
-}  // namespace
-
-cudaError_t launch_reconstruct(Type type, const void* tokens, const int* index, void* full, int batch, int count,
-                               int prefix, int positions, int channels, cudaStream_t stream) {
-  if (count == 0) return cudaSuccess;
-  return with_element(type, [&](auto element) {
+cudaError_t launch_reconstruct(dovit_reconstruct_args a, cudaStream_t stream) {
+  if (a.count == 0) return cudaSuccess;
+  return with_element(a.type, [&](auto element) {
     using T = decltype(element);
-    if (channels % kPackCount<T> == 0) {
-      return launch<T, kPackCount<T>>(tokens, index, full, batch, count, prefix, positions, channels, stream);
-    }
-    return launch<T, 1>(tokens, index, full, batch, count, prefix, positions, channels, stream);
+    return a.channels % kPackCount<T> == 0 ? launch<T, kPackCount<T>>(a, stream) : launch<T, 1>(a, stream);
   });
 }
 
+}  // namespace
 }  // namespace dovit
+
+DOVIT_KERNEL(reconstruct)

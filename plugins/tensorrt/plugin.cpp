@@ -8,14 +8,14 @@ namespace dovit {
 
 using nvinfer1::DataType;
 
-Type Call::type(int input) const {
+int32_t Call::type(int input) const {
   switch (inputs[input].type) {
     case DataType::kHALF:
-      return Type::kHalf;
+      return DOVIT_FLOAT16;
     case DataType::kBF16:
-      return Type::kBfloat16;
+      return DOVIT_BFLOAT16;
     default:  // a signature lets no other type through
-      return Type::kFloat;
+      return DOVIT_FLOAT32;
   }
 }
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../kernels/launch.h"
+#include "../kernels/dovit_kernels.h"
 #include "signature.h"
 
 namespace dovit {
@@ -33,7 +33,7 @@ struct Call {
   T* out(int output) const {
     return static_cast<T*>(to[output]);
   }
-  Type type(int input) const;
+  int32_t type(int input) const;  // as dovit_kernels.h numbers them
 };
 
 class Plugin : public nvinfer1::IPluginV3,

@@ -23,7 +23,7 @@ inline std::string wrong_length(const nvinfer1::Dims& tokens, const nvinfer1::Di
 // has bound one buffer to both ends.
 inline cudaError_t copy_sequence(const Call& call, int input, int output) {
   if (call.from[input] == call.to[output]) return cudaSuccess;
-  const size_t element = call.type(input) == Type::kFloat ? 4 : 2;
+  const size_t element = call.type(input) == DOVIT_FLOAT32 ? 4 : 2;
   const size_t bytes = element * call.size(input, 0) * call.size(input, 1) * call.size(input, 2);
   return cudaMemcpyAsync(call.to[output], call.from[input], bytes, cudaMemcpyDeviceToDevice, call.stream);
 }

@@ -53,9 +53,19 @@ std::string TokenDecide::wrong_sizes(const nvinfer1::PluginTensorDesc* inputs) c
 cudaError_t TokenDecide::run(const Call& call) const {
   const int batch = call.size(kConfidence, 0), tokens = call.size(kConfidence, 1);
   int* const staying = static_cast<int*>(call.workspace);
-  return launch_decide(call.in<float>(kConfidence), call.in<float>(kThreshold), call.in<int64_t>(kCapacities),
-                       call.size(kCapacities, 0), batch, tokens, staying, call.out<int>(kKeep), staying + batch,
-                       call.out<int>(kCapacity), /*switch_handle=*/0, call.stream);
+  const dovit_decide_args args{sizeof args,
+                               call.in<float>(kConfidence),
+                               call.in<float>(kThreshold),
+                               call.in<int64_t>(kCapacities),
+                               call.size(kCapacities, 0),
+                               batch,
+                               tokens,
+                               staying,
+                               call.out<int>(kKeep),
+                               staying + batch,
+                               call.out<int>(kCapacity),
+                               /*switch_handle=*/0};
+  return static_cast<cudaError_t>(dovit_decide(&args, call.stream));
 }
 
 nvinfer1::IPluginV3* TokenDecide::clone() noexcept { return new (std::nothrow) TokenDecide(layer(), values()); }

@@ -11,7 +11,9 @@ enum Input { kTokens, kIndex, kFull, kStoppedSum, kStoppedCount, kKeep };
 enum Output { kNewTokens, kNewIndex, kNewFull, kNewSum, kNewCount };
 
 // The tiles' sums come first, then every token's slot.
-size_t sums_bytes(int batch, int count, int channels) { return align(gather_scratch_bytes(batch, count, channels)); }
+size_t sums_bytes(int batch, int count, int channels) {
+  return align(dovit_gather_scratch_bytes(batch, count, channels));
+}
 
 }  // namespace
 
@@ -64,13 +66,30 @@ cudaError_t TokenGather::run(const Call& call) const {
   cudaError_t status = copy_sequence(call, kFull, kNewFull);
   if (status != cudaSuccess) return status;
   auto* const slots = reinterpret_cast<int*>(static_cast<char*>(call.workspace) + sums_bytes(batch, count, channels));
-  status = launch_slots(call.in<int>(kKeep), batch, count, capacity, slots, call.stream);
+  const dovit_slots_args listed{sizeof listed, call.in<int>(kKeep), batch, count, capacity, slots};
+  status = static_cast<cudaError_t>(dovit_slots(&listed, call.stream));
   if (status != cudaSuccess) return status;
-  return launch_gather(call.type(kTokens), call.in<void>(kTokens), call.in<int>(kIndex), slots,
-                       call.out<void>(kNewTokens), call.out<int>(kNewIndex), call.out<void>(kNewFull),
-                       call.in<float>(kStoppedSum), call.out<float>(kNewSum), call.in<int64_t>(kStoppedCount),
-                       call.out<int64_t>(kNewCount), /*actual_count=*/nullptr, batch, count, capacity, value(0),
-                       positions, channels, call.workspace, call.stream);
+  const dovit_gather_args args{sizeof args,
+                               call.type(kTokens),
+                               call.in<void>(kTokens),
+                               call.in<int>(kIndex),
+                               slots,
+                               call.out<void>(kNewTokens),
+                               call.out<int>(kNewIndex),
+                               call.out<void>(kNewFull),
+                               call.in<float>(kStoppedSum),
+                               call.out<float>(kNewSum),
+                               call.in<int64_t>(kStoppedCount),
+                               call.out<int64_t>(kNewCount),
+                               /*actual_count=*/nullptr,
+                               batch,
+                               count,
+                               capacity,
+                               value(0),
+                               positions,
+                               channels,
+                               call.workspace};
+  return static_cast<cudaError_t>(dovit_gather(&args, call.stream));
 }
 
 nvinfer1::IPluginV3* TokenGather::clone() noexcept { return new (std::nothrow) TokenGather(layer(), values()); }

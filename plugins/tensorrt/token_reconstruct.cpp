@@ -41,9 +41,17 @@ std::string TokenReconstruct::wrong_sizes(const nvinfer1::PluginTensorDesc* inpu
 cudaError_t TokenReconstruct::run(const Call& call) const {
   const cudaError_t status = copy_sequence(call, kFull, kNewFull);
   if (status != cudaSuccess) return status;
-  return launch_reconstruct(call.type(kTokens), call.in<void>(kTokens), call.in<int>(kIndex), call.out<void>(kNewFull),
-                            call.size(kIndex, 0), call.size(kIndex, 1), value(0), call.size(kFull, 1),
-                            call.size(kFull, 2), call.stream);
+  const dovit_reconstruct_args args{sizeof args,
+                                    call.type(kTokens),
+                                    call.in<void>(kTokens),
+                                    call.in<int>(kIndex),
+                                    call.out<void>(kNewFull),
+                                    call.size(kIndex, 0),
+                                    call.size(kIndex, 1),
+                                    value(0),
+                                    call.size(kFull, 1),
+                                    call.size(kFull, 2)};
+  return static_cast<cudaError_t>(dovit_reconstruct(&args, call.stream));
 }
 
 nvinfer1::IPluginV3* TokenReconstruct::clone() noexcept {

@@ -89,33 +89,11 @@ class Device(Protocol):
 
 
 class Launchers(Protocol):
-    """The kernels that the chain calls; `dovit.plugins.launch.Kernels` are the real ones, and say what is what."""
+    """The kernels that the chain calls; `dovit.plugins.launch.Kernels` are the real ones. plugins/kernels/dovit_kernels.h has
+    every kernel's arguments, which are given in that order, and then the stream."""
 
-    def decide(
-        self, confidence: int, threshold: int, capacities: int, capacity_count: int, batch: int, count: int, staying: int,
-        keep: int, slots: int, capacity: int, switch: int, stream: int,
-    ) -> None: ...  # fmt: skip
+    def __getattr__(self, name: str) -> Callable[..., object]: ...
     def gather_scratch_bytes(self, batch: int, count: int, channels: int) -> int: ...
-    def gather(
-        self, element: str, tokens: int, index: int, slots: int, kept: int, kept_index: int, full: int, sum_before: int,
-        sum_after: int, stopped_before: int, stopped_after: int, actual_count: int, batch: int, count: int, capacity: int,
-        prefix: int, positions: int, channels: int, scratch: int, stream: int,
-    ) -> None: ...  # fmt: skip
-    def reconstruct(
-        self, element: str, tokens: int, index: int, full: int, batch: int, count: int, prefix: int, positions: int,
-        channels: int, stream: int,
-    ) -> None: ...  # fmt: skip
-    def labels(
-        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, scale: int, stream: int
-    ) -> None: ...  # fmt: skip
-    def resized_labels(
-        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, out_height: int,
-        out_width: int, stream: int,
-    ) -> None: ...  # fmt: skip
-    def resize(
-        self, image: int, height: int, width: int, out: int, out_height: int, out_width: int, across: int, across_width: int,
-        down: int, down_width: int, scratch: int, stream: int,
-    ) -> None: ...  # fmt: skip
     def resize_taps(self, source: int, target: int) -> tuple[np.ndarray, int]: ...
 
 

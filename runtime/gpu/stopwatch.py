@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from typing import cast
 
+from dovit.plugins.structs import structs
 from dovit.runtime.gpu.device import Device, DeviceEngine, Event, Launchers
 from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.program import Program
@@ -105,7 +105,7 @@ class _TimedEngine:
 
 
 class _TimedKernels:
-    """Every launcher, whichever there are: those whose last argument is a stream queue something. Each is wrapped when it is
+    """Every kernel of dovit_kernels.h, whose last argument is the stream; what else there is as it is. Each is wrapped when it is
     first looked up, and an attribute from then on, so that passes which are not timed cost what they cost without this."""
 
     def __init__(self, kernels: Launchers, stopwatch: Stopwatch) -> None:
@@ -121,8 +121,7 @@ class _TimedKernels:
             with stopwatch.around(name, arguments[-1]):
                 return launcher(*arguments)
 
-        queues = [*signature(launcher).parameters][-1] == "stream"
-        setattr(self, name, timed if queues else launcher)
+        setattr(self, name, timed if name in structs() else launcher)
         return getattr(self, name)
 
 

@@ -5,18 +5,17 @@
 #include <random>
 #include <vector>
 
-extern "C" {
-int dovit_decide(const float*, const float*, const int64_t*, int, int, int, int*, int*, int*, int*, unsigned long long,
-                 void*);
-int dovit_slots(const int*, int, int, int, int*, void*);
-size_t dovit_gather_scratch_bytes(int, int, int);
-int dovit_gather(int, const void*, const int*, const int*, void*, int*, void*, const float*, float*, const int64_t*,
-                 int64_t*, const int*, int, int, int, int, int, int, void*, void*);
-int dovit_reconstruct(int, const void*, const int*, void*, int, int, int, int, int, void*);
-int dovit_confidence(int, const void*, float*, int, int, int, void*);
-int dovit_labels(int, const void*, void*, int, int, int, int, int, void*);
-int dovit_resized_labels(int, const void*, void*, int, int, int, int, int, int, void*);
+#include "dovit_kernels.h"
+
+namespace {
+
+template <class Args>
+int run(int (*kernel)(const Args*, void*), Args args) {
+  args.size = sizeof args;
+  return kernel(&args, nullptr);
 }
+
+}  // namespace
 
 int main() {
   std::mt19937 random(0);
@@ -35,9 +34,10 @@ int main() {
       std::vector<int> staying(batch), keep(q.size()), slots(q.size());
       int capacity = 0;
       uint32_t choice = 0;
-      status |= dovit_decide(q.data(), &threshold, capacities, 3, batch, count, staying.data(), keep.data(),
-                             slots.data(), &capacity, reinterpret_cast<unsigned long long>(&choice), nullptr);
-      status |= dovit_slots(keep.data(), batch, count, capacity, slots.data(), nullptr);
+      status |= run(dovit_decide,
+                    dovit_decide_args{0, q.data(), &threshold, capacities, 3, batch, count, staying.data(), keep.data(),
+                                      slots.data(), &capacity, reinterpret_cast<uint64_t>(&choice)});
+      status |= run(dovit_slots, dovit_slots_args{0, keep.data(), batch, count, capacity, slots.data()});
       if (count > 1000) continue;
       const int channels = 40, prefix = 1;
       const auto tokens = floats(size_t(batch) * (prefix + count) * channels), sums = floats(size_t(batch) * channels);
@@ -47,20 +47,24 @@ int main() {
       std::vector<char> scratch(dovit_gather_scratch_bytes(batch, count, channels));
       const int64_t stopped = 0;
       int64_t stopped_after = 0;
-      status |= dovit_gather(0, tokens.data(), index.data(), slots.data(), kept.data(), kept_index.data(), full.data(),
-                             sums.data(), after.data(), &stopped, &stopped_after, &count, batch, count, capacity,
-                             prefix, count, channels, scratch.data(), nullptr);
-      status |= dovit_reconstruct(0, kept.data(), kept_index.data(), full.data(), batch, capacity, prefix, count,
-                                  channels, nullptr);
+      status |= run(
+          dovit_gather,
+          dovit_gather_args{
+              0,           0,           tokens.data(), index.data(), slots.data(),   kept.data(),   kept_index.data(),
+              full.data(), sums.data(), after.data(),  &stopped,     &stopped_after, &count,        batch,
+              count,       capacity,    prefix,        count,        channels,       scratch.data()});
+      status |= run(dovit_reconstruct, dovit_reconstruct_args{0, 0, kept.data(), kept_index.data(), full.data(), batch,
+                                                              capacity, prefix, count, channels});
     }
   }
   for (const int classes : {3, 150}) {
     const auto logits = floats(size_t(classes) * 12 * 20);
     std::vector<float> confidence(12 * 20);
     std::vector<uint8_t> labels(12 * 20 * 64);
-    status |= dovit_confidence(0, logits.data(), confidence.data(), 1, classes, 12 * 20, nullptr);
-    status |= dovit_labels(0, logits.data(), labels.data(), 1, classes, 12, 20, 8, nullptr);
-    status |= dovit_resized_labels(0, logits.data(), labels.data(), 1, classes, 12, 20, 90, 131, nullptr);
+    status |= run(dovit_confidence, dovit_confidence_args{0, 0, logits.data(), confidence.data(), 1, classes, 12 * 20});
+    status |= run(dovit_labels, dovit_labels_args{0, 0, logits.data(), labels.data(), 1, classes, 12, 20, 8});
+    status |= run(dovit_resized_labels,
+                  dovit_resized_labels_args{0, 0, logits.data(), labels.data(), 1, classes, 12, 20, 90, 131});
   }
   return status;
 }

@@ -8,6 +8,8 @@ import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from torch import Tensor
 
 from dovit import plugins
 from dovit.export.model.token_pass import TokenState, confidence, decide, gather, reconstruct
+from dovit.plugins import launch
+from dovit.plugins.structs import structs
 
 TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 EMULATED, GPU = pytest.param("cpu", id="emulated"), pytest.param("cuda", id="gpu", marks=pytest.mark.gpu)
@@ -28,14 +32,15 @@ on_a_gpu = pytest.mark.parametrize("kernels", [GPU], indirect=True)
 
 
 class Kernels:
-    """The library's C interface, and the device that its pointers are of."""
+    """The library's C interface, and the device that its pointers are of. Kernels return their status."""
 
     def __init__(self, library: ctypes.CDLL, device: str) -> None:
         self.library, self.device = library, device
-        library.dovit_gather_scratch_bytes.restype = ctypes.c_size_t
+        self.kernels = launch.Kernels(library)
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.library, name)
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        kernel = name.removeprefix("dovit_")
+        return partial(self.kernels.status, kernel) if kernel in structs() else getattr(self.library, name)
 
 
 @pytest.fixture
@@ -81,7 +86,7 @@ class Decision:
     def launch(self, kernels: Kernels, switch: int = 0) -> None:
         status = kernels.dovit_decide(
             place(self.q), place(self.threshold), place(self.capacities), len(self.capacities), self.batch, self.count,
-            place(self.staying), place(self.packed), place(self.slots), place(self.capacity), ctypes.c_ulonglong(switch),
+            place(self.staying), place(self.packed), place(self.slots), place(self.capacity), switch,
             stream(kernels),
         )  # fmt: skip
         assert status == 0

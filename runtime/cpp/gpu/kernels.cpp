@@ -33,22 +33,20 @@ void* open_library(const std::string& path) {
                         kName, " beside libdovit_runtime.so, or give its path as `plugins`"));
 }
 
-void* at(CUdeviceptr place) { return reinterpret_cast<void*>(place); }
+}  // namespace
 
-int number(DType type) {  // as launch.h numbers them
+int32_t kernel_type(DType type) {
   switch (type) {
     case DType::kFloat32:
-      return 0;
+      return DOVIT_FLOAT32;
     case DType::kFloat16:
-      return 1;
+      return DOVIT_FLOAT16;
     case DType::kBfloat16:
-      return 2;
+      return DOVIT_BFLOAT16;
     default:
       throw DovitError("tokens are float32, float16 or bfloat16; export the bundle again");
   }
 }
-
-}  // namespace
 
 Kernels::Kernels(const std::string& path) {
   void* library = open_library(path);
@@ -67,46 +65,6 @@ Kernels::Kernels(const std::string& path) {
   take("dovit_resized_labels", resized_labels_);
   take("dovit_resize", resize_);
   take("dovit_error_string", error_string_);
-}
-
-void Kernels::decide(const Decide& a, CUstream stream) const {
-  check(decide_(at(a.confidence), at(a.threshold), at(a.capacities), a.capacity_count, a.batch, a.count, at(a.staying),
-                at(a.keep), at(a.slots), at(a.capacity), a.switch_handle, stream),
-        "decide");
-}
-
-size_t Kernels::gather_scratch_bytes(int batch, int count, int channels) const {
-  return gather_scratch_bytes_(batch, count, channels);
-}
-
-void Kernels::gather(const Gather& a, CUstream stream) const {
-  check(gather_(number(a.type), at(a.tokens), at(a.index), at(a.slots), at(a.kept), at(a.kept_index), at(a.full),
-                at(a.sum_before), at(a.sum_after), at(a.stopped_before), at(a.stopped_after), at(a.actual_count),
-                a.batch, a.count, a.capacity, a.prefix, a.positions, a.channels, at(a.scratch), stream),
-        "gather");
-}
-
-void Kernels::reconstruct(const Reconstruct& a, CUstream stream) const {
-  check(reconstruct_(number(a.type), at(a.tokens), at(a.index), at(a.full), a.batch, a.count, a.prefix, a.positions,
-                     a.channels, stream),
-        "reconstruct");
-}
-
-void Kernels::labels(const Labels& a, CUstream stream) const {
-  check(labels_(number(a.type), at(a.logits), at(a.labels), a.batch, a.classes, a.height, a.width, a.scale, stream),
-        "labels");
-}
-
-void Kernels::resized_labels(const ResizedLabels& a, CUstream stream) const {
-  check(resized_labels_(number(a.type), at(a.logits), at(a.labels), a.batch, a.classes, a.height, a.width, a.out_height,
-                        a.out_width, stream),
-        "resized_labels");
-}
-
-void Kernels::resize(const Resize& a, CUstream stream) const {
-  check(resize_(at(a.image), a.height, a.width, at(a.out), a.out_height, a.out_width, at(a.across), a.across_width,
-                at(a.down), a.down_width, at(a.scratch), stream),
-        "resize");
 }
 
 void Kernels::check(int status, const char* name) const {

@@ -19,10 +19,10 @@ size_t OwnLabels::bytes() const { return static_cast<size_t>(image_.height) * im
 void OwnLabels::enqueue(CUstream stream) const {
   const TensorSpec& logits = program_.made("logits");
   const Shape shape = program_.full_shape(logits);  // [1, C, h, w]
-  Kernels::ResizedLabels call{};
-  call.type = dtype_of(logits);
-  call.logits = program_.place(logits.name);
-  call.labels = memory_.place();
+  dovit_resized_labels_args call{};
+  call.type = kernel_type(dtype_of(logits));
+  call.logits = At{program_.place(logits.name)};
+  call.labels = At{memory_.place()};
   call.batch = 1;
   call.classes = static_cast<int>(shape[1]);
   call.height = static_cast<int>(shape[2]);

@@ -126,18 +126,18 @@ void Program::run(const PlanStep& step, const Dimensions& sizes, bool lasting, C
 
 void Program::decide(const PlanStep& step, const SegmentRun& segment, CUstream stream) const {
   const size_t number = segment.number + 1;
-  Kernels::Decide call{};
-  call.confidence = argument(step.inputs[0].name);
-  call.threshold = argument(step.inputs[1].name);
-  call.capacities = place(segment.allowed == Allowed::kCapacities ? kCapacities : kOnlyCapacity);
+  dovit_decide_args call{};
+  call.confidence = At{argument(step.inputs[0].name)};
+  call.threshold = At{argument(step.inputs[1].name)};
+  call.capacities = At{place(segment.allowed == Allowed::kCapacities ? kCapacities : kOnlyCapacity)};
   call.capacity_count = segment.allowed == Allowed::kCapacities ? static_cast<int>(manifest().capacities.size())
                                                                 : segment.allowed == Allowed::kFixed;
   call.batch = 1;
   call.count = static_cast<int>(segment.kept);
-  call.staying = place(staying_place(number));
-  call.keep = place(step.outputs[0].name);
-  call.slots = place(slots_place(number));
-  call.capacity = place(capacity_place(number));
+  call.staying = At{place(staying_place(number))};
+  call.keep = At{place(step.outputs[0].name)};
+  call.slots = At{place(slots_place(number))};
+  call.capacity = At{place(capacity_place(number))};
   call.switch_handle = segment.switch_handle;
   plans_.kernels.decide(call, stream);
 }
@@ -146,26 +146,26 @@ void Program::gather(const PlanStep& step, const SegmentRun& segment, CUstream s
   const int64_t tokens = manifest().tokens();
   const std::optional<int64_t> came = segment.number == 1 ? tokens : segment.came;
   const bool sums = step.outputs.size() > 3;  // nobody asks for those after the last decision
-  Kernels::Gather call{};
-  call.type = dtype_of(step.inputs[0]);
-  call.tokens = place(step.inputs[0].name);
-  call.index = place(step.inputs[1].name);
-  call.slots = place(slots_place(segment.number));
-  call.kept = place(step.outputs[0].name);
-  call.kept_index = place(step.outputs[1].name);
-  call.full = place(step.outputs[2].name);
-  call.sum_before = place(step.inputs[3].name);
-  call.sum_after = place(sums ? step.outputs[3].name : step.inputs[3].name);
-  call.stopped_before = place(step.inputs[4].name);
-  call.stopped_after = place(sums ? step.outputs[4].name : kSpareCount);
-  call.actual_count = came ? 0 : place(capacity_place(segment.number - 1));
+  dovit_gather_args call{};
+  call.type = kernel_type(dtype_of(step.inputs[0]));
+  call.tokens = At{place(step.inputs[0].name)};
+  call.index = At{place(step.inputs[1].name)};
+  call.slots = At{place(slots_place(segment.number))};
+  call.kept = At{place(step.outputs[0].name)};
+  call.kept_index = At{place(step.outputs[1].name)};
+  call.full = At{place(step.outputs[2].name)};
+  call.sum_before = At{place(step.inputs[3].name)};
+  call.sum_after = At{place(sums ? step.outputs[3].name : step.inputs[3].name)};
+  call.stopped_before = At{place(step.inputs[4].name)};
+  call.stopped_after = At{place(sums ? step.outputs[4].name : kSpareCount)};
+  call.actual_count = At{came ? 0 : place(capacity_place(segment.number - 1))};
   call.batch = 1;
   call.count = static_cast<int>(came.value_or(tokens));
   call.capacity = static_cast<int>(segment.kept);
   call.prefix = static_cast<int>(manifest().prefix);
   call.positions = static_cast<int>(tokens);
   call.channels = static_cast<int>(manifest().embed_dim);
-  call.scratch = place(kScratch);
+  call.scratch = At{place(kScratch)};
   plans_.kernels.gather(call, stream);
 }
 
@@ -173,11 +173,11 @@ void Program::reconstruct(const PlanStep& step, int64_t kept, CUstream stream) c
   const CUdeviceptr full = place(step.inputs[0].name), out = place(step.outputs[0].name);
   if (out != full)  // a tap: all positions as they are now
     copy(device(), out, full, memory_.bytes.at(step.outputs[0].name), stream);
-  Kernels::Reconstruct call{};
-  call.type = dtype_of(step.inputs[1]);
-  call.tokens = place(step.inputs[1].name);
-  call.index = place(step.inputs[2].name);
-  call.full = out;
+  dovit_reconstruct_args call{};
+  call.type = kernel_type(dtype_of(step.inputs[1]));
+  call.tokens = At{place(step.inputs[1].name)};
+  call.index = At{place(step.inputs[2].name)};
+  call.full = At{out};
   call.batch = 1;
   call.count = static_cast<int>(kept);
   call.prefix = static_cast<int>(manifest().prefix);
@@ -188,10 +188,10 @@ void Program::reconstruct(const PlanStep& step, int64_t kept, CUstream stream) c
 
 void Program::labels(const PlanStep& step, CUstream stream) const {
   const Shape logits = full_shape(step.inputs[0]), made = full_shape(step.outputs[0]);  // [1, C, h, w], [1, H, W]
-  Kernels::Labels call{};
-  call.type = dtype_of(step.inputs[0]);
-  call.logits = place(step.inputs[0].name);
-  call.labels = place(step.outputs[0].name);
+  dovit_labels_args call{};
+  call.type = kernel_type(dtype_of(step.inputs[0]));
+  call.logits = At{place(step.inputs[0].name)};
+  call.labels = At{place(step.outputs[0].name)};
   call.batch = 1;
   call.classes = static_cast<int>(logits[1]);
   call.height = static_cast<int>(logits[2]);

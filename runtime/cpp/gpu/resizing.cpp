@@ -56,18 +56,18 @@ void Resizing::enqueue(const Frame& frame, CUdeviceptr out, CUstream stream) con
     std::memcpy(memory_.pinned() + pixels_, frame.pixels, height * row);
     copy(*device_, place, address(memory_.pinned()), pixels_ + height * row, stream);
   }
-  Kernels::Resize call{};
-  call.image = place + pixels_;
+  dovit_resize_args call{};
+  call.image = At{place + pixels_};
   call.height = image_.height;
   call.width = image_.width;
-  call.out = out;
+  call.out = At{out};
   call.out_height = size_.height;
   call.out_width = size_.width;
-  call.across = place;
+  call.across = At{place};
   call.across_width = across_width_;
-  call.down = place + down_;
+  call.down = At{place + down_};
   call.down_width = down_width_;
-  call.scratch = place + scratch_;
+  call.scratch = At{place + scratch_};
   kernels_.resize(call, stream);
 }
 
