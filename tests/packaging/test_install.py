@@ -98,6 +98,8 @@ def test_wheel_holds_every_module_and_nothing_that_use_left_behind(wheel: Path, 
     assert {name for name in in_wheel if name.endswith(".py")} == expected | {"dovit/__init__.py"}
     assert "dovit/py.typed" in in_wheel
     assert not {f"dovit/{name}" for name in STRAY} & in_wheel
+    headers = {name for name in in_wheel if name.endswith((".h", ".cuh", ".cu", ".cpp"))}
+    assert headers == {"dovit/plugins/kernels/dovit_kernels.h"}, "which launch.py reads"
     others = {name.split("/")[0] for name in names} - {"dovit"}
     assert others == {f"dovit-{PROJECT['project']['version']}.dist-info"}
 
