@@ -36,7 +36,7 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
     described: list[Step] = []
     files: dict[str, FileEntry] = {}
     for step, macs in zip(steps, step_macs(config), strict=True):
-        progress(step.name)
+        progress(f"exporting the steps: {step.name}")
         inputs, outputs = _specs(step.graph.inputs), _specs(step.graph.outputs)
         parameters = _parameters(step)
         saved = save_step(step, folder / FOLDER)

@@ -68,7 +68,7 @@ def verify(folder: Path, model: Callable[[], DoViT], progress: Callable[[str], N
     passes = []
     reference = model()
     for setting in settings:
-        progress(f"torch, {setting.name}")
+        progress(f"running the torch model: {setting.name}")
         manifest, result = results.pop(0)  # its logits, mapped from a file, are let go with it
         passes.append(_compare(setting, manifest, result, reference, image))
     failed = next((p for p in passes if not p.ok), None)
@@ -93,7 +93,7 @@ def _run_bundle(
     number = itertools.count()
 
     def run(setting: _Setting) -> ChainResult:
-        progress(f"bundle, {setting.name}")
+        progress(f"running the bundle: {setting.name}")
         capacities: Sequence[int] = setting.capacities or range(manifest.tokens + 1)
         result = chain.run(image, setting.thresholds, capacities, keep_tensors=True)
         return _logits_on_disk(result, folder / f"pass{next(number)}.npy")

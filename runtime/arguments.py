@@ -57,6 +57,11 @@ def _falling(values: Sequence[float], most: float) -> bool:
 
 
 def _listed(given: Any, name: str, what: str) -> list[Any]:
+    if type(given).__module__.partition(".")[0] == "torch":
+        try:
+            given = given.detach().cpu().numpy()
+        except (AttributeError, TypeError, RuntimeError):
+            raise UsageError(f"{name} is a {type(given).__name__} that numpy cannot take: give {what}") from None
     if isinstance(given, np.ndarray):
         if given.ndim > 1:
             raise UsageError(f"{name} is an array {list(given.shape)}: give {what}, one a decision")

@@ -96,7 +96,11 @@ def _bytes(image: np.ndarray) -> np.ndarray:
             "as image.astype(np.uint8) where its values lie within 0…255"
         )
     least, most = float(image.min()), float(image.max())
-    if not (least >= 0 and most <= 1):  # also where one is NaN
+    if not np.isfinite([least, most]).all():
+        raise UsageError(
+            "a float image has values within 0…1, this one NaN or infinite ones: look for where they come from"
+        )
+    if least < 0 or most > 1:
         raise UsageError(
             f"a float image has values within 0…1, this one {least:g}…{most:g}: divide by 255 or undo a normalisation, "
             "or convert it to uint8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -29,7 +30,8 @@ class Engine(Protocol):
 
 
 _process_lock = threading.Lock()
-_process_ready = False
+_process_threads: int | None = None  # of the pool, once there is one
+_warned_of: set[int] = set()  # other numbers that were asked for
 
 
 def prepare_process(threads: int | None) -> None:
@@ -41,15 +43,22 @@ def prepare_process(threads: int | None) -> None:
     """
     import onnxruntime as ort
 
-    global _process_ready
+    global _process_threads
     with _process_lock:
-        if _process_ready:
+        if _process_threads is not None:
+            if threads is not None and threads not in (_process_threads, *_warned_of):
+                _warned_of.add(threads)
+                logging.getLogger("dovit").warning(
+                    "threads=%d has no effect: the sessions of a process share ONNX Runtime's threads, and the first one made %d",
+                    threads, _process_threads,
+                )  # fmt: skip
             return
-        ort.set_global_thread_pool_sizes(threads or len(os.sched_getaffinity(0)), 1)
+        wanted = threads or len(os.sched_getaffinity(0))
+        ort.set_global_thread_pool_sizes(wanted, 1)
         memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
         # grow by what is asked for (1), not to the next power of two
         ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
-        _process_ready = True
+        _process_threads = wanted
 
 
 class OnnxRuntimeEngine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,7 +42,10 @@ def read_pages(path: str | Path) -> Iterator[np.ndarray]:
 @contextmanager
 def _failures_told(path: str | Path) -> Iterator[None]:
     try:
-        found = Path(path).stat()
+        try:
+            found = Path(path).stat()
+        except ValueError as error:  # a NUL in it
+            raise DovitError(f"{path}: no file can have this name ({error}); check the path") from None
         check_regular(found, Path(path))  # opening a pipe would wait for a writer
         if not found.st_size:
             raise DovitError(f"{path}: the file is empty; get a whole copy")
@@ -50,6 +54,8 @@ def _failures_told(path: str | Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except FileNotFoundError:
+        if is_url(path):
+            raise DovitError(f"{path}: URLs are not fetched: download the image, and give the file's path") from None
         raise DovitError(f"{path}: no such image; check the path") from None
     except IsADirectoryError:
         raise DovitError(f"{path}: a folder, not an image; name a file in it") from None
@@ -65,6 +71,11 @@ def _failures_told(path: str | Path) -> Iterator[None]:
         raise DovitError(f"{path}: the image is damaged or cut off ({_reason(error)}); get a whole copy") from None
 
 
+def is_url(text: str | Path) -> bool:
+    """Whether this is an address as `https://…`, and no path."""
+    return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+
+
 def as_rgb(image: ImageLike, format: Format = "rgb", layout: Layout = "hwc") -> np.ndarray:
     """An image given by a program as uint8 [H, W, 3] RGB.
 
@@ -75,9 +86,9 @@ def as_rgb(image: ImageLike, format: Format = "rgb", layout: Layout = "hwc") -> 
     check_layout(format, layout)
     known = isinstance(image, str | Path | Image.Image)
     if known and (format, layout) != ("rgb", "hwc"):
+        wrong = f"format={format!r}" if format != "rgb" else f"layout={layout!r}"
         raise UsageError(
-            f"format={format!r} and layout={layout!r} are for arrays: files and Pillow images say themselves how they are "
-            "stored; leave both out"
+            f"{wrong} is for arrays: files and Pillow images say themselves how they are stored; leave it out"
         )
     if isinstance(image, str | Path):
         return read_image(image)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -55,7 +56,15 @@ def load(
     """
     if backend not in get_args(Backend):
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
+    if threads is not None:
+        _check_number("threads", threads, 1, "a number of CPU threads from 1, or leave it out for all cores")
+    _check_number("device", device, 0, "the number of a GPU from 0; what runs the model is chosen by backend=")
     return with_bundle(path, lambda bundle: _session(bundle, backend, threads, low_memory, precision, device, graph))
+
+
+def _check_number(name: str, value: Any, least: int, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise UsageError(f"{name}={value!r}: give {what}")
 
 
 def _session(
@@ -227,6 +236,10 @@ class Session:
             raise UsageError(f"unknown mode {chosen!r}: choose {' or '.join(get_args(Mode))}")
         if labels not in get_args(LabelSize):
             raise UsageError(f"labels={labels!r}: choose {' or '.join(get_args(LabelSize))}, whose size they get")
+        if keep_ratio and chosen == "slide":
+            raise UsageError(
+                'keep_ratio is for mode="whole": slide runs windows of the image and stretches none of them'
+            )
         given = [
             name for name, value in (("threshold", threshold), ("counts", counts), ("keep", keep)) if value is not None
         ]

@@ -55,13 +55,21 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
         raise DovitError(f"{path}: cannot be written ({error}); give another place") from None
 
 
+def _is_valid(config: Any) -> bool:
+    try:
+        ModelConfig.model_validate(config)
+    except ValidationError:
+        return False
+    return True
+
+
 def read_own(
     path: Path, config: Any, state: dict[str, Tensor], options: ReadOptions, settings: Settings
 ) -> tuple[DoViT, list[str]]:
     """The model and notes on keys that were left out; what the model depends on goes into `settings`."""
     if options.config is not None:
         raise UsageError(f"--config: {path} carries its own configuration; --set changes it")
-    config = copy.deepcopy(config)
+    unchanged, config = config, copy.deepcopy(config)
     flags = {
         "backbone.heads": ("--heads", options.heads), "backbone.norm_eps": ("--norm-eps", options.norm_eps),
         "mean": ("--mean", options.mean), "std": ("--std", options.std), "mode": ("--mode", options.mode),
@@ -76,6 +84,9 @@ def read_own(
     try:
         model_config = ModelConfig.model_validate(config)
     except ValidationError as error:
+        if told and _is_valid(unchanged):
+            given = ", ".join(dict.fromkeys(flag for flag, _ in told.values()))
+            raise UsageError(f"{given}: does not fit {path} ({describe_validation(error)})") from None
         raise DovitError(
             f"{path}: its configuration is not one that this dovit reads ({describe_validation(error)})"
         ) from None

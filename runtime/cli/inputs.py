@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.images import is_url
 
 # Suffixes of pictures; a folder's files count where the installed Pillow reads theirs as well (JPEG XL needs a plugin).
 PICTURES = {
@@ -66,7 +66,7 @@ def _expand(text: str, recursive: bool, skip: Path | None) -> list[Input]:
     path = Path(text)
     if text == "-":
         raise UsageError("-: images are not read from standard input: save the image, and name the file")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+    if is_url(text):
         raise UsageError(f"{text}: URLs are not fetched: download the image (curl -O), and name the file")
     if path.is_dir():
         inside = list(_in_folder(path, recursive, skip))

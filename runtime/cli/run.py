@@ -32,7 +32,7 @@ from dovit.runtime.cli.output import print_line
 from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan_pictures
 from dovit.runtime.cli.profile import profile_images
 from dovit.runtime.cli.values import parse_thresholds
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, printable
 from dovit.runtime.images import read_image, read_pages
 from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
@@ -119,7 +119,10 @@ def command(
     console, failed = Console(stderr=True), 0
     for file, there in zip(files, pages, strict=True):
         if there > 1 and not all_pages:
-            print_line(console, f"dovit-run: note: {file}: only the first of its {there} pages; --all-pages takes all")
+            print_line(
+                console,
+                f"dovit-run: note: {printable(str(file))}: only the first of its {there} pages; --all-pages takes all",
+            )
     reader = _Reader()
     # With its stdout redirection on, rich would send our lines to stderr and break them at the terminal's width: right
     # for people who see both in one terminal, and wrong for a file, a pipe, or whoever asked for JSON.
@@ -138,7 +141,7 @@ def command(
                     raise
                 failed += 1
                 reason = str(error).removeprefix(f"{picture}: ").removeprefix(f"{picture.file}: ")
-                print_line(console, f"dovit-run: error: {picture}: {reason}")
+                print_line(console, printable(f"dovit-run: error: {picture}: {reason}"))
                 continue
             row = {
                 "image": str(picture.file), "page": picture.page, "labels": str(picture.output(".png")),
@@ -176,7 +179,8 @@ def _report(row: dict[str, Any], image: str, as_json: bool) -> None:
     else:
         kept = "/".join(map(str, row["kept"])) or "all"
         replaced = ", replaced" if row["replaced"] else ""
-        print(f"{image} → {row['labels']}  kept {kept} of {row['tokens']} tokens, {row['latency_ms']:.0f} ms{replaced}")
+        where = f"{printable(image)} → {printable(row['labels'])}"
+        print(f"{where}  kept {kept} of {row['tokens']} tokens, {row['latency_ms']:.0f} ms{replaced}")
 
 
 def _save(session: Session, image: np.ndarray, result: Result, picture: Picture, extras: dict[str, bool]) -> None:

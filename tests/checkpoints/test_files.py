@@ -332,6 +332,24 @@ def test_numbers_of_a_configuration_are_bounded(
     assert time.process_time() - start < 1
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (ReadOptions(heads=7), "^--heads: does not fit .*7 attention heads do not divide"),
+        (ReadOptions(stride=(500, 500)), "^--stride: does not fit .*leave gaps"),
+        (ReadOptions(changes=("foo=1",)), "^--set: does not fit .*foo: "),
+    ],
+)
+def test_an_option_that_does_not_fit_is_blamed_and_not_the_file(
+    options: ReadOptions, sentence: str, small: tuple[Path, DoViT], tmp_path: Path
+) -> None:
+    torch.save(
+        {"dovit": small[1].config.model_dump(mode="json"), "state_dict": small[1].state_dict()}, tmp_path / "m.pth"
+    )
+    with pytest.raises(UsageError, match=sentence):
+        load_model(tmp_path / "m.pth", options)
+
+
 def test_what_is_wrong_is_named(small: tuple[Path, DoViT], tmp_path: Path) -> None:
     _, model = small
     config = {**model.config.model_dump(mode="json"), "classes": 1}

@@ -99,6 +99,15 @@ def test_labels_go_to_the_stem_and_the_line_is_short(dovit_run: Dovit) -> None:
         np.testing.assert_array_equal(np.asarray(labels), pixels[..., 0] % 3)
 
 
+def test_control_characters_in_names_do_not_reach_the_terminal(dovit_run: Dovit) -> None:
+    picture("a\n\x1b[31m.png")
+    status, out, err = dovit_run("a\n\x1b[31m.png")
+    assert (status, err) == (0, "")
+    assert out.startswith(r"a\n\x1b[31m.png → dovit-out/a\n\x1b[31m.png  kept ") and out.count("\n") == 1
+    status, _, err = dovit_run("a\n\x1b[31m.png", "b\n.png")
+    assert status == 1 and err.startswith(r"dovit-run: error: b\n.png: ") and err.count("\n") == 2
+
+
 def test_all_pictures(dovit_run: Dovit) -> None:
     pixels = picture("a.png")
     assert dovit_run("a.png", "--out", "o/p", "--overlay", "--keep-maps", "--confidence-maps")[0] == 0

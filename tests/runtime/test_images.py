@@ -169,6 +169,10 @@ def test_paths_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(as_rgb(str(tmp_path / "a.png")), COLOUR)
     with pytest.raises(DovitError, match="no such image"):
         as_rgb("street.png")
+    with pytest.raises(DovitError, match="URLs are not fetched"):
+        as_rgb("https://example.org/a.png")
+    with pytest.raises(DovitError, match=r"no file can have this name .*check the path"):
+        as_rgb("a\0b.png")
 
 
 FLOAT = COLOUR.astype(np.float32)
@@ -178,7 +182,8 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (DEEP[..., None].repeat(3, 2), {}, "not uint16"),
     (FLOAT, {}, r"values within 0…1, this one 0…255: divide by 255"),
     (FLOAT / 255 - 0.5, {}, "this one -0.5…0.5"),
-    (FLOAT * np.nan, {}, "this one nan…nan"),
+    (FLOAT + np.float32(np.inf), {}, "this one NaN or infinite ones"),
+    (FLOAT * np.nan, {}, "this one NaN or infinite ones"),
     (COLOUR[..., 0], {}, r'format rgb is \[H, W, C\], not uint8 \[12, 17\]: for a grey one say format="gray"'),
     (channels("rgba"), {}, r'\[H, W, 3\], not uint8 \[12, 17, 4\]: say format="rgba" or "bgra"'),
     (COLOUR, {"format": "rgba"}, r'\[H, W, 4\], not uint8 \[12, 17, 3\]: say format="rgb" or "bgr"'),
@@ -199,8 +204,8 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ),
     (torch.zeros(12, 17, 3).to_sparse(), {}, "the tensor cannot be read"),
     (torch.nn.Identity(), {}, "the tensor cannot be read"),
-    (Image.fromarray(COLOUR), {"format": "bgr"}, "are for arrays: files and Pillow images say themselves"),
-    ("a.png", {"layout": "chw"}, "are for arrays"),
+    (Image.fromarray(COLOUR), {"format": "bgr"}, "format='bgr' is for arrays: files and Pillow images say themselves"),
+    ("a.png", {"layout": "chw"}, "^layout='chw' is for arrays"),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def same(found: Result, expected: Result) -> None:
 
 HALVES = [
     0.5, np.float32(0.5), np.float64(0.5), np.array(0.5), np.array([0.5]), [0.5, np.float32(0.5)], (0.5, 0.5),
-    np.array([0.5, 0.5], np.float32),
+    np.array([0.5, 0.5], np.float32), torch.tensor(0.5), torch.tensor([0.5, 0.5], requires_grad=True),
 ]  # fmt: skip
 
 
@@ -76,6 +78,8 @@ WRONG = [
     ({"keep": (0.5, 0.3), "counts": (12, 6)}, "counts and keep both say which tokens stay"),
     ({"keep": (0.5, 0.3), "threshold": 0.9}, "threshold and keep both say"),
     ({"mode": "crop"}, "unknown mode 'crop': choose whole or slide"),
+    ({"mode": "slide", "keep_ratio": True}, 'keep_ratio is for mode="whole"'),
+    ({"threshold": torch.tensor([0.5]).to_sparse()}, "threshold is a Tensor that numpy cannot take"),
     ({"schedule": "loose"}, "unknown schedule"),
     ({"labels": "window"}, "labels='window': choose image or model"),
     ({"format": "hsv"}, "unknown format 'hsv'"),
@@ -89,6 +93,14 @@ def test_what_cannot_be_is_refused(session: Session, arguments: dict[str, Any], 
         session(IMAGE, **arguments)
     with pytest.raises(UsageError, match=sentence):  # at once, not at the first image
         session.stream([IMAGE], **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"threads": 0}, {"threads": 1.5}, {"threads": True}, {"device": "cuda"}, {"device": -1}]
+)
+def test_threads_and_device_are_numbers(folder: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(arguments))}={next(iter(arguments.values()))!r}: give "):
+        load(folder, **arguments)
 
 
 def test_shares_are_counts_of_tokens(session: Session) -> None:
@@ -222,3 +234,14 @@ def test_results_know_names_and_colours(session: Session, tmp_path: Path) -> Non
             call()
     with pytest.raises(DovitError, match="no such image"):
         found.overlay(tmp_path / "gone.png")
+
+
+def test_another_number_of_threads_is_told_once(folder: Path) -> None:
+    code = (
+        f"import dovit, logging; logging.basicConfig(format='%(message)s'); dovit.load({str(folder)!r}, threads=1); "
+        f"[dovit.load({str(folder)!r}, threads=n) for n in (None, 1, 3, 3)]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr.splitlines() == [
+        "threads=3 has no effect: the sessions of a process share ONNX Runtime's threads, and the first one made 1"
+    ]
