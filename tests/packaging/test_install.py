@@ -140,7 +140,7 @@ def test_import_needs_neither_torch_nor_onnx(wheel: Path, tmp_path: Path) -> Non
     printed = python(
         site,
         "import sys, dovit; print(dovit.__version__); print(dovit.__file__)\n"
-        "dovit.load, dovit.Session, dovit.Result\n"
+        "dovit.load, dovit.Session, dovit.Result, dovit.DovitError, dovit.UsageError\n"
         f"print(sorted(set({heavy}) & set(sys.modules)))",
     )
     version, file, loaded = printed.splitlines()
