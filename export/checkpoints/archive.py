@@ -1,9 +1,8 @@
-"""The zip archive of a `.pth` file, checked before torch maps it: torch itself trusts the archive's offsets and lengths."""
+"""The zip archive of a `.pth` file, checked before torch reads it: torch trusts its lengths and checks no sums."""
 
 from __future__ import annotations
 
 import io
-import mmap
 import struct
 import zipfile
 import zlib
@@ -17,7 +16,6 @@ from dovit.runtime.errors import DovitError
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")  # signature, version, flags, method, time, date, CRC, 2 sizes, 2 lengths
 _ENCRYPTED = 1
 _CHUNK = 1 << 24
-_ALIGNMENT = 8  # bytes of the largest real number
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,8 @@ class _Record:
     crc: int
 
 
-def check_archive(path: Path) -> bool:
-    """Raise DovitError unless the torch archive `path` is whole; return whether its tensors can be used where they lie.
+def check_archive(path: Path) -> None:
+    """Raise DovitError unless the torch archive `path` is whole.
 
     Whole: every record is stored uncompressed where the directory says, apart from the others, and has its checksum; each
     storage that the pickle names has as many bytes as the pickle says.
@@ -52,11 +50,12 @@ def check_archive(path: Path) -> bool:
     folder = records[0].name.split("/")[0]  # where torch looks
     if [record.name for record in pickles] != [f"{folder}/data.pkl"]:
         raise _damaged(path, "it holds more than one checkpoint")
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        _check_sums(path, content, records)
-        pickled = content[pickles[0].data : pickles[0].end]
+    with path.open("rb") as stream:
+        _check_sums(path, stream, records)
+        stream.seek(pickles[0].data)
+        pickled = stream.read(pickles[0].end - pickles[0].data)
         storages = read_storages(path, io.BytesIO(pickled), len(pickled))
-    return _check_storages(path, storages, {record.name.removeprefix(f"{folder}/data/"): record for record in records})
+    _check_storages(path, storages, {record.name.removeprefix(f"{folder}/data/"): record for record in records})
 
 
 def _records(path: Path, archive: zipfile.ZipFile, stream: BinaryIO) -> list[_Record]:
@@ -89,20 +88,20 @@ def _records(path: Path, archive: zipfile.ZipFile, stream: BinaryIO) -> list[_Re
     return records
 
 
-def _check_sums(path: Path, content: mmap.mmap, records: list[_Record]) -> None:
+def _check_sums(path: Path, stream: BinaryIO, records: list[_Record]) -> None:
     """CRC-32 of every record: some gigabytes a second. `torch.serialization.set_crc32_options(False)` writes none."""
     if not any(record.crc for record in records):
         return
     for record in records:
         crc = 0
+        stream.seek(record.data)
         for start in range(record.data, record.end, _CHUNK):
-            crc = zlib.crc32(content[start : min(start + _CHUNK, record.end)], crc)
+            crc = zlib.crc32(stream.read(min(_CHUNK, record.end - start)), crc)
         if crc != record.crc:
             raise _damaged(path, f"the checksum of the record {record.name} is another")
 
 
-def _check_storages(path: Path, storages: list[Storage], records: dict[str, _Record]) -> bool:
-    aligned = True
+def _check_storages(path: Path, storages: list[Storage], records: dict[str, _Record]) -> None:
     for storage in storages:
         record = records.get(storage.key)
         if record is None:
@@ -111,8 +110,6 @@ def _check_storages(path: Path, storages: list[Storage], records: dict[str, _Rec
             raise _damaged(
                 path, f"the record {record.name} has {record.end - record.data} bytes, its tensors need {storage.size}"
             )
-        aligned = aligned and record.data % _ALIGNMENT == 0
-    return aligned
 
 
 def _damaged(path: Path, reason: str) -> DovitError:

@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
 
 from dovit.export.checkpoints.archive import check_archive
 from dovit.export.checkpoints.pickles import read_storages
@@ -22,6 +22,9 @@ from dovit.runtime.files import check_regular, parse_json
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(
     10, "little"
 )  # early in what torch before 1.6 wrote, 4 pickles and the data
+
+
+_HEADER_LIMIT = 100_000_000  # bytes, the safetensors library's own
 
 
 class _Ignored:
@@ -51,8 +54,9 @@ IGNORED_NAMES = (
 def read_file(path: Path) -> dict[str, Any]:
     """The content of a `.pth` or `.safetensors` file: for the latter {'dovit': config or None, 'state_dict': …}.
 
-    Tensors of the present torch format are mapped from the file, not copied. Raises DovitError with one sentence where
-    the file is missing, cut off, damaged, no checkpoint, or asks for code to be run.
+    Tensors are read into memory and not mapped from the file: one that is cut short meanwhile would end the process with
+    SIGBUS. Raises DovitError with one sentence where the file is missing, cut off, damaged, no checkpoint, or asks for code
+    to be run.
     """
     try:
         state = path.stat()
@@ -68,19 +72,22 @@ def read_file(path: Path) -> dict[str, Any]:
     if not head:
         raise DovitError(f"{path}: the file is empty; download or copy the checkpoint again")
     if path.suffix == ".safetensors" or head[8:9] == b"{":
-        return _safetensors(path)
+        return _safetensors(path, int.from_bytes(head[:8], "little"), state.st_size)
     content = _torch(path, head, state.st_size)
     if not isinstance(content, dict):
         raise DovitError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights; save the state_dict")
     return content
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
+def _safetensors(path: Path, header_size: int, size: int) -> dict[str, Any]:
+    if not 2 <= header_size <= min(size - 8, _HEADER_LIMIT):
+        raise DovitError(f"{path}: damaged or cut off (its header has an impossible length); download or copy it again")
     try:
-        with safe_open(path, framework="pt") as file:
-            config = (file.metadata() or {}).get("dovit")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-            return {"dovit": parse_json(config) if config else None, "state_dict": state}
+        content = path.read_bytes()
+        state = safetensors.torch.load(content)  # checks lengths and offsets
+        header = parse_json(content[8 : 8 + header_size])
+        config = header.get("__metadata__", {}).get("dovit")
+        return {"dovit": parse_json(config) if config else None, "state_dict": state}
     except MemoryError:
         raise
     except Exception as error:  # types of numbers that this torch lacks raise what they like
@@ -89,9 +96,8 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 
 def _torch(path: Path, head: bytes, size: int) -> Any:
-    mapped = False
     if head[:2] == b"PK":
-        mapped = check_archive(path)
+        check_archive(path)
     elif _LEGACY_MAGIC in head:
         with path.open("rb") as stream:
             needed = sum(storage.size for storage in read_storages(path, stream, size, pickles=4))
@@ -102,7 +108,7 @@ def _torch(path: Path, head: bytes, size: int) -> Any:
     try:
         with torch.serialization.safe_globals([(_Ignored, name) for name in IGNORED_NAMES]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on pickle protocols: what cannot be read is said below
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
         wanted = _wanted(path, str(error))
         if wanted:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from models import random_images, randomised, small_config
 
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
+from dovit.export.checkpoints.safe import read_file
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError, UsageError
 
@@ -391,3 +393,17 @@ def test_a_damaged_configuration_is_one_sentence(tmp_path: Path) -> None:
     save_model(model, tmp_path / "model.pth")
     with pytest.raises(UsageError, match="sit after layers 2, 4"):
         load_model(tmp_path / "model.pth", ReadOptions(decision_layers=(1, 2)))
+
+
+def test_a_checkpoint_may_be_cut_short_once_it_is_read(tmp_path: Path) -> None:
+    """Mapped tensors would end the process with SIGBUS when they are used."""
+    for suffix in (".pth", ".safetensors"):
+        file = tmp_path / f"model{suffix}"
+        state = {"a": torch.arange(1 << 16, dtype=torch.float32)}
+        if suffix == ".pth":
+            torch.save({"state_dict": state}, file)
+        else:
+            safetensors.torch.save_file(state, file)
+        content = read_file(file)
+        os.truncate(file, 0)
+        assert torch.equal(content["state_dict"]["a"], state["a"])
