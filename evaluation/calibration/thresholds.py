@@ -23,7 +23,7 @@ def check_keep(keep: Sequence[float], decisions: int) -> None:
     """Raises UsageError unless there is a share in (0, 1] for each decision and none is larger than the one before."""
     text = ",".join(f"{share:g}" for share in keep)
     if len(keep) != decisions:
-        raise UsageError(f"--keep {text}: {len(keep)} shares for {decisions} decisions: give one each")
+        raise UsageError(f"--keep {text}: give {decisions} shares, one a decision")
     for share in keep:
         if not 0 < share <= 1:
             raise UsageError(f"--keep {text}: {share:g} is not a share of the tokens: give each above 0 and at most 1")

@@ -45,7 +45,10 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
     except typer.Exit as end:
         status = end.exit_code
     except _ClickException as error:
-        _end(name, f"{error.format_message().rstrip('.')}; see {name} --help", 2)
+        sentence = (
+            error.format_message().rstrip(".").replace("Value error, ", "")
+        )  # pydantic's, which checks the options
+        _end(name, f"{sentence}; see {name} --help", 2)
     except BrokenPipeError:
         _discard(sys.stdout)  # the reader went away (`| head`)
         sys.exit(1)

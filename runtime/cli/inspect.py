@@ -68,6 +68,7 @@ def command(
         for arrow, tensors in (("→", step.inputs), ("←", step.outputs)):
             for spec in tensors:
                 console.print(f"  {arrow} {_tensor(spec)}", highlight=False, soft_wrap=True)
+    console.print()
     for plans in manifest.plans:
         print_plans(console, manifest, plans)
         if plans.accuracy:

@@ -48,7 +48,7 @@ def command(
         from dovit import __version__
 
         print(f"dovit {__version__}")
-    elif name is not None:
+    elif name is not None and name != "help":
         raise UsageError(f"no command {name}: choose one of {', '.join(COMMANDS)}; see dovit --help")
     else:
         print(context.get_help())

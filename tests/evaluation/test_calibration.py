@@ -159,7 +159,7 @@ def test_what_cannot_be_reached_is_said(session: Session, files: list[Path]) -> 
     [
         (Target(), "exactly one target"),
         (Target(keep=(0.5, 0.2), macs=0.5), "exactly one target"),
-        (Target(keep=(0.5,)), "1 shares for 2 decisions"),
+        (Target(keep=(0.5,)), "give 2 shares, one a decision"),
         (Target(keep=(0.3, 0.5)), "a stopped token never returns, so 0.5 cannot follow 0.3"),
         (Target(keep=(0.5, 0.0)), "0 is not a share"),
         (Target(keep=(float("nan"), 0.1)), "nan is not a share"),

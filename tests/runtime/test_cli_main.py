@@ -40,11 +40,19 @@ def test_version_overview_and_a_name_that_is_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert typed(monkeypatch, capsys, "--version") == (0, f"dovit {dovit.__version__}\n", "")
-    for arguments in ((), ("--help",), ("-h",)):
+    for arguments in ((), ("--help",), ("-h",), ("help",)):
         status, out, err = typed(monkeypatch, capsys, *arguments)
         assert (status, err) == (0, "") and all(f"  {name} " in out for name in main.COMMANDS)
     status, out, err = typed(monkeypatch, capsys, "fly", "--high", "x")
     assert (status, out) == (2, "") and err.startswith("dovit: error: no command fly: ") and err.count("\n") == 1
+
+
+def test_a_value_that_is_not_among_the_choices(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = typed(monkeypatch, capsys, "run", "--engine", "engines", "--mode", "slid", "a.png")
+    expected = "dovit run: error: Invalid value for '--mode': 'slid' is not one of 'whole', 'slide'"
+    assert (status, out) == (2, "") and err.startswith(expected)
 
 
 def test_an_error_names_what_was_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
