@@ -84,7 +84,9 @@ def _safetensors(path: Path, header_size: int, size: int) -> dict[str, Any]:
         raise DovitError(f"{path}: damaged or cut off (its header has an impossible length); download or copy it again")
     try:
         content = path.read_bytes()
-        state = safetensors.torch.load(content)  # checks lengths and offsets
+        state = dict(
+            sorted(safetensors.torch.load(content).items())
+        )  # checks lengths and offsets; the order is the library's
         header = parse_json(content[8 : 8 + header_size])
         config = header.get("__metadata__", {}).get("dovit")
         return {"dovit": parse_json(config) if config else None, "state_dict": state}

@@ -100,7 +100,7 @@ def slid(model: DoViT, image: np.ndarray) -> torch.Tensor:
         return Result(np.zeros(config.image_size, np.uint8), (), 16, none.astype(bool), none.astype(np.float32), found)
 
     assert config.slide_stride is not None
-    logits = segment_slide(image, config.image_size, config.slide_stride, core).logits
+    logits = segment_slide(image, config.image_size, config.slide_stride, core, keep_logits=True).logits
     assert logits is not None
     return torch.from_numpy(logits)
 
