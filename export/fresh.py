@@ -19,6 +19,12 @@ from dovit.runtime.bundle.write import seal
 from dovit.runtime.palettes import palette_for
 
 
+SMALLER_IMAGES = (
+    "mode slide enlarges an image that is smaller than the window ({0}×{1}); mmsegmentation runs its model at the smaller "
+    "size instead, so labels of such images differ"
+)
+
+
 @dataclass
 class Fresh:
     """ONNX files made of a checkpoint."""
@@ -67,4 +73,7 @@ def make_onnx(
         gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
         seal(stage, manifest)
         passes = verify(stage, model, progress)
-    return Fresh(manifest, facts["format"], facts["notes"], facts["settings"], passes)
+    notes = facts["notes"]
+    if facts["format"] == "mmsegmentation" and manifest.mode == "slide":
+        notes.append(SMALLER_IMAGES.format(*manifest.image_size))
+    return Fresh(manifest, facts["format"], notes, facts["settings"], passes)

@@ -94,6 +94,7 @@ def test_windows_of_mmsegmentation(
     np.save(tmp_path / "logits.npy", mmseg.slide_inference(theirs, image, (64, 64), (42, 42)).numpy())
     status, out, err = typed(common, monkeypatch, capsys)
     assert status == 0 and "Against the given logits, 100×130, mode slide" in out, err
+    assert "smaller than the window (64×64)" in out
     np.save(tmp_path / "logits.npy", mmseg.slide_inference(theirs, image, (64, 64), (32, 32)).numpy())
     status, _, err = typed(common, monkeypatch, capsys)
     assert status == 1 and "no bundle was written" in err
