@@ -18,7 +18,6 @@ from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.write import seal
 from dovit.runtime.palettes import palette_for
 
-
 SMALLER_IMAGES = (
     "mode slide enlarges an image that is smaller than the window ({0}×{1}); mmsegmentation runs its model at the smaller "
     "size instead, so labels of such images differ"
