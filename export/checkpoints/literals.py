@@ -114,14 +114,16 @@ def _merged(changes: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_change(text: str) -> tuple[str, Any]:
-    """`key=value`, as `--set` takes it: the value is a literal, or a text where it is none. Raises UsageError."""
+    """`key=value`, as `--set` takes it: the value is a literal, `true` or `false`, or a text where it is none of these.
+    Raises UsageError."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: give KEY=VALUE, as model.backbone.num_heads=16")
     try:
         return key.strip(), _value(ast.parse(value.strip(), mode="eval").body, {})
     except (SyntaxError, ValueError, TypeError, KeyError, IndexError, ZeroDivisionError, RecursionError, MemoryError):
-        return key.strip(), value.strip()
+        spelled = {"true": True, "false": False}  # as mmengine's --cfg-options, JSON and YAML spell them
+        return key.strip(), spelled.get(value.strip().lower(), value.strip())
 
 
 def set_value(tree: dict[str, Any], key: str, value: Any) -> None:

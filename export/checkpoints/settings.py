@@ -32,6 +32,7 @@ class Settings:
 
     path: Path
     chosen: dict[str, Setting] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)  # dotted keys of the configuration that a reader has looked at
 
     def choose(
         self, name: str, *, option: tuple[str, Any] | None = None, file: tuple[str, Any] | None = None,

@@ -224,3 +224,103 @@ def test_a_damaged_configuration_is_one_sentence(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DovitError, match=sentence):
             load_model(save(tmp_path / "model.pth", theirs, {"cfg": text}))
+
+
+@pytest.mark.parametrize("to_rgb", [True, False])
+@pytest.mark.parametrize("conversion", ["bgr_to_rgb", "rgb_to_bgr"])
+def test_normalize_before_the_preprocessor_turns_channels_round(conversion: str, to_rgb: bool, tmp_path: Path) -> None:
+    mean, std = [99.0, 111, 130], [33.0, 44, 55]
+    # Normalize's order is that before the conversion, a data_preprocessor's alone that after it
+    theirs = build(
+        data_preprocessor={
+            "type": "SegDataPreProcessor",
+            "mean": mean[::-1],
+            "std": std[::-1],
+            "bgr_to_rgb": not to_rgb,
+        }
+    )
+    said = theirs.cfg.to_dict()
+    said["model"]["data_preprocessor"] = {"type": "SegDataPreProcessor", conversion: True}
+    normalize = {"type": "Normalize", "mean": mean, "std": std, "to_rgb": to_rgb}
+    said |= {"test_pipeline": [{"type": "LoadImageFromFile"}, normalize], "test_dataloader": None}
+    loaded = load_model(save(tmp_path / "model.pth", theirs, {"cfg": said}))
+    assert difference(loaded, theirs) < 1e-4
+
+
+def test_a_preprocessor_that_is_none_is_none(tmp_path: Path) -> None:
+    theirs = build(data_preprocessor=None)
+    said = {**theirs.cfg.to_dict(), "data_preprocessor": {"type": "SegDataPreProcessor", "mean": [1], "std": [2]}}
+    config = load_model(save(tmp_path / "model.pth", theirs, {"cfg": said})).model.config
+    assert (config.mean, config.std) == ((0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("transforms", "name"),
+    [
+        ([{"type": "Normalize", "mean": [1, 2, 3], "std": [1, 1, 1]}] * 2, "test_pipeline.1.type"),
+        ([{"type": "RandomFlip", "flip_ratio": 0.5}], "test_pipeline.0.flip_ratio"),
+        ([{"type": "Resize", "scale": [(64, 48), (96, 64)]}], "test_pipeline.0.scale"),
+        ([{"type": "Resize", "scale": (64, 48), "backend": "pillow"}], "test_pipeline.0.backend"),
+        ([{"type": "Resize", "scale": (64, 48), "keep_ratio": "false"}], "test_pipeline.0.keep_ratio"),
+        ([{"type": "Resize", "scale": (64, 48), "surprise": 1}], "test_pipeline.0.surprise"),
+        ([{"type": "LoadImageFromFile", "imdecode_backend": "tifffile"}], "test_pipeline.0.imdecode_backend"),
+    ],
+)  # fmt: skip
+def test_transforms_that_change_images_otherwise_are_refused(
+    transforms: list[dict[str, Any]], name: str, tmp_path: Path
+) -> None:
+    theirs = build(data_preprocessor={"type": "SegDataPreProcessor"})
+    said = {**theirs.cfg.to_dict(), "test_pipeline": transforms, "test_dataloader": None}
+    with pytest.raises(DovitError, match=rf"{name} = "):
+        load_model(save(tmp_path / "model.pth", theirs, {"cfg": said}))
+
+
+def test_an_old_configurations_test_cfg_beside_the_model(tmp_path: Path) -> None:
+    theirs = build()
+    said = theirs.cfg.to_dict()
+    said["test_cfg"] = {"mode": "slide", "crop_size": (32, 64), "stride": (20, 30)}
+    del said["model"]["test_cfg"]
+    config = load_model(save(tmp_path / "model.pth", theirs, {"config": said})).model.config
+    assert (config.mode, config.image_size, config.slide_stride) == ("slide", (32, 64), (20, 30))
+
+
+@pytest.mark.parametrize("key", ["backbone", "decode_head"])
+def test_a_change_of_an_activation_that_nobody_named_keeps_its_type(key: str, tmp_path: Path) -> None:
+    theirs = build()
+    path = save(tmp_path / "model.pth", theirs, {"cfg": theirs.cfg.to_dict()})
+    changed = load_model(path, ReadOptions(changes=(f"model.{key}.act_cfg.inplace=False",)))
+    assert difference(changed, theirs) < 1e-4
+
+
+@pytest.mark.parametrize("key", ["backbone", "decode_head"])
+def test_an_activation_without_a_type_is_refused(key: str, tmp_path: Path) -> None:
+    theirs = build()
+    said = theirs.cfg.to_dict()
+    said["model"][key]["act_cfg"] = {"inplace": True}
+    with pytest.raises(DovitError, match=rf"model\.{key}\.act_cfg = .*has no type"):
+        load_model(save(tmp_path / "model.pth", theirs, {"cfg": said}))
+
+
+@pytest.mark.parametrize("text", ["false", "False", "0"])
+def test_a_change_to_false_is_false(text: str, tmp_path: Path) -> None:
+    theirs = build(backbone__with_cls_token=False)
+    path = save(tmp_path / "model.pth", theirs, {"cfg": build().cfg.to_dict()})
+    changed = load_model(path, ReadOptions(changes=(f"model.backbone.with_cls_token={text}",)))
+    assert difference(changed, theirs) < 1e-4
+
+
+@pytest.mark.parametrize("key", ["backbone.with_cls_token", "data_preprocessor.bgr_to_rgb"])
+def test_a_text_is_no_truth_value(key: str, tmp_path: Path) -> None:
+    theirs = build()
+    path = save(tmp_path / "model.pth", theirs, {"cfg": theirs.cfg.to_dict()})
+    with pytest.raises(DovitError, match=rf"model\.{key} = 'off': neither True nor False"):
+        load_model(path, ReadOptions(changes=(f"model.{key}=off",)))
+
+
+@pytest.mark.parametrize("change", ["data_preprocessor.mean=[1,2,3]", "test_pipeline.1.keep_ratio=False"])
+def test_a_change_that_has_no_effect_is_refused(change: str, tmp_path: Path) -> None:
+    theirs = build()
+    path = save(tmp_path / "model.pth", theirs, {"cfg": theirs.cfg.to_dict()})
+    key = change.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"--set {key}: has no effect"):
+        load_model(path, ReadOptions(changes=(change,)))

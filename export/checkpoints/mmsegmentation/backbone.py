@@ -58,6 +58,7 @@ def read_backbone(account: Account, section: Section, options: ReadOptions, deco
     section.ignore(*TRAINING_KEYS)
 
     segmenter = decoder.startswith("segmenter")
+    section.flag("with_cls_token", True)
     class_token = section.choose(
         "with_cls_token", True, assumed=("as in mmsegmentation's configurations", decoder != "setr-mla")
     )
@@ -106,9 +107,7 @@ def _heads(section: Section, options: ReadOptions, dim: int) -> int:
 def _features(account: Account, section: Section, depth: int, decoder: str) -> tuple[int, ...] | None:
     """mmsegmentation hands on outputs in the order of the layers, whatever the order of out_indices; each once."""
     indices = section.get("out_indices", -1)
-    origin = section.get("out_origin", False)
-    if not isinstance(origin, bool):
-        raise section.refusal("out_origin", "neither True nor False")
+    origin = section.flag("out_origin", False)
     if "out_indices" in section or section.known:
         listed = [depth - 1 if indices == -1 else indices] if isinstance(indices, int) else indices
         if not isinstance(listed, list | tuple) or not all(isinstance(k, int) for k in listed):

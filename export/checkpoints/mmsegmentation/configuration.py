@@ -35,6 +35,19 @@ def read_configuration(path: Path, content: dict[str, Any], options: ReadOptions
     return Section(path, "", tree, known, settings, frozenset(key for key, _ in changes))
 
 
+def check_changes(root: Section) -> None:
+    """UsageError for a change of --set that nobody has read, once everything is read."""
+    for key in sorted(root.options):
+        at: Any = root.content
+        for part in key.split("."):
+            at = at[int(part)] if isinstance(at, list) else at.get(part)
+        if "." in key and at is not None and key not in root.settings.read:
+            raise UsageError(
+                f"--set {key}: has no effect on this checkpoint: dovit does not read it, or its configuration says the same "
+                f"in another place, such as model.data_preprocessor or test_dataloader.dataset.pipeline"
+            )
+
+
 def _said(path: Path, content: dict[str, Any]) -> dict[str, Any] | None:
     meta = content.get("meta")
     holders = [meta if isinstance(meta, dict) else {}, content]

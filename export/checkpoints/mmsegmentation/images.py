@@ -17,7 +17,8 @@ TRAINING_KEYS = ("pad_val", "seg_pad_val", "size", "size_divisor", "batch_augmen
 # strides of mmsegmentation's configurations
 STRIDES = {("setr", 512): 341, ("setr", 768): 512, ("segmenter", 512): 480, ("segmenter", 640): 608}
 HARMLESS = ("LoadAnnotations", "PackSegInputs", "ImageToTensor", "DefaultFormatBundle", "Collect", "ToTensor")
-LOADING_KEYS = ("to_float32", "imdecode_backend", "file_client_args", "backend_args", "ignore_empty")
+LOADING_KEYS = ("to_float32", "file_client_args", "backend_args", "ignore_empty")
+RESIZING_KEYS = ("multiscale_mode", "clip_object_border", "scale_factor")
 
 
 @dataclass
@@ -64,14 +65,21 @@ def _transform(transform: Section, found: Pipeline) -> None:
             transform.only(
                 "color_type", "color", default="color", reason="dovit's images have three channels of 8 bits"
             )
+            transform.only(
+                "imdecode_backend", "cv2", "pillow", "turbojpeg", None,
+                reason="dovit's images are decoded as OpenCV's, whose channels are known",
+            )  # fmt: skip
             transform.ignore(*LOADING_KEYS)
             transform.finish()
         case "RandomFlip":  # 0.x has one in MultiScaleFlipAug, which decides whether it flips
             if ".transforms." not in transform.name:
-                transform.only("prob", None, 0, reason="flipped test images are no part of a bundle")
+                for key in ("prob", "flip_ratio"):  # 0.x has both names
+                    transform.only(key, None, 0, reason="flipped test images are no part of a bundle")
         case "Resize":
             _resize(transform, found)
         case "Normalize":
+            if found.normalize is not None:
+                raise transform.refusal("type", "images would be normalised twice")
             found.normalize = transform
         case "MultiScaleFlipAug":  # 0.x
             transform.only("flip", False, default=False, reason="test-time augmentation is no part of a bundle")
@@ -98,11 +106,21 @@ def _resize(transform: Section, found: Pipeline) -> None:
     key = "scale" if "scale" in transform else "img_scale"
     scale = transform.get(key)
     transform.only("interpolation", "bilinear", default="bilinear", reason="dovit resizes images bilinearly")
-    found.keep_ratio = bool(transform.get("keep_ratio", False))
+    transform.only("backend", "cv2", default="cv2", reason="dovit resizes images as OpenCV does")
+    transform.only("ratio_range", None, reason="images of random size are for training")
+    transform.ignore("type", "scale", "img_scale", *RESIZING_KEYS)
+    found.keep_ratio = transform.flag("keep_ratio", False)
+    transform.finish()
+    if isinstance(scale, list) and len(scale) == 1:  # 0.x's scales
+        scale = scale[0]
     if isinstance(scale, int):
         scale = (scale, scale)
     if isinstance(scale, list | tuple) and len(scale) == 2 and all(isinstance(v, int) and v > 0 for v in scale):
         found.scale = (int(scale[1]), int(scale[0]))  # mmcv's are (width, height)
+    elif scale is not None:
+        raise transform.refusal(
+            key, "not one width and height; several are test-time augmentation, no part of a bundle"
+        )
     kept = ", keeping their proportions" if found.keep_ratio else ""
     to = f"{scale[0]}×{scale[1]} (width, height)" if found.scale and scale else str(transform.get("scale_factor"))
     found.notes.append(
@@ -122,12 +140,12 @@ class Pixels:
 def _preprocessor(root: Section, model: Section) -> Section:
     """The data_preprocessor, where mmengine's runner looks for it."""
     own = model.section("data_preprocessor")
-    return own if own.content else root.section("data_preprocessor")
+    return own if "data_preprocessor" in model else root.section("data_preprocessor")
 
 
 def read_pixels(root: Section, model: Section, pipeline: Pipeline, family: str, options: ReadOptions) -> Pixels:
     """Normalisation and the order of channels, of 1.x's data_preprocessor or 0.x's Normalize."""
-    section, flips = _preprocessor(root, model), True
+    section, flips, to_rgb = _preprocessor(root, model), True, True
     if section.content and section.type("SegDataPreProcessor") != "SegDataPreProcessor":
         raise section.refusal("type", "dovit knows SegDataPreProcessor")
     if pipeline.normalize is not None:
@@ -135,12 +153,10 @@ def read_pixels(root: Section, model: Section, pipeline: Pipeline, family: str, 
             raise pipeline.normalize.refusal(
                 "type", "images would be normalised twice, here and in the data_preprocessor"
             )
-        flips = bool(pipeline.normalize.get("to_rgb", True))
-        if section.content:
-            flips ^= bool(section.get("bgr_to_rgb", False) or section.get("rgb_to_bgr", False))
+        to_rgb = pipeline.normalize.flag("to_rgb", True)
+        flips = to_rgb ^ _converts(section)
     elif root.known or section.content:
-        # either conversion turns the channels round, and images are read as BGR
-        flips = bool(section.get("bgr_to_rgb", False)) or bool(section.get("rgb_to_bgr", False))
+        flips = _converts(section)
     source = pipeline.normalize or section
     place = source.place("bgr_to_rgb" if pipeline.normalize is None else "to_rgb")
     option = (place, not flips) if section.is_option("bgr_to_rgb") else None
@@ -156,7 +172,8 @@ def read_pixels(root: Section, model: Section, pipeline: Pipeline, family: str, 
     said = root.known or "mean" in source or "std" in source
     values: dict[str, Triple] = {}
     for name, none in (("mean", 0.0), ("std", 1.0)):
-        value = _triple(source, name, none, bgr=bgr) if said else None
+        # Normalize comes before the data_preprocessor turns the channels round
+        value = _triple(source, name, none, bgr=bgr if pipeline.normalize is None else not to_rgb) if said else None
         at = source.place(name) if source.get(name) is not None else "configuration: images are not normalised"
         flag = getattr(options, name)
         values[name] = root.settings.choose(
@@ -170,6 +187,11 @@ def read_pixels(root: Section, model: Section, pipeline: Pipeline, family: str, 
     section.ignore(*TRAINING_KEYS, "test_cfg")
     section.finish()
     return Pixels(values["mean"], values["std"], bool(bgr))
+
+
+def _converts(section: Section) -> bool:
+    """Whether the data_preprocessor turns the channels round: either conversion does."""
+    return section.flag("bgr_to_rgb", False) | section.flag("rgb_to_bgr", False)
 
 
 def _triple(section: Section, key: str, none: float, *, bgr: bool) -> Triple:
@@ -205,6 +227,9 @@ def read_testing(
 ) -> Testing:
     """test_cfg and what of the test pipeline belongs to it. `trained`: the size in pixels that the positions are of."""
     test = model.section("test_cfg")
+    old = root.section("test_cfg")  # 0.x takes it there too; 1.x's is the test loop's
+    if not test.content and "mode" in old:
+        test = old
     said: Mode = test.choose(
         "mode", "whole", assumed=("images are resized to the model's size", "whole"), option=("--mode", options.mode),
         name="mode",

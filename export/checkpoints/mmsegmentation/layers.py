@@ -63,7 +63,10 @@ def activation(section: Section, default: str | None) -> Activation:
     else:
         act = section.section("act_cfg")
         act.ignore("inplace")
-        match act.type(default if "act_cfg" not in section else None):
+        kind = act.type(default if "act_cfg" not in section or section.is_option("act_cfg") else None)
+        if kind is None and "act_cfg" in section:
+            raise section.refusal("act_cfg", "has no type")
+        match kind:
             case "ReLU":
                 config = Activation(kind="relu")
             case "LeakyReLU":

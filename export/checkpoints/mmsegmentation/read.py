@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dovit.export.checkpoints.keys import Account, check_classes
 from dovit.export.checkpoints.mmsegmentation.backbone import place_tokens, read_backbone
-from dovit.export.checkpoints.mmsegmentation.configuration import labels_of, read_configuration
+from dovit.export.checkpoints.mmsegmentation.configuration import check_changes, labels_of, read_configuration
 from dovit.export.checkpoints.mmsegmentation.decoders import decoder_kind, read_decoder, read_heads
 from dovit.export.checkpoints.mmsegmentation.images import read_pipeline, read_pixels, read_testing
 from dovit.export.checkpoints.mmsegmentation.rules import BACKBONE_RULES, DECODER_RULES, head_rules
@@ -52,6 +52,7 @@ def read_mmseg(
     patch = backbone.config.patch
     testing = read_testing(root, model, pipeline, (backbone.grid[0] * patch, backbone.grid[1] * patch), family, options)
     model.finish()
+    check_changes(root)
 
     place_tokens(account, backbone, testing.image_size)
     whole = decoder.layer == backbone.config.depth

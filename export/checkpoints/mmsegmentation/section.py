@@ -38,8 +38,19 @@ class Section:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of `key`."""
-        self._read.add(key)
+        self._mark(key)
         return self.content.get(key, default)
+
+    def _mark(self, *keys: str) -> None:
+        self._read.update(keys)
+        self.settings.read.update(map(self.at, keys))
+
+    def flag(self, key: str, default: bool) -> bool:
+        """`key` as True or False. A text is refused: Python takes 'false' as true."""
+        value = self.get(key, default)
+        if value not in (True, False):
+            raise self.refusal(key, "neither True nor False")
+        return bool(value)
 
     def choose(
         self, key: str, default: Any, *, assumed: tuple[str, Any] | None = None, option: tuple[str, Any] | None = None,
@@ -127,7 +138,7 @@ class Section:
 
     def ignore(self, *keys: str) -> None:
         """Keys that do not change what a trained model computes."""
-        self._read.update(keys)
+        self._mark(*keys)
 
     def finish(self) -> None:
         """Refuse every key that nobody has read: a setting that is not known cannot be honoured."""
