@@ -66,17 +66,6 @@ def build_stand_in(folder: Path, sanitize: str | None = None) -> StandIn:
     return made
 
 
-def build_check(libraries: StandIn, sanitize: str | None = None) -> Path:
-    """The program that tests them, beside them."""
-    out = libraries.cuda.with_name("check")
-    more = [f"-fsanitize={sanitize}"] if sanitize else []
-    run(
-        "g++", *FLAGS, *more, "-isystem", _cuda_headers(), SOURCES / "check.cpp", "-o", out, f"-L{out.parent}",
-        f"-l:{libraries.cuda.name}", "-ldl", "-Wl,--disable-new-dtags,-rpath,$ORIGIN",
-    )  # fmt: skip
-    return out
-
-
 def _cuda_headers() -> Path:
     """The folder of cuda.h. Skips where there is none that is new enough."""
     folders = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
