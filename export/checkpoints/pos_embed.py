@@ -62,6 +62,19 @@ def trained_grid(
     return grid
 
 
+def check_order(trained: tuple[int, int], grid: tuple[int, int], patch: int, where: str, key: str) -> None:
+    """UsageError where a configuration itself runs positions of the grid `trained` on another `grid` of as many patches:
+    mmsegmentation and segmenter compare the counts only, and do not resize them there. `key`: its name of the trained size."""
+    if grid == trained or grid[0] * grid[1] != trained[0] * trained[1]:
+        return
+    size, other = (f"{h * patch}, {w * patch}" for h, w in (trained, grid))
+    raise UsageError(
+        f"{where}: its positions are of images of ({size}), and its windows or images of as many patches are ({other}): the "
+        f"family's code takes the positions in their order there, as --set '{key}=({other})' does; --image-size "
+        f"{grid[0] * patch}x{grid[1] * patch} resizes them"
+    )
+
+
 def resize_positions(
     rows: Tensor, grid: tuple[int, int], mode: str, antialias: bool = False, *, trained: tuple[int, int] | None = None
 ) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dovit.export.checkpoints.keys import Account, Rule, check_classes
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import RSTRUDEL, image_size_for, resize_positions, trained_grid
+from dovit.export.checkpoints.pos_embed import RSTRUDEL, check_order, image_size_for, resize_positions, trained_grid
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.checkpoints.variant import read_variant
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
@@ -96,6 +96,8 @@ def read_rstrudel(
     size = image_size_for(len(embed) - prefix, patch, options.image_size, size)
     trained = trained_grid(len(embed) - prefix, patch, options.image_size, net.image_size)
     grid = size[0] // patch, size[1] // patch
+    if options.image_size is None:
+        check_order(trained, grid, patch, str(file), "net_kwargs.image_size")
     account.weights["backbone.pos_embed"] = resize_positions(embed[prefix:], grid, *RSTRUDEL, trained=trained)
     account.weights["backbone.prefix"] = torch.cat(special) + embed[:prefix]
     account.rename(RULES)

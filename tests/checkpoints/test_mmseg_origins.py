@@ -324,3 +324,14 @@ def test_a_change_that_has_no_effect_is_refused(change: str, tmp_path: Path) -> 
     key = change.partition("=")[0]
     with pytest.raises(UsageError, match=rf"--set {key}: has no effect"):
         load_model(path, ReadOptions(changes=(change,)))
+
+
+def test_windows_of_as_many_patches_as_another_img_size(tmp_path: Path) -> None:
+    theirs = build(backbone__img_size=(64, 48))  # mmsegmentation takes the positions in their order in windows of 48×64
+    path = save(tmp_path / "model.pth", theirs, {"cfg": theirs.cfg.to_dict()})
+    with pytest.raises(
+        UsageError, match=r"model\.backbone\.img_size=\(48, 64\)' does; --image-size 48x64 resizes them"
+    ):
+        load_model(path)
+    assert difference(load_model(path, ReadOptions(changes=("model.backbone.img_size=(48, 64)",))), theirs) < 1e-4
+    assert load_model(path, ReadOptions(image_size=(48, 64))).model.config.image_size == (48, 64)

@@ -408,3 +408,18 @@ def test_a_foreign_config_beside_a_timm_file_is_not_used(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     loaded = load_model(tmp_path / "vit.pth", ReadOptions(arch="setr-naive", classes=CLASSES, untrained=True))
     assert "config.json is not timm's and was not used" in loaded.notes
+
+
+def test_segmenters_windows_of_as_many_patches_as_another_image_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = encoder_state(distilled=False)
+    state |= {"decoder.head.weight": torch.randn(CLASSES, DIM), "decoder.head.bias": torch.randn(CLASSES)}
+    path = write(tmp_path, state, "vit")
+    file = tmp_path / "variant.yml"
+    variant = yaml.safe_load(file.read_text())
+    variant["net_kwargs"]["image_size"] = [32, 128]
+    file.write_text(yaml.safe_dump(variant))
+    with pytest.raises(UsageError, match=r"--set 'net_kwargs\.image_size=\(64, 64\)' does; --image-size 64x64 resizes"):
+        load_model(path, ReadOptions(dense=True))
+    kept = load_model(path, ReadOptions(dense=True, changes=("net_kwargs.image_size=(64, 64)",))).model
+    assert torch.equal(kept.backbone.pos_embed.flatten(), state["encoder.pos_embed"][0, 1:].flatten())

@@ -11,7 +11,7 @@ from dovit.export.checkpoints.mmsegmentation.layers import activation, layer_nor
 from dovit.export.checkpoints.mmsegmentation.rules import fill_biases
 from dovit.export.checkpoints.mmsegmentation.section import Section
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import resize_positions, trained_grid
+from dovit.export.checkpoints.pos_embed import check_order, resize_positions, trained_grid
 from dovit.export.model import BackboneConfig
 from dovit.runtime.errors import DovitError, UsageError
 
@@ -132,8 +132,9 @@ def _features(account: Account, section: Section, depth: int, decoder: str) -> t
     return tuple(layers)
 
 
-def place_tokens(account: Account, read: Read, image_size: tuple[int, int]) -> None:
-    """Positions for `image_size`, class token and the biases that a file may leave out, among the model's weights."""
+def place_tokens(account: Account, read: Read, image_size: tuple[int, int], *, asked: bool) -> None:
+    """Positions for `image_size`, which the user may have `asked` for, class token and the biases that a file may leave out,
+    among the model's weights."""
     patch, dim = read.config.patch, read.config.embed_dim
     if any(side % patch for side in image_size):
         raise UsageError(
@@ -143,6 +144,8 @@ def place_tokens(account: Account, read: Read, image_size: tuple[int, int]) -> N
     embed = account.take("backbone.pos_embed")[0].float()  # [1+N0, E]
     class_token = account.take("backbone.cls_token")[0].float()  # [1, E]
     grid = image_size[0] // patch, image_size[1] // patch
+    if not asked:
+        check_order(read.grid, grid, patch, str(account.path), "model.backbone.img_size")
     account.weights["backbone.pos_embed"] = resize_positions(embed[1:], grid, read.interpolation, trained=read.grid)
     prefix = read.config.prefix
     account.weights["backbone.prefix"] = (class_token + embed[:1])[:prefix]

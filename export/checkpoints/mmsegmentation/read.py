@@ -54,7 +54,7 @@ def read_mmseg(
     model.finish()
     check_changes(root)
 
-    place_tokens(account, backbone, testing.image_size)
+    place_tokens(account, backbone, testing.image_size, asked=options.image_size is not None)
     whole = decoder.layer == backbone.config.depth
     if not whole:
         unneeded = "|".join(str(layer) for layer in range(decoder.layer, backbone.config.depth))
