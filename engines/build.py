@@ -26,6 +26,7 @@ from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
 from dovit.runtime.bundle.manifest import FileEntry
 from dovit.runtime.bundle.open import Bundle, sha256
 from dovit.runtime.bundle.plans import Plan, PlanSet, Profile
+from dovit.runtime.files import resolved
 from dovit.runtime.progress import Progress, silent
 
 
@@ -118,7 +119,7 @@ def _part(
         compute_capabilities=capabilities,
         workspace_mib=options.workspace_mib,
         optimisation_level=options.optimisation_level,
-        timing_cache=str(options.timing_cache.resolve()) if options.timing_cache else None,
+        timing_cache=str(resolved(options.timing_cache)) if options.timing_cache else None,
         plugin_library=str(library) if library else None,
         user_allocation=library is None,  # TokenDecide without fixed_capacity has an output of data-dependent size
     )

@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         found = _stat(path)
         if found is None or _is_replaced(found):
-            with _renamed(path.resolve()) as part:  # of a link, what it points to is replaced
+            with _renamed(resolved(path)) as part:  # of a link, what it points to is replaced
                 yield part
         elif stat.S_ISDIR(found.st_mode):
             raise DovitError(f"{path}: a folder; name a file")
@@ -43,6 +43,14 @@ def replacing(path: Path) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DovitError(f"{path}: the disk is full; free some space and try again (nothing was changed)") from None
         raise DovitError(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
+
+
+def resolved(path: Path) -> Path:
+    """`path` without links, as far as they lead anywhere: before Python 3.13, Path.resolve raises RuntimeError for a circle."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a zero byte in it
+        return path
 
 
 def read_text(path: Path) -> str:

@@ -68,6 +68,8 @@ def _failures_told(path: str | Path) -> Iterator[None]:
     except (DovitError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder makes of a damaged file: each of Pillow's plugins has its own
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, and not a decoder's
+            raise DovitError(f"{path}: cannot be read ({error.strerror}); name an image file") from None
         raise DovitError(f"{path}: the image is damaged or cut off ({_reason(error)}); get a whole copy") from None
 
 

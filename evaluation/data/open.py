@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -55,8 +56,14 @@ def open_data(
 def _files(spec: str, split: Literal["train", "val"], classes: int | None, reduce_zero_label: bool | None) -> Dataset:
     layout, colon, rest = spec.partition(":")
     named = bool(colon) and layout in LAYOUTS
-    root = Path(rest if named else spec).expanduser()
-    if not root.is_dir():
+    root = Path(rest if named else spec)
+    with suppress(RuntimeError):  # ~somebody: then it is the folder's name
+        root = root.expanduser()
+    try:
+        found = root.is_dir()
+    except OSError as error:  # a name that no folder can have
+        raise UsageError(f"{root}: {error.strerror}; name a data set's folder: {EXPECTED}") from None
+    if not found:
         raise UsageError(f"{root}: no such folder; name a data set's: {EXPECTED}")
     if not named:
         layout = _recognise(root)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import json
 import operator
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,14 @@ from typing import Any
 import yaml
 
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import parse_json, read_text, resolved
 
 OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
 }  # fmt: skip
 LARGEST = 1 << 16  # elements of a repeated sequence
+MOST = 1 << 20  # values in all, copies counted
 
 
 class _Yaml(yaml.SafeLoader):
@@ -46,10 +47,10 @@ def parse_config(text: str, where: str) -> dict[str, Any]:
     if "{{" in text:
         raise DovitError(f"{where}: has variables in {{{{…}}}}, which mmengine fills in: give it as `dump` writes it")
     try:
-        return _variables(ast.parse(text))
+        return _Evaluator().variables(ast.parse(text))
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise DovitError(f"{where}: no Python configuration ({_first_line(error)})") from None
-    except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError) as error:
         raise DovitError(
             f"{where}: cannot be read without running it ({_first_line(error)}); give --config the file that "
             f"mmengine writes beside its checkpoints, or that `Config.dump` writes"
@@ -62,13 +63,13 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def _read_config(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if file.resolve() in seen:
+    if resolved(file) in seen:
         raise DovitError(f"{file}: its _base_ leads back to itself")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except FileNotFoundError:
         raise DovitError(f"{file}: no such configuration") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DovitError(
             f"{file}: cannot be read as a configuration ({error}); --config takes .py, .json, .yml"
         ) from None
@@ -81,7 +82,7 @@ def _read_config(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             raise DovitError(
                 f"{file}: its _base_ {base!r} is in another package: give the file that `Config.dump` writes"
             )
-        added = _read_config(file.parent / base, (*seen, file.resolve()))
+        added = _read_config(file.parent / base, (*seen, resolved(file)))
         twice = sorted(merged.keys() & added.keys())
         if twice:
             raise DovitError(f"{file}: two of its _base_ files set {twice[0]}")
@@ -91,8 +92,8 @@ def _read_config(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 def _structured(file: Path, text: str) -> dict[str, Any]:
     try:
-        content = json.loads(text) if file.suffix == ".json" else yaml.load(text, _Yaml)
-    except (ValueError, yaml.YAMLError) as error:
+        content = parse_json(text) if file.suffix == ".json" else yaml.load(text, _Yaml)
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise DovitError(f"{file}: damaged ({_first_line(error)})") from None
     if not isinstance(content, dict):
         raise DovitError(f"{file}: holds a {type(content).__name__}, not a configuration")
@@ -120,8 +121,8 @@ def parse_change(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: give KEY=VALUE, as model.backbone.num_heads=16")
     try:
-        return key.strip(), _value(ast.parse(value.strip(), mode="eval").body, {})
-    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, ZeroDivisionError, RecursionError, MemoryError):
+        return key.strip(), _Evaluator().value(ast.parse(value.strip(), mode="eval").body, {})
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, RecursionError, MemoryError):
         spelled = {"true": True, "false": False}  # as mmengine's --cfg-options, JSON and YAML spell them
         return key.strip(), spelled.get(value.strip().lower(), value.strip())
 
@@ -151,75 +152,105 @@ def set_value(tree: dict[str, Any], key: str, value: Any) -> None:
             raise UsageError(f"--set {key}: {'.'.join(key.split('.')[:number])} holds a value and no settings")
 
 
-def _variables(module: ast.Module) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    for statement in module.body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                names[name] = _value(value, names)
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                names[name] = _value(value, names)
-            case ast.Expr(value=ast.Constant()):  # a docstring
-                pass
+class _Evaluator:
+    """Values of literals, of which it makes no more than a configuration holds: a few lines could ask for gigabytes."""
+
+    def __init__(self) -> None:
+        self._left = MOST
+
+    def variables(self, module: ast.Module) -> dict[str, Any]:
+        names: dict[str, Any] = {}
+        for statement in module.body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    names[name] = self.value(value, names)
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    names[name] = self.value(value, names)
+                case ast.Expr(value=ast.Constant()):  # a docstring
+                    pass
+                case _:
+                    raise _Unreadable(f"line {statement.lineno}: not an assignment of a value")
+        return {name: value for name, value in names.items() if not name.startswith("__")}
+
+    def value(self, node: ast.expr, names: dict[str, Any]) -> Any:
+        self._spend(1, node)
+        match node:
+            case ast.Constant(value=value):
+                return value
+            case ast.Name(id=name) if name in names:
+                self._spend(_size(names[name], self._left), node)
+                return copy.deepcopy(names[name])
+            case ast.Name(id=name):
+                raise _Unreadable(f"line {node.lineno}: {name} is not assigned before")
+            case ast.List(elts=parts):
+                return [self.value(part, names) for part in parts]
+            case ast.Tuple(elts=parts):
+                return tuple(self.value(part, names) for part in parts)
+            case ast.Set(elts=parts):
+                return {self.value(part, names) for part in parts}
+            case ast.Dict(keys=keys, values=values):
+                return self._dictionary(zip(keys, values, strict=True), names)
+            case ast.Call(func=ast.Name(id="dict"), args=args, keywords=keywords) if len(args) <= 1:
+                first = dict(self.value(args[0], names)) if args else {}
+                pairs = [(None if k.arg is None else ast.Constant(k.arg), k.value) for k in keywords]
+                return first | self._dictionary(pairs, names)
+            case ast.Call(func=ast.Name(id="list" | "tuple" as kind), args=[only], keywords=[]):
+                parts_of = self.value(only, names)
+                return list(parts_of) if kind == "list" else tuple(parts_of)
+            case ast.Call(
+                func=ast.Name(id="float"), args=[ast.Constant(value=str() | int() | float() as value)], keywords=[]
+            ):
+                return float(value)
+            case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=name), iter=over, ifs=[])]):
+                return [self.value(element, {**names, name: each}) for each in self.value(over, names)]
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -self.value(operand, names)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+                made = self._operation(op, self.value(left, names), self.value(right, names), node.lineno)
+                self._spend(len(made) if isinstance(made, list | tuple) else 1, node)
+                return made
+            case ast.Subscript(value=whole, slice=ast.Constant() | ast.UnaryOp() as index):
+                return self.value(whole, names)[self.value(index, names)]
             case _:
-                raise _Unreadable(f"line {statement.lineno}: not an assignment of a value")
-    return {name: value for name, value in names.items() if not name.startswith("__")}
+                raise _Unreadable(f"line {node.lineno}: {ast.unparse(node)[:60]} is no literal")
 
-
-def _value(node: ast.expr, names: dict[str, Any]) -> Any:
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.Name(id=name) if name in names:
-            return copy.deepcopy(names[name])
-        case ast.Name(id=name):
-            raise _Unreadable(f"line {node.lineno}: {name} is not assigned before")
-        case ast.List(elts=parts):
-            return [_value(part, names) for part in parts]
-        case ast.Tuple(elts=parts):
-            return tuple(_value(part, names) for part in parts)
-        case ast.Set(elts=parts):
-            return {_value(part, names) for part in parts}
-        case ast.Dict(keys=keys, values=values):
-            return _dictionary(zip(keys, values, strict=True), names)
-        case ast.Call(func=ast.Name(id="dict"), args=args, keywords=keywords) if len(args) <= 1:
-            first = dict(_value(args[0], names)) if args else {}
-            pairs = [(None if k.arg is None else ast.Constant(k.arg), k.value) for k in keywords]
-            return first | _dictionary(pairs, names)
-        case ast.Call(func=ast.Name(id="list" | "tuple" as kind), args=[only], keywords=[]):
-            parts_of = _value(only, names)
-            return list(parts_of) if kind == "list" else tuple(parts_of)
-        case ast.Call(
-            func=ast.Name(id="float"), args=[ast.Constant(value=str() | int() | float() as value)], keywords=[]
-        ):
-            return float(value)
-        case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=name), iter=over, ifs=[])]):
-            return [_value(element, names | {name: each}) for each in _value(over, names)]
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_value(operand, names)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return _operation(op, _value(left, names), _value(right, names), node.lineno)
-        case ast.Subscript(value=whole, slice=ast.Constant() | ast.UnaryOp() as index):
-            return _value(whole, names)[_value(index, names)]
-        case _:
-            raise _Unreadable(f"line {node.lineno}: {ast.unparse(node)[:60]} is no literal")
-
-
-def _operation(op: ast.operator, left: Any, right: Any, line: int) -> Any:
-    for sequence, times in ((left, right), (right, left)):
-        if isinstance(sequence, list | tuple | str) and isinstance(times, int) and len(sequence) * times > LARGEST:
+    def _operation(self, op: ast.operator, left: Any, right: Any, line: int) -> Any:
+        sizes = [len(each) for each in (left, right) if isinstance(each, list | tuple | str)]
+        if len(sizes) == 2 and sum(sizes) > LARGEST:
             raise _Unreadable(f"line {line}: a sequence of more than {LARGEST} elements")
-    return OPERATORS[type(op)](left, right)
+        if any(isinstance(number, int) and abs(number) >= 1 << 64 for number in (left, right)):
+            raise _Unreadable(f"line {line}: a number of more than 64 bits")
+        for sequence, times in ((left, right), (right, left)):
+            if isinstance(sequence, list | tuple | str) and isinstance(times, int) and len(sequence) * times > LARGEST:
+                raise _Unreadable(f"line {line}: a sequence of more than {LARGEST} elements")
+        return OPERATORS[type(op)](left, right)
+
+    def _dictionary(self, pairs: Any, names: dict[str, Any]) -> dict[Any, Any]:
+        result: dict[Any, Any] = {}
+        for key, value in pairs:
+            if key is None:  # **other
+                result |= self.value(value, names)
+            else:
+                result[self.value(key, names)] = self.value(value, names)
+        return result
+
+    def _spend(self, count: int, node: ast.expr) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise _Unreadable(f"line {node.lineno}: more than {MOST} values")
 
 
-def _dictionary(pairs: Any, names: dict[str, Any]) -> dict[Any, Any]:
-    result: dict[Any, Any] = {}
-    for key, value in pairs:
-        if key is None:  # **other
-            result |= _value(value, names)
-        else:
-            result[_value(key, names)] = _value(value, names)
-    return result
+def _size(value: Any, most: int) -> int:
+    """How many values are in it; counting ends above `most`."""
+    count, stack = 0, [value]
+    while stack and count <= most:
+        each = stack.pop()
+        count += 1
+        if isinstance(each, dict):
+            stack += each.values()
+        elif isinstance(each, list | tuple | set):
+            stack += each
+    return count
 
 
 def _first_line(error: BaseException) -> str:

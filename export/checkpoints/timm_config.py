@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dovit.runtime.errors import DovitError
+from dovit.runtime.files import parse_json, read_text
 
 # arguments of timm's VisionTransformer → the values with which its layers are those of `BackboneConfig`
 PLAIN: dict[str, tuple[Any, ...]] = {
@@ -62,7 +62,7 @@ class TimmConfig:
 def read_timm_config(file: Path, *, must: bool) -> TimmConfig:
     """What `file` says. A missing or foreign one says nothing, unless it `must` be timm's. Raises DovitError."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(read_text(file))
     except FileNotFoundError:
         if must:
             raise DovitError(f"{file}: no such configuration") from None

@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dovit.export.checkpoints.literals import parse_change, set_value
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, describe_validation
+from dovit.runtime.files import read_text
 
 Normalization = Literal["vit", "deit"]
 
@@ -120,7 +121,7 @@ _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 def read_variant(file: Path, changes: tuple[str, ...]) -> tuple[Variant, set[str]]:
     """The variant with `changes`, each `key=value`, over it; and the keys that they change. Raises DovitError or UsageError."""
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(read_text(file), _Loader)
         if not isinstance(content, dict) or not isinstance(content.get("net_kwargs"), dict):
             raise TypeError("it has no net_kwargs")
     except FileNotFoundError:
@@ -144,4 +145,4 @@ def read_variant(file: Path, changes: tuple[str, ...]) -> tuple[Variant, set[str
                 f"{file}: {place} is a setting that segmenter does not have, so what it changes is unknown; take it out where it "
                 f"changes nothing"
             ) from None
-        raise DovitError(f"{file}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise DovitError(f"{file}: {describe_validation(error)}") from None

@@ -16,7 +16,7 @@ from dovit.runtime.bundle.check import check_manifest
 from dovit.runtime.bundle.external import external_files
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest, Step
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import read_regular
+from dovit.runtime.files import check_regular, read_regular
 
 T = TypeVar("T")
 MOST_MANIFEST_BYTES = 64 << 20
@@ -166,6 +166,7 @@ def read_manifest(root: Path) -> Manifest:
 
 def sha256(file: Path) -> str:
     """The hash of a file's content, in hexadecimal."""
+    check_regular(os.stat(file), file)  # a device has no end, and opening a pipe waits for a writer
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

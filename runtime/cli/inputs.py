@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import check_regular, resolved
 from dovit.runtime.images import is_url
 
 # Suffixes of pictures; a folder's files count where the installed Pillow reads theirs as well (JPEG XL needs a plugin).
@@ -48,7 +49,11 @@ def find_inputs(given: Iterable[str], *, recursive: bool = False, skip: Path | N
     """
     found: dict[Path, Input] = {}
     for text in given:
-        for one in _expand(text, recursive, skip):
+        try:
+            inputs = _expand(text, recursive, skip)
+        except (OSError, ValueError):  # a name that no file can have: reading it says so
+            inputs = [Input(Path(text))]
+        for one in inputs:
             found.setdefault(one.file, one)
     return list(found.values())
 
@@ -57,6 +62,7 @@ def page_count(file: Path) -> int:
     """Pages of a TIFF, frames of an animation, else 1; 1 as well for what cannot be read, since reading it will say so."""
     with suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        check_regular(os.stat(file), file)  # opening a pipe would wait for a writer
         with Image.open(file) as image:
             return int(getattr(image, "n_frames", 1)) if image.format in PAGED else 1
     return 1
@@ -88,7 +94,7 @@ def _in_folder(folder: Path, recursive: bool, skip: Path | None) -> Iterator[Inp
 
     for name, folders, files in os.walk(folder, onerror=stop):
         here = Path(name)
-        folders[:] = sorted(f for f in folders if skip is None or (here / f).resolve() != skip.resolve())
+        folders[:] = sorted(f for f in folders if skip is None or resolved(here / f) != resolved(skip))
         for file in sorted(files):
             if Path(file).suffix.lower() in read_suffixes() and (here / file).is_file():
                 yield Input(here / file, here.relative_to(folder))

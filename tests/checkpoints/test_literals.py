@@ -115,3 +115,20 @@ def test_changes() -> None:
     ]:  # fmt: skip
         with pytest.raises(UsageError, match=sentence):
             set_value(tree, *parse_change(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = [1]\n" + "a = a + a\n" * 60,
+        "a = 'x'\n" + "a = a + a\n" * 60,
+        "a = 7\n" + "a = a * a\n" * 60,
+        "a = [1]\n" + "a = [a, a]\n" * 60,
+        "a = (0,) * 65536\nb = [[x for x in a] for y in a]\n",
+        "a = [0] * 65536\nb = [" + "a, " * 50 + "]\n",
+    ],
+    ids=["lists", "texts", "numbers", "nested", "comprehensions", "copies"],
+)
+def test_a_few_lines_cannot_ask_for_gigabytes(text: str) -> None:
+    with pytest.raises(DovitError, match=r"more than \d+"):
+        parse_config(text, "config.py")

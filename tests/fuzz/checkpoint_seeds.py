@@ -29,8 +29,13 @@ inference_kwargs:
 META = {
     "CLASSES": ("road", "sky", "tree"),
     "PALETTE": [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
-    "cfg": "model = dict(backbone=dict(out_indices=(0, 2)))",
     "iter": 5,
+    "cfg": """
+norm = dict(type='SyncBN')
+backbone = dict(type='VisionTransformer', img_size=(32, 32), num_heads=2, out_indices=(0, 2, 4))
+head = dict(type='SETRUPHead', num_convs=1, kernel_size=1, up_scale=4, norm_cfg=norm)
+model = dict(backbone=backbone, decode_head=head, auxiliary_head=[dict(head, in_index=0), dict(head, in_index=1)])
+""",
 }
 
 
@@ -81,7 +86,8 @@ def seeds(folder: Path) -> list[Seed]:
         state = _as_mmseg(_small(kind, "setr-k1"), heads=kind == "setr-naive")
         options = ReadOptions(dense=kind != "setr-naive")
         for container in ("zip", "legacy"):
-            made.append(Seed(place(f"mmseg-{kind}-{container}"), container, state, {"meta": META}, options).write())
+            meta = {name: META[name] for name in META if kind == "setr-naive" or name != "cfg"}
+            made.append(Seed(place(f"mmseg-{kind}-{container}"), container, state, {"meta": meta}, options).write())
     state = _as_rstrudel(_small("segmenter-mask", "conv"))
     seed = Seed(place("rstrudel"), "zip", state, {}, ReadOptions(dense=True), VARIANT).write()
     seed.path.with_name("variant.yml").write_text(VARIANT)

@@ -62,11 +62,21 @@ def fuzz(boundary: str, *, seed: int = 0, first: int = 0, count: int | None = No
             end = end or (time.monotonic() + seconds if seconds else None)
             return None if end and time.monotonic() > end else next(numbers, None)
 
-    threads = [threading.Thread(target=_watch, args=(report, lock, take, seed)) for _ in range(workers)]
+    failures: list[Exception] = []
+
+    def watch() -> None:
+        try:
+            _watch(report, lock, take, seed)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=watch) for _ in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if failures:
+        raise failures[0]
     report.findings.sort(key=lambda finding: finding["mutant"])
     return report
 
@@ -108,7 +118,9 @@ class _Child:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
             cwd=Path(__file__).parents[1],
         )  # fmt: skip
-        self._line(START_LIMIT)
+        if self._line(START_LIMIT) != b"ready\n":
+            self.end()
+            raise RuntimeError(f"the driver does not start: try python -m fuzz.run {boundary} --only 0")
 
     def attempt(self, number: int) -> dict[str, Any]:
         """What came of mutant `number`."""
