@@ -89,7 +89,7 @@ def test_tables_and_pictures(checkpoint: Path, tmp_path: Path, typed: Typed) -> 
     engines = tmp_path / "engines"
     status, out, _ = typed(export_cli, "--ckpt", checkpoint, "--out", engines, "--backend", "tensorrt-rtx")
     assert status == 0
-    for piece in ("by the runtime", "1…24", "2 of 2", "portable", "labels equal", "tensorrt-rtx fp16: "):
+    for piece in ("(runtime)", "1…24", "2 of 2", "portable", "labels equal", "tensorrt-rtx fp16: "):
         assert piece in out, piece
     svg, dot = tmp_path / "chain.svg", tmp_path / "chain.dot"
     status, out, _ = typed(inspect_cli, engines, "--layers", "--svg", svg, "--dot", dot)
