@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,18 @@ def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("emulated")
     compile_kernels("g++", folder, folder / "libemulated.so", "-shared", "-fPIC")
     return ctypes.CDLL(str(folder / "libemulated.so"))
+
+
+def pytest_configure() -> None:
+    """Tests interrupt themselves and programs that they start, also where the run itself ignores signals, as under nohup."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    for number, default in defaults.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

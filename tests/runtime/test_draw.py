@@ -129,6 +129,6 @@ def test_a_folder_that_is_gone_or_a_target_that_is_a_folder(tmp_path: Path) -> N
     with pytest.raises(DovitError, match="cannot be written"):
         draw.save(Image.fromarray(IMAGE), tmp_path / "gone" / "a.png")
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(DovitError, match="cannot be written"):
+    with pytest.raises(DovitError, match="a folder; name a file"):
         draw.save(Image.fromarray(IMAGE), tmp_path / "a.png")
     assert os.listdir(tmp_path) == ["a.png"]
