@@ -47,6 +47,7 @@ def describe_validation(error: ValidationError) -> str:
     where, reason, found = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "), first["input"]
     if not where:
         return reason
-    plain = found is None or isinstance(found, bool | int | float | str)
-    shown = f", found {str(found)[:40]!r}" if isinstance(found, str) else f", found {found!r:.40}" if plain else ""
+    shown = ""
+    if found is None or isinstance(found, bool | float | str) or (isinstance(found, int) and abs(found) < 1 << 64):
+        shown = f", found {(found[:40] if isinstance(found, str) else found)!r}"  # larger integers may be too long for str()
     return f"{where}: {reason}{shown}"

@@ -15,11 +15,12 @@ import pytest
 import safetensors.torch
 import torch
 from models import random_images, randomised, small_config
+from pydantic import ValidationError
 
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.checkpoints.safe import read_file
-from dovit.export.model import DoViT
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.export.model import DoViT, ModelConfig
+from dovit.runtime.errors import DovitError, UsageError, describe_validation
 
 
 class _RunsCode:
@@ -358,6 +359,17 @@ def test_what_is_wrong_is_named(small: tuple[Path, DoViT], tmp_path: Path) -> No
     torch.save({"dovit": config, "state_dict": model.state_dict()}, tmp_path / "model.pth")
     with pytest.raises(DovitError, match="classes: Input should be greater than or equal to 2, found 1"):
         load_model(tmp_path / "model.pth")
+
+
+def test_a_number_too_long_to_print_is_refused(small: tuple[Path, DoViT], tmp_path: Path) -> None:
+    _, model = small
+    config = {**model.config.model_dump(mode="json"), "classes": 1 << 2000}
+    torch.save({"dovit": config, "state_dict": model.state_dict()}, tmp_path / "model.pth")
+    with pytest.raises(DovitError, match="classes: "):
+        load_model(tmp_path / "model.pth")
+    with pytest.raises(ValidationError) as error:
+        ModelConfig.model_validate({**config, "classes": 10**5000})
+    assert describe_validation(error.value).startswith("classes: ")
 
 
 def test_names_in_a_file_reach_no_terminal_as_codes(small: tuple[Path, DoViT], tmp_path: Path) -> None:

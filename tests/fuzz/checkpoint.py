@@ -62,12 +62,12 @@ class _Checkpoints:
         try:
             mutate(seed, path, random)
         except (RuntimeError, ValueError, TypeError, OverflowError, NotImplementedError, AttributeError, RecursionError,
-                IndexError, pickle.PicklingError, UnicodeError) as error:  # fmt: skip
+                IndexError, KeyError, pickle.PicklingError, UnicodeError) as error:  # fmt: skip
             return f"not made: {type(error).__name__}"
         if random.random() < 0.1:
             options = _options(random)
         model = load_model(path, options).model
-        if mutate is _bytes and seed.container == "zip" and options is seed.options:
+        if mutate is _bytes and seed.container == "zip" and options is seed.options and not options.untrained:
             _same(model.state_dict(), seed.weights)
         _runs(model)
         return f"accepted after {mutate.__name__}"
@@ -186,6 +186,8 @@ def _metadata(seed: Seed, path: Path, random: Random) -> None:
 
 def _write(content: Any, path: Path, seed: Seed, random: Random) -> None:
     if seed.container == "safetensors":
+        if any(isinstance(each, Tensor) and each.numel() > 10**7 for each in content["state_dict"].values()):
+            raise ValueError("safetensors writes every element, gigabytes of them")
         tensors = {str(k): v.clone().contiguous() for k, v in content["state_dict"].items() if isinstance(v, Tensor)}
         from safetensors.torch import save
 

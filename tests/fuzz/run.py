@@ -120,7 +120,10 @@ class _Child:
         )  # fmt: skip
         if self._line(START_LIMIT) != b"ready\n":
             self.end()
-            raise RuntimeError(f"the driver does not start: try python -m fuzz.run {boundary} --only 0")
+            status = self.process.returncode
+            raise RuntimeError(
+                f"the driver does not start (status {status}): try python -m fuzz.run {boundary} --only 0"
+            )
 
     def attempt(self, number: int) -> dict[str, Any]:
         """What came of mutant `number`."""
