@@ -59,10 +59,16 @@ def bench(
         kept = tuple(d.keep.shape[1] for d in session.chain.run(batch, thresholds, every).decisions)
         rows.append(_row(name, seconds, kept, manifest.macs(kept), dense_macs))
     return {
-        "engine": str(engine), "backend": session.backend, "architecture": manifest.architecture,
-        "image_size": [height, width], "tokens": manifest.tokens, "runs": runs, "warmup": warmup,
-        "threads": threads, "rows": rows,
-    }  # fmt: skip
+        "engine": str(engine),
+        "backend": session.backend,
+        "architecture": manifest.architecture,
+        "image_size": [height, width],
+        "tokens": manifest.tokens,
+        "runs": runs,
+        "warmup": warmup,
+        "threads": threads,
+        "rows": rows,
+    }
 
 
 def thresholds_for(session: Session, batch: np.ndarray, keep: Sequence[float]) -> tuple[float, ...]:
@@ -94,12 +100,18 @@ def _row(
     speedup = paired_ratio(seconds[DENSE], times)
     ratio = dense[1] / macs[1]
     return {
-        "name": name, "kept": list(kept), "latency_ms": statistics.median(times) * 1e3, "fastest_ms": min(times) * 1e3,
+        "name": name,
+        "kept": list(kept),
+        "latency_ms": statistics.median(times) * 1e3,
+        "fastest_ms": min(times) * 1e3,
         **{f"p{share}_ms": float(np.percentile(times, share)) * 1e3 for share in (50, 90, 99)},
         "images_per_s": len(times) / sum(times),
-        "gmacs_paper": macs[0] / 1e9, "gmacs_true": macs[1] / 1e9, "mac_ratio": ratio, "speedup": speedup,
+        "gmacs_paper": macs[0] / 1e9,
+        "gmacs_true": macs[1] / 1e9,
+        "mac_ratio": ratio,
+        "speedup": speedup,
         "efficiency": speedup / ratio,
-    }  # fmt: skip
+    }
 
 
 def _dense_engine(engine: Path) -> OnnxRuntimeEngine:

@@ -111,9 +111,13 @@ def _print(report: dict[str, Any]) -> None:
     for row in rows:
         kept = "/".join(map(str, row["kept"])) or str(report["tokens"])
         table.add_row(
-            row["name"], kept, f"{row['gmacs_paper']:.2f}", f"{row['gmacs_true']:.2f}", f"{row['mac_ratio']:.2f}",
+            row["name"],
+            kept,
+            f"{row['gmacs_paper']:.2f}",
+            f"{row['gmacs_true']:.2f}",
+            f"{row['mac_ratio']:.2f}",
             f"{row['efficiency']:.2f}",
-        )  # fmt: skip
+        )
     note = (
         "speed-up: median of the ratios of the dense model's time to the row's; fewer MACs: the same ratio of true MACs; "
         "speed-up of that: one over the other"
@@ -138,9 +142,13 @@ def _on_gpu(
     except ImportError as error:
         raise DovitError(f"timing on a GPU needs the package {error.name}: pip install 'dovit[export]'") from None
     gpu_chain.command(
-        backend=gpu_chain.Backend(backend.value), engine=engine, image=image, precision=precision or PrecisionChoice.fp16,
-        rounds=runs or 100, as_json=as_json,
-    )  # fmt: skip
+        backend=gpu_chain.Backend(backend.value),
+        engine=engine,
+        image=image,
+        precision=precision or PrecisionChoice.fp16,
+        rounds=runs or 100,
+        as_json=as_json,
+    )
 
 
 def main() -> None:

@@ -103,11 +103,19 @@ def build(folder: Path) -> Path:
     worker = folder / "embedding_worker"
     subprocess.run(
         [
-            "g++", "-std=c++17", "-O2", f"-I{source / 'include'}", str(ROOT / "benchmarks" / "embedding_worker.cpp"),
-            f"-L{folder}", "-ldovit_runtime", f"-Wl,-rpath,{folder}", "-o", str(worker),
+            "g++",
+            "-std=c++17",
+            "-O2",
+            f"-I{source / 'include'}",
+            str(ROOT / "benchmarks" / "embedding_worker.cpp"),
+            f"-L{folder}",
+            "-ldovit_runtime",
+            f"-Wl,-rpath,{folder}",
+            "-o",
+            str(worker),
         ],
         check=True,
-    )  # fmt: skip
+    )
     return worker
 
 

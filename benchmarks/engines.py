@@ -49,10 +49,22 @@ def measure(image_size: tuple[int, int], precision: str, folder: Path, *, verify
     checkpoint = folder / "model.safetensors"
     save_model(DoViT(vit_large(image_size)).eval(), checkpoint)
     command = [
-        sys.executable, "-c", "from dovit.export.cli import main; main()", "--ckpt", str(checkpoint),
-        "--out", str(folder / "engines"), "--backend", "tensorrt-rtx", "--precision", precision,
-        "--cache", str(folder / "cache"), "--json", "--verify" if verify else "--no-verify",
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        "from dovit.export.cli import main; main()",
+        "--ckpt",
+        str(checkpoint),
+        "--out",
+        str(folder / "engines"),
+        "--backend",
+        "tensorrt-rtx",
+        "--precision",
+        precision,
+        "--cache",
+        str(folder / "cache"),
+        "--json",
+        "--verify" if verify else "--no-verify",
+    ]
     rows = []
     for _ in range(2):
         start = time.perf_counter()
@@ -77,13 +89,18 @@ def measure(image_size: tuple[int, int], precision: str, folder: Path, *, verify
         "again_built": second["plans"]["built"],
         "accuracy": plans["accuracy"],
         "plans": [
-            {"name": step["name"], "bytes": files[step["plan"]["file"]]["size"], **{
-                key: step["plan"][key]
-                for key in ("build_seconds", "network_layers", "attentions", "fused_attentions", "activation_bytes")
-            }}
-            for step in plans["steps"] if step["plan"]
+            {
+                "name": step["name"],
+                "bytes": files[step["plan"]["file"]]["size"],
+                **{
+                    key: step["plan"][key]
+                    for key in ("build_seconds", "network_layers", "attentions", "fused_attentions", "activation_bytes")
+                },
+            }
+            for step in plans["steps"]
+            if step["plan"]
         ],
-    }  # fmt: skip
+    }
 
 
 def command(
@@ -113,10 +130,15 @@ def command(
         rows.append(row)
         fused, all_of = (sum(plan[key] for plan in row["plans"]) for key in ("fused_attentions", "attentions"))
         table.add_row(
-            text, str(row["built"]), f"{row['plan_seconds']:.1f}", f"{sum(p['bytes'] for p in row['plans']) / 1e6:.0f}",
-            f"{row['export_seconds']:.1f}", f"{row['again_seconds']:.1f}",
-            f"{max(row['builder_peak_bytes'], row['export_peak_bytes']) / 1e9:.2f}", f"{fused} of {all_of}",
-        )  # fmt: skip
+            text,
+            str(row["built"]),
+            f"{row['plan_seconds']:.1f}",
+            f"{sum(p['bytes'] for p in row['plans']) / 1e6:.0f}",
+            f"{row['export_seconds']:.1f}",
+            f"{row['again_seconds']:.1f}",
+            f"{max(row['builder_peak_bytes'], row['export_peak_bytes']) / 1e9:.2f}",
+            f"{fused} of {all_of}",
+        )
     if out:
         out.write_text(json.dumps(report, indent=1) + "\n")
     Console().print(table)

@@ -96,12 +96,18 @@ def command(
     rate = matrix_tflop_per_s(chosen)
     hold_against(report["rows"], rate)
     report = {
-        "gpu": gpu.name, "matrix_tflop_per_s": rate,
-        "compute_capability": gpu.compute_capability, "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
-        "torch": torch.__version__, "date": date.today().isoformat(), "backend": backend.value,
+        "gpu": gpu.name,
+        "matrix_tflop_per_s": rate,
+        "compute_capability": gpu.compute_capability,
+        "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "backend": backend.value,
         "weights": _weights(model, ckpt, engine),
-        "command": " ".join([_program(), *sys.argv[1:]]), **report, "skipped": skipped,
-    }  # fmt: skip
+        "command": " ".join([_program(), *sys.argv[1:]]),
+        **report,
+        "skipped": skipped,
+    }
     if out is not None:
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if as_json:
@@ -144,9 +150,10 @@ def over_torch(model: DoViT, precision: Precision, *, own: bool) -> Chains:
     wanted = {c for ratio in RATIOS for c in counts_for(ratio, tokens, range(tokens + 1))}
     capacities = tuple(sorted({0, tokens, *wanted, *(default_capacities(tokens) if own else ())}))
     return Chains(
-        torch_chain(model, capacities, precision, graph=True), torch_chain(model, capacities, precision, graph=False),
+        torch_chain(model, capacities, precision, graph=True),
+        torch_chain(model, capacities, precision, graph=False),
         torch_chain(dense_of(model), (0, tokens), precision, graph=True),
-    )  # fmt: skip
+    )
 
 
 def over_plans(engine: Path, flavour: Flavour, precision: Precision) -> Chains:
@@ -165,15 +172,23 @@ def over_plans(engine: Path, flavour: Flavour, precision: Precision) -> Chains:
 
 
 def beside_plans(
-    ckpt: Path, chains: Chains, precision: Precision, image: np.ndarray, skipped: dict[str, str], *, compiled: bool,
+    ckpt: Path,
+    chains: Chains,
+    precision: Precision,
+    image: np.ndarray,
+    skipped: dict[str, str],
+    *,
+    compiled: bool,
     device: str = "cuda:0",
-) -> Others:  # fmt: skip
+) -> Others:
     """The checkpoint that a bundle was made of, in torch. Raises UsageError where it is another model."""
     model, manifest = load_model(ckpt).model, chains.graph.manifest
     config = model.config
     if (config.image_size, config.classes, len(config.decisions)) != (
-        manifest.image_size, manifest.classes, len(manifest.decisions),
-    ):  # fmt: skip
+        manifest.image_size,
+        manifest.classes,
+        len(manifest.decisions),
+    ):
         raise UsageError(f"{ckpt}: not the model of --engine: another image size, or other classes or decisions")
     return torch_contestants(model, precision, device, image, skipped, compiled=compiled)
 
@@ -203,10 +218,19 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
         table.add_column(title, justify="left" if title in ("", "setting", "kept") else "right")
     for row in report["rows"]:
         table.add_row(
-            row["name"], row["setting"], "/".join(map(str, row["kept"])) or f"{report['tokens']}", f"{row['p50_ms']:.2f}",
-            f"{row['p95_ms']:.2f}", f"{row['p99_ms']:.2f}", f"{row['images_per_s']:.1f}", f"{row['gmacs']:.2f}",
-            f"{row['mac_ratio']:.2f}", f"{row['speedup']:.2f}", f"{row['efficiency']:.2f}", f"{row['of_matrix_rate']:.0%}",
-        )  # fmt: skip
+            row["name"],
+            row["setting"],
+            "/".join(map(str, row["kept"])) or f"{report['tokens']}",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p95_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+            f"{row['images_per_s']:.1f}",
+            f"{row['gmacs']:.2f}",
+            f"{row['mac_ratio']:.2f}",
+            f"{row['speedup']:.2f}",
+            f"{row['efficiency']:.2f}",
+            f"{row['of_matrix_rate']:.0%}",
+        )
     console.print(table)
     for name, reason in report["skipped"].items():
         console.print(f"{name} is missing: {reason}", markup=False)

@@ -61,11 +61,18 @@ def contest(
         for name, one in zip(names, field, strict=True)
     ]
     return {
-        "architecture": manifest.architecture, "image_size": list(manifest.image_size), "tokens": manifest.tokens,
-        "precision": chain.plans.precision, "capacities": list(manifest.capacities), "baseline": names[0],
-        "rounds": rounds, "throughput_images": images, "host_us": _host_us(chain, image, rounds), "rows": rows,
+        "architecture": manifest.architecture,
+        "image_size": list(manifest.image_size),
+        "tokens": manifest.tokens,
+        "precision": chain.plans.precision,
+        "capacities": list(manifest.capacities),
+        "baseline": names[0],
+        "rounds": rounds,
+        "throughput_images": images,
+        "host_us": _host_us(chain, image, rounds),
+        "rows": rows,
         "profiles": {name: chain.profile(image, xi, PROFILE_ROUNDS).as_dict() for name, xi in thresholds.items()},
-    }  # fmt: skip
+    }
 
 
 def _dense(chain: GpuChain, image: np.ndarray) -> list[Contestant]:
@@ -93,8 +100,13 @@ def _given(chain: GpuChain, image: np.ndarray, counts: tuple[int, ...]) -> Calla
 
 
 def _setting(
-    chains: Chains, image: np.ndarray, setting: str, counts: tuple[int, ...], xi: tuple[float, ...], others: Others | None
-) -> list[Contestant]:  # fmt: skip
+    chains: Chains,
+    image: np.ndarray,
+    setting: str,
+    counts: tuple[int, ...],
+    xi: tuple[float, ...],
+    others: Others | None,
+) -> list[Contestant]:
     """All contestants that keep `counts`, the graph and the segments by `xi`."""
     chain, manifest = chains.graph, chains.graph.manifest
     macs = manifest.macs(counts)[1]

@@ -22,9 +22,13 @@ def dense_chain(bundle: Bundle, plans: PlanSet) -> GpuChain:
     """The baseline of the bundle's `plans`: built as they were, and captured. Raises DovitError where the bundle has no ONNX
     files or this machine cannot."""
     options = BuildOptions(
-        plans.flavour, plans.precision, plans.batch, compute_capabilities=plans.compute_capabilities,
-        workspace_mib=plans.workspace_mib, optimisation_level=plans.optimisation_level,
-    )  # fmt: skip
+        plans.flavour,
+        plans.precision,
+        plans.batch,
+        compute_capabilities=plans.compute_capabilities,
+        workspace_mib=plans.workspace_mib,
+        optimisation_level=plans.optimisation_level,
+    )
     with TemporaryDirectory(prefix="dovit-dense-") as folder:
         dense = dense_bundle(bundle, Path(folder))
         return open_chain(dense, build_plans(dense, dense.root, options).plans, graph=True)
@@ -43,12 +47,21 @@ def dense_bundle(bundle: Bundle, folder: Path) -> Bundle:
     paper, true = manifest.dense_macs
     [image] = [spec for spec in manifest.steps[0].inputs if spec.name == "image"]
     step = Step(
-        name="dense", onnx=name, inputs=(image,), outputs=manifest.steps[-1].outputs,
+        name="dense",
+        onnx=name,
+        inputs=(image,),
+        outputs=manifest.steps[-1].outputs,
         parameters=sum(math.prod(weights.dims) for weights in graph.graph.initializer if math.prod(weights.dims) > 1),
         macs=StepMacs(fixed=paper, fixed_pairs=true - paper),
-    )  # fmt: skip
+    )
     changed = {
-        "steps": (step,), "decisions": (), "thresholds": (), "capacities": (0, manifest.tokens), "taps": (), "plans": (),
-        "source": None, "files": {name: FileEntry(sha256=sha256(file), size=file.stat().st_size)},
-    }  # fmt: skip
+        "steps": (step,),
+        "decisions": (),
+        "thresholds": (),
+        "capacities": (0, manifest.tokens),
+        "taps": (),
+        "plans": (),
+        "source": None,
+        "files": {name: FileEntry(sha256=sha256(file), size=file.stat().st_size)},
+    }
     return Bundle(folder, manifest.model_copy(update=changed))

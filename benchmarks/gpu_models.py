@@ -16,9 +16,13 @@ def random_model(name: str, image_size: tuple[int, int]) -> DoViT:
     backbone = BackboneConfig.of_size(MODELS[name])
     layers = paper_decision_layers(backbone.depth)
     config = ModelConfig(
-        image_size=image_size, classes=CLASSES, backbone=backbone, decoder=SetrUpDecoder(kind="setr-naive"),
-        decisions=tuple(HeadConfig(layer=layer) for layer in layers), thresholds=(0.98,) * len(layers),
-    )  # fmt: skip
+        image_size=image_size,
+        classes=CLASSES,
+        backbone=backbone,
+        decoder=SetrUpDecoder(kind="setr-naive"),
+        decisions=tuple(HeadConfig(layer=layer) for layer in layers),
+        thresholds=(0.98,) * len(layers),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return DoViT(config).eval().requires_grad_(False)

@@ -95,12 +95,18 @@ def parts() -> list[Part]:
         pytest_part("kernels-tests", "tests/plugins/test_kernels.py", needs=()),
         Part("captured", ("gpu", "library", "captured"), (str(CAPTURED), str(LIBRARY))),
         *(
-            Part(tool, ("gpu", "library", "captured", "compute-sanitizer"),
-                 ("compute-sanitizer", "--tool", tool, "--error-exitcode", "1", str(CAPTURED), str(LIBRARY)))
+            Part(
+                tool,
+                ("gpu", "library", "captured", "compute-sanitizer"),
+                ("compute-sanitizer", "--tool", tool, "--error-exitcode", "1", str(CAPTURED), str(LIBRARY)),
+            )
             for tool in SANITIZERS
         ),
-        Part("kernels", ("gpu", "library", "numpy", "torch", "cuda_core"),
-             (sys.executable, "-m", "dovit.benchmarks.kernels", "--out", "{out}")),
+        Part(
+            "kernels",
+            ("gpu", "library", "numpy", "torch", "cuda_core"),
+            (sys.executable, "-m", "dovit.benchmarks.kernels", "--out", "{out}"),
+        ),
         pytest_part("switch", chain, "-k", "a_switch_begins_at_its_default"),
         pytest_part("segmented", chain, "-k", "segmented and not tensorrt_rtx"),
         pytest_part("graph", chain, "-k", "graph and not tensorrt_rtx"),
@@ -109,11 +115,21 @@ def parts() -> list[Part]:
         pytest_part("rtx-plans", "tests/engines/test_parity.py", needs=("rtx",)),
         pytest_part("rtx-chain", chain, "-k", "tensorrt_rtx", needs=("rtx",)),
         pytest_part("rtx-cpp", "tests/cpp/test_gpu_sessions.py", needs=("rtx", "cmake")),
-        Part("rtx-export", ("gpu", "rtx", "torch", "onnx"),
-             (sys.executable, "-c", export, *street[:2], "--out", str(ENGINES), "--backend", "tensorrt-rtx")),
-        contest_part("rtx-contest-street", "--backend", "tensorrt-rtx", "--engine", str(ENGINES), *street,
-                     needs=("rtx", "engines")),
-    ]  # fmt: skip
+        Part(
+            "rtx-export",
+            ("gpu", "rtx", "torch", "onnx"),
+            (sys.executable, "-c", export, *street[:2], "--out", str(ENGINES), "--backend", "tensorrt-rtx"),
+        ),
+        contest_part(
+            "rtx-contest-street",
+            "--backend",
+            "tensorrt-rtx",
+            "--engine",
+            str(ENGINES),
+            *street,
+            needs=("rtx", "engines"),
+        ),
+    ]
     for precision in ("fp16", "bf16"):
         for model in ("vit-l", "vit-b"):
             for size, more in (("1024x2048", ("--rounds", "50", "--images", "10")), ("512x512", ())):

@@ -27,17 +27,28 @@ class Contestant:
 
 
 def row(
-    contestant: Contestant, seconds: Sequence[float], per_image: Sequence[float], base: Contestant, base_seconds: Sequence[float]
-) -> dict[str, Any]:  # fmt: skip
+    contestant: Contestant,
+    seconds: Sequence[float],
+    per_image: Sequence[float],
+    base: Contestant,
+    base_seconds: Sequence[float],
+) -> dict[str, Any]:
     """`seconds`: of one image in each round, as `base_seconds` of the baseline; `per_image`: where images may overlap."""
     speedup, ratio = paired_ratio(list(base_seconds), list(seconds)), base.macs / contestant.macs
     p50, p95, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99])
     return {
-        "name": contestant.name, "setting": contestant.setting, "kept": list(contestant.kept),
-        "p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99),
-        "images_per_s": 1 / statistics.median(per_image), "gmacs": contestant.macs / 1e9, "mac_ratio": ratio,
-        "speedup": speedup, "efficiency": speedup / ratio,
-    }  # fmt: skip
+        "name": contestant.name,
+        "setting": contestant.setting,
+        "kept": list(contestant.kept),
+        "p50_ms": float(p50),
+        "p95_ms": float(p95),
+        "p99_ms": float(p99),
+        "images_per_s": 1 / statistics.median(per_image),
+        "gmacs": contestant.macs / 1e9,
+        "mac_ratio": ratio,
+        "speedup": speedup,
+        "efficiency": speedup / ratio,
+    }
 
 
 def hold_against(rows: Sequence[dict[str, Any]], matrix_tflop_per_s: float) -> None:

@@ -68,9 +68,19 @@ def _decide(count: int, batch: int) -> Case:
         keep, slots = _ints(batch, count), _ints(batch, count)
         staying, capacity = _ints(batch), _ints(1)
         return lambda stream: kernels.decide(
-            _address(q), _address(xi), _address(capacities), 5, batch, count, _address(staying), _address(keep),
-            _address(slots), _address(capacity), 0, stream,
-        )  # fmt: skip
+            _address(q),
+            _address(xi),
+            _address(capacities),
+            5,
+            batch,
+            count,
+            _address(staying),
+            _address(keep),
+            _address(slots),
+            _address(capacity),
+            0,
+            stream,
+        )
 
     return Case("decide", f"{count} tokens, batch {batch}", batch * count * 12, make)
 
@@ -89,10 +99,27 @@ def _gather(batch: int, count: int, kept: int, channels: int) -> Case:
         new_index = _ints(batch, max(kept, 1))
         scratch = torch.empty(kernels.gather_scratch_bytes(batch, count, channels), dtype=torch.uint8, device="cuda")
         return lambda stream: kernels.gather(
-            "float16", _address(tokens), _address(index), _address(slots), _address(after), _address(new_index), _address(full),
-            _address(sums[0]), _address(sums[1]), _address(counts[:1]), _address(counts[1:]), 0, batch, count, kept, 1, count,
-            channels, _address(scratch), stream,
-        )  # fmt: skip
+            "float16",
+            _address(tokens),
+            _address(index),
+            _address(slots),
+            _address(after),
+            _address(new_index),
+            _address(full),
+            _address(sums[0]),
+            _address(sums[1]),
+            _address(counts[:1]),
+            _address(counts[1:]),
+            0,
+            batch,
+            count,
+            kept,
+            1,
+            count,
+            channels,
+            _address(scratch),
+            stream,
+        )
 
     return Case("gather", f"{count} → {kept} tokens × {channels}, batch {batch}", 4 * batch * count * channels, make)
 
@@ -185,10 +212,16 @@ def measure(case: Case, kernels: Kernels, rounds: int) -> dict[str, Any]:
                 times[name].append(start.elapsed_time(end) * 1e3 / copies)
     kernel, copied = (statistics.median(times[name]) for name in ("kernel", "copy"))
     return {
-        "kernel": case.kernel, "sizes": case.sizes, "us": round(kernel, 3), "fastest_us": round(min(times["kernel"]), 3),
-        "floor_bytes": case.floor_bytes, "gb_per_s": round(case.floor_bytes / kernel / 1e3, 1),
-        "copy_us": round(copied, 3), "share_of_copy": round(copied / kernel, 3), "copies": copies,
-    }  # fmt: skip
+        "kernel": case.kernel,
+        "sizes": case.sizes,
+        "us": round(kernel, 3),
+        "fastest_us": round(min(times["kernel"]), 3),
+        "floor_bytes": case.floor_bytes,
+        "gb_per_s": round(case.floor_bytes / kernel / 1e3, 1),
+        "copy_us": round(copied, 3),
+        "share_of_copy": round(copied / kernel, 3),
+        "copies": copies,
+    }
 
 
 def _captured(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
@@ -232,10 +265,15 @@ def command(
     kernels = Kernels()
     rows = [measure(case, kernels, rounds) for case in cases()]
     report = {
-        "gpu": gpu.name, "compute_capability": gpu.compute_capability, "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
-        "torch": torch.__version__, "date": date.today().isoformat(), "rounds": rounds, "rows": rows,
+        "gpu": gpu.name,
+        "compute_capability": gpu.compute_capability,
+        "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "rounds": rounds,
+        "rows": rows,
         "command": f"python -m dovit.benchmarks.kernels --rounds {rounds}",
-    }  # fmt: skip
+    }
     if out is not None:
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     table = Table(title=f"{gpu.name}, {date.today()}")

@@ -24,8 +24,14 @@ from dovit.runtime.bundle.tensors import DType
 
 # as numpy's array interface names them; it has no bfloat16, of which only the size matters for finding the memory
 TYPES: dict[DType, str] = {
-    "uint8": "|u1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "float16": "<f2", "bfloat16": "<i2", "float32": "<f4",
-}  # fmt: skip
+    "uint8": "|u1",
+    "int16": "<i2",
+    "int32": "<i4",
+    "int64": "<i8",
+    "float16": "<f2",
+    "bfloat16": "<i2",
+    "float32": "<f4",
+}
 
 
 class TorchBlocks:

@@ -54,8 +54,14 @@ class Eager:
 
 
 def torch_contestants(
-    model: DoViT, precision: Precision, device: str, image: np.ndarray, skipped: dict[str, str], *, compiled: bool = True
-) -> Callable[[str, tuple[int, ...] | None], list[Contestant]]:  # fmt: skip
+    model: DoViT,
+    precision: Precision,
+    device: str,
+    image: np.ndarray,
+    skipped: dict[str, str],
+    *,
+    compiled: bool = True,
+) -> Callable[[str, tuple[int, ...] | None], list[Contestant]]:
     """Contestants of a setting, dense ones where no counts are given. What torch.compile cannot do goes to `skipped`."""
     ready = copy.deepcopy(model).eval().requires_grad_(False).to(device, getattr(torch, ELEMENTS[precision]))
     eager, dense = Eager(ready), Dense(ready)

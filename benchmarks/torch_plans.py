@@ -42,20 +42,35 @@ def manifest_of(model: DoViT, capacities: Sequence[int]) -> Manifest:
     return Manifest(
         dovit_version=dovit.__version__,
         architecture=f"{config.decoder.kind}, ViT {config.backbone.depth}×{config.backbone.embed_dim}",
-        image_size=config.image_size, patch=config.backbone.patch, embed_dim=config.backbone.embed_dim,
-        prefix=config.backbone.prefix, classes=config.classes, class_names=config.class_names, palette=config.palette,
-        mean=config.mean, std=config.std, slide_stride=config.slide_stride or config.image_size, precision="fp32",
-        thresholds=config.thresholds, capacities=tuple(capacities),
-        dense_macs=evaluate(step_macs(dense), [dense.backbone.prefix + dense.tokens]), steps=tuple(steps),
+        image_size=config.image_size,
+        patch=config.backbone.patch,
+        embed_dim=config.backbone.embed_dim,
+        prefix=config.backbone.prefix,
+        classes=config.classes,
+        class_names=config.class_names,
+        palette=config.palette,
+        mean=config.mean,
+        std=config.std,
+        slide_stride=config.slide_stride or config.image_size,
+        precision="fp32",
+        thresholds=config.thresholds,
+        capacities=tuple(capacities),
+        dense_macs=evaluate(step_macs(dense), [dense.backbone.prefix + dense.tokens]),
+        steps=tuple(steps),
         decisions=tuple(
             DecisionSpec(
-                layer=head.layer, state=_state(number), threshold=f"threshold{number + 1}",
-                confidence=f"confidence{number + 1}", keep=f"keep{number + 1}",
+                layer=head.layer,
+                state=_state(number),
+                threshold=f"threshold{number + 1}",
+                confidence=f"confidence{number + 1}",
+                keep=f"keep{number + 1}",
             )
             for number, head in enumerate(config.decisions)
         ),
-        final=_state(len(config.decisions)), taps=tuple(f"tap{layer}" for layer in config.taps), files={},
-    )  # fmt: skip
+        final=_state(len(config.decisions)),
+        taps=tuple(f"tap{layer}" for layer in config.taps),
+        files={},
+    )
 
 
 def parts_of(model: DoViT) -> dict[str, list[nn.Module]]:
@@ -75,10 +90,17 @@ def plans_of(model: DoViT, precision: Precision, batch: int) -> PlanSet:
     """The steps of `model` as TensorRT-RTX's would be cut, for `batch` images at a time."""
     described = _Described(model, ELEMENTS[precision], batch)
     return PlanSet(
-        flavour="tensorrt-rtx", version=f"torch {torch.__version__}", cuda=None, compute_capabilities=(),
-        precision=precision, batch=batch, plugin_version=None, workspace_mib=None, optimisation_level=None,
+        flavour="tensorrt-rtx",
+        version=f"torch {torch.__version__}",
+        cuda=None,
+        compute_capabilities=(),
+        precision=precision,
+        batch=batch,
+        plugin_version=None,
+        workspace_mib=None,
+        optimisation_level=None,
         steps=tuple(described.steps()),
-    )  # fmt: skip
+    )
 
 
 class _Described:
@@ -167,9 +189,12 @@ class _Described:
         if number < len(self._config.decisions):
             outputs += [new_total, counts[1]]
         return PlanStep(
-            name=f"gather{number}", step=step, kind="gather",
-            inputs=(tokens, index, full, total, counts[0], self.keep(number)), outputs=tuple(outputs),
-        )  # fmt: skip
+            name=f"gather{number}",
+            step=step,
+            kind="gather",
+            inputs=(tokens, index, full, total, counts[0], self.keep(number)),
+            outputs=tuple(outputs),
+        )
 
     def reconstruct(self, name: str, step: str, tokens: str, number: int) -> PlanStep:
         inputs = (self.full(f"full{number}"), self.tokens(tokens, number), self.index(number))
@@ -177,15 +202,21 @@ class _Described:
             name=f"{name}/reconstruct", step=step, kind="reconstruct", inputs=inputs, outputs=(self.full(name),)
         )
 
-    def plan(
-        self, name: str, step: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-    ) -> PlanStep:  # fmt: skip
+    def plan(self, name: str, step: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> PlanStep:
         parameters = _parameters(self._parts[step])
         of_element = torch.empty(0, dtype=getattr(torch, self._element)).element_size()
         described = Plan(
-            file="torch", profiles=(), parameters=parameters, network_layers=0, layers=(), attentions=0, fused_attentions=0,
-            weight_bytes=parameters * of_element, activation_bytes=0, build_seconds=0.0,
-        )  # fmt: skip
+            file="torch",
+            profiles=(),
+            parameters=parameters,
+            network_layers=0,
+            layers=(),
+            attentions=0,
+            fused_attentions=0,
+            weight_bytes=parameters * of_element,
+            activation_bytes=0,
+            build_seconds=0.0,
+        )
         return PlanStep(name=name, step=step, kind="plan", inputs=tuple(inputs), outputs=tuple(outputs), plan=described)
 
 

@@ -103,9 +103,15 @@ def _plugin_library() -> Path:
 
 
 def _part(
-    bundle: Bundle, step: LoweredStep, scratch: Path, folder: Path, options: BuildOptions, version: str,
-    capabilities: tuple[str, ...], library: Path | None,
-) -> _Part:  # fmt: skip
+    bundle: Bundle,
+    step: LoweredStep,
+    scratch: Path,
+    folder: Path,
+    options: BuildOptions,
+    version: str,
+    capabilities: tuple[str, ...],
+    library: Path | None,
+) -> _Part:
     manifest, described = bundle.manifest, step.described
     count = options.profiles or min(FLAVOURS[options.flavour].profiles, sum(c > 0 for c in manifest.capacities))
     profiles = split_profiles(manifest.capacities, manifest.tokens, count)  # checked even where no size is dynamic

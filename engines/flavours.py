@@ -45,15 +45,16 @@ class FlavourFacts:
 
 
 FLAVOURS: dict[Flavour, FlavourFacts] = {
-    "tensorrt": FlavourFacts(
-        "tensorrt", (10, 7),
-        needs_gpu=True, plugins=True, timing_cache=True, profiles=4,
-    ),
+    "tensorrt": FlavourFacts("tensorrt", (10, 7), needs_gpu=True, plugins=True, timing_cache=True, profiles=4),
     "tensorrt-rtx": FlavourFacts(
-        "tensorrt-rtx", (1, 7),  # in 1.4 to 1.6 every context holds more than 1 GiB of host memory
-        needs_gpu=False, plugins=False, timing_cache=False, profiles=1,
+        "tensorrt-rtx",
+        (1, 7),  # in 1.4 to 1.6 every context holds more than 1 GiB of host memory
+        needs_gpu=False,
+        plugins=False,
+        timing_cache=False,
+        profiles=1,
     ),
-}  # fmt: skip
+}
 BUILD_PACKAGES = ("onnx", "onnx_graphsurgeon", "polygraphy")
 
 

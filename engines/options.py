@@ -37,8 +37,10 @@ class BuildOptions:
         if self.plugins and not facts.plugins:
             raise UsageError(f"--plugins is for TensorRT: {facts.title} has no plugins, and its plans need none")
         for flag, value, least in (
-            ("--batch", self.batch, 1), ("--workspace", self.workspace_mib, 1), ("--jobs", self.jobs, 1),
-        ):  # fmt: skip
+            ("--batch", self.batch, 1),
+            ("--workspace", self.workspace_mib, 1),
+            ("--jobs", self.jobs, 1),
+        ):
             if value is not None and value < least:
                 raise UsageError(f"{flag} {value}: give {least} or more")
         if self.optimisation_level is not None and not 0 <= self.optimisation_level <= 5:

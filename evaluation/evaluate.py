@@ -89,11 +89,14 @@ def evaluate(
     tokens = segmenter.cost.tokens
     outcomes = [
         Outcome(
-            setting, tokens, segmenter.cost.dense, Confusion(segmenter.classes, ignore),
+            setting,
+            tokens,
+            segmenter.cost.dense,
+            Confusion(segmenter.classes, ignore),
             counts=np.zeros((segmenter.decisions, tokens + 1), np.int64),
         )
         for setting in settings
-    ]  # fmt: skip
+    ]
     total = len(dataset) if limit is None else min(limit, len(dataset))
     for setting in settings:
         segmenter.segment(dataset[0].image, setting)
@@ -133,16 +136,23 @@ def kept_by_window(result: Result) -> list[tuple[int, ...]]:
 
 
 def _record(
-    setting: Setting, result: Result, costs: list[list[tuple[int, int]]], labels: np.ndarray, seconds: float,
-    tokens: int, ignore: int,
-) -> dict[str, Any]:  # fmt: skip
+    setting: Setting,
+    result: Result,
+    costs: list[list[tuple[int, int]]],
+    labels: np.ndarray,
+    seconds: float,
+    tokens: int,
+    ignore: int,
+) -> dict[str, Any]:
     """As the paper's Figure 6: the tokens that each block runs on, and its MACs (the last are the decoder's)."""
     seen = counted(labels, ignore)
     blocks = np.sum([(tokens, *kept) for kept in kept_by_window(result)], axis=0)
     macs = np.sum(costs, axis=0)  # [steps, 2]
     return {
-        "name": setting.name, "tokens": blocks.tolist(),
-        "macs_paper": macs[:, 0].tolist(), "macs_true": macs[:, 1].tolist(),
+        "name": setting.name,
+        "tokens": blocks.tolist(),
+        "macs_paper": macs[:, 0].tolist(),
+        "macs_true": macs[:, 1].tolist(),
         "PA": 100 * float((result.labels == labels)[seen].mean()) if seen.any() else None,
         "latency_ms": 1e3 * seconds,
-    }  # fmt: skip
+    }

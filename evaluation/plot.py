@@ -56,9 +56,12 @@ def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     right.plot(cost, miou, "o-", color="tab:blue", label="token pass")
     if fixed:
         right.plot(
-            [100 * o.macs_ratio[0] for o in fixed], [o.confusion.summary()["mIoU"] for o in fixed], "s--",
-            color="tab:orange", label="fixed ratio",
-        )  # fmt: skip
+            [100 * o.macs_ratio[0] for o in fixed],
+            [o.confusion.summary()["mIoU"] for o in fixed],
+            "s--",
+            color="tab:orange",
+            label="fixed ratio",
+        )
     right.set_xlabel("MACs (paper's count), % of dense")
     right.set_ylabel("mIoU, %")
     right.legend()

@@ -46,9 +46,15 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
         kept = "/".join(f"{k:.0f}" for k in outcome.kept) or "all"
         paper, true = outcome.macs_ratio
         table.add_row(
-            escape(outcome.setting.name), f"{summary['mIoU']:.2f}", f"{summary['PA']:.2f}", f"{summary['mPA']:.2f}", kept,
-            f"{paper:.1%}", f"{true:.1%}", f"{1e3 * outcome.latency.quantile(0.5):.1f}",
-        )  # fmt: skip
+            escape(outcome.setting.name),
+            f"{summary['mIoU']:.2f}",
+            f"{summary['PA']:.2f}",
+            f"{summary['mPA']:.2f}",
+            kept,
+            f"{paper:.1%}",
+            f"{true:.1%}",
+            f"{1e3 * outcome.latency.quantile(0.5):.1f}",
+        )
     print_table(console, f"{first.images} images, {first.tokens} tokens each" + _windows(first), table)
 
 

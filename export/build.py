@@ -43,10 +43,14 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
         files |= {f"{FOLDER}/{file.path}": FileEntry(sha256=file.sha256, size=file.size) for file in saved}
         described.append(
             Step(
-                name=step.name, onnx=f"{FOLDER}/{saved[0].path}", inputs=inputs, outputs=outputs,
-                parameters=parameters, macs=macs,
+                name=step.name,
+                onnx=f"{FOLDER}/{saved[0].path}",
+                inputs=inputs,
+                outputs=outputs,
+                parameters=parameters,
+                macs=macs,
             )
-        )  # fmt: skip
+        )
     count = len(config.decisions)
     return Manifest(
         dovit_version=version("dovit"),

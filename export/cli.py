@@ -216,15 +216,22 @@ def command(
     with stages() as progress:
         progress("looking for a builder")
         builder, added = _plan_builder(
-            backend, precision,
+            backend,
+            precision,
             {
-                "batch": batch, "profiles": profiles, "workspace_mib": workspace, "jobs": jobs,
-                "optimisation_level": optimisation_level, "timing_cache": timing_cache,
+                "batch": batch,
+                "profiles": profiles,
+                "workspace_mib": workspace,
+                "jobs": jobs,
+                "optimisation_level": optimisation_level,
+                "timing_cache": timing_cache,
                 "plugins": plugins,
                 "compute_capabilities": parse_capabilities(compute_capability),
             },
-            cache, no_cache=no_cache, verify=verify,
-        )  # fmt: skip
+            cache,
+            no_cache=no_cache,
+            verify=verify,
+        )
         try:
             from dovit.export.compare import TOLERANCE, Reference
             from dovit.export.run import add_plans, compare_bundle, export
@@ -249,18 +256,32 @@ def command(
             else:
                 assert ckpt is not None and out is not None
                 done = export(
-                    ckpt, out, model_flags, wanted, palette, check=verify, reference=reference, plans=builder,
-                    keep_onnx=not plans_only, force=force, progress=progress,
-                )  # fmt: skip
+                    ckpt,
+                    out,
+                    model_flags,
+                    wanted,
+                    palette,
+                    check=verify,
+                    reference=reference,
+                    plans=builder,
+                    keep_onnx=not plans_only,
+                    force=force,
+                    progress=progress,
+                )
         except ModuleNotFoundError as error:
             raise UsageError(f"dovit-export needs the package {error.name}: pip install 'dovit[export]'") from None
     _report(done, added, out or engine, time.perf_counter() - start, as_json=as_json)
 
 
 def _plan_builder(
-    backend: BackendChoice, precision: PrecisionChoice | None, given: dict[str, Any], cache: Path | None, *,
-    no_cache: bool, verify: bool,
-) -> tuple[PlanBuilder | None, Added | None]:  # fmt: skip
+    backend: BackendChoice,
+    precision: PrecisionChoice | None,
+    given: dict[str, Any],
+    cache: Path | None,
+    *,
+    no_cache: bool,
+    verify: bool,
+) -> tuple[PlanBuilder | None, Added | None]:
     """What builds the plans; None where the bundle gets none."""
     from dovit.engines.flavours import check_builder, choose_flavour
 
@@ -292,15 +313,24 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
     built = added.plans if added else None
     if as_json:
         report = {
-            "engine": str(out), "format": done.format, "notes": done.notes,
-            "settings": [vars(setting) for setting in done.settings], "seconds": round(seconds, 2),
-            "reused": done.reused, "manifest": manifest.model_dump(mode="json"),
+            "engine": str(out),
+            "format": done.format,
+            "notes": done.notes,
+            "settings": [vars(setting) for setting in done.settings],
+            "seconds": round(seconds, 2),
+            "reused": done.reused,
+            "manifest": manifest.model_dump(mode="json"),
             "verification": [{**vars(p), "ok": p.ok} for p in done.passes],
             "comparison": vars(done.comparison) if done.comparison else None,
-            "plans": None if built is None else {
-                "name": built.plans.name, "built": built.built, "seconds": built.seconds, "peak_bytes": built.peak_bytes,
+            "plans": None
+            if built is None
+            else {
+                "name": built.plans.name,
+                "built": built.built,
+                "seconds": built.seconds,
+                "peak_bytes": built.peak_bytes,
             },
-        }  # fmt: skip
+        }
         print(json.dumps(report, ensure_ascii=False))
         return
     from dovit.export.table import print_comparison, print_passes, print_settings, print_steps

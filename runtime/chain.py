@@ -92,9 +92,13 @@ class Chain:
         return workspace if workspace.batch == batch else Workspace(self.manifest, self.steps, batch)
 
     def _run(
-        self, workspace: Workspace, images: np.ndarray, thresholds: Sequence[float],
-        capacities: Sequence[Sequence[int]], keep_tensors: bool,
-    ) -> ChainResult:  # fmt: skip
+        self,
+        workspace: Workspace,
+        images: np.ndarray,
+        thresholds: Sequence[float],
+        capacities: Sequence[Sequence[int]],
+        keep_tensors: bool,
+    ) -> ChainResult:
         manifest = self.manifest
         dims = {"batch": len(images)}
         tensors = {"image": np.ascontiguousarray(images), "stopped_count0": np.zeros(1, np.int64)}

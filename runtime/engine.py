@@ -16,9 +16,14 @@ from dovit.runtime.errors import DovitError
 
 # what ONNX Runtime calls the manifest's types
 ONNX_TYPES = {
-    "uint8": "uint8", "int16": "int16", "int32": "int32", "int64": "int64", "float16": "float16",
-    "bfloat16": "bfloat16", "float32": "float",
-}  # fmt: skip
+    "uint8": "uint8",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "float32": "float",
+}
 
 
 class Engine(Protocol):
@@ -50,8 +55,9 @@ def prepare_process(threads: int | None) -> None:
                 _warned_of.add(threads)
                 logging.getLogger("dovit").warning(
                     "threads=%d has no effect: the sessions of a process share ONNX Runtime's threads, and the first one made %d",
-                    threads, _process_threads,
-                )  # fmt: skip
+                    threads,
+                    _process_threads,
+                )
             return
         wanted = threads or len(os.sched_getaffinity(0))
         ort.set_global_thread_pool_sizes(wanted, 1)

@@ -68,9 +68,14 @@ def _check_number(name: str, value: Any, least: int, what: str) -> None:
 
 
 def _session(
-    bundle: Bundle, backend: Backend, threads: int | None, low_memory: bool, precision: Precision | None, device: int,
+    bundle: Bundle,
+    backend: Backend,
+    threads: int | None,
+    low_memory: bool,
+    precision: Precision | None,
+    device: int,
     graph: bool | None,
-) -> Session:  # fmt: skip
+) -> Session:
     manifest = bundle.manifest
     if backend == "tensorrt" or backend == "tensorrt-rtx":
         from dovit.runtime.gpu.open import open_chain
@@ -226,10 +231,16 @@ class Session:
         return (self._segment(one, request) for one in pixels)
 
     def _request(
-        self, mode: Mode | None, keep_ratio: bool | None, threshold: float | Sequence[float] | np.ndarray | None,
-        schedule: Schedule | None, counts: Sequence[int] | np.ndarray | None, keep: Sequence[float] | np.ndarray | None,
-        labels: LabelSize, return_logits: bool,
-    ) -> _Request:  # fmt: skip
+        self,
+        mode: Mode | None,
+        keep_ratio: bool | None,
+        threshold: float | Sequence[float] | np.ndarray | None,
+        schedule: Schedule | None,
+        counts: Sequence[int] | np.ndarray | None,
+        keep: Sequence[float] | np.ndarray | None,
+        labels: LabelSize,
+        return_logits: bool,
+    ) -> _Request:
         """The arguments of a call, checked."""
         chosen = self.manifest.mode if mode is None else mode
         if chosen not in get_args(Mode):
@@ -270,9 +281,13 @@ class Session:
             if request.mode == "slide":
                 manifest = self.manifest
                 found = segment_slide(
-                    pixels, manifest.image_size, manifest.slide_stride, lambda window: core(window, True),
-                    keep_logits=request.logits, own_size=request.own_size,
-                )  # fmt: skip
+                    pixels,
+                    manifest.image_size,
+                    manifest.slide_stride,
+                    lambda window: core(window, True),
+                    keep_logits=request.logits,
+                    own_size=request.own_size,
+                )
                 return replace(found, class_names=self.class_names, palette=self.palette)
             fitted = self._fit(chain, pixels, request)
             if fitted is None:

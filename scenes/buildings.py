@@ -113,9 +113,11 @@ class House:
             ]
             canvas.polygon(gable, lit(self.facade.wall, 0.8), BUILDING, self.facade.material, self.z0)
             slope = [
-                camera.at(self.x, eaves, self.z0), camera.at(self.x, eaves, self.z1),
-                camera.at(middle, ridge, self.z1), camera.at(middle, ridge, self.z0),
-            ]  # fmt: skip
+                camera.at(self.x, eaves, self.z0),
+                camera.at(self.x, eaves, self.z1),
+                camera.at(middle, ridge, self.z1),
+                camera.at(middle, ridge, self.z0),
+            ]
             canvas.polygon(slope, self.tiles, BUILDING, Material.BRICK, self.z0)
         self.facade.draw(canvas, Face(camera, self.x, self.z0, 0, 1), self.z1 - self.z0, self.light)
 

@@ -68,9 +68,11 @@ def draw_trunk(
     x, z = place
     waist, shoulders = 0.16 * stout, 0.21 * stout
     points = [
-        camera.at(x - waist, span[0], z), camera.at(x + waist, span[0], z),
-        camera.at(x + shoulders, span[1], z), camera.at(x - shoulders, span[1], z),
-    ]  # fmt: skip
+        camera.at(x - waist, span[0], z),
+        camera.at(x + waist, span[0], z),
+        camera.at(x + shoulders, span[1], z),
+        camera.at(x - shoulders, span[1], z),
+    ]
     canvas.polygon(points, coat, label, Material.CLOTH, z)
 
 
@@ -95,9 +97,15 @@ def random_person(random: np.random.Generator, x: float, z: float) -> Person:
     """A grown-up or a child."""
     tall = random.uniform(1.55, 1.9) if random.random() < 0.85 else random.uniform(1.0, 1.4)
     return Person(
-        x, z, tall, random.uniform(0.7, 1.25) * tall / 1.75, random.uniform(0.1, 0.6),
-        random.choice([0.0, 0.0, 0.25, 0.6]), bool(random.random() < 0.3), random_clothes(random),
-    )  # fmt: skip
+        x,
+        z,
+        tall,
+        random.uniform(0.7, 1.25) * tall / 1.75,
+        random.uniform(0.1, 0.6),
+        random.choice([0.0, 0.0, 0.25, 0.6]),
+        bool(random.random() < 0.3),
+        random_clothes(random),
+    )
 
 
 def _random_colour(random: np.random.Generator, low: float, high: float) -> Colour:

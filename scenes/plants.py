@@ -27,9 +27,11 @@ class Plant:
         if self.trunk:
             foot, top = 0.17, 0.11
             points = [
-                camera.at(self.x - foot, 0, self.z), camera.at(self.x + foot, 0, self.z),
-                camera.at(self.x + top, self.trunk + 0.8, self.z), camera.at(self.x - top, self.trunk + 0.8, self.z),
-            ]  # fmt: skip
+                camera.at(self.x - foot, 0, self.z),
+                camera.at(self.x + foot, 0, self.z),
+                camera.at(self.x + top, self.trunk + 0.8, self.z),
+                camera.at(self.x - top, self.trunk + 0.8, self.z),
+            ]
             canvas.polygon(points, (72, 60, 50), VEGETATION, Material.LEAVES, self.z)
         scale = camera.scale(self.z)
         for (dx, dy, radius), colour in zip(self.blobs, self.colours, strict=True):

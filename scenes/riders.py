@@ -49,9 +49,13 @@ class TwoWheeler:
                 canvas.ellipse(centre, (0.32 * scale, 0.32 * scale), TYRE, self.label, Material.SMOOTH, z)
         if self.label == MOTORCYCLE:
             body = [
-                camera.at(x - 0.7, 0.75, z), camera.at(x - 0.2, 0.3, z), camera.at(x + 0.3, 0.3, z),
-                camera.at(x + 0.55, 0.95, z), camera.at(x + 0.1, 0.95, z), camera.at(x - 0.1, 0.78, z),
-            ]  # fmt: skip
+                camera.at(x - 0.7, 0.75, z),
+                camera.at(x - 0.2, 0.3, z),
+                camera.at(x + 0.3, 0.3, z),
+                camera.at(x + 0.55, 0.95, z),
+                camera.at(x + 0.1, 0.95, z),
+                camera.at(x - 0.1, 0.78, z),
+            ]
             canvas.polygon(body, self.paint, self.label, Material.SMOOTH, z)
         crank, seat, bar = camera.at(x, 0.34, z), camera.at(x - 0.16, 0.95, z), camera.at(x + 0.42, 1.0, z)
         for start, end in ((crank, seat), (crank, bar), (seat, bar), (bar, camera.at(x + 0.52, 0.34, z))):

@@ -25,9 +25,13 @@ def draw_shadows(
         length, share, slant = random.uniform(3, 15), random.uniform(0.1, 1.6), random.uniform(-2, 3)
         reach = near + min(share, 1.0) * (far - near)
         polygons.append(
-            [camera.at(near + sun, 0, z), camera.at(reach, 0, z + slant + 2), camera.at(reach, 0, z + slant + 2 + length),
-             camera.at(near + sun, 0, z + length)]
-        )  # fmt: skip
+            [
+                camera.at(near + sun, 0, z),
+                camera.at(reach, 0, z + slant + 2),
+                camera.at(reach, 0, z + slant + 2 + length),
+                camera.at(near + sun, 0, z + length),
+            ]
+        )
         if share > 1:  # it reaches the houses across the street
             polygons.append(camera.along(far, 0, 8 * (share - 1), z + slant + 2, z + slant + 2 + length))
         z += length + random.uniform(1, 12)

@@ -12,9 +12,16 @@ from dovit.scenes.classes import BUS, CAR, TRAIN, TRUCK
 from dovit.scenes.textures import Material
 
 PAINTS: tuple[Colour, ...] = (
-    (28, 28, 32), (70, 72, 76), (110, 108, 106), (150, 152, 156), (225, 226, 228), (140, 24, 28), (24, 48, 110),
-    (120, 110, 90), (30, 80, 60),
-)  # fmt: skip
+    (28, 28, 32),
+    (70, 72, 76),
+    (110, 108, 106),
+    (150, 152, 156),
+    (225, 226, 228),
+    (140, 24, 28),
+    (24, 48, 110),
+    (120, 110, 90),
+    (30, 80, 60),
+)
 GLASS: Colour = (42, 48, 56)
 TYRE: Colour = (21, 21, 23)
 
@@ -54,17 +61,23 @@ class Vehicle:
         x = self.x + self.width / 2 if self.x < 0 else self.x - self.width / 2
         z, far, slope, waist, top = self.z, self.z + self.length, self.slope, self.waist, self.height
         outline = [
-            camera.at(x, self.clearance, z), camera.at(x, self.clearance, far), camera.at(x, waist, far),
-            camera.at(x, top, far - slope), camera.at(x, top, z + self.bonnet + slope),
-            camera.at(x, waist, z + self.bonnet), camera.at(x, waist, z),
-        ]  # fmt: skip
+            camera.at(x, self.clearance, z),
+            camera.at(x, self.clearance, far),
+            camera.at(x, waist, far),
+            camera.at(x, top, far - slope),
+            camera.at(x, top, z + self.bonnet + slope),
+            camera.at(x, waist, z + self.bonnet),
+            camera.at(x, waist, z),
+        ]
         canvas.polygon(outline, lit(self.paint, 0.72), self.label, Material.SMOOTH, z)
         if self.label != TRUCK:
             front, back = z + self.bonnet + 0.6 * slope + 0.3, far - 0.6 * slope - 0.3
             pane = [
-                camera.at(x, waist + 0.04, front), camera.at(x, waist + 0.04, back),
-                camera.at(x, top - 0.12, back - 0.4 * slope), camera.at(x, top - 0.12, front + 0.4 * slope),
-            ]  # fmt: skip
+                camera.at(x, waist + 0.04, front),
+                camera.at(x, waist + 0.04, back),
+                camera.at(x, top - 0.12, back - 0.4 * slope),
+                camera.at(x, top - 0.12, front + 0.4 * slope),
+            ]
             canvas.polygon(pane, GLASS, None, Material.SMOOTH, z)
             for share in np.arange(1, max(2, self.length // 1.6)) / max(2, self.length // 1.6):  # pillars
                 at = front + share * (back - front)
@@ -94,9 +107,10 @@ class Vehicle:
         canvas.polygon(upper, self.paint, self.label, Material.SMOOTH, z)
         edge = 1 if self.x < 0 else -1  # of the side that is seen
         pillar = [
-            camera.at(self.x + edge * half, waist, cabin), camera.at(self.x + edge * half, self.height, back),
+            camera.at(self.x + edge * half, waist, cabin),
+            camera.at(self.x + edge * half, self.height, back),
             camera.at(self.x + edge * roof, self.height, back),
-        ]  # fmt: skip
+        ]
         canvas.polygon(pillar, self.paint, self.label, Material.SMOOTH, z)
         if self.label != TRUCK or not self.leaving:
             pane = self._trapezium(camera, (0.88 * half, waist + 0.04, cabin), (0.86 * roof, self.height - 0.1, back))
@@ -114,9 +128,11 @@ class Vehicle:
     ) -> list[Point]:
         """Between two level edges about x, each (half its length, height, distance)."""
         return [
-            camera.at(self.x - low[0], low[1], low[2]), camera.at(self.x + low[0], low[1], low[2]),
-            camera.at(self.x + high[0], high[1], high[2]), camera.at(self.x - high[0], high[1], high[2]),
-        ]  # fmt: skip
+            camera.at(self.x - low[0], low[1], low[2]),
+            camera.at(self.x + low[0], low[1], low[2]),
+            camera.at(self.x + high[0], high[1], high[2]),
+            camera.at(self.x - high[0], high[1], high[2]),
+        ]
 
     def _draw_lamps(self, canvas: Canvas, camera: Camera) -> None:
         half, body = self.width / 2, self.waist - self.clearance

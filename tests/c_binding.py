@@ -15,27 +15,50 @@ FORMATS = {"rgb": (0, 3), "bgr": (1, 3), "rgba": (2, 4), "bgra": (3, 4), "grey":
 
 class LoadOptions(ctypes.Structure):
     _fields_ = [
-        ("size", c_size_t), ("backend", c_char_p), ("device", c_char_p), ("onnxruntime", c_char_p),
-        ("tensorrt", c_char_p), ("plugins", c_char_p), ("precision", c_char_p), ("graph", c_int),
-        ("threads", c_int), ("low_memory", c_int), ("workers", c_int), ("schedule", c_int),
-        ("thresholds", ctypes.POINTER(c_double)), ("threshold_count", c_size_t),
-    ]  # fmt: skip
+        ("size", c_size_t),
+        ("backend", c_char_p),
+        ("device", c_char_p),
+        ("onnxruntime", c_char_p),
+        ("tensorrt", c_char_p),
+        ("plugins", c_char_p),
+        ("precision", c_char_p),
+        ("graph", c_int),
+        ("threads", c_int),
+        ("low_memory", c_int),
+        ("workers", c_int),
+        ("schedule", c_int),
+        ("thresholds", ctypes.POINTER(c_double)),
+        ("threshold_count", c_size_t),
+    ]
 
 
 class Image(ctypes.Structure):
     _fields_ = [
-        ("data", c_void_p), ("width", c_int), ("height", c_int), ("stride", c_size_t), ("format", c_int),
+        ("data", c_void_p),
+        ("width", c_int),
+        ("height", c_int),
+        ("stride", c_size_t),
+        ("format", c_int),
         ("memory", c_int),
-    ]  # fmt: skip
+    ]
 
 
 class RunOptions(ctypes.Structure):
     _fields_ = [
-        ("size", c_size_t), ("mode", c_int), ("schedule", c_int), ("thresholds", ctypes.POINTER(c_double)),
-        ("threshold_count", c_size_t), ("counts", ctypes.POINTER(c_int64)), ("count_count", c_size_t),
-        ("return_logits", c_int), ("labels", c_void_p), ("labels_stride", c_size_t), ("labels_memory", c_int),
-        ("stream", c_void_p), ("resize", c_int),
-    ]  # fmt: skip
+        ("size", c_size_t),
+        ("mode", c_int),
+        ("schedule", c_int),
+        ("thresholds", ctypes.POINTER(c_double)),
+        ("threshold_count", c_size_t),
+        ("counts", ctypes.POINTER(c_int64)),
+        ("count_count", c_size_t),
+        ("return_logits", c_int),
+        ("labels", c_void_p),
+        ("labels_stride", c_size_t),
+        ("labels_memory", c_int),
+        ("stream", c_void_p),
+        ("resize", c_int),
+    ]
 
 
 class Labels(ctypes.Structure):

@@ -60,8 +60,12 @@ class EventRecordNode(KernelNode):
 
 
 KINDS = {
-    KernelNode: "KERNEL", MemcpyNode: "MEMCPY", MemsetNode: "MEMSET", HostCallbackNode: "HOST", EventRecordNode: "EVENT_RECORD",
-}  # fmt: skip
+    KernelNode: "KERNEL",
+    MemcpyNode: "MEMCPY",
+    MemsetNode: "MEMSET",
+    HostCallbackNode: "HOST",
+    EventRecordNode: "EVENT_RECORD",
+}
 
 
 @dataclass
@@ -256,9 +260,20 @@ class FakeKernels:
         return 4 * batch * channels
 
     def decide(
-        self, confidence: int, threshold: int, capacities: int, capacity_count: int, batch: int, count: int, staying: int,
-        keep: int, slots: int, capacity: int, switch: int, stream: int,
-    ) -> None:  # fmt: skip
+        self,
+        confidence: int,
+        threshold: int,
+        capacities: int,
+        capacity_count: int,
+        batch: int,
+        count: int,
+        staying: int,
+        keep: int,
+        slots: int,
+        capacity: int,
+        switch: int,
+        stream: int,
+    ) -> None:
         def work() -> None:
             q = array(confidence, (batch, count), np.float32)
             xi = array(threshold, (1,), np.float32)[0]
@@ -281,10 +296,28 @@ class FakeKernels:
         self.device.submit(stream, KernelNode(work))
 
     def gather(
-        self, element: str, tokens: int, index: int, slots: int, kept: int, kept_index: int, full: int, sum_before: int,
-        sum_after: int, stopped_before: int, stopped_after: int, actual_count: int, batch: int, count: int, capacity: int,
-        prefix: int, positions: int, channels: int, scratch: int, stream: int,
-    ) -> None:  # fmt: skip
+        self,
+        element: str,
+        tokens: int,
+        index: int,
+        slots: int,
+        kept: int,
+        kept_index: int,
+        full: int,
+        sum_before: int,
+        sum_after: int,
+        stopped_before: int,
+        stopped_after: int,
+        actual_count: int,
+        batch: int,
+        count: int,
+        capacity: int,
+        prefix: int,
+        positions: int,
+        channels: int,
+        scratch: int,
+        stream: int,
+    ) -> None:
         def work() -> None:
             came = int(array(actual_count, (1,), np.int32)[0]) if actual_count else count
             assert capacity <= came <= positions
@@ -309,9 +342,18 @@ class FakeKernels:
         self.device.submit(stream, KernelNode(work))
 
     def reconstruct(
-        self, element: str, tokens: int, index: int, full: int, batch: int, count: int, prefix: int, positions: int,
-        channels: int, stream: int,
-    ) -> None:  # fmt: skip
+        self,
+        element: str,
+        tokens: int,
+        index: int,
+        full: int,
+        batch: int,
+        count: int,
+        prefix: int,
+        positions: int,
+        channels: int,
+        stream: int,
+    ) -> None:
         def work() -> None:
             for image in range(batch):
                 where = array(index, (batch, count), np.int32)[image]
@@ -321,16 +363,34 @@ class FakeKernels:
         self.device.submit(stream, KernelNode(work))
 
     def labels(
-        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, scale: int, stream: int
-    ) -> None:  # fmt: skip
+        self,
+        element: str,
+        logits: int,
+        labels: int,
+        batch: int,
+        classes: int,
+        height: int,
+        width: int,
+        scale: int,
+        stream: int,
+    ) -> None:
         self.resized_labels(
             element, logits, labels, batch, classes, height, width, height * scale, width * scale, stream
         )
 
     def resized_labels(
-        self, element: str, logits: int, labels: int, batch: int, classes: int, height: int, width: int, out_height: int,
-        out_width: int, stream: int,
-    ) -> None:  # fmt: skip
+        self,
+        element: str,
+        logits: int,
+        labels: int,
+        batch: int,
+        classes: int,
+        height: int,
+        width: int,
+        out_height: int,
+        out_width: int,
+        stream: int,
+    ) -> None:
         def work() -> None:
             given = torch.from_numpy(array(logits, (batch, classes, height, width), element).astype(np.float64))
             large = F.interpolate(given, size=(out_height, out_width), mode="bilinear")
@@ -344,9 +404,20 @@ class FakeKernels:
         return np.array([source, target], np.int32), 7
 
     def resize(
-        self, image: int, height: int, width: int, out: int, out_height: int, out_width: int, across: int, across_width: int,
-        down: int, down_width: int, scratch: int, stream: int,
-    ) -> None:  # fmt: skip
+        self,
+        image: int,
+        height: int,
+        width: int,
+        out: int,
+        out_height: int,
+        out_width: int,
+        across: int,
+        across_width: int,
+        down: int,
+        down_width: int,
+        scratch: int,
+        stream: int,
+    ) -> None:
         def work() -> None:
             assert array(across, (2,), np.int32).tolist() == [width, out_width] and across_width == 7
             assert array(down, (2,), np.int32).tolist() == [height, out_height] and down_width == 7

@@ -53,8 +53,10 @@ def load(setup: Setup, **options: object) -> Session:
     stand_in(setup)
     chosen = setup.libraries.tensorrt if setup.flavour == "tensorrt" else setup.libraries.tensorrt_rtx
     given: dict[str, object] = {
-        "backend": setup.flavour.encode(), "tensorrt": str(chosen).encode(), "plugins": str(setup.libraries.plugins).encode(),
-    }  # fmt: skip
+        "backend": setup.flavour.encode(),
+        "tensorrt": str(chosen).encode(),
+        "plugins": str(setup.libraries.plugins).encode(),
+    }
     return Session(setup.runtime, setup.bundle, setup.onnxruntime, **(given | options))
 
 
@@ -70,8 +72,16 @@ def calls_of_a_pass(setup: Setup, options: Settings, picture: np.ndarray, settin
     session(picture, **settings)
     stand_in(setup).stand_in_reset_calls()
     session(picture, **settings)
-    names = ("cuGraphLaunch", "cuStreamSynchronize", "cuMemAlloc", "cuMemHostAlloc", "cuStreamBeginCapture",
-             "cuStreamBeginCaptureToGraph", "createExecutionContext", "enqueueV3")  # fmt: skip
+    names = (
+        "cuGraphLaunch",
+        "cuStreamSynchronize",
+        "cuMemAlloc",
+        "cuMemHostAlloc",
+        "cuStreamBeginCapture",
+        "cuStreamBeginCaptureToGraph",
+        "createExecutionContext",
+        "enqueueV3",
+    )
     return {name: stand_in(setup).stand_in_calls(name.encode()) for name in names}
 
 
@@ -184,14 +194,43 @@ def _called(setup: Setup, work: Callable[[], object]) -> dict[str, int]:
     driver.stand_in_reset_calls()
     made = work()
     names = [
-        "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
-        "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent", "cuMemGetInfo", "cuMemAlloc", "cuMemHostAlloc", "cuMemcpyAsync",
-        "cuMemcpy2DAsync", "cuMemsetD8Async", "cuStreamCreate", "cuStreamSynchronize", "cuStreamWaitEvent", "cuEventCreate",
-        "cuEventRecord", "cuStreamBeginCapture", "cuStreamBeginCaptureToGraph", "cuStreamEndCapture", "cuStreamGetCaptureInfo",
-        "cuGraphCreate", "cuGraphAddNode", "cuGraphConditionalHandleCreate", "cuGraphGetNodes", "cuGraphNodeGetType",
-        "cuGraphInstantiateWithFlags", "cuGraphLaunch", "launch", "enqueueV3", "deserializeCudaEngine", "createExecutionContext",
-        "setInputShape", "setTensorAddress",
-    ]  # fmt: skip
+        "cuInit",
+        "cuDriverGetVersion",
+        "cuDeviceGetCount",
+        "cuDeviceGet",
+        "cuDeviceGetName",
+        "cuDeviceGetAttribute",
+        "cuDevicePrimaryCtxRetain",
+        "cuCtxPushCurrent",
+        "cuMemGetInfo",
+        "cuMemAlloc",
+        "cuMemHostAlloc",
+        "cuMemcpyAsync",
+        "cuMemcpy2DAsync",
+        "cuMemsetD8Async",
+        "cuStreamCreate",
+        "cuStreamSynchronize",
+        "cuStreamWaitEvent",
+        "cuEventCreate",
+        "cuEventRecord",
+        "cuStreamBeginCapture",
+        "cuStreamBeginCaptureToGraph",
+        "cuStreamEndCapture",
+        "cuStreamGetCaptureInfo",
+        "cuGraphCreate",
+        "cuGraphAddNode",
+        "cuGraphConditionalHandleCreate",
+        "cuGraphGetNodes",
+        "cuGraphNodeGetType",
+        "cuGraphInstantiateWithFlags",
+        "cuGraphLaunch",
+        "launch",
+        "enqueueV3",
+        "deserializeCudaEngine",
+        "createExecutionContext",
+        "setInputShape",
+        "setTensorAddress",
+    ]
     counts = {name: driver.stand_in_calls(name.encode()) for name in names}
     del made
     gc.collect()

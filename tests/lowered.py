@@ -29,9 +29,13 @@ from dovit.runtime.gpu.program import Program
 
 CAPACITIES = (0, 5, 11, 17, 24)
 KINDS = [
-    ("setr-naive", "conv", 1), ("setr-naive", "setr-k3", 1), ("setr-mla", "conv", 1), ("setr-mla", "fcn", 2),
-    ("segmenter-mask", "setr-k1", 1), ("segmenter-linear", "fcn", 0),
-]  # fmt: skip
+    ("setr-naive", "conv", 1),
+    ("setr-naive", "setr-k3", 1),
+    ("setr-mla", "conv", 1),
+    ("setr-mla", "fcn", 2),
+    ("segmenter-mask", "setr-k1", 1),
+    ("segmenter-linear", "fcn", 0),
+]
 
 
 @dataclass
@@ -70,9 +74,17 @@ def lowered(folder: Path, decoder: str, head: str, prefix: int, batch: int) -> L
         engines[step.described.name] = OnnxRuntimeEngine(step.described.name, file)
         described.append(step.described)
     plans = PlanSet(
-        flavour="tensorrt-rtx", version="0", cuda=None, compute_capabilities=(), precision="fp32", batch=batch,
-        plugin_version=None, workspace_mib=None, optimisation_level=None, steps=tuple(described),
-    )  # fmt: skip
+        flavour="tensorrt-rtx",
+        version="0",
+        cuda=None,
+        compute_capabilities=(),
+        precision="fp32",
+        batch=batch,
+        plugin_version=None,
+        workspace_mib=None,
+        optimisation_level=None,
+        steps=tuple(described),
+    )
     return Lowered(model, manifest, plans, engines, Chain(manifest, list(engines.values()), described))
 
 

@@ -59,7 +59,7 @@ FAULTS = [  # file, what stands there, what takes its place, who notices
     ("stepped_modes.py", "came, kept = kept, self._counter.read()", "kept = self._counter.read()", EXACT),
     ("resizing.py", "place + source.scratch", "place + source.pixels", RESIZED),
     ("chain.py", "while waiting and self._dead is None:", "while False:", f"{RESIZING}a_stream_that_nobody_ends"),
-]  # fmt: skip
+]
 
 
 def main() -> int:

@@ -60,9 +60,19 @@ def build_stand_in(folder: Path, sanitize: str | None = None) -> StandIn:
     run("g++", *FLAGS, *includes, *tensorrt, *uses_cuda, *link(made.tensorrt))
     run("g++", *FLAGS, "-DSTAND_IN_RTX", *includes, *tensorrt, *uses_cuda, *link(made.tensorrt_rtx))
     compile_kernels(
-        "g++", folder, made.plugins, "-shared", "-fPIC", "-fvisibility=hidden", "-include", str(SOURCES / "launch.h"), *more,
-        *uses_cuda, f"-Wl,-soname,{made.plugins.name}", launch=QUEUED,
-    )  # fmt: skip
+        "g++",
+        folder,
+        made.plugins,
+        "-shared",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-include",
+        str(SOURCES / "launch.h"),
+        *more,
+        *uses_cuda,
+        f"-Wl,-soname,{made.plugins.name}",
+        launch=QUEUED,
+    )
     return made
 
 

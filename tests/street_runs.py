@@ -15,8 +15,13 @@ from dovit.training.run import Start, run
 from dovit.training.settings import Settings
 
 READ: dict[str, Any] = {
-    "arch": None, "classes": None, "image_size": None, "decision_layers": None, "thresholds": None, "dense": False,
-}  # fmt: skip
+    "arch": None,
+    "classes": None,
+    "image_size": None,
+    "decision_layers": None,
+    "thresholds": None,
+    "dense": False,
+}
 
 
 def street_config(decoder: str = "setr-naive", **changes: Any) -> ModelConfig:
@@ -27,9 +32,14 @@ def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **s
     """A run on streets; what its log says."""
     chosen = Settings(**{"steps": 4, "batch": 2, "optimiser": "adamw", **settings})
     run(
-        Start(checkpoint=checkpoint, read={**READ, **(read or {})}), lambda gpu: chosen, "streets:8", out,
-        device="cpu", log_every=1, workers=0,
-    )  # fmt: skip
+        Start(checkpoint=checkpoint, read={**READ, **(read or {})}),
+        lambda gpu: chosen,
+        "streets:8",
+        out,
+        device="cpu",
+        log_every=1,
+        workers=0,
+    )
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 

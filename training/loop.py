@@ -60,9 +60,15 @@ def train(
         size, ratio_range=settings.ratio_range, photometric=settings.photometric, pad_colour=(red, green, blue)
     )
     source = batches(
-        dataset, augmentation, settings.batch, settings.seed,
-        start_step=start, rank=process.rank, world=process.world, workers=workers,
-    )  # fmt: skip
+        dataset,
+        augmentation,
+        settings.batch,
+        settings.seed,
+        start_step=start,
+        rank=process.rank,
+        world=process.world,
+        workers=workers,
+    )
     checked = partial(_due, settings.steps, validate_every)
     with Log(out, settings.steps, start, quiet=not process.is_first) as log, Stop(alone=process.world == 1) as stop:
 
@@ -84,9 +90,8 @@ def train(
         for step in range(start, settings.steps):
             _training_mode(model, settings.heads_only)
             rate = learning_rate(
-                step, settings.steps, settings.lr,
-                warmup=settings.warmup, power=settings.power, min_lr=settings.min_lr,
-            )  # fmt: skip
+                step, settings.steps, settings.lr, warmup=settings.warmup, power=settings.power, min_lr=settings.min_lr
+            )
             set_learning_rate(optimiser, rate)
             # what is random in a step is a function of its number, so a resumed run needs no saved generators
             torch.manual_seed(settings.seed * 1_000_003 + step * process.world + process.rank)

@@ -22,9 +22,14 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, model: DoViT, thresholds: Sequence[float], teacher: DoViT | None, alpha: float, beta: float,
+        self,
+        model: DoViT,
+        thresholds: Sequence[float],
+        teacher: DoViT | None,
+        alpha: float,
+        beta: float,
         label_stride: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.model = model
         self.thresholds = tuple(thresholds)

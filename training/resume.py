@@ -20,9 +20,11 @@ def save_state(out: Path, step: int, settings: Settings, model: nn.Module, optim
     seed and step."""
     path = out / STATE_NAME
     content = {
-        "step": step, "settings": settings.model_dump(mode="json"),
-        "model": model.state_dict(), "optimiser": optimiser.state_dict(),
-    }  # fmt: skip
+        "step": step,
+        "settings": settings.model_dump(mode="json"),
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
     try:
         with replacing(path) as part:
             torch.save(content, part)

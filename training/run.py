@@ -78,13 +78,26 @@ def run(
         check: Validate | None = None
         if validation is not None:
             check = _validation(
-                validation, student.config, validate_limit, reduce_zero_label, dataset if here.is_first else None,
+                validation,
+                student.config,
+                validate_limit,
+                reduce_zero_label,
+                dataset if here.is_first else None,
                 required=validate_always,
-            )  # fmt: skip
+            )
         train(
-            student, _teacher(start, settings, first), settings, dataset, out, here,
-            validate=check, validate_every=validate_every, save_every=save_every, log_every=log_every, workers=workers,
-        )  # fmt: skip
+            student,
+            _teacher(start, settings, first),
+            settings,
+            dataset,
+            out,
+            here,
+            validate=check,
+            validate_every=validate_every,
+            save_every=save_every,
+            log_every=log_every,
+            workers=workers,
+        )
         if here.is_first:
             if isinstance(student, DynamicViT):
                 save_dynamic_vit(student, out / MODEL_NAME, half=half)
@@ -172,9 +185,14 @@ def _teacher(start: Start, settings: Settings, first: DoViT) -> DoViT | None:
 
 
 def _validation(
-    spec: str, config: ModelConfig, limit: int | None, reduce_zero_label: bool | None, trained_on: Dataset | None, *,
+    spec: str,
+    config: ModelConfig,
+    limit: int | None,
+    reduce_zero_label: bool | None,
+    trained_on: Dataset | None,
+    *,
     required: bool,
-) -> Validate | None:  # fmt: skip
+) -> Validate | None:
     """`trained_on`: for a note where validation would use the same images."""
     try:
         dataset = open_data(

@@ -72,11 +72,12 @@ class TorchSegmenter:
             output = model(pixels, setting.thresholds)
         decided = [
             Decided(
-                d.confidence.float().cpu().numpy(), d.index.cpu().numpy(),
+                d.confidence.float().cpu().numpy(),
+                d.index.cpu().numpy(),
                 np.searchsorted(d.index.cpu().numpy()[0], d.kept.cpu().numpy()),
             )
             for d in output.decisions[0]
-        ]  # fmt: skip
+        ]
         keep, confidence = decision_maps(decided, config.tokens, self.decisions)
         shape = (self.decisions, *config.grid)
         kept = tuple(d.keep.shape[1] for d in decided)

@@ -96,8 +96,12 @@ class _Worker:
         self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dovit.engines.building.worker", flavour],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, text=True, bufsize=1,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            text=True,
+            bufsize=1,
+        )
 
     def build(self, request: BuildRequest, progress: Callable[[float], None]) -> BuildReport:
         assert self._process.stdin and self._process.stdout

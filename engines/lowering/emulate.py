@@ -13,8 +13,23 @@ from onnx import TensorProto
 from dovit.engines.lowering.precision import FLOAT32, LOW_TYPES, ONNX_TYPES
 
 # what only moves values makes no new ones to round
-MOVES = {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "ScatterND",
-         "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "TokenReconstruct"}  # fmt: skip
+MOVES = {
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Identity",
+    "Reshape",
+    "ScatterND",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    "TokenReconstruct",
+}
 
 
 def emulate(graph: gs.Graph) -> None:

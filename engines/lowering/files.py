@@ -29,8 +29,11 @@ def read_step(file: Path) -> gs.Graph:
             dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
             tensor.values = np.memmap(
                 file.parent / place["location"],
-                dtype=dtype, mode="r", offset=int(place.get("offset", 0)), shape=tuple(proto.dims),
-            )  # fmt: skip
+                dtype=dtype,
+                mode="r",
+                offset=int(place.get("offset", 0)),
+                shape=tuple(proto.dims),
+            )
     return graph
 
 

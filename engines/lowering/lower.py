@@ -53,9 +53,12 @@ def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugin
         for tensor in (*part.graph.inputs, *part.graph.outputs):
             tensor.shape = [batch if size == "batch" else size for size in tensor.shape]
         described = PlanStep(
-            name=part.name, step=step_name, kind=part.kind,
-            inputs=_specs(_arguments(part)), outputs=_specs(part.graph.outputs),
-        )  # fmt: skip
+            name=part.name,
+            step=step_name,
+            kind=part.kind,
+            inputs=_specs(_arguments(part)),
+            outputs=_specs(part.graph.outputs),
+        )
         lowered.append(LoweredStep(described, part.graph, parameters))
     return lowered
 

@@ -102,9 +102,12 @@ def _subgraph(graph: gs.Graph, name: str, nodes: list[gs.Node]) -> gs.Graph:
     outputs: dict[str, gs.Tensor] = {}
     made = {id(t) for node in nodes for t in node.outputs}
     part = gs.Graph(
-        name=name, opset=graph.opset, import_domains=graph.import_domains,
-        functions=graph.functions if any(_is_ours(node) for node in nodes) else None, ir_version=graph.ir_version,
-    )  # fmt: skip
+        name=name,
+        opset=graph.opset,
+        import_domains=graph.import_domains,
+        functions=graph.functions if any(_is_ours(node) for node in nodes) else None,
+        ir_version=graph.ir_version,
+    )
     for node in nodes:
         # an operation is a call: what was a constant of the graph is an argument now
         given = [copied(t, call=_is_ours(node)) for t in node.inputs]

@@ -16,8 +16,11 @@ from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 from dovit.runtime.bundle.plans import Precision
 
 LOW_TYPES: dict[Precision, np.dtype] = {"fp16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
-ONNX_TYPES = {np.dtype(np.float16): TensorProto.FLOAT16, np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
-              np.dtype(np.float32): TensorProto.FLOAT}  # fmt: skip
+ONNX_TYPES = {
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
+    np.dtype(np.float32): TensorProto.FLOAT,
+}
 FLOAT32 = np.dtype(np.float32)
 OPSET_WITH_BF16 = 22  # the first in which Conv takes bfloat16
 

@@ -45,9 +45,7 @@ class Target:
             return {"keep": list(self.keep)}
         if self.macs is not None:
             return {"macs": self.macs, "macs_count": self.count}
-        return {
-            "max_disagreement": self.max_disagreement, "macs_count": self.count, "per_decision": self.per_decision,
-        }  # fmt: skip
+        return {"max_disagreement": self.max_disagreement, "macs_count": self.count, "per_decision": self.per_decision}
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,18 @@ class Calibration:
     def as_json(self) -> dict[str, Any]:
         """Numbers for machines."""
         return {
-            "before": self.before.as_json(), "after": self.after.as_json(),
+            "before": self.before.as_json(),
+            "after": self.after.as_json(),
             "capacities": {
-                "before": list(self.capacities_before), "after": list(self.capacities),
-                "mean_fill_before": self.fill_before, "mean_fill_after": self.fill,
+                "before": list(self.capacities_before),
+                "after": list(self.capacities),
+                "mean_fill_before": self.fill_before,
+                "mean_fill_after": self.fill,
                 "mean_fill_unseen": self.fill_unseen,
             },
-            "curve": [point.as_json() for point in self.curve], "notes": list(self.notes),
-        }  # fmt: skip
+            "curve": [point.as_json() for point in self.curve],
+            "notes": list(self.notes),
+        }
 
 
 def calibrate(

@@ -44,10 +44,14 @@ class Point:
         """Everything but the distribution of counts."""
         errors = [None if np.isnan(e) else e for e in self.kept_error]
         return {
-            "thresholds": list(self.thresholds), "kept": list(self.kept), "kept_share": list(self.shares),
-            "kept_standard_error": errors, "macs_ratio_paper": self.macs[0], "macs_ratio_true": self.macs[1],
+            "thresholds": list(self.thresholds),
+            "kept": list(self.kept),
+            "kept_share": list(self.shares),
+            "kept_standard_error": errors,
+            "macs_ratio_paper": self.macs[0],
+            "macs_ratio_true": self.macs[1],
             "disagreement": self.disagreement,
-        }  # fmt: skip
+        }
 
 
 class Tally:
@@ -89,6 +93,11 @@ class Tally:
             total / windows / dense for total, dense in zip(self._macs, self._manifest.dense_macs, strict=True)
         )
         return Point(
-            self.thresholds, self._manifest.tokens, tuple((self._kept / windows).tolist()), tuple(error.tolist()),
-            (paper, true), self._differ / self._pixels, self._counts,
-        )  # fmt: skip
+            self.thresholds,
+            self._manifest.tokens,
+            tuple((self._kept / windows).tolist()),
+            tuple(error.tolist()),
+            (paper, true),
+            self._differ / self._pixels,
+            self._counts,
+        )

@@ -87,9 +87,12 @@ def command(
 ) -> None:
     """Fit thresholds ξ and capacities of a bundle to unlabelled images, and write them into its manifest."""
     target = Target(
-        parse_shares(keep, "--keep"), parse_share(macs, "--macs"), parse_share(max_disagreement, "--max-disagreement"),
-        macs_count.value, per_decision,
-    )  # fmt: skip
+        parse_shares(keep, "--keep"),
+        parse_share(macs, "--macs"),
+        parse_share(max_disagreement, "--max-disagreement"),
+        macs_count.value,
+        per_decision,
+    )
     target.check_choice()
     files = spread_out([one.file for one in find_inputs([*images, *(more_images or [])], recursive=recursive)], limit)
     session = load(engine, threads=threads)
@@ -109,9 +112,14 @@ def command(
             failure = error
     written = not dry_run and not failure
     result = {
-        "engine": str(engine), "images": len(files), "mode": how, "tokens": session.manifest.tokens,
-        "target": target.as_json(), **found.as_json(), "written": written,
-    }  # fmt: skip
+        "engine": str(engine),
+        "images": len(files),
+        "mode": how,
+        "tokens": session.manifest.tokens,
+        "target": target.as_json(),
+        **found.as_json(),
+        "written": written,
+    }
     text = json.dumps(result, ensure_ascii=False)
     if out:
         with replacing(out) as part:

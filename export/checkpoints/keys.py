@@ -86,9 +86,10 @@ class Account:
         unplaced = sorted(set(self.weights) - set(wanted))
         counter = "num_batches_tracked"  # of batch norm, for training only: files without it are fine
         missing = [
-            name for name in wanted
+            name
+            for name in wanted
             if name not in self.weights and not name.startswith(untrained or ("\0",)) and not name.endswith(counter)
-        ]  # fmt: skip
+        ]
         shaped = [
             f"{name} is {list(self.weights[name].shape)}, expected {list(wanted[name].shape)}"
             for name in wanted
@@ -100,9 +101,11 @@ class Account:
             if name in self.weights and self.weights[name].is_floating_point() != wanted[name].is_floating_point()
         ]
         problems = [
-            _listed("unknown keys", unknown + unplaced), _listed("missing", missing),
-            _listed("of another shape", shaped), _listed("of another type", typed),
-        ]  # fmt: skip
+            _listed("unknown keys", unknown + unplaced),
+            _listed("missing", missing),
+            _listed("of another shape", shaped),
+            _listed("of another type", typed),
+        ]
         if any(problems):
             raise DovitError(f"{self.path}: does not fit {config.decoder.kind}: " + "; ".join(p for p in problems if p))
         ready = {name: _as_float32(self.weights[name]) for name in wanted if name in self.weights}

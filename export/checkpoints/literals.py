@@ -20,9 +20,12 @@ from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import parse_json, read_text, resolved
 
 OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
-}  # fmt: skip
+}
 LARGEST = 1 << 16  # elements of a repeated sequence
 MOST = 1 << 20  # values in all, copies counted
 

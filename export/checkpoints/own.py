@@ -71,10 +71,13 @@ def read_own(
         raise UsageError(f"--config: {path} carries its own configuration; --set changes it")
     unchanged, config = config, copy.deepcopy(config)
     flags = {
-        "backbone.heads": ("--heads", options.heads), "backbone.norm_eps": ("--norm-eps", options.norm_eps),
-        "mean": ("--mean", options.mean), "std": ("--std", options.std), "mode": ("--mode", options.mode),
+        "backbone.heads": ("--heads", options.heads),
+        "backbone.norm_eps": ("--norm-eps", options.norm_eps),
+        "mean": ("--mean", options.mean),
+        "std": ("--std", options.std),
+        "mode": ("--mode", options.mode),
         "slide_stride": ("--stride", options.stride),
-    }  # fmt: skip
+    }
     told = {key: ("--set", value) for key, value in map(parse_change, options.changes)}
     told |= {key: (flag, value) for key, (flag, value) in flags.items() if value is not None}
     if any(key.startswith("image_size") for key in told):
@@ -132,9 +135,13 @@ def _record(settings: Settings, config: ModelConfig, told: dict[str, tuple[str, 
     """What a result depends on, and which options changed it."""
     backbone = config.backbone
     known = {
-        "mean": config.mean, "std": config.std, "backbone.heads": backbone.heads, "backbone.norm_eps": backbone.norm_eps,
-        "mode": config.mode, "slide_stride": config.slide_stride,
-    }  # fmt: skip
+        "mean": config.mean,
+        "std": config.std,
+        "backbone.heads": backbone.heads,
+        "backbone.norm_eps": backbone.norm_eps,
+        "mode": config.mode,
+        "slide_stride": config.slide_stride,
+    }
     for name, value in known.items():
         option = (told[name][0], value) if name in told else None
         settings.choose(name.removeprefix("backbone."), option=option, file=("its configuration", value))

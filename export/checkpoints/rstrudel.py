@@ -124,17 +124,26 @@ def read_rstrudel(
     )
     fits = window.window_stride and shown == size[0] == size[1]
     stride = choose(
-        "stride", "--stride", options.stride, "inference_kwargs.window_stride",
+        "stride",
+        "--stride",
+        options.stride,
+        "inference_kwargs.window_stride",
         (window.window_stride,) * 2 if fits else None,
         ("two thirds of the window", (size[0] * 2 // 3, size[1] * 2 // 3)),
-    )  # fmt: skip
+    )
     heads = options.new_heads(path, depth)
     config = ModelConfig(
         image_size=size,
         classes=check_classes(classes, options.classes),
         backbone=BackboneConfig(
-            embed_dim=dim, depth=depth, heads=attention_heads, patch=patch, prefix=prefix,
-            mlp_dim=state["encoder.blocks.0.mlp.fc1.weight"].shape[0], norm_eps=norm_eps, final_norm=True,
+            embed_dim=dim,
+            depth=depth,
+            heads=attention_heads,
+            patch=patch,
+            prefix=prefix,
+            mlp_dim=state["encoder.blocks.0.mlp.fc1.weight"].shape[0],
+            norm_eps=norm_eps,
+            final_norm=True,
         ),
         decoder=decoder,
         decisions=heads,
@@ -143,7 +152,7 @@ def read_rstrudel(
         mode=mode,
         mean=settings.chosen["mean"].value,
         std=settings.chosen["std"].value,
-    )  # fmt: skip
+    )
     return account.model(config, ("heads.",) if options.untrained else ()), account.notes()
 
 

@@ -35,9 +35,14 @@ class Settings:
     read: set[str] = field(default_factory=set)  # dotted keys of the configuration that a reader has looked at
 
     def choose(
-        self, name: str, *, option: tuple[str, Any] | None = None, file: tuple[str, Any] | None = None,
-        assumed: tuple[str, Any] | None = None, remedy: str = "",
-    ) -> Any:  # fmt: skip
+        self,
+        name: str,
+        *,
+        option: tuple[str, Any] | None = None,
+        file: tuple[str, Any] | None = None,
+        assumed: tuple[str, Any] | None = None,
+        remedy: str = "",
+    ) -> Any:
         """The value of the setting `name`, which is recorded with its origin.
 
         Each source is (place, value), or None where it says nothing; an option goes before the file, the file before an

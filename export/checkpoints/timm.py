@@ -96,24 +96,39 @@ def read_timm(
     account.leave(r"(head|head_dist|pre_logits|fc_norm|attn_pool)\..+", "the image classifier")
     heads = options.new_heads(path, depth)
     attention_heads = settings.choose(
-        "heads", option=("--heads", options.heads), file=said.setting("num_heads"),
+        "heads",
+        option=("--heads", options.heads),
+        file=said.setting("num_heads"),
         assumed=("timm's model of this width", HEADS.get(dim, max(dim // 64, 1))),
-    )  # fmt: skip
+    )
     norm_eps = settings.choose("norm_eps", option=("--norm-eps", options.norm_eps), assumed=("timm's code", 1e-6))
     backbone = BackboneConfig(
-        embed_dim=dim, depth=depth, heads=attention_heads, patch=patch, prefix=keep, norm_eps=norm_eps,
-        mlp_dim=state["blocks.0.mlp.fc1.weight"].shape[0], final_norm=segmenter,
-    )  # fmt: skip
+        embed_dim=dim,
+        depth=depth,
+        heads=attention_heads,
+        patch=patch,
+        prefix=keep,
+        norm_eps=norm_eps,
+        mlp_dim=state["blocks.0.mlp.fc1.weight"].shape[0],
+        final_norm=segmenter,
+    )
     statistics, place = HALF if segmenter else IMAGENET, f"as {options.arch} is trained"
     mean = settings.choose("mean", option=("--mean", options.mean), file=said.mean, assumed=(place, statistics["mean"]))
     std = settings.choose("std", option=("--std", options.std), file=said.std, assumed=(place, statistics["std"]))
     if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=("timm reads RGB", False)):
         account.bgr_to_rgb()
     config = ModelConfig(
-        image_size=size, classes=options.classes, backbone=backbone, decoder=_decoder(options.arch, backbone),
-        decisions=heads, thresholds=options.thresholds_for(len(heads)), mean=mean, std=std,
-        slide_stride=options.stride, mode=options.mode or "whole",
-    )  # fmt: skip
+        image_size=size,
+        classes=options.classes,
+        backbone=backbone,
+        decoder=_decoder(options.arch, backbone),
+        decisions=heads,
+        thresholds=options.thresholds_for(len(heads)),
+        mean=mean,
+        std=std,
+        slide_stride=options.stride,
+        mode=options.mode or "whole",
+    )
     notes = [*account.notes(), *said.notes, "decoder and decision heads are freshly initialised"]
     return account.model(config, ("heads.", "decoder.")), notes
 

@@ -11,17 +11,43 @@ from dovit.runtime.files import parse_json, read_text
 
 # arguments of timm's VisionTransformer → the values with which its layers are those of `BackboneConfig`
 PLAIN: dict[str, tuple[Any, ...]] = {
-    "in_chans": (3,), "qkv_bias": (True,), "proj_bias": (True,), "qk_norm": (False,), "scale_attn_norm": (False,),
-    "scale_mlp_norm": (False,), "init_values": (None,), "reg_tokens": (0,), "pre_norm": (False,), "pos_embed": ("learn",),
-    "norm_layer": (None, "layernorm"), "act_layer": (None, "gelu"), "embed_norm_layer": (None,), "dynamic_img_pad": (False,),
-    "block_fn": (None,), "mlp_layer": (None,), "attn_layer": ("", "attn"),
-}  # fmt: skip
+    "in_chans": (3,),
+    "qkv_bias": (True,),
+    "proj_bias": (True,),
+    "qk_norm": (False,),
+    "scale_attn_norm": (False,),
+    "scale_mlp_norm": (False,),
+    "init_values": (None,),
+    "reg_tokens": (0,),
+    "pre_norm": (False,),
+    "pos_embed": ("learn",),
+    "norm_layer": (None, "layernorm"),
+    "act_layer": (None, "gelu"),
+    "embed_norm_layer": (None,),
+    "dynamic_img_pad": (False,),
+    "block_fn": (None,),
+    "mlp_layer": (None,),
+    "attn_layer": ("", "attn"),
+}
 # those that are compared with the weights or used, and those that are for training or for the classifier
 USED = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "class_token", "no_embed_class")
 OTHER = (
-    "num_classes", "global_pool", "mlp_ratio", "final_norm", "fc_norm", "pool_include_prefix", "dynamic_img_size", "drop_rate",
-    "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "weight_init", "fix_init",
-)  # fmt: skip
+    "num_classes",
+    "global_pool",
+    "mlp_ratio",
+    "final_norm",
+    "fc_norm",
+    "pool_include_prefix",
+    "dynamic_img_size",
+    "drop_rate",
+    "pos_drop_rate",
+    "patch_drop_rate",
+    "proj_drop_rate",
+    "attn_drop_rate",
+    "drop_path_rate",
+    "weight_init",
+    "fix_init",
+)
 
 
 @dataclass(frozen=True)

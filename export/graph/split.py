@@ -97,7 +97,12 @@ def _cut(graph: gs.Graph, name: str, nodes: list[gs.Node]) -> StepGraph:
             if used_outside or seen:
                 outputs[t.name] = t
     part = gs.Graph(
-        nodes=nodes, inputs=list(inputs.values()), outputs=list(outputs.values()), name=name,
-        opset=graph.opset, import_domains=graph.import_domains, ir_version=graph.ir_version,
-    )  # fmt: skip
+        nodes=nodes,
+        inputs=list(inputs.values()),
+        outputs=list(outputs.values()),
+        name=name,
+        opset=graph.opset,
+        import_domains=graph.import_domains,
+        ir_version=graph.ir_version,
+    )
     return StepGraph(name, part)

@@ -67,8 +67,9 @@ def _wait(descriptor: int, folder: Path) -> None:
     except BlockingIOError:
         logging.getLogger("dovit").warning(
             "%s: process %s is writing this bundle; waiting until it is done (Ctrl-C gives up and changes nothing)",
-            folder, os.pread(descriptor, 32, 0).decode(errors="replace") or "(starting)",
-        )  # fmt: skip
+            folder,
+            os.pread(descriptor, 32, 0).decode(errors="replace") or "(starting)",
+        )
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         raise DovitError(

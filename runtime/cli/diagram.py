@@ -13,8 +13,13 @@ from dovit.runtime.bundle.tensors import TensorSpec
 WIDTH, HEIGHT, GAP, LEFT, TOP = 320, 46, 44, 40, 30  # of a box, between boxes, and around them; pixels
 REACH = 26  # how much further out a line runs for every box that it passes
 COLOURS = {
-    "plan": "#dbe9f6", "step": "#dbe9f6", "decide": "#fde3c8", "gather": "#fde3c8", "reconstruct": "#e3f2d9", "labels": "#f2dcea",
-}  # fmt: skip
+    "plan": "#dbe9f6",
+    "step": "#dbe9f6",
+    "decide": "#fde3c8",
+    "gather": "#fde3c8",
+    "reconstruct": "#e3f2d9",
+    "labels": "#f2dcea",
+}
 INPUT = "input"
 
 

@@ -19,9 +19,34 @@ from dovit.runtime.images import is_url
 
 # Suffixes of pictures; a folder's files count where the installed Pillow reads theirs as well (JPEG XL needs a plugin).
 PICTURES = {
-    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf",
-    ".jpg", ".jpx", ".jxl", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
-}  # fmt: skip
+    ".apng",
+    ".avif",
+    ".avifs",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".j2c",
+    ".j2k",
+    ".jfif",
+    ".jp2",
+    ".jpc",
+    ".jpe",
+    ".jpeg",
+    ".jpf",
+    ".jpg",
+    ".jpx",
+    ".jxl",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".qoi",
+    ".tga",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 PAGED = {"AVIF", "GIF", "PNG", "TIFF", "WEBP"}  # formats whose further pages or frames are pictures of their own
 
 

@@ -24,9 +24,14 @@ def print_plans(console: Console, manifest: Manifest, plans: PlanSet) -> None:
         size = manifest.files[plan.file].size / 1e6
         attentions = f"{plan.fused_attentions} of {plan.attentions}" if plan.attentions else "-"
         table.add_row(
-            escape(step.name), ranges, f"{size:.2f}", f"{plan.activation_bytes / 1e6:.1f}",
-            f"{plan.network_layers} → {len(plan.layers)}", attentions, f"{plan.build_seconds:.2f}",
-        )  # fmt: skip
+            escape(step.name),
+            ranges,
+            f"{size:.2f}",
+            f"{plan.activation_bytes / 1e6:.1f}",
+            f"{plan.network_layers} → {len(plan.layers)}",
+            attentions,
+            f"{plan.build_seconds:.2f}",
+        )
     print_table(console, title, table)
 
 

@@ -20,15 +20,28 @@ def print_profile(console: Console, profile: Profile, title: str) -> None:
         if step and step.name not in shown:
             shown.add(step.name)
             table.add_row(
-                f"[bold]{escape(step.name)}[/bold]", "", f"[bold]{step.us:.1f}[/bold]", f"{step.us / total:.1%}",
-                f"{step.bytes / 1e6:.2f}", "", "", f"{step.flops / 1e9:.2f}", f"{step.tflop_per_s:.1f}",
-            )  # fmt: skip
+                f"[bold]{escape(step.name)}[/bold]",
+                "",
+                f"[bold]{step.us:.1f}[/bold]",
+                f"{step.us / total:.1%}",
+                f"{step.bytes / 1e6:.2f}",
+                "",
+                "",
+                f"{step.flops / 1e9:.2f}",
+                f"{step.tflop_per_s:.1f}",
+            )
         kind = "" if operation.kind in operation.name else f" [dim]{operation.kind}[/dim]"
         table.add_row(
-            f"  {escape(operation.name)}{kind}" if step else escape(operation.name), str(operation.tokens), f"{operation.us:.1f}",
-            f"{operation.us / total:.1%}", f"{operation.bytes / 1e6:.2f}", f"{operation.gb_per_s:.0f}",
-            f"{profile.of_a_copy(operation):.0%}", "", "",
-        )  # fmt: skip
+            f"  {escape(operation.name)}{kind}" if step else escape(operation.name),
+            str(operation.tokens),
+            f"{operation.us:.1f}",
+            f"{operation.us / total:.1%}",
+            f"{operation.bytes / 1e6:.2f}",
+            f"{operation.gb_per_s:.0f}",
+            f"{profile.of_a_copy(operation):.0%}",
+            "",
+            "",
+        )
     print_table(console, title, table, _caption(profile))
 
 

@@ -99,8 +99,13 @@ def command(
     inputs = find_inputs(images, recursive=recursive, skip=out)
     files = [one.file for one in inputs]
     session = load(
-        engine, backend.value, threads=threads, precision=precision.value if precision else None, device=device, graph=graph
-    )  # fmt: skip
+        engine,
+        backend.value,
+        threads=threads,
+        precision=precision.value if precision else None,
+        device=device,
+        graph=graph,
+    )
     chosen = schedule.value if schedule else session.schedule
     how = mode.value if mode else session.manifest.mode
     thresholds = session.check_thresholds(parse_thresholds(threshold))
@@ -144,11 +149,18 @@ def command(
                 print_line(console, printable(f"dovit-run: error: {picture}: {reason}"))
                 continue
             row = {
-                "image": str(picture.file), "page": picture.page, "labels": str(picture.output(".png")),
-                "replaced": replaced, "size": list(result.labels.shape), "tokens": result.tokens,
-                "kept": list(result.kept), "backend": session.backend, "mode": how, "schedule": chosen,
+                "image": str(picture.file),
+                "page": picture.page,
+                "labels": str(picture.output(".png")),
+                "replaced": replaced,
+                "size": list(result.labels.shape),
+                "tokens": result.tokens,
+                "kept": list(result.kept),
+                "backend": session.backend,
+                "mode": how,
+                "schedule": chosen,
                 "latency_ms": round(milliseconds, 3),
-            }  # fmt: skip
+            }
             _report(row, str(picture), as_json)
     if failed:
         others = f"; the others are in {out}" if failed < len(pictures) else ""

@@ -32,9 +32,15 @@ class GpuChain:
     """Runs as `dovit.runtime.chain.Chain` does. Threads may share one: their passes take turns."""
 
     def __init__(
-        self, manifest: Manifest, plans: PlanSet, engines: Mapping[str, DeviceEngine], kernels: Launchers, device: Device,
-        *, graph: bool | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        manifest: Manifest,
+        plans: PlanSet,
+        engines: Mapping[str, DeviceEngine],
+        kernels: Launchers,
+        device: Device,
+        *,
+        graph: bool | None = None,
+    ) -> None:
         """`graph`: the whole image as one CUDA graph, or one a segment; None: the former where the driver has it and every plan
         can be part of it, else the latter, and the log says why. Raises DovitError where that cannot be, with `graph` True."""
         self.manifest, self.plans = manifest, plans

@@ -154,9 +154,13 @@ def tensor_bytes(manifest: Manifest, steps: Sequence[PlanStep], batch: int) -> d
             sizes[spec.name] = int(np.prod(spec.resolve(dims), dtype=np.int64)) * spec.itemsize
     height, width = manifest.image_size
     sizes |= {
-        "image": batch * height * width * 3, "thresholds": 4 * max(len(manifest.decisions), 1),
-        "capacities": 8 * max(len(manifest.capacities), 1), "stopped_count0": 8, SPARE_COUNT: 8, ONLY_CAPACITY: 8,
-    }  # fmt: skip
+        "image": batch * height * width * 3,
+        "thresholds": 4 * max(len(manifest.decisions), 1),
+        "capacities": 8 * max(len(manifest.capacities), 1),
+        "stopped_count0": 8,
+        SPARE_COUNT: 8,
+        ONLY_CAPACITY: 8,
+    }
     for number in range(1, len(manifest.decisions) + 1):
         sizes |= {
             capacity_name(number): 4,

@@ -43,8 +43,16 @@ class OwnLabels:
         """Queue the kernel."""
         element, logits = self._logits
         self._kernels.resized_labels(
-            element, logits, self._memory.place, self._batch, self._classes, self._height, self._width, *self._size, stream
-        )  # fmt: skip
+            element,
+            logits,
+            self._memory.place,
+            self._batch,
+            self._classes,
+            self._height,
+            self._width,
+            *self._size,
+            stream,
+        )
 
     def enqueue_download(self, stream: int) -> None:
         """Queue the copy back."""

@@ -129,10 +129,18 @@ class Profiler:
         costs = Costs(program.manifest, program.batch, kept)
         operations = self._operations(names, medians, costs)
         return Profile(
-            captured.name, "exact" if exact else "bucketed", rounds, program.batch, kept, operations,
-            _steps(operations, costs), statistics.median(launches[WARM_UP:]) if launches else None, self._copy_rate(),
-            captured.device_bytes, program.memory.size - program.memory.offsets["scratch"],
-        )  # fmt: skip
+            captured.name,
+            "exact" if exact else "bucketed",
+            rounds,
+            program.batch,
+            kept,
+            operations,
+            _steps(operations, costs),
+            statistics.median(launches[WARM_UP:]) if launches else None,
+            self._copy_rate(),
+            captured.device_bytes,
+            program.memory.size - program.memory.offsets["scratch"],
+        )
 
     def _launch(self, captured: Mode, images: np.ndarray, thresholds: Sequence[float]) -> float:
         captured.write(images, thresholds)

@@ -108,7 +108,7 @@ class Program:
 
     def _enqueue_steps(
         self, number: int, kept: int, came: int | None, switch: int, choice: Choice, stream: int, *, plans: bool = True
-    ) -> None:  # fmt: skip
+    ) -> None:
         """The plans, unless they are left out, and the kernels of a segment."""
         dims = self._dims(number, kept)
         for step in self.segments.after[number]:
@@ -217,9 +217,19 @@ class Program:
         if choice != "bucketed":
             capacities, allowed = self.place(ONLY_CAPACITY), int(choice == "fixed")
         self._kernels.decide(
-            confidence, threshold, capacities, allowed, self.batch, count, self.place(staying_name(number)),
-            self.place(step.outputs[0].name), self.place(slots_name(number)), self.place(capacity_name(number)), switch, stream,
-        )  # fmt: skip
+            confidence,
+            threshold,
+            capacities,
+            allowed,
+            self.batch,
+            count,
+            self.place(staying_name(number)),
+            self.place(step.outputs[0].name),
+            self.place(slots_name(number)),
+            self.place(capacity_name(number)),
+            switch,
+            stream,
+        )
 
     def _gather(self, step: PlanStep, number: int, kept: int, came: int | None, stream: int) -> None:
         tokens, index, _, total, count, _ = (self.place(spec.name) for spec in step.inputs)
@@ -229,10 +239,27 @@ class Program:
             came = self.manifest.tokens
         actual = self.place(capacity_name(number - 1)) if came is None else 0
         self._kernels.gather(
-            step.inputs[0].dtype, tokens, index, self.place(slots_name(number)), new_tokens, new_index, full, total,
-            new_total, count, new_count, actual, self.batch, self.manifest.tokens if came is None else came, kept,
-            self.manifest.prefix, self.manifest.tokens, self.manifest.embed_dim, self.place("scratch"), stream,
-        )  # fmt: skip
+            step.inputs[0].dtype,
+            tokens,
+            index,
+            self.place(slots_name(number)),
+            new_tokens,
+            new_index,
+            full,
+            total,
+            new_total,
+            count,
+            new_count,
+            actual,
+            self.batch,
+            self.manifest.tokens if came is None else came,
+            kept,
+            self.manifest.prefix,
+            self.manifest.tokens,
+            self.manifest.embed_dim,
+            self.place("scratch"),
+            stream,
+        )
 
     def _reconstruct(self, step: PlanStep, kept: int, stream: int) -> None:
         full, tokens, index = (self.place(spec.name) for spec in step.inputs)
@@ -240,9 +267,17 @@ class Program:
         if out != full:  # a tap: all positions as they are now
             self.device.copy(out, full, self.sizes[step.outputs[0].name], stream)
         self._kernels.reconstruct(
-            step.inputs[1].dtype, tokens, index, out, self.batch, kept, self.manifest.prefix, self.manifest.tokens,
-            self.manifest.embed_dim, stream,
-        )  # fmt: skip
+            step.inputs[1].dtype,
+            tokens,
+            index,
+            out,
+            self.batch,
+            kept,
+            self.manifest.prefix,
+            self.manifest.tokens,
+            self.manifest.embed_dim,
+            stream,
+        )
 
     def _labels(self, step: PlanStep, stream: int) -> None:
         [logits], [labels] = step.inputs, step.outputs

@@ -85,10 +85,19 @@ class Resizing:
         source, place, (height, width) = self._written, self._memory.place, self._size
         for number in range(self._batch):
             self._kernels.resize(
-                place + source.pixels + number * source.height * source.width * 3, source.height, source.width,
-                out + number * height * width * 3, height, width, place, source.across_width, place + source.down,
-                source.down_width, place + source.scratch, stream,
-            )  # fmt: skip
+                place + source.pixels + number * source.height * source.width * 3,
+                source.height,
+                source.width,
+                out + number * height * width * 3,
+                height,
+                width,
+                place,
+                source.across_width,
+                place + source.down,
+                source.down_width,
+                place + source.scratch,
+                stream,
+            )
 
     @property
     def _written(self) -> _Layout:

@@ -45,9 +45,10 @@ def model() -> DoViT:
 @pytest.fixture(scope="module")
 def chains(model: DoViT) -> Chains:
     return Chains(
-        torch_chain(model, CAPACITIES, graph=True), torch_chain(model, CAPACITIES, graph=False),
+        torch_chain(model, CAPACITIES, graph=True),
+        torch_chain(model, CAPACITIES, graph=False),
         torch_chain(dense_of(model), (0, 24), graph=True),
-    )  # fmt: skip
+    )
 
 
 def test_the_contest(model: DoViT, chains: Chains) -> None:
@@ -178,13 +179,16 @@ def test_sizes() -> None:
             parse_size(text)
 
 
-@pytest.mark.parametrize(("given", "says"), [
-    ((Backend.tensorrt_rtx, None, None, None), "by --engine"),
-    ((Backend.tensorrt_rtx, "vit-b", None, Path("engines")), "is for --backend torch"),
-    ((Backend.torch, None, None, Path("engines")), "instead of --engine"),
-    ((Backend.torch, "vit-b", Path("a.pth"), None), "give one of them"),
-    ((Backend.torch, "vit-h", None, None), "choose one of vit-b, vit-l"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ((Backend.tensorrt_rtx, None, None, None), "by --engine"),
+        ((Backend.tensorrt_rtx, "vit-b", None, Path("engines")), "is for --backend torch"),
+        ((Backend.torch, None, None, Path("engines")), "instead of --engine"),
+        ((Backend.torch, "vit-b", Path("a.pth"), None), "give one of them"),
+        ((Backend.torch, "vit-h", None, None), "choose one of vit-b, vit-l"),
+    ],
+)
 def test_arguments_that_do_not_go_together(given: tuple[Backend, str, Path, Path], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         check_arguments(*given)
@@ -209,8 +213,11 @@ def test_the_matrix_rate_is_a_rate() -> None:
 def test_the_table(model: DoViT, chains: Chains) -> None:
     image = random_images(model.config).numpy()
     report = contest(chains, image, 2, 1, own=False) | {
-        "gpu": "a GPU", "backend": "torch", "skipped": {"torch.compile": "no compiler [g++]"}, "matrix_tflop_per_s": 7.0
-    }  # fmt: skip
+        "gpu": "a GPU",
+        "backend": "torch",
+        "skipped": {"torch.compile": "no compiler [g++]"},
+        "matrix_tflop_per_s": 7.0,
+    }
     hold_against(report["rows"], 7.0)
     dense = report["rows"][0]
     assert dense["of_matrix_rate"] == pytest.approx(2 * dense["gmacs"] * 1e9 / (dense["p50_ms"] / 1e3) / 7e12)

@@ -36,17 +36,30 @@ def chain_of(bundle: Bundle, folder: Path, batch: int) -> GpuChain:
     assert [(step.name, step.kind) for step in steps] == [("dense", "plan"), ("labels", "labels")]
     write_part(lowered[0].graph, folder / "dense.onnx")
     plans = PlanSet(
-        flavour="tensorrt-rtx", version="0", cuda=None, compute_capabilities=(), precision="fp32", batch=batch,
-        plugin_version=None, workspace_mib=None, optimisation_level=None, steps=steps,
-    )  # fmt: skip
+        flavour="tensorrt-rtx",
+        version="0",
+        cuda=None,
+        compute_capabilities=(),
+        precision="fp32",
+        batch=batch,
+        plugin_version=None,
+        workspace_mib=None,
+        optimisation_level=None,
+        steps=steps,
+    )
     device = FakeDevice()
     engine = FakeEngine(device, steps[0], OnnxRuntimeEngine("dense", folder / "dense.onnx"))
     return GpuChain(bundle.manifest, plans, {"dense": engine}, FakeKernels(device), device)
 
 
-@pytest.mark.parametrize(("decoder", "head", "prefix", "batch"), [
-    ("setr-naive", "conv", 1, 2), ("setr-mla", "setr-k3", 2, 1), ("segmenter-linear", "fcn", 0, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("decoder", "head", "prefix", "batch"),
+    [
+        ("setr-naive", "conv", 1, 2),
+        ("setr-mla", "setr-k3", 2, 1),
+        ("segmenter-linear", "fcn", 0, 1),
+    ],
+)
 def test_it_is_the_dense_model(decoder: str, head: str, prefix: int, batch: int, tmp_path: Path) -> None:
     model = randomised(small_config(decoder, prefix, head))
     make_bundle(model, tmp_path / "bundle")

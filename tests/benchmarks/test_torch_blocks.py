@@ -24,13 +24,21 @@ from dovit.runtime.session import load
 ASSETS = Path(__file__).parents[2] / "assets"
 CAPACITIES = (0, 5, 11, 17, 24)
 KINDS = [
-    ("setr-naive", "conv", 1), ("setr-mla", "setr-k3", 1), ("segmenter-mask", "fcn", 2), ("segmenter-linear", "setr-k1", 0),
-]  # fmt: skip
+    ("setr-naive", "conv", 1),
+    ("setr-mla", "setr-k3", 1),
+    ("segmenter-mask", "fcn", 2),
+    ("segmenter-linear", "setr-k1", 0),
+]
 
 
-@pytest.mark.parametrize(("decoder", "head", "prefix", "precision"), [
-    ("setr-naive", "conv", 1, "fp16"), ("setr-mla", "setr-k3", 1, "fp32"), ("segmenter-mask", "conv", 2, "bf16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("decoder", "head", "prefix", "precision"),
+    [
+        ("setr-naive", "conv", 1, "fp16"),
+        ("setr-mla", "setr-k3", 1, "fp32"),
+        ("segmenter-mask", "conv", 2, "bf16"),
+    ],
+)
 def test_described_as_the_lowering_does(
     decoder: str, head: str, prefix: int, precision: Precision, tmp_path: Path
 ) -> None:

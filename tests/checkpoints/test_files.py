@@ -386,9 +386,12 @@ def test_places_that_hold_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_text("x")
     for name, sentence in {
-        "loop": "cannot be read", "pipe": "not a regular file", "file/below": "cannot be read", "a\0b": "cannot be read",
+        "loop": "cannot be read",
+        "pipe": "not a regular file",
+        "file/below": "cannot be read",
+        "a\0b": "cannot be read",
         "x" * 5000: "cannot be read",
-    }.items():  # fmt: skip
+    }.items():
         with pytest.raises(DovitError, match=sentence):
             load_model(tmp_path / name)
 

@@ -49,8 +49,10 @@ def test_bases_are_merged(tmp_path: Path) -> None:
     )
     assert read_config(tmp_path / "top.py") == {
         "model": {"a": {"x": 1, "y": 5, "size": (2, 3)}, "b": {"z": -1.5}, "c": 3, "d": [1024, 1024, 2]},
-        "norm": {"type": "BN"}, "steps": 5, "size": (2, 3),
-    }  # fmt: skip
+        "norm": {"type": "BN"},
+        "steps": 5,
+        "size": (2, 3),
+    }
 
 
 @pytest.mark.parametrize(
@@ -107,12 +109,18 @@ def test_changes() -> None:
     ):
         set_value(tree, *parse_change(text))
     assert tree["model"] == {
-        "heads": [{"a": 1}, {"a": 7}], "new": {"eps": 1e-3}, "mode": "slide", "act": {"type": "ReLU"}, "n": None,
-    }  # fmt: skip
+        "heads": [{"a": 1}, {"a": 7}],
+        "new": {"eps": 1e-3},
+        "mode": "slide",
+        "act": {"type": "ReLU"},
+        "n": None,
+    }
     for text, sentence in [
-        ("model", "give KEY=VALUE"), ("=3", "give KEY=VALUE"), ("model.heads.2.a=1", "2 is no place in a list of 2"),
+        ("model", "give KEY=VALUE"),
+        ("=3", "give KEY=VALUE"),
+        ("model.heads.2.a=1", "2 is no place in a list of 2"),
         ("model.mode.x=1", "model.mode holds a value"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(UsageError, match=sentence):
             set_value(tree, *parse_change(text))
 

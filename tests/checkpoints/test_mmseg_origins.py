@@ -26,9 +26,15 @@ def _mmsegmentation() -> None:
 
 def build(variant: str = "setr-naive", image_size: tuple[int, int] = SIZE, embed_dim: int = 32, **model: Any) -> Any:
     config = mmseg.scaled_config(
-        variant, image_size=image_size, classes=5, embed_dim=embed_dim, depth=4, heads=2, decoder_channels=16,
+        variant,
+        image_size=image_size,
+        classes=5,
+        embed_dim=embed_dim,
+        depth=4,
+        heads=2,
+        decoder_channels=16,
         out_indices=(0, 1, 2, 3) if variant.startswith("setr") else None,
-    )  # fmt: skip
+    )
     for key, value in model.items():
         at = config.model
         *parents, last = key.split("__")
@@ -71,9 +77,12 @@ def old_style(theirs: Any, normalize: dict[str, Any], **augment: Any) -> dict[st
     model = copy.deepcopy(theirs.cfg.model.to_dict())
     del model["data_preprocessor"]
     transforms = [
-        {"type": "Resize", "keep_ratio": True}, {"type": "RandomFlip"}, {"type": "Normalize", **normalize},
-        {"type": "ImageToTensor", "keys": ["img"]}, {"type": "Collect", "keys": ["img"]},
-    ]  # fmt: skip
+        {"type": "Resize", "keep_ratio": True},
+        {"type": "RandomFlip"},
+        {"type": "Normalize", **normalize},
+        {"type": "ImageToTensor", "keys": ["img"]},
+        {"type": "Collect", "keys": ["img"]},
+    ]
     flips = {"type": "MultiScaleFlipAug", "img_scale": (2048, 512), "flip": False, "transforms": transforms, **augment}
     return {"model": model, "data": {"test": {"pipeline": [{"type": "LoadImageFromFile"}, flips]}}}
 
@@ -186,24 +195,41 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
     theirs = build()
     path = save(tmp_path / "model.pth", theirs, {"cfg": theirs.cfg.to_dict()})
     options = ReadOptions(
-        mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), bgr=True, heads=4, norm_eps=0.01, stride=(7, 9), mode="whole",
+        mean=(1.0, 2.0, 3.0),
+        std=(4.0, 5.0, 6.0),
+        bgr=True,
+        heads=4,
+        norm_eps=0.01,
+        stride=(7, 9),
+        mode="whole",
         changes=("model.backbone.act_cfg.type=ReLU", "model.decode_head.norm_layer.eps=0.2"),
-    )  # fmt: skip
+    )
     loaded = load_model(path, options)
     config = loaded.model.config
     assert (config.mean, config.std, config.slide_stride, config.mode) == ((1, 2, 3), (4, 5, 6), (7, 9), "whole")
     assert (config.backbone.heads, config.backbone.norm_eps, config.backbone.activation.kind) == (4, 0.01, "relu")
     same = build(
-        data_preprocessor__mean=[3.0, 2, 1], data_preprocessor__std=[6.0, 5, 4], data_preprocessor__bgr_to_rgb=False,
-        backbone__num_heads=4, backbone__norm_cfg={"type": "LN", "eps": 0.01}, backbone__act_cfg={"type": "ReLU"},
+        data_preprocessor__mean=[3.0, 2, 1],
+        data_preprocessor__std=[6.0, 5, 4],
+        data_preprocessor__bgr_to_rgb=False,
+        backbone__num_heads=4,
+        backbone__norm_cfg={"type": "LN", "eps": 0.01},
+        backbone__act_cfg={"type": "ReLU"},
         decode_head__norm_layer={"type": "LN", "eps": 0.2},
-    )  # fmt: skip
+    )
     assert difference(loaded, same) < 1e-4
     told = {name for name, origin in origins(loaded).items() if origin == "option"}
     assert told == {
-        "mean", "std", "BGR weights", "stride", "mode", "backbone.num_heads", "backbone.norm_cfg.eps", "backbone.act_cfg",
+        "mean",
+        "std",
+        "BGR weights",
+        "stride",
+        "mode",
+        "backbone.num_heads",
+        "backbone.norm_cfg.eps",
+        "backbone.act_cfg",
         "decode_head.norm_layer.eps",
-    }  # fmt: skip
+    }
     for change, sentence in [
         ("modle.x=1", "begin with one of model"),
         ("model.backbone.num_head=3", r"model.backbone.num_head: no setting that dovit knows; .*num_heads"),
@@ -265,7 +291,7 @@ def test_a_preprocessor_that_is_none_is_none(tmp_path: Path) -> None:
         ([{"type": "Resize", "scale": (64, 48), "surprise": 1}], "test_pipeline.0.surprise"),
         ([{"type": "LoadImageFromFile", "imdecode_backend": "tifffile"}], "test_pipeline.0.imdecode_backend"),
     ],
-)  # fmt: skip
+)
 def test_transforms_that_change_images_otherwise_are_refused(
     transforms: list[dict[str, Any]], name: str, tmp_path: Path
 ) -> None:

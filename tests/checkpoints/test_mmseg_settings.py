@@ -188,10 +188,15 @@ HEADS = {
     "FCN": [{**FCN, "in_index": 0}, {**FCN, "in_index": 1, "num_convs": 1, "concat_input": False, "kernel_size": 1}],
     "dilated FCN": [{**FCN, "in_index": 1, "dilation": 2, "num_convs": 2}],
     "epsilons and activations": [
-        {**UP, "in_index": 0, "norm_layer": {"type": "LN", "eps": 0.2}, "act_cfg": {"type": "LeakyReLU", "negative_slope": 0.4}},
+        {
+            **UP,
+            "in_index": 0,
+            "norm_layer": {"type": "LN", "eps": 0.2},
+            "act_cfg": {"type": "LeakyReLU", "negative_slope": 0.4},
+        },
         {**FCN, "in_index": 2, "act_cfg": {"type": "GELU"}, "norm_cfg": None},
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HEADS)

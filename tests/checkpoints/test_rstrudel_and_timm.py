@@ -150,16 +150,38 @@ def test_segmenter_without_its_variant(tmp_path: Path) -> None:
 def variant_as_trained(**changes: object) -> dict[str, object]:
     """What segm/train.py writes for 64×64 crops and windows, with `changes` at dotted keys; a value of None takes a key out."""
     variant: dict[str, object] = {
-        "world_batch_size": 8, "version": "normal", "resume": True, "amp": False, "log_dir": "seg_tiny",
-        "dataset_kwargs": {"dataset": "ade20k", "image_size": 64, "crop_size": 64, "batch_size": 8, "normalization": "vit",
-                           "split": "train", "num_workers": 10},
+        "world_batch_size": 8,
+        "version": "normal",
+        "resume": True,
+        "amp": False,
+        "log_dir": "seg_tiny",
+        "dataset_kwargs": {
+            "dataset": "ade20k",
+            "image_size": 64,
+            "crop_size": 64,
+            "batch_size": 8,
+            "normalization": "vit",
+            "split": "train",
+            "num_workers": 10,
+        },
         "algorithm_kwargs": {"batch_size": 8, "start_epoch": 0, "num_epochs": 64, "eval_freq": 2},
         "optimizer_kwargs": {"opt": "sgd", "lr": 0.001},
-        "net_kwargs": {"image_size": (64, 64), "patch_size": 16, "d_model": DIM, "n_heads": HEADS, "n_layers": DEPTH,
-                       "normalization": "vit", "distilled": False, "backbone": "vit_tiny_patch16_384", "dropout": 0.0,
-                       "drop_path_rate": 0.1, "decoder": {"name": "linear"}, "n_cls": CLASSES},
+        "net_kwargs": {
+            "image_size": (64, 64),
+            "patch_size": 16,
+            "d_model": DIM,
+            "n_heads": HEADS,
+            "n_layers": DEPTH,
+            "normalization": "vit",
+            "distilled": False,
+            "backbone": "vit_tiny_patch16_384",
+            "dropout": 0.0,
+            "drop_path_rate": 0.1,
+            "decoder": {"name": "linear"},
+            "n_cls": CLASSES,
+        },
         "inference_kwargs": {"im_size": 64, "window_size": 64, "window_stride": 48},
-    }  # fmt: skip
+    }
     for key, value in changes.items():
         at = variant
         *parents, last = key.split("__")

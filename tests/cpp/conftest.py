@@ -41,10 +41,18 @@ def build(tmp_path_factory: pytest.TempPathFactory, bundle: Path, library_path: 
         if preset not in built:
             folder = tmp_path_factory.mktemp(preset)
             run(
-                "cmake", "--preset", preset, "-S", ROOT / "runtime" / "cpp", "-B", folder,
-                f"-DDOVIT_TEST_BUNDLE={bundle}", f"-DDOVIT_TEST_ONNXRUNTIME={library_path}",
-                f"-DNLOHMANN_JSON_INCLUDE_DIR={json_headers}", *([f"-DDOVIT_TEST_TENSORRT_RTX={rtx[0]};{rtx[1]}"] if rtx else []),
-            )  # fmt: skip
+                "cmake",
+                "--preset",
+                preset,
+                "-S",
+                ROOT / "runtime" / "cpp",
+                "-B",
+                folder,
+                f"-DDOVIT_TEST_BUNDLE={bundle}",
+                f"-DDOVIT_TEST_ONNXRUNTIME={library_path}",
+                f"-DNLOHMANN_JSON_INCLUDE_DIR={json_headers}",
+                *([f"-DDOVIT_TEST_TENSORRT_RTX={rtx[0]};{rtx[1]}"] if rtx else []),
+            )
             run("cmake", "--build", folder, "--parallel", "1")
             built[preset] = folder
         return built[preset]

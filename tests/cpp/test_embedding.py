@@ -42,9 +42,16 @@ def pictures() -> list[np.ndarray]:
     """The bundle's own size, larger, narrower, smaller, much smaller, tall, one pixel more than a window."""
     street = read_image(STREET)
     parts = [
-        street, street[:192, :384], street[:300, :500], street[:100, :700], street[::2, ::3], street[:50, :40],
-        street[:193], street[:, :150], street.repeat(2, 0).repeat(2, 1),
-    ]  # fmt: skip
+        street,
+        street[:192, :384],
+        street[:300, :500],
+        street[:100, :700],
+        street[::2, ::3],
+        street[:50, :40],
+        street[:193],
+        street[:, :150],
+        street.repeat(2, 0).repeat(2, 1),
+    ]
     return [np.ascontiguousarray(part) for part in parts]
 
 
@@ -86,9 +93,14 @@ def test_results_are_pythons(python_session: dovit.Session, c_session: CSession,
     ("stated", "named"), [({"mode": "slide"}, {}), ({"keep_ratio": True}, {"mode": "whole"})], ids=str
 )
 def test_the_bundle_states_the_default_mode(
-    build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path, c_session: CSession,
-    stated: dict[str, Any], named: dict[str, Any],
-) -> None:  # fmt: skip
+    build: Callable[[str], Path],
+    bundle: Path,
+    library_path: Path,
+    tmp_path: Path,
+    c_session: CSession,
+    stated: dict[str, Any],
+    named: dict[str, Any],
+) -> None:
     """The other bundle's session, told so by name, gives the same; and what is named counts, whatever the bundle states."""
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     manifest = json.loads((other / "bundle.json").read_text()) | stated
@@ -210,9 +222,20 @@ def test_valgrind_sees_no_leak(examples: Path, bundle: Path, library_path: Path,
     refuse_unless_here("valgrind", "taskset")
     out = tmp_path / "labels.png", tmp_path / "overlay.png"
     run(
-        "taskset", "--cpu-list", "0",  # valgrind runs one thread at a time, and an idle pool spins
-        "valgrind", "--quiet", "--leak-check=full", "--show-leak-kinds=definite,indirect",
-        "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=9",
+        "taskset",
+        "--cpu-list",
+        "0",  # valgrind runs one thread at a time, and an idle pool spins
+        "valgrind",
+        "--quiet",
+        "--leak-check=full",
+        "--show-leak-kinds=definite,indirect",
+        "--errors-for-leak-kinds=definite,indirect",
+        "--error-exitcode=9",
         f"--suppressions={ROOT / 'tests' / 'cpp' / 'valgrind.txt'}",
-        examples / "segment", bundle, STREET, *out, "--onnxruntime", library_path,
-    )  # fmt: skip
+        examples / "segment",
+        bundle,
+        STREET,
+        *out,
+        "--onnxruntime",
+        library_path,
+    )

@@ -47,9 +47,12 @@ pytestmark = pytest.mark.xdist_group("cpp")
 
 CAPACITIES = (0, 5, 11, 17, 24)
 KINDS = [
-    ("setr-naive", "conv", 1, "tensorrt"), ("setr-mla", "conv", 1, "tensorrt-rtx"), ("setr-mla", "fcn", 2, "tensorrt"),
-    ("segmenter-mask", "setr-k1", 1, "tensorrt-rtx"), ("segmenter-linear", "fcn", 0, "tensorrt"),
-]  # fmt: skip
+    ("setr-naive", "conv", 1, "tensorrt"),
+    ("setr-mla", "conv", 1, "tensorrt-rtx"),
+    ("setr-mla", "fcn", 2, "tensorrt"),
+    ("segmenter-mask", "setr-k1", 1, "tensorrt-rtx"),
+    ("segmenter-linear", "fcn", 0, "tensorrt"),
+]
 VERSIONS = {"tensorrt": "10.14.1.48", "tensorrt-rtx": "1.7.1.116"}
 GRAPH, SEGMENTED = 1, 2
 Call = Callable[..., Any]
@@ -396,11 +399,15 @@ def test_the_examples(setup: Setup, on_gpu: Call, examples: Path, tmp_path: Path
 def test_sanitizers_find_nothing(build: Callable[[str], Path], setup: Setup, preset: str) -> None:
     suppressions = Path(__file__).with_name("thread_sanitizer.txt")
     run(
-        build(preset) / "tests" / "gpu_sessions", setup.bundle, setup.flavour,
-        setup.libraries.tensorrt_rtx, setup.libraries.plugins,
-        LD_LIBRARY_PATH=str(setup.libraries.cuda.parent), DOVIT_STAND_IN_ONNXRUNTIME=str(setup.onnxruntime),
+        build(preset) / "tests" / "gpu_sessions",
+        setup.bundle,
+        setup.flavour,
+        setup.libraries.tensorrt_rtx,
+        setup.libraries.plugins,
+        LD_LIBRARY_PATH=str(setup.libraries.cuda.parent),
+        DOVIT_STAND_IN_ONNXRUNTIME=str(setup.onnxruntime),
         TSAN_OPTIONS=f"suppressions={suppressions}",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.gpu
@@ -419,9 +426,14 @@ def test_on_a_real_gpu(
     export("--engine", tmp_path / "engines", "--backend", "tensorrt-rtx")
     python = dovit.load(tmp_path / "engines", backend="tensorrt-rtx", graph=graph == GRAPH)
     session = Session(
-        build("release") / "libdovit_runtime.so", tmp_path / "engines", library_path, backend=b"tensorrt-rtx", graph=graph,
-        tensorrt=str(rtx[0]).encode(), plugins=str(kernels).encode(),
-    )  # fmt: skip
+        build("release") / "libdovit_runtime.so",
+        tmp_path / "engines",
+        library_path,
+        backend=b"tensorrt-rtx",
+        graph=graph,
+        tensorrt=str(rtx[0]).encode(),
+        plugins=str(kernels).encode(),
+    )
     street = read_image(ROOT / "assets" / "street.png")
     for xi in ([1.0], [0.98], [0.9], [0.5], [0.0]):
         image = street[:192, :384] if xi[0] < 0.95 else street  # of the bundle's size, or to be resized

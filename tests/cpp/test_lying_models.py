@@ -22,9 +22,19 @@ Node = tuple[str, dict[str, object], np.ndarray | None]  # operator, attributes,
 
 # (step, output, what is done to it, what the sentence says)
 LIES: list[tuple[int, str, Node, str]] = [
-    (0, "keep1", ("Tile", {}, np.array([1, 2], np.int64)), r"made keep1 as int32 \[1, 576\], expected int32 \[1, at most 288\]"),
+    (
+        0,
+        "keep1",
+        ("Tile", {}, np.array([1, 2], np.int64)),
+        r"made keep1 as int32 \[1, 576\], expected int32 \[1, at most 288\]",
+    ),
     (0, "keep1", ("Tile", {}, np.array([1, 200], np.int64)), r"made keep1 as int32 \[1, 57600\], expected int32"),
-    (0, "keep1", ("Unsqueeze", {}, np.array([0], np.int64)), r"made keep1 as int32 \[1, 1, \d+\], expected int32 \[1, at most"),
+    (
+        0,
+        "keep1",
+        ("Unsqueeze", {}, np.array([0], np.int64)),
+        r"made keep1 as int32 \[1, 1, \d+\], expected int32 \[1, at most",
+    ),
     (0, "keep1", ("Cast", {"to": TensorProto.INT64}, None), "another type than the manifest says"),
     (0, "keep1", ("Add", {}, np.array(7, np.int32)), r"keep1 has the index \d+, expected 0 to 287"),
     (0, "keep1", ("Mul", {}, np.array(0, np.int32)), "keep1 has the index 0 after 0, expected ascending indices"),
@@ -35,7 +45,7 @@ LIES: list[tuple[int, str, Node, str]] = [
     (0, "confidence1", ("Cast", {"to": TensorProto.DOUBLE}, None), "ONNX Runtime failed in step stem"),
     (-1, "labels", ("Add", {}, np.array(200, np.uint8)), r"labels has the label 2\d\d, expected 0 to"),
     (-1, "logits", ("Tile", {}, np.array([1, 2, 1, 1], np.int64)), "ONNX Runtime failed in step decoder"),
-]  # fmt: skip
+]
 
 
 def lying(bundle: Path, out: Path, step: int, output: str, node: Node) -> Path:
@@ -70,9 +80,15 @@ def picture() -> np.ndarray:
 
 @pytest.mark.parametrize(("step", "output", "node", "sentence"), LIES)
 def test_a_lie_ends_in_a_sentence(
-    build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path, step: int, output: str, node: Node,
+    build: Callable[[str], Path],
+    bundle: Path,
+    library_path: Path,
+    tmp_path: Path,
+    step: int,
+    output: str,
+    node: Node,
     sentence: str,
-) -> None:  # fmt: skip
+) -> None:
     folder = lying(bundle, tmp_path / "lying", step, output, node)
     session = CSession(build("release") / "libdovit_runtime.so", folder, library_path)
     with pytest.raises(Failure, match=sentence) as failure:

@@ -29,25 +29,46 @@ pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, on
 HERE = Path(__file__).parent
 
 PLANS = {
-    "flavour": "tensorrt-rtx", "version": "1.7", "cuda": 13, "compute_capabilities": ["8.9"], "precision": "fp16",
-    "batch": 1, "plugin_version": None, "workspace_mib": None, "optimisation_level": 3,
+    "flavour": "tensorrt-rtx",
+    "version": "1.7",
+    "cuda": 13,
+    "compute_capabilities": ["8.9"],
+    "precision": "fp16",
+    "batch": 1,
+    "plugin_version": None,
+    "workspace_mib": None,
+    "optimisation_level": 3,
     "user_allocation": True,
     "steps": [
         {
-            "name": "a", "step": "stem", "kind": "plan", "outputs": [],
+            "name": "a",
+            "step": "stem",
+            "kind": "plan",
+            "outputs": [],
             "inputs": [{"name": "image", "dtype": "uint8", "shape": ["batch", 1]}],
             "plan": {
-                "file": "x.plan", "profiles": [{"least": 1, "best": 2, "most": 3}], "parameters": 1,
-                "network_layers": 2, "layers": ["a"], "attentions": 1, "fused_attentions": 1, "weight_bytes": 1,
-                "activation_bytes": 1, "build_seconds": 1.5,
+                "file": "x.plan",
+                "profiles": [{"least": 1, "best": 2, "most": 3}],
+                "parameters": 1,
+                "network_layers": 2,
+                "layers": ["a"],
+                "attentions": 1,
+                "fused_attentions": 1,
+                "weight_bytes": 1,
+                "activation_bytes": 1,
+                "build_seconds": 1.5,
             },
         }
     ],
     "accuracy": {
-        "scenes": 1, "lowering": "a", "differences": {"a": 0.5}, "label_agreement": 1.0, "kept_agreement": [0.5],
+        "scenes": 1,
+        "lowering": "a",
+        "differences": {"a": 0.5},
+        "label_agreement": 1.0,
+        "kept_agreement": [0.5],
         "miou": [1.0, 2.0],
     },
-}  # fmt: skip
+}
 
 WRONG: list[Any] = [None, True, -1, 7, 1.5, 3.0, 1e30, "x", "12", " 7 ", "1.5", "", "true", [], [1], {}, {"a": 1}]
 
@@ -291,12 +312,26 @@ def test_tampered_bundles_get_pythons_sentences(original: Path, says: Callable[.
 def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """`manifest` with sizes that cannot be, and its steps with each tensor left out, of another type, size or name."""
     for change in [
-        {"patch": 0}, {"patch": 7}, {"image_size": [1 << 40, 1 << 40]}, {"image_size": [0, 64]}, {"capacities": [-1]},
-        {"capacities": [1 << 20]}, {"steps": []}, {"slide_stride": [0, 0]},
-        {"mean": [0, "nan", 0]}, {"std": [1, 0, 1]}, {"std": [1, 1, "inf"]},
-        {"slide_stride": [65, 1]}, {"slide_stride": [1, 97]}, {"prefix": -1}, {"classes": 0},
-        {"classes": 1 << 15}, {"thresholds": []}, {"palette": [[0, 0, 256]]}, {"decisions": []},
-    ]:  # fmt: skip
+        {"patch": 0},
+        {"patch": 7},
+        {"image_size": [1 << 40, 1 << 40]},
+        {"image_size": [0, 64]},
+        {"capacities": [-1]},
+        {"capacities": [1 << 20]},
+        {"steps": []},
+        {"slide_stride": [0, 0]},
+        {"mean": [0, "nan", 0]},
+        {"std": [1, 0, 1]},
+        {"std": [1, 1, "inf"]},
+        {"slide_stride": [65, 1]},
+        {"slide_stride": [1, 97]},
+        {"prefix": -1},
+        {"classes": 0},
+        {"classes": 1 << 15},
+        {"thresholds": []},
+        {"palette": [[0, 0, 256]]},
+        {"decisions": []},
+    ]:
         yield manifest | change
     steps = manifest["steps"]
     for number, step in enumerate(steps):

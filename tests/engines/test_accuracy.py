@@ -107,27 +107,46 @@ def test_the_table_lists_every_part() -> None:
         PlanStep(name=name, step=name, kind="plan", inputs=(), outputs=()) for name in ("stem", "block2", "decoder")
     ]
     accuracy = Accuracy(
-        scenes=2, lowering="", differences={"stem": 1e-3, "decoder": 2e-3}, label_agreement=1.0, kept_agreement=(1.0,),
+        scenes=2,
+        lowering="",
+        differences={"stem": 1e-3, "decoder": 2e-3},
+        label_agreement=1.0,
+        kept_agreement=(1.0,),
         miou=None,
-    )  # fmt: skip
+    )
     plans = PlanSet(
-        flavour="tensorrt-rtx", version="1", cuda=None, compute_capabilities=(), precision="fp16", batch=1,
-        plugin_version=None, workspace_mib=None, optimisation_level=None, steps=tuple(described), accuracy=accuracy,
-    )  # fmt: skip
+        flavour="tensorrt-rtx",
+        version="1",
+        cuda=None,
+        compute_capabilities=(),
+        precision="fp16",
+        batch=1,
+        plugin_version=None,
+        workspace_mib=None,
+        optimisation_level=None,
+        steps=tuple(described),
+        accuracy=accuracy,
+    )
     console = Console(record=True, width=160, file=io.StringIO())
     print_accuracy(console, plans)
     shown = console.export_text().splitlines()
     lines = [line for line in shown if any(p in line for p in ("stem", "block2", "decoder"))]
     assert [("1.0e-03" in line, "not measured" in line, "2.0e-03" in line) for line in lines] == [
-        (True, False, False), (False, True, False), (False, False, True),
-    ]  # fmt: skip
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
 
 
 def test_bounds() -> None:
     good = Accuracy(
-        scenes=1, lowering="", differences={"stem": 1e-3, "block2": 2e-3}, label_agreement=0.999, kept_agreement=(1.0,),
+        scenes=1,
+        lowering="",
+        differences={"stem": 1e-3, "block2": 2e-3},
+        label_agreement=0.999,
+        kept_agreement=(1.0,),
         miou=None,
-    )  # fmt: skip
+    )
     check_accuracy(good, "fp16")
     far = good.model_copy(update={"differences": {"stem": 1e-3, "block2": 2 * BOUNDS["fp16"].difference}})
     with pytest.raises(

@@ -67,17 +67,28 @@ def test_what_the_plan_set_says(small_bundle: Bundle, tmp_path: Path) -> None:
     assert plans.user_allocation  # REQUIRE_USER_ALLOCATION, without which TensorRT-RTX allows no capture
     kinds = [(step.name, step.kind) for step in plans.steps]
     assert kinds == [
-        ("stem", "plan"), ("decide1", "decide"), ("gather1", "gather"),
-        ("block2", "plan"), ("decide2", "decide"), ("gather2", "gather"),
-        ("block3", "plan"), ("sequence/reconstruct", "reconstruct"), ("decoder", "plan"),
+        ("stem", "plan"),
+        ("decide1", "decide"),
+        ("gather1", "gather"),
+        ("block2", "plan"),
+        ("decide2", "decide"),
+        ("gather2", "gather"),
+        ("block3", "plan"),
+        ("sequence/reconstruct", "reconstruct"),
+        ("decoder", "plan"),
         ("labels", "labels"),
-    ]  # fmt: skip
+    ]
     profiles = {step.name: step.plan.profiles for step in plans.steps if step.plan}
     assert profiles["stem"] == profiles["decoder"] == ()
     assert profiles["block2"] == (Profile(least=1, best=8, most=8), Profile(least=9, best=24, most=24))
     assert [spec.name for spec in plans.steps[2].inputs] == [
-        "tokens1", "index0", "full0", "stopped_sum0", "stopped_count0", "keep1",
-    ]  # fmt: skip
+        "tokens1",
+        "index0",
+        "full0",
+        "stopped_sum0",
+        "stopped_count0",
+        "keep1",
+    ]
 
 
 def test_a_batch_of_two(small_bundle: Bundle, tmp_path: Path) -> None:
@@ -93,8 +104,14 @@ def test_the_cache(small_bundle: Bundle, tmp_path: Path) -> None:
     assert again.files == first.files and again.plans == first.plans
     assert all((tmp_path / "again" / name).is_file() for name in again.files)
 
-    changed = [{"precision": "bf16"}, {"batch": 2}, {"profiles": 2}, {"compute_capabilities": ("8.9",)},
-               {"workspace_mib": 256}, {"optimisation_level": 1}]  # fmt: skip
+    changed = [
+        {"precision": "bf16"},
+        {"batch": 2},
+        {"profiles": 2},
+        {"compute_capabilities": ("8.9",)},
+        {"workspace_mib": 256},
+        {"optimisation_level": 1},
+    ]
     for number, change in enumerate(changed):
         other = built(small_bundle, tmp_path / f"other{number}", replace(cached, **change))
         assert other.built == (2 if change == {"profiles": 2} else 4), change  # stem and decoder have no profile

@@ -200,10 +200,15 @@ def test_labels_are_made_between_plans(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("op", "attribute", "value"),
     [
-        ("Resize", "mode", "nearest"), ("Resize", "mode", "cubic"), ("Resize", "coordinate_transformation_mode", "align_corners"),
-        ("Resize", "antialias", 1), ("ArgMax", "axis", 2), ("ArgMax", "keepdims", 1), ("ArgMax", "select_last_index", 1),
+        ("Resize", "mode", "nearest"),
+        ("Resize", "mode", "cubic"),
+        ("Resize", "coordinate_transformation_mode", "align_corners"),
+        ("Resize", "antialias", 1),
+        ("ArgMax", "axis", 2),
+        ("ArgMax", "keepdims", 1),
+        ("ArgMax", "select_last_index", 1),
     ],
-)  # fmt: skip
+)
 def test_other_ends_of_a_decoder_stay_in_the_plan(op: str, attribute: str, value: object, tmp_path: Path) -> None:
     manifest = make_bundle(randomised(small_config()), tmp_path)
     graph = read_step(open_bundle(tmp_path).onnx(manifest.steps[-1]))

@@ -215,9 +215,13 @@ def test_confidences_that_crowd_at_one() -> None:
 def test_saturated_confidences_are_the_reason_given(files: list[Path]) -> None:
     class Saturated:
         manifest = SimpleNamespace(
-            tokens=4, decisions=(1,), capacities=(0, 4), thresholds=(0.5,), dense_macs=(4, 4),
+            tokens=4,
+            decisions=(1,),
+            capacities=(0, 4),
+            thresholds=(0.5,),
+            dense_macs=(4, 4),
             macs=lambda kept: (sum(kept), sum(kept)),
-        )  # fmt: skip
+        )
 
         def __call__(self, image: object, *, mode: str, threshold: Sequence[float]) -> Result:
             q = np.array([[[0.2, 1.0], [1.0, 1.0]]], np.float32)

@@ -82,9 +82,16 @@ def test_a_dry_run_changes_nothing_and_json_is_one_object(dovit_calibrate: Calib
 
 def test_disagreement_in_per_cent_files_globs_and_a_limit(dovit_calibrate: Calibrate) -> None:
     status, out, _ = dovit_calibrate(
-        "--max-disagreement", "2%", "--per-decision", "--points", "3", "--limit", "2", "--json",
+        "--max-disagreement",
+        "2%",
+        "--per-decision",
+        "--points",
+        "3",
+        "--limit",
+        "2",
+        "--json",
         images=("photos/0.png", "photos/[1-3].png", "photos"),
-    )  # fmt: skip
+    )
     result = json.loads(out)
     assert status == 0 and result["images"] == 2 and result["after"]["disagreement"] <= 0.02
     assert result["target"]["max_disagreement"] == 0.02

@@ -279,10 +279,25 @@ def test_command_sweeps_and_writes(
     place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     status, output, errors = command(
-        capfd, monkeypatch, "--engine", str(place / "engines"), "--data", str(place / "data"), "--sweep", "0.3,0.5",
-        "--sweep", "1", "--fixed-ratio", "--plot", str(tmp_path / "a.png"), "--out", str(tmp_path / "a.json"),
-        "--per-image", str(tmp_path / "a.jsonl"), "--json",
-    )  # fmt: skip
+        capfd,
+        monkeypatch,
+        "--engine",
+        str(place / "engines"),
+        "--data",
+        str(place / "data"),
+        "--sweep",
+        "0.3,0.5",
+        "--sweep",
+        "1",
+        "--fixed-ratio",
+        "--plot",
+        str(tmp_path / "a.png"),
+        "--out",
+        str(tmp_path / "a.json"),
+        "--per-image",
+        str(tmp_path / "a.jsonl"),
+        "--json",
+    )
     assert status == 0, errors
     report = json.loads(output)
     assert report == json.loads((tmp_path / "a.json").read_text())
@@ -327,9 +342,13 @@ def test_command_on_a_checkpoint_prints_classes(
     ],
 )
 def test_wrong_usage_is_one_line(
-    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str,
+    place: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    sentence: str,
     code: int,
-) -> None:  # fmt: skip
+) -> None:
     places = {"ENGINE": str(place / "engines"), "DATA": str(place / "data")}
     status, _, errors = command(capfd, monkeypatch, *[places.get(one, one) for one in arguments])
     assert status == code and sentence in errors and errors.count("\n") == 1 and "Traceback" not in errors

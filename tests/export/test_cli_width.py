@@ -24,12 +24,28 @@ COMMANDS = {
     "export": ("dovit.export.cli", "--ckpt", "model.safetensors", "--out", "again", "--backend", "onnxruntime"),
     "inspect": ("dovit.runtime.cli.inspect", "engines"),
     "bench": ("dovit.benchmarks.cli", "--engine", "engines", "--keep", "50%,25%", "--runs", "2", "--warmup", "0"),
-    "eval": ("dovit.training.cli.eval", "--engine", "engines", "--data", "streets:2", "--sweep", "0.5,1", "--fixed-ratio"),
-    "calibrate": ("dovit.evaluation.cli.calibrate", "--engine", "engines", "--images", "data", "--keep", ".5,.2", "--dry-run"),
-}  # fmt: skip
-STAGES = {
-    "export": "tracing", "bench": "measuring", "eval": "evaluating: 2 images", "calibrate": "decision 1: 1 image",
-}  # fmt: skip
+    "eval": (
+        "dovit.training.cli.eval",
+        "--engine",
+        "engines",
+        "--data",
+        "streets:2",
+        "--sweep",
+        "0.5,1",
+        "--fixed-ratio",
+    ),
+    "calibrate": (
+        "dovit.evaluation.cli.calibrate",
+        "--engine",
+        "engines",
+        "--images",
+        "data",
+        "--keep",
+        ".5,.2",
+        "--dry-run",
+    ),
+}
+STAGES = {"export": "tracing", "bench": "measuring", "eval": "evaluating: 2 images", "calibrate": "decision 1: 1 image"}
 
 
 @pytest.fixture(scope="module")

@@ -47,8 +47,9 @@ def test_two_writers_and_two_readers(good: Path, tmp_path: Path) -> None:
     assert len(outcomes) == 4
     for name, found in outcomes.items():
         assert set(found) == {"whole"}, (name, found)
-    assert files(tmp_path / "target") in ({"bundle.json", *open_bundle(source).manifest.files} for source in
-                                          (good, tmp_path / "other"))  # fmt: skip
+    assert files(tmp_path / "target") in (
+        {"bundle.json", *open_bundle(source).manifest.files} for source in (good, tmp_path / "other")
+    )
 
 
 def test_the_second_writer_waits_and_says_so(

@@ -28,9 +28,27 @@ from dovit.runtime.result import Result
 from fuzz.common import STRANGE_NUMBERS, STRANGE_TEXTS, Driver, Finding, mutate_bytes, mutate_json, mutate_text
 
 OPERATORS = (
-    "Identity", "Tile", "Transpose", "Reshape", "Cast", "Abs", "ArgMax", "NonZero", "Shape", "TopK", "Expand", "Range", "Relu",
-    "Loop", "ConstantOfShape", "Squeeze", "Gather", "Concat", "Resize", "Nothing",
-)  # fmt: skip
+    "Identity",
+    "Tile",
+    "Transpose",
+    "Reshape",
+    "Cast",
+    "Abs",
+    "ArgMax",
+    "NonZero",
+    "Shape",
+    "TopK",
+    "Expand",
+    "Range",
+    "Relu",
+    "Loop",
+    "ConstantOfShape",
+    "Squeeze",
+    "Gather",
+    "Concat",
+    "Resize",
+    "Nothing",
+)
 
 
 def driver(folder: Path) -> Driver:
@@ -48,8 +66,13 @@ class _Bundles:
         self.seeds = seeds
         self.image = image
         self.ways: list[tuple[int, Callable[[Path, Random], None]]] = [
-            (8, _manifest), (2, _manifest_bytes), (4, _onnx_bytes), (8, _onnx_model), (2, _weights), (1, _places),
-        ]  # fmt: skip
+            (8, _manifest),
+            (2, _manifest_bytes),
+            (4, _onnx_bytes),
+            (8, _onnx_model),
+            (2, _weights),
+            (1, _places),
+        ]
 
     def attempt(self, random: Random, folder: Path) -> str:
         bundle = folder / "bundle"
@@ -101,11 +124,16 @@ def _manifest_bytes(bundle: Path, random: Random) -> None:
     file = bundle / "bundle.json"
     data = file.read_bytes()
     file.write_bytes(
-        random.choice([
-            lambda: mutate_bytes(data, random), lambda: mutate_text(data.decode(), random).encode(errors="surrogatepass"),
-            lambda: b"\xef\xbb\xbf" + data, lambda: data.decode().encode("utf-16"), lambda: data + b"\0",
-        ])()
-    )  # fmt: skip
+        random.choice(
+            [
+                lambda: mutate_bytes(data, random),
+                lambda: mutate_text(data.decode(), random).encode(errors="surrogatepass"),
+                lambda: b"\xef\xbb\xbf" + data,
+                lambda: data.decode().encode("utf-16"),
+                lambda: data + b"\0",
+            ]
+        )()
+    )
 
 
 def _one(bundle: Path, random: Random, suffix: str) -> Path:

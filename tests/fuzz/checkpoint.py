@@ -61,8 +61,19 @@ class _Checkpoints:
             (folder / "variant.yml").write_text(seed.variant)
         try:
             mutate(seed, path, random)
-        except (RuntimeError, ValueError, TypeError, OverflowError, NotImplementedError, AttributeError, RecursionError,
-                IndexError, KeyError, pickle.PicklingError, UnicodeError) as error:  # fmt: skip
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            OverflowError,
+            NotImplementedError,
+            AttributeError,
+            RecursionError,
+            IndexError,
+            KeyError,
+            pickle.PicklingError,
+            UnicodeError,
+        ) as error:
             return f"not made: {type(error).__name__}"
         if random.random() < 0.1:
             options = _options(random)
@@ -92,12 +103,16 @@ def _runs(model: DoViT) -> None:
 def _options(random: Random) -> ReadOptions:
     return ReadOptions(
         arch=random.choice([None, "setr-mla", "segmenter-mask", "setr-naive", "segmenter-linear", "nonsense"]),
-        image_size=random.choice([None, (32, 32), (16, 64), (1, 1), (0, 0), (-16, 16), (10**9, 16), (10**9, 10**9), (4096, 16)]),
+        image_size=random.choice(
+            [None, (32, 32), (16, 64), (1, 1), (0, 0), (-16, 16), (10**9, 16), (10**9, 10**9), (4096, 16)]
+        ),
         classes=random.choice([None, 0, 1, 3, 4, 10**9]),
         decision_layers=random.choice([None, (1,), (1, 2), (2, 1), (0,), (10**9,), (-1, 1), ()]),
         thresholds=random.choice([None, (0.5,), (0.5, 0.5), (2.0,), (float("nan"),), ()]),
-        dense=random.random() < 0.3, untrained=random.random() < 0.3, plain=random.random() < 0.3,
-    )  # fmt: skip
+        dense=random.random() < 0.3,
+        untrained=random.random() < 0.3,
+        plain=random.random() < 0.3,
+    )
 
 
 def _bytes(seed: Seed, path: Path, random: Random) -> None:
@@ -274,10 +289,26 @@ def _variant(seed: Seed, path: Path, random: Random) -> None:
         variant.write_text(yaml.safe_dump(mutate_json(yaml.safe_load(text), random)), errors="replace")
     elif kind == 2:
         value = random.choice(
-            ["!!python/object/apply:os.system ['true']", "2001-99-99", "{[1]: 2}", "&a [*a]", "[" * 3000, "1e400",
-             "0x" + "f" * 5000, "!!binary x", "!!timestamp x", "!!int x", "!!set {a, b}", "<<: 3", "? : ?", ".nan",
-              "-.inf", "1:1:1", "'\\ud800'"]
-        )  # fmt: skip
+            [
+                "!!python/object/apply:os.system ['true']",
+                "2001-99-99",
+                "{[1]: 2}",
+                "&a [*a]",
+                "[" * 3000,
+                "1e400",
+                "0x" + "f" * 5000,
+                "!!binary x",
+                "!!timestamp x",
+                "!!int x",
+                "!!set {a, b}",
+                "<<: 3",
+                "? : ?",
+                ".nan",
+                "-.inf",
+                "1:1:1",
+                "'\\ud800'",
+            ]
+        )
         key = random.choice(["patch_size", "n_heads", "normalization", "window_stride", "window_size", "net_kwargs"])
         variant.write_text(text + f"\n  {key}: {value}\n" if random.random() < 0.7 else value)
     else:

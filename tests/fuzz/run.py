@@ -49,8 +49,15 @@ class Report:
         return sum(self.outcomes.values())
 
 
-def fuzz(boundary: str, *, seed: int = 0, first: int = 0, count: int | None = None, seconds: float | None = None,
-         workers: int = 1) -> Report:  # fmt: skip
+def fuzz(
+    boundary: str,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    count: int | None = None,
+    seconds: float | None = None,
+    workers: int = 1,
+) -> Report:
     """Try mutants `first`, `first`+1, … of `boundary` until `count` are done or `seconds` have passed."""
     report, lock = Report(boundary), threading.Lock()
     end: float | None = None  # counted from the first mutant: a child takes long to import torch on a busy machine
@@ -111,13 +118,22 @@ class _Child:
 
     def __init__(self, boundary: str, seed: int) -> None:
         self.folder = tempfile.mkdtemp(prefix="dovit-fuzz-")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": self.folder, "XDG_CACHE_HOME": self.folder,
-                       "COLUMNS": "200"}  # fmt: skip
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": self.folder,
+            "XDG_CACHE_HOME": self.folder,
+            "COLUMNS": "200",
+        }
         command = [sys.executable, "-m", "fuzz.run", boundary, "--seed", str(seed), "--child", self.folder]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
             cwd=Path(__file__).parents[1],
-        )  # fmt: skip
+        )
         if self._line(START_LIMIT) != b"ready\n":
             self.end()
             status = self.process.returncode
@@ -243,9 +259,13 @@ def main() -> None:
         seconds = given.seconds / len(wanted) if given.seconds else None
         start = time.monotonic()
         report = fuzz(
-            boundary, seed=seed, first=given.first, count=given.count or (None if seconds else 1000), seconds=seconds,
+            boundary,
+            seed=seed,
+            first=given.first,
+            count=given.count or (None if seconds else 1000),
+            seconds=seconds,
             workers=given.workers,
-        )  # fmt: skip
+        )
         print(describe(report, seed, time.monotonic() - start), flush=True)
         failed = failed or bool(report.findings)
     sys.exit(1 if failed else 0)

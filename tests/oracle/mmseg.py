@@ -101,9 +101,16 @@ def build(
     of files made by mmsegmentation up to 1.1.2. The scaled config is kept as `model.cfg`.
     """
     config = scaled_config(
-        variant, image_size=image_size, classes=classes, embed_dim=embed_dim, depth=depth, heads=heads,
-        out_indices=out_indices, decoder_channels=decoder_channels, dataset=dataset,
-    )  # fmt: skip
+        variant,
+        image_size=image_size,
+        classes=classes,
+        embed_dim=embed_dim,
+        depth=depth,
+        heads=heads,
+        out_indices=out_indices,
+        decoder_channels=decoder_channels,
+        dataset=dataset,
+    )
     config.model.backbone.patch_bias = patch_bias
     return build_config(config, seed)
 

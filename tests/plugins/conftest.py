@@ -8,8 +8,18 @@ import pytest
 
 HERE = Path(__file__).parent
 KERNELS = HERE.parents[1] / "plugins" / "kernels"
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined,bounds",
-         "-fno-sanitize-recover=all", "-static-libubsan"]  # fmt: skip
+FLAGS = [
+    "-std=c++17",
+    "-O1",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-fsanitize=undefined,bounds",
+    "-fno-sanitize-recover=all",
+    "-static-libubsan",
+]
 
 
 @pytest.fixture(scope="session")

@@ -37,9 +37,18 @@ def run(
     keep, slots = np.full(batch * count + 5, -77, np.int32), np.full(batch * count + 5, -77, np.int32)
     allowed, choice = np.asarray(sorted(capacities), np.int64), ctypes.c_int(-77)
     capacity = library.host_decide(
-        pointer(q), ctypes.c_float(threshold), pointer(allowed), len(allowed), batch, count, threads, int(backwards),
-        pointer(keep), pointer(slots), ctypes.byref(choice),
-    )  # fmt: skip
+        pointer(q),
+        ctypes.c_float(threshold),
+        pointer(allowed),
+        len(allowed),
+        batch,
+        count,
+        threads,
+        int(backwards),
+        pointer(keep),
+        pointer(slots),
+        ctypes.byref(choice),
+    )
     kept, placed = keep[: batch * capacity], slots[: batch * count]
     assert (keep[kept.size :] == -77).all() and (slots[placed.size :] == -77).all()
     return kept.reshape(batch, capacity), placed.reshape(batch, count), choice.value

@@ -85,10 +85,19 @@ class Decision:
 
     def launch(self, kernels: Kernels, switch: int = 0) -> None:
         status = kernels.dovit_decide(
-            place(self.q), place(self.threshold), place(self.capacities), len(self.capacities), self.batch, self.count,
-            place(self.staying), place(self.packed), place(self.slots), place(self.capacity), switch,
+            place(self.q),
+            place(self.threshold),
+            place(self.capacities),
+            len(self.capacities),
+            self.batch,
+            self.count,
+            place(self.staying),
+            place(self.packed),
+            place(self.slots),
+            place(self.capacity),
+            switch,
             stream(kernels),
-        )  # fmt: skip
+        )
         assert status == 0
 
     def keep(self) -> Tensor:
@@ -220,17 +229,41 @@ class Pass:
         code = TYPES[self.kept.dtype]
         self.full.copy_(self.state.full)
         status = kernels.dovit_gather(
-            code, place(self.state.tokens), place(self.state.index), place(self.slots), place(self.kept),
-            place(self.kept_index), place(self.full), place(self.state.stopped_sum), place(self.after),
-            place(self.stopped[:1]), place(self.stopped[1:]), place(None), self.batch, self.count, self.capacity,
-            self.prefix, self.positions, self.channels, place(self.scratch), stream(kernels),
-        )  # fmt: skip
+            code,
+            place(self.state.tokens),
+            place(self.state.index),
+            place(self.slots),
+            place(self.kept),
+            place(self.kept_index),
+            place(self.full),
+            place(self.state.stopped_sum),
+            place(self.after),
+            place(self.stopped[:1]),
+            place(self.stopped[1:]),
+            place(None),
+            self.batch,
+            self.count,
+            self.capacity,
+            self.prefix,
+            self.positions,
+            self.channels,
+            place(self.scratch),
+            stream(kernels),
+        )
         assert status == 0
         self.whole.copy_(self.full)
         status = kernels.dovit_reconstruct(
-            code, place(self.kept), place(self.kept_index), place(self.whole), self.batch, self.capacity, self.prefix,
-            self.positions, self.channels, stream(kernels),
-        )  # fmt: skip
+            code,
+            place(self.kept),
+            place(self.kept_index),
+            place(self.whole),
+            self.batch,
+            self.capacity,
+            self.prefix,
+            self.positions,
+            self.channels,
+            stream(kernels),
+        )
         assert status == 0
 
     def results(self) -> list[Tensor]:

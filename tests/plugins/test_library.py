@@ -20,9 +20,20 @@ from dovit.export.graph.functions import token_pass_functions
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 C_API = {
-    "confidence", "decide", "error_string", "gather", "gather_scratch_bytes", "labels", "normalise", "plugin_signature",
-    "reconstruct", "resize", "resize_taps", "resized_labels", "slots",
-}  # fmt: skip
+    "confidence",
+    "decide",
+    "error_string",
+    "gather",
+    "gather_scratch_bytes",
+    "labels",
+    "normalise",
+    "plugin_signature",
+    "reconstruct",
+    "resize",
+    "resize_taps",
+    "resized_labels",
+    "slots",
+}
 
 pytestmark = pytest.mark.skipif(plugins.library() is None, reason=f"left out: {plugins.left_out()}")
 

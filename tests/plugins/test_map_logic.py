@@ -49,8 +49,21 @@ def test_confidence(library: ctypes.CDLL, classes: int, count: int, dtype: type,
 def test_confidence_of_what_is_no_number(library: ctypes.CDLL) -> None:
     """As torch has it, so that a broken token is kept on every backend: wherever the odd class lies."""
     lowest, inf, nan = np.finfo(np.float32).min, np.inf, np.nan
-    rows = [[1, nan, 0], [nan, 1, 0], [nan, nan, nan], [-inf, -inf, -inf], [-inf, 0, 0], [0, -inf, -inf], [5, 5, 5],
-            [inf, 0, 1], [0, 1, inf], [inf, inf, 0], [inf, -inf, nan], [lowest, lowest, lowest], [lowest, -inf, 0]]  # fmt: skip
+    rows = [
+        [1, nan, 0],
+        [nan, 1, 0],
+        [nan, nan, nan],
+        [-inf, -inf, -inf],
+        [-inf, 0, 0],
+        [0, -inf, -inf],
+        [5, 5, 5],
+        [inf, 0, 1],
+        [0, 1, inf],
+        [inf, inf, 0],
+        [inf, -inf, nan],
+        [lowest, lowest, lowest],
+        [lowest, -inf, 0],
+    ]
     for padding in (0, 40):  # classes of other slices and groups
         padded = [[*(-inf for _ in range(padding)), *row] for row in rows]
         logits = np.ascontiguousarray(np.array(padded, np.float32).T[None])

@@ -73,11 +73,26 @@ def test_gather(
     # in a captured graph only the device knows how many tokens came: as if there could be any number up to all positions
     actual = np.array([count], np.int32) if prefix == 1 else None
     library.host_gather(
-        int(dtype == torch.float16), pointer(tokens), pointer(index), pointer(slots), pointer(kept), pointer(kept_index),
-        pointer(full), pointer(before.stopped_sum.numpy()), pointer(after), pointer(stopped[:1]), pointer(stopped[1:]),
-        None if actual is None else pointer(actual), batch, count if actual is None else full.shape[1], capacity, prefix,
-        full.shape[1], channels, pointer(scratch),
-    )  # fmt: skip
+        int(dtype == torch.float16),
+        pointer(tokens),
+        pointer(index),
+        pointer(slots),
+        pointer(kept),
+        pointer(kept_index),
+        pointer(full),
+        pointer(before.stopped_sum.numpy()),
+        pointer(after),
+        pointer(stopped[:1]),
+        pointer(stopped[1:]),
+        None if actual is None else pointer(actual),
+        batch,
+        count if actual is None else full.shape[1],
+        capacity,
+        prefix,
+        full.shape[1],
+        channels,
+        pointer(scratch),
+    )
     assert np.array_equal(kept[:, prefix:], expected.tokens[:, prefix:].numpy())
     assert np.array_equal(kept_index, expected.index.numpy())
     assert stopped.tolist() == [before.stopped_count, expected.stopped_count]
@@ -102,7 +117,14 @@ def test_reconstruct(library: ctypes.CDLL, count: int, channels: int, prefix: in
     before = state(3, count, prefix, channels, dtype, seed=count)
     full = before.full.numpy().copy()
     library.host_reconstruct(
-        int(dtype == torch.float16), pointer(before.tokens.numpy()), pointer(before.index.numpy()), pointer(full), 3, count,
-        prefix, full.shape[1], channels,
-    )  # fmt: skip
+        int(dtype == torch.float16),
+        pointer(before.tokens.numpy()),
+        pointer(before.index.numpy()),
+        pointer(full),
+        3,
+        count,
+        prefix,
+        full.shape[1],
+        channels,
+    )
     assert np.array_equal(full, reconstruct(before, prefix).numpy())

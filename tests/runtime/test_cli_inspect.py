@@ -43,12 +43,28 @@ def bundle(tmp_path: Path) -> Path:
     )
     decision = DecisionSpec(layer=2, state=state, threshold="threshold1", confidence="confidence1", keep="keep1")
     manifest = Manifest(
-        dovit_version="0.1.0", architecture="setr-pup, ViT 6×192", image_size=(64, 96), patch=16, embed_dim=192,
-        prefix=1, classes=3, class_names=("road", "sky", "[bold]car"), palette=None, mean=(0, 0, 0), std=(1, 1, 1),
-        slide_stride=(40, 60), precision="fp32", thresholds=(0.98,), capacities=(0, 12, 24), dense_macs=(1, 2),
-        steps=(step, decoder), decisions=(decision,), final=state, taps=(),
+        dovit_version="0.1.0",
+        architecture="setr-pup, ViT 6×192",
+        image_size=(64, 96),
+        patch=16,
+        embed_dim=192,
+        prefix=1,
+        classes=3,
+        class_names=("road", "sky", "[bold]car"),
+        palette=None,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        slide_stride=(40, 60),
+        precision="fp32",
+        thresholds=(0.98,),
+        capacities=(0, 12, 24),
+        dense_macs=(1, 2),
+        steps=(step, decoder),
+        decisions=(decision,),
+        final=state,
+        taps=(),
         files={"onnx/stem.onnx": FileEntry(sha256=sha256(file), size=1_500_000)},
-    )  # fmt: skip
+    )
     (tmp_path / "bundle.json").write_text(manifest.model_dump_json(), encoding="utf-8")
     return tmp_path
 
@@ -71,10 +87,20 @@ def test_shows_what_is_in_a_bundle(bundle: Path, dovit_inspect: Inspect) -> None
     status, out, err = dovit_inspect(str(bundle))
     assert (status, err) == (0, "")
     for part in (
-        "setr-pup, ViT 6×192", "64×96, patch 16, 24 tokens", "3 (road, sky, [bold]car)", "after layer 2: ξ = 0.98",
-        "0, 12, 24", "40×60", "image uint8[batch, 64, 96, 3]", "tokens float32[batch, length1, 192]", "1.23",
-        "1.25", "5.00", "onnx/stem.onnx", "1 files, 1.5 MB, all as exported (SHA-256)",
-    ):  # fmt: skip
+        "setr-pup, ViT 6×192",
+        "64×96, patch 16, 24 tokens",
+        "3 (road, sky, [bold]car)",
+        "after layer 2: ξ = 0.98",
+        "0, 12, 24",
+        "40×60",
+        "image uint8[batch, 64, 96, 3]",
+        "tokens float32[batch, length1, 192]",
+        "1.23",
+        "1.25",
+        "5.00",
+        "onnx/stem.onnx",
+        "1 files, 1.5 MB, all as exported (SHA-256)",
+    ):
         assert part in out
 
 

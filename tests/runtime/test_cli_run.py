@@ -126,9 +126,17 @@ def test_json_is_one_object_a_line(dovit_run: Dovit) -> None:
     assert [row["image"] for row in rows] == ["b.png", "a.png"]
     assert rows[0].pop("latency_ms") >= 0
     assert rows[0] == {
-        "image": "b.png", "page": 1, "labels": "dovit-out/b.png", "replaced": False, "size": [8, 12], "tokens": 6,
-        "kept": [3, 1], "backend": "onnxruntime", "mode": "whole", "schedule": "bucketed",
-    }  # fmt: skip
+        "image": "b.png",
+        "page": 1,
+        "labels": "dovit-out/b.png",
+        "replaced": False,
+        "size": [8, 12],
+        "tokens": 6,
+        "kept": [3, 1],
+        "backend": "onnxruntime",
+        "mode": "whole",
+        "schedule": "bucketed",
+    }
 
 
 @pytest.mark.parametrize("flags", [("--json",), ()])

@@ -190,9 +190,14 @@ def test_json_that_is_no_json(bundle: Path) -> None:
     whole = file.read_bytes()
     name = json.dumps(json.loads(whole)["architecture"], ensure_ascii=False).encode()
     for content in (
-        b"\xef\xbb\xbf" + whole, whole + b"\0", whole.decode().encode("utf-16"), whole + b"x", b"\xff" + whole, whole[:-3],
+        b"\xef\xbb\xbf" + whole,
+        whole + b"\0",
+        whole.decode().encode("utf-16"),
+        whole + b"x",
+        b"\xff" + whole,
+        whole[:-3],
         whole.replace(name, b'"\xed\xa0\x80"'),
-    ):  # fmt: skip
+    ):
         file.write_bytes(content)
         refused(bundle, "not a dovit manifest")
     file.write_bytes(b"[" * 100_000)

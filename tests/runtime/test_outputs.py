@@ -55,7 +55,11 @@ def value(name: str, at: tuple[int, ...], number: int) -> Callable[[Tensors], No
 
 
 LIES: dict[str, tuple[int, Callable[[Tensors], object], str]] = {
-    "more tokens than there are": (0, put("keep1", lambda x: np.tile(x, 2)), r"int32 \[1, 48\], expected int32 \[1, at most 24\]"),  # noqa: E501
+    "more tokens than there are": (
+        0,
+        put("keep1", lambda x: np.tile(x, 2)),
+        r"int32 \[1, 48\], expected int32 \[1, at most 24\]",
+    ),
     "rank": (0, put("keep1", lambda x: x[0]), r"keep1 as int32 \[24\]"),
     "type": (0, put("keep1", lambda x: x.astype(np.int64)), "keep1 as int64"),
     "batch": (0, put("keep1", lambda x: np.repeat(x, 2, axis=0)), r"keep1 as int32 \[2, 24\]"),
@@ -71,7 +75,7 @@ LIES: dict[str, tuple[int, Callable[[Tensors], object], str]] = {
     "half": (1, put("tokens2", lambda x: x.astype(np.float16)), "tokens2 as float16"),
     "label": (3, value("labels", (0, 0, 0), 7), "labels has the label 7, expected 0 to 6"),
     "logits": (3, put("logits", lambda x: x[0]), "logits as float32"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -125,11 +129,12 @@ def test_an_output_that_is_larger_than_its_place(tmp_path: Path) -> None:
     from onnx import helper
 
     graph = helper.make_graph(
-        [helper.make_node("Tile", ["x", "repeats"], ["y"])], "tile",
+        [helper.make_node("Tile", ["x", "repeats"], ["y"])],
+        "tile",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, None])],
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, None])],
         [helper.make_tensor("repeats", onnx.TensorProto.INT64, [2], [1, 1000])],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     engine = OnnxRuntimeEngine("tile", model.SerializeToString())
     with pytest.raises(DovitError, match="ONNX Runtime failed in step tile"):

@@ -12,9 +12,18 @@ from dovit.runtime.plans import Found, check_plans
 ROOT = Path("engines")
 ADA = Gpu("NVIDIA RTX 4090", "8.9", (13, 0))
 PLANS = PlanSet(
-    flavour="tensorrt-rtx", version="1.7.1.116", cuda=13, compute_capabilities=("8.9", "12.0"), precision="bf16", batch=1,
-    plugin_version=None, workspace_mib=None, optimisation_level=None, user_allocation=True, steps=(),
-)  # fmt: skip
+    flavour="tensorrt-rtx",
+    version="1.7.1.116",
+    cuda=13,
+    compute_capabilities=("8.9", "12.0"),
+    precision="bf16",
+    batch=1,
+    plugin_version=None,
+    workspace_mib=None,
+    optimisation_level=None,
+    user_allocation=True,
+    steps=(),
+)
 REBUILD = "dovit-export --engine engines --backend tensorrt-rtx --precision bf16"
 
 

@@ -8,9 +8,16 @@ from torch.nn.functional import interpolate
 from dovit.runtime.resize import BAND_BYTES, labels_from_logits, largest, resize_bilinear, resize_image, taps
 
 SIZES = [
-    ((8, 8), (32, 32)), ((7, 9), (31, 64)), ((64, 80), (17, 23)), ((97, 33), (1531, 211)), ((1, 1), (5, 7)),
-    ((5, 7), (1, 1)), ((1, 6), (3, 2)), ((40, 10), (11, 45)), ((6, 6), (6, 13)),
-]  # fmt: skip
+    ((8, 8), (32, 32)),
+    ((7, 9), (31, 64)),
+    ((64, 80), (17, 23)),
+    ((97, 33), (1531, 211)),
+    ((1, 1), (5, 7)),
+    ((5, 7), (1, 1)),
+    ((1, 6), (3, 2)),
+    ((40, 10), (11, 45)),
+    ((6, 6), (6, 13)),
+]
 
 
 def logits(classes: int, size: tuple[int, int]) -> np.ndarray:

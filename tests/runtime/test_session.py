@@ -42,9 +42,17 @@ def same(found: Result, expected: Result) -> None:
 
 
 HALVES = [
-    0.5, np.float32(0.5), np.float64(0.5), np.array(0.5), np.array([0.5]), [0.5, np.float32(0.5)], (0.5, 0.5),
-    np.array([0.5, 0.5], np.float32), torch.tensor(0.5), torch.tensor([0.5, 0.5], requires_grad=True),
-]  # fmt: skip
+    0.5,
+    np.float32(0.5),
+    np.float64(0.5),
+    np.array(0.5),
+    np.array([0.5]),
+    [0.5, np.float32(0.5)],
+    (0.5, 0.5),
+    np.array([0.5, 0.5], np.float32),
+    torch.tensor(0.5),
+    torch.tensor([0.5, 0.5], requires_grad=True),
+]
 
 
 @pytest.mark.parametrize("threshold", HALVES, ids=repr)
@@ -114,9 +122,12 @@ def test_lists_give_what_single_calls_give(session: Session, tmp_path: Path) -> 
     Image.fromarray(OTHER).save(tmp_path / "a.png")
     images = [IMAGE, OTHER, tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(IMAGE)]
     settings: list[dict[str, Any]] = [
-        {}, {"mode": "slide"}, {"keep": (0.5, 0.3)}, {"schedule": "bucketed", "labels": "model"},
+        {},
+        {"mode": "slide"},
+        {"keep": (0.5, 0.3)},
+        {"schedule": "bucketed", "labels": "model"},
         {"schedule": "bucketed", "keep_ratio": True, "return_logits": True},
-    ]  # fmt: skip
+    ]
     for setting in settings:
         results = session.batch(images, **setting)
         for image, result in zip(images, results, strict=True):

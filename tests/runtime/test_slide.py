@@ -138,11 +138,15 @@ def test_labels_at_the_size_that_the_windows_lie_in() -> None:
 
 
 LIMITS: list[tuple[tuple[int, int], dict[str, Any], str]] = [
-    ((1, 1800), {}, r"1×1800 is too narrow for windows of 32×48: .* it has 1843200 pixels, more than 1000000; use mode whole"),
+    (
+        (1, 1800),
+        {},
+        r"1×1800 is too narrow for windows of 32×48: .* it has 1843200 pixels, more than 1000000; use mode whole",
+    ),
     ((600, 900), {}, r"600×900 needs 840 windows of 32×48, more than 500; use mode whole, or cut the image into parts"),
     ((60, 400), {}, r"needs the logits of 36 windows at a time, 5 classes of 24 each, more than 2000 values"),
     ((90, 80), {"keep_logits": True}, r"with 5 classes are 36000 values, more than 2000; leave return_logits off"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("size", "arguments", "sentence"), LIMITS, ids=str)

@@ -64,10 +64,27 @@ def test_only_the_19_classes() -> None:
 
 @pytest.mark.parametrize(
     ("class_name", "least"),
-    [("road", 1.0), ("sidewalk", 0.9), ("building", 0.95), ("sky", 0.95), ("vegetation", 0.9), ("pole", 0.8),
-     ("car", 0.8), ("person", 0.8), ("traffic sign", 0.5), ("traffic light", 0.5), ("rider", 0.3), ("bicycle", 0.2),
-     ("terrain", 0.2), ("wall", 0.15), ("fence", 0.15), ("truck", 0.1), ("bus", 0.1), ("motorcycle", 0.1)],
-)  # fmt: skip
+    [
+        ("road", 1.0),
+        ("sidewalk", 0.9),
+        ("building", 0.95),
+        ("sky", 0.95),
+        ("vegetation", 0.9),
+        ("pole", 0.8),
+        ("car", 0.8),
+        ("person", 0.8),
+        ("traffic sign", 0.5),
+        ("traffic light", 0.5),
+        ("rider", 0.3),
+        ("bicycle", 0.2),
+        ("terrain", 0.2),
+        ("wall", 0.15),
+        ("fence", 0.15),
+        ("truck", 0.1),
+        ("bus", 0.1),
+        ("motorcycle", 0.1),
+    ],
+)
 def test_every_kind_occurs(class_name: str, least: float) -> None:
     assert share(class_name) >= least
 

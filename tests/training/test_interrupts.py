@@ -35,9 +35,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def go_on(out: Path, checkpoint: Path, **more: Any) -> None:
     settings = Settings(steps=4, batch=2, optimiser="adamw")
     run(
-        Start(checkpoint=checkpoint, read=READ), lambda gpu: settings, "streets:8", out, device="cpu", log_every=1, workers=0,
+        Start(checkpoint=checkpoint, read=READ),
+        lambda gpu: settings,
+        "streets:8",
+        out,
+        device="cpu",
+        log_every=1,
+        workers=0,
         **more,
-    )  # fmt: skip
+    )
 
 
 def signals_in(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
@@ -168,15 +174,40 @@ def test_a_state_that_was_tampered_with_is_a_sentence(
 def test_two_processes_end_after_the_same_step(tmp_path: Path, checkpoint: Path) -> None:
     """torchrun passes Ctrl-C on to processes that the terminal has told already: each gets it twice."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dovit.training.cli.train",
-        "--ckpt", str(checkpoint), "--data", "streets:8", "--steps", "100000", "--val", "none", "--log-every", "3",
-        "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "run"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "dovit.training.cli.train",
+        "--ckpt",
+        str(checkpoint),
+        "--data",
+        "streets:8",
+        "--steps",
+        "100000",
+        "--val",
+        "none",
+        "--log-every",
+        "3",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not (tmp_path / "run" / "log.jsonl").exists():
         time.sleep(0.1)

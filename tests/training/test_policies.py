@@ -135,10 +135,14 @@ def test_cost_is_the_papers(size: str, ratio: float, gflops: float, parameters: 
 
     def config(image: tuple[int, int]) -> ModelConfig:
         return ModelConfig(
-            image_size=image, classes=19, backbone=BackboneConfig.of_size(size), merge=False,
-            decoder=SetrUpDecoder(kind="setr-naive"), thresholds=(1, 1, 1),
+            image_size=image,
+            classes=19,
+            backbone=BackboneConfig.of_size(size),
+            merge=False,
+            decoder=SetrUpDecoder(kind="setr-naive"),
+            thresholds=(1, 1, 1),
             decisions=tuple(HeadConfig(layer=layer, norm=True, num_convs=1) for layer in (3, 6, 9)),
-        )  # fmt: skip
+        )
 
     with torch.device("meta"):
         model = DynamicViT(config((1024, 2048)), ratio)

@@ -84,10 +84,35 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, checkpo
 
     def command(out: Path, *more: str) -> list[str]:
         return [
-            sys.executable, "-m", "dovit.training.cli.train", "--ckpt", str(checkpoint), "--data", "streets:8",
-            "--out", str(out), "--steps", "80", "--batch", "2", "--lr", "0.01", "--policy", policy, "--val", "none",
-            "--save-every", "5", "--log-every", "1", "--workers", "1", "--device", "cpu", *more,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "dovit.training.cli.train",
+            "--ckpt",
+            str(checkpoint),
+            "--data",
+            "streets:8",
+            "--out",
+            str(out),
+            "--steps",
+            "80",
+            "--batch",
+            "2",
+            "--lr",
+            "0.01",
+            "--policy",
+            policy,
+            "--val",
+            "none",
+            "--save-every",
+            "5",
+            "--log-every",
+            "1",
+            "--workers",
+            "1",
+            "--device",
+            "cpu",
+            *more,
+        ]
 
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}  # the order of sums is the same on any machine's load
     subprocess.run(command(tmp_path / "whole"), check=True, env=quiet, capture_output=True)
@@ -182,9 +207,27 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     """torchrun with 2 × 2 images: the same losses and weights as one process with 4, for a model without batch norm."""
     save_model(randomised(street_config("segmenter-linear")), tmp_path / "model.pth")
     common = [
-        "--ckpt", str(tmp_path / "model.pth"), "--data", "streets:8", "--steps", "6", "--lr", "0.01", "--threshold", "1",
-        "--scale-range", "1,1", "--val", "none", "--log-every", "1", "--workers", "0", "--device", "cpu",
-    ]  # fmt: skip
+        "--ckpt",
+        str(tmp_path / "model.pth"),
+        "--data",
+        "streets:8",
+        "--steps",
+        "6",
+        "--lr",
+        "0.01",
+        "--threshold",
+        "1",
+        "--scale-range",
+        "1,1",
+        "--val",
+        "none",
+        "--log-every",
+        "1",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
     one = [sys.executable, "-m", "dovit.training.cli.train", *common, "--batch", "4", "--out", str(tmp_path / "one")]
     two = [*TWICE, "-m", "dovit.training.cli.train", *common, "--batch", "2", "--out", str(tmp_path / "two")]
     for command in (one, two):
@@ -218,9 +261,13 @@ def test_only_the_first_process_touches_the_folder(
 
     monkeypatch.setattr("dovit.training.run.process", lambda device: nullcontext(Second(1, 2, torch.device("cpu"))))
     run(
-        Start(checkpoint=checkpoint, read=READ), lambda gpu: Settings(steps=1, batch=2), "streets:8", tmp_path / "out",
-        device="cpu", workers=0,
-    )  # fmt: skip
+        Start(checkpoint=checkpoint, read=READ),
+        lambda gpu: Settings(steps=1, batch=2),
+        "streets:8",
+        tmp_path / "out",
+        device="cpu",
+        workers=0,
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -281,9 +328,13 @@ def test_a_damaged_state_is_named(tmp_path: Path, checkpoint: Path) -> None:
     ],
 )
 def test_wrong_usage_is_one_line(
-    tmp_path: Path, checkpoint: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    more: list[str], sentence: str,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    checkpoint: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+    sentence: str,
+) -> None:
     from dovit.training.cli.train import main
 
     if "cuda" in more and torch.cuda.is_available():

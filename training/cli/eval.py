@@ -144,9 +144,12 @@ def command(
             matched = [_matched(o) for o in outcomes if o.setting.counts is None]
             outcomes += evaluate(segmenter, dataset, matched, limit=limit, ignore=ignore_index, track=track)
     report = {
-        **about, "data": data, "split": split.value, "mode": how,
+        **about,
+        "data": data,
+        "split": split.value,
+        "mode": how,
         "settings": [outcome_as_json(outcome, names) for outcome in outcomes],
-    }  # fmt: skip
+    }
     if as_json:
         print(json.dumps(report, ensure_ascii=False))
     else:

@@ -167,25 +167,57 @@ def command(
     if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
         raise UsageError(f"--scale-range {scale_range}: give two factors, as 0.5,2.0")
     start = Start(
-        checkpoint=ckpt, config=new, teacher=teacher, merge=merge,
+        checkpoint=ckpt,
+        config=new,
+        teacher=teacher,
+        merge=merge,
         read={
-            "arch": arch.value if arch else None, "classes": classes, "image_size": parse_size(image_size, "--image-size"),
+            "arch": arch.value if arch else None,
+            "classes": classes,
+            "image_size": parse_size(image_size, "--image-size"),
             "decision_layers": parse_numbers(decision_layers, int, "--decision-layers"),
-            "thresholds": parse_thresholds(threshold), "dense": dense,
+            "thresholds": parse_thresholds(threshold),
+            "dense": dense,
         },
-    )  # fmt: skip
+    )
     numbers: dict[str, Any] = {
-        "steps": steps, "batch": batch, "seed": seed, "policy": policy.value, "ratio": ratio, "heads_only": heads_only,
-        "alpha": alpha, "beta": 0.0 if heads_only else beta, "optimiser": optimizer.value, "lr": lr, "min_lr": min_lr,
-        "power": power, "warmup": warmup, "weight_decay": weight_decay, "head_lr_mult": head_lr_mult, "clip": clip,
-        "label_stride": label_stride, "ratio_range": scales, "photometric": photometric,
-    }  # fmt: skip
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "policy": policy.value,
+        "ratio": ratio,
+        "heads_only": heads_only,
+        "alpha": alpha,
+        "beta": 0.0 if heads_only else beta,
+        "optimiser": optimizer.value,
+        "lr": lr,
+        "min_lr": min_lr,
+        "power": power,
+        "warmup": warmup,
+        "weight_decay": weight_decay,
+        "head_lr_mult": head_lr_mult,
+        "clip": clip,
+        "label_stride": label_stride,
+        "ratio_range": scales,
+        "photometric": photometric,
+    }
     run(
-        start, lambda gpu: Settings(**numbers, precision=_precision(precision, gpu)), data, out,
-        device=device, resume=resume, validation=None if val == "none" else val or data, validate_every=val_every,
-        validate_limit=val_limit, validate_always=val is not None, save_every=save_every, log_every=log_every,
-        workers=workers, reduce_zero_label=reduce_zero_label, half=fp16_weights,
-    )  # fmt: skip
+        start,
+        lambda gpu: Settings(**numbers, precision=_precision(precision, gpu)),
+        data,
+        out,
+        device=device,
+        resume=resume,
+        validation=None if val == "none" else val or data,
+        validate_every=val_every,
+        validate_limit=val_limit,
+        validate_always=val is not None,
+        save_every=save_every,
+        log_every=log_every,
+        workers=workers,
+        reduce_zero_label=reduce_zero_label,
+        half=fp16_weights,
+    )
     if os.environ.get("RANK", "0") == "0":
         scores = read_scores(out, steps - 1)
         score = f"mIoU {scores['mIoU']:.2f}" if "mIoU" in scores else "not validated"

@@ -16,9 +16,17 @@ from dovit.export.model import BackboneConfig
 from dovit.runtime.errors import DovitError, UsageError
 
 TRAINING_KEYS = (
-    "drop_rate", "attn_drop_rate", "drop_path_rate", "norm_eval", "with_cp", "frozen_exclude", "pretrained", "init_cfg",
-    "mlp_ratio", "patch_bias",  # the weights tell
-)  # fmt: skip
+    "drop_rate",
+    "attn_drop_rate",
+    "drop_path_rate",
+    "norm_eval",
+    "with_cp",
+    "frozen_exclude",
+    "pretrained",
+    "init_cfg",
+    "mlp_ratio",
+    "patch_bias",  # the weights tell
+)
 INTERPOLATIONS = ("bilinear", "bicubic")  # mmsegmentation fails with the others
 
 
@@ -70,14 +78,17 @@ def read_backbone(account: Account, section: Section, options: ReadOptions, deco
         patch=patch,
         prefix=1 if class_token else 0,
         norm_eps=layer_norm_eps(
-            section, "norm_cfg", 1e-5, assumed=("as in mmsegmentation's configurations", 1e-6),
+            section,
+            "norm_cfg",
+            1e-5,
+            assumed=("as in mmsegmentation's configurations", 1e-6),
             option=("--norm-eps", options.norm_eps),
         ),
         patch_norm=account.has(r"backbone\.patch_embed\.norm\..+"),
         pre_norm=account.has(r"backbone\.ln_pre\..+"),
         final_norm=account.has(r"backbone\.ln1\..+"),
         activation=activation(section, "GELU"),
-    )  # fmt: skip
+    )
     interpolation = section.choose(
         "interpolate_mode",
         "bicubic",
@@ -96,9 +107,12 @@ def read_backbone(account: Account, section: Section, options: ReadOptions, deco
 def _heads(section: Section, options: ReadOptions, dim: int) -> int:
     assumed = ("64 channels each", dim // 64) if dim % 64 == 0 else None
     heads = section.choose(
-        "num_heads", 12, assumed=assumed, option=("--heads", options.heads),
+        "num_heads",
+        12,
+        assumed=assumed,
+        option=("--heads", options.heads),
         remedy="say --heads, or give its configuration with --config",
-    )  # fmt: skip
+    )
     if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
         raise section.refusal("num_heads", "not a whole number from 1 up")
     return heads

@@ -143,9 +143,14 @@ def _up(account: Account, head: Section, kind: str) -> SetrUpDecoder:
         raise head.refusal("up_scale", "not a whole number from 1 up")
     eps = layer_norm_eps(head, "norm_layer", 1e-6, assumed=("mmsegmentation's default", 1e-6))
     return SetrUpDecoder(
-        kind="setr-naive" if kind == "setr-naive" else "setr-pup", num_convs=convs, kernel=kernel, channels=first.shape[0],
-        up_scale=scale, norm_eps=eps, conv=_conv_of(account, head, "decode_head"),
-    )  # fmt: skip
+        kind="setr-naive" if kind == "setr-naive" else "setr-pup",
+        num_convs=convs,
+        kernel=kernel,
+        channels=first.shape[0],
+        up_scale=scale,
+        norm_eps=eps,
+        conv=_conv_of(account, head, "decode_head"),
+    )
 
 
 def _mla(account: Account, head: Section, neck: Section, backbone: Read) -> tuple[SetrMlaDecoder, int]:
@@ -207,9 +212,13 @@ def _fcn(account: Account, head: Section, prefix: str = "decode_head") -> Segmen
     if kernel > 1:
         head.choose("dilation", 1, assumed=("mmsegmentation's default", 1))
     return SegmenterLinearDecoder(
-        num_convs=convs, kernel=kernel, channels=first.shape[0], concat=concat, dilation=dilation,
+        num_convs=convs,
+        kernel=kernel,
+        channels=first.shape[0],
+        concat=concat,
+        dilation=dilation,
         conv=_conv_of(account, head, prefix),
-    )  # fmt: skip
+    )
 
 
 def _mask(account: Account, head: Section) -> SegmenterMaskDecoder:
@@ -226,10 +235,13 @@ def _mask(account: Account, head: Section) -> SegmenterMaskDecoder:
         raise head.refusal("num_heads", f"does not divide {width} channels")
     fill_biases(account, "decode_head", "decoder", layers, width)
     return SegmenterMaskDecoder(
-        embed_dim=width, layers=layers, heads=heads, mlp_dim=account.rows("decode_head.layers.0.ffn.layers.0.0.weight"),
+        embed_dim=width,
+        layers=layers,
+        heads=heads,
+        mlp_dim=account.rows("decode_head.layers.0.ffn.layers.0.0.weight"),
         norm_eps=layer_norm_eps(head, "norm_cfg", 1e-5, assumed=("mmsegmentation's default", 1e-5)),
         activation=activation(head, "GELU"),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -339,9 +351,13 @@ def _head(account: Account, section: Section, key: str, layer: int) -> HeadConfi
         section.same("num_convs", setr, 1)
         section.same("kernel_size", first.shape[-1], 3)
         head = HeadConfig(
-            layer=layer, norm=True, num_convs=setr, channels=first.shape[0], kernel=first.shape[-1],
+            layer=layer,
+            norm=True,
+            num_convs=setr,
+            channels=first.shape[0],
+            kernel=first.shape[-1],
             norm_eps=layer_norm_eps(section, "norm_layer", 1e-6, assumed=("mmsegmentation's default", 1e-6)),
             conv=_conv_of(account, section, key),
-        )  # fmt: skip
+        )
     section.finish()
     return head

@@ -66,9 +66,13 @@ def _transform(transform: Section, found: Pipeline) -> None:
                 "color_type", "color", default="color", reason="dovit's images have three channels of 8 bits"
             )
             transform.only(
-                "imdecode_backend", "cv2", "pillow", "turbojpeg", None,
+                "imdecode_backend",
+                "cv2",
+                "pillow",
+                "turbojpeg",
+                None,
                 reason="dovit's images are decoded as OpenCV's, whose channels are known",
-            )  # fmt: skip
+            )
             transform.ignore(*LOADING_KEYS)
             transform.finish()
         case "RandomFlip":  # 0.x has one in MultiScaleFlipAug, which decides whether it flips
@@ -231,9 +235,12 @@ def read_testing(
     if not test.content and "mode" in old:
         test = old
     said: Mode = test.choose(
-        "mode", "whole", assumed=("images are resized to the model's size", "whole"), option=("--mode", options.mode),
+        "mode",
+        "whole",
+        assumed=("images are resized to the model's size", "whole"),
+        option=("--mode", options.mode),
         name="mode",
-    )  # fmt: skip
+    )
     if said not in ("whole", "slide"):
         raise test.refusal("mode", "dovit runs whole and slide")
     crop, stride = test.pair("crop_size"), test.pair("stride")

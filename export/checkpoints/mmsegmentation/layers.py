@@ -11,9 +11,13 @@ UNKNOWN_NORM = "dovit computes BatchNorm and no norm here; another one needs a d
 
 
 def layer_norm_eps(
-    section: Section, key: str, default: float, *, assumed: tuple[str, float] | None = None,
+    section: Section,
+    key: str,
+    default: float,
+    *,
+    assumed: tuple[str, float] | None = None,
     option: tuple[str, float | None] | None = None,
-) -> float:  # fmt: skip
+) -> float:
     """The epsilon of the LayerNorms that `key` describes; `default`: mmsegmentation's where the key is missing. Where the
     key is there without an epsilon, mmcv takes 1e-5."""
     norm = section.section(key)

@@ -53,9 +53,15 @@ class Section:
         return bool(value)
 
     def choose(
-        self, key: str, default: Any, *, assumed: tuple[str, Any] | None = None, option: tuple[str, Any] | None = None,
-        name: str | None = None, remedy: str = "",
-    ) -> Any:  # fmt: skip
+        self,
+        key: str,
+        default: Any,
+        *,
+        assumed: tuple[str, Any] | None = None,
+        option: tuple[str, Any] | None = None,
+        name: str | None = None,
+        remedy: str = "",
+    ) -> Any:
         """The value of `key`, recorded as the setting `name`. `default` is mmsegmentation's, `assumed` ours without a
         configuration (the same, unless given)."""
         value = self.get(key, default)
@@ -63,9 +69,12 @@ class Section:
         if option is None or option[1] is None:
             option = ("--set", value) if self.is_option(key) else None
         return self.settings.choose(
-            name or self.at(key).removeprefix("model."), option=option, file=given, assumed=assumed,
+            name or self.at(key).removeprefix("model."),
+            option=option,
+            file=given,
+            assumed=assumed,
             remedy=remedy or f"say --set {self.at(key)}=…, or give its configuration with --config",
-        )  # fmt: skip
+        )
 
     def place(self, key: str) -> str:
         """Where the value of `key` comes from, in words."""

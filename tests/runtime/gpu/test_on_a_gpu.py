@@ -37,9 +37,12 @@ CAPACITIES = default_capacities(128)
 EVERY = range(129)
 MODES = {"graph": True, "segmented": False}
 KINDS = [
-    ("setr-naive", "conv", 1), ("setr-naive", "setr-k3", 1), ("setr-mla", "conv", 2), ("segmenter-mask", "setr-k1", 1),
+    ("setr-naive", "conv", 1),
+    ("setr-naive", "setr-k3", 1),
+    ("setr-mla", "conv", 2),
+    ("segmenter-mask", "setr-k1", 1),
     ("segmenter-linear", "fcn", 0),
-]  # fmt: skip
+]
 
 
 def made(decoder: str = "setr-naive", head: str = "conv", prefix: int = 1) -> DoViT:

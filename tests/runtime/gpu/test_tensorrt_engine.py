@@ -22,9 +22,17 @@ PLACES = {"gathered1": 100, "tokens2": 200}
 
 def step(*profiles: Profile) -> PlanStep:
     plan = Plan(
-        file="p", profiles=profiles, parameters=0, network_layers=1, layers=(), attentions=0, fused_attentions=0,
-        weight_bytes=0, activation_bytes=0, build_seconds=0.0,
-    )  # fmt: skip
+        file="p",
+        profiles=profiles,
+        parameters=0,
+        network_layers=1,
+        layers=(),
+        attentions=0,
+        fused_attentions=0,
+        weight_bytes=0,
+        activation_bytes=0,
+        build_seconds=0.0,
+    )
     spec = [TensorSpec(name=name, dtype="float16", shape=(1, "length1", 8)) for name in PLACES]
     return PlanStep(name="block2", step="block2", kind="plan", inputs=(spec[0],), outputs=(spec[1],), plan=plan)
 
@@ -149,10 +157,13 @@ def test_a_context_for_each_size_and_program(library: Library, tmp_path: Path) -
     assert first.calls == [
         ("set_input_shape", "gathered1", (1, 6, 8)),
         *[
-            ("set_device_memory", 7, 77), ("set_tensor_address", "gathered1", 100), ("set_tensor_address", "tokens2", 200),
+            ("set_device_memory", 7, 77),
+            ("set_tensor_address", "gathered1", 100),
+            ("set_tensor_address", "tokens2", 200),
             ("execute_async_v3", 9),
-        ] * 2,
-    ]  # fmt: skip
+        ]
+        * 2,
+    ]
 
 
 def test_sizes_that_do_not_come_again_share_a_context(library: Library, tmp_path: Path) -> None:
@@ -165,9 +176,11 @@ def test_sizes_that_do_not_come_again_share_a_context(library: Library, tmp_path
     chosen = [call for call in context.calls if call[0] in ("set_optimization_profile_async", "set_input_shape")]
     assert chosen == [
         ("set_input_shape", "gathered1", (1, 4, 8)),
-        ("set_optimization_profile_async", 1, 9), ("set_input_shape", "gathered1", (1, 8, 8)),
-        ("set_optimization_profile_async", 0, 9), ("set_input_shape", "gathered1", (1, 3, 8)),
-    ]  # fmt: skip
+        ("set_optimization_profile_async", 1, 9),
+        ("set_input_shape", "gathered1", (1, 8, 8)),
+        ("set_optimization_profile_async", 0, 9),
+        ("set_input_shape", "gathered1", (1, 3, 8)),
+    ]
 
 
 def test_kernels_are_compiled_before_they_are_captured(library: Library, tmp_path: Path) -> None:
