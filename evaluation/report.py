@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from dovit.evaluation.evaluate import Outcome
-from dovit.runtime.cli.output import new_table, print_table
+from dovit.runtime.cli.output import escaped, new_table, print_table
 
 
 def as_json(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
         kept = "/".join(f"{k:.0f}" for k in outcome.kept) or "all"
         paper, true = outcome.macs_ratio
         table.add_row(
-            escape(outcome.setting.name),
+            escaped(outcome.setting.name),
             f"{summary['mIoU']:.2f}",
             f"{summary['PA']:.2f}",
             f"{summary['mPA']:.2f}",
@@ -62,7 +61,7 @@ def print_classes(console: Console, outcome: Outcome, names: Sequence[str]) -> N
     """One row a class."""
     table = new_table("", "IoU", "Acc")
     for name, iou, accuracy in zip(names, outcome.confusion.iou, outcome.confusion.accuracy, strict=True):
-        table.add_row(escape(name), *("–" if math.isnan(v) else f"{100 * v:.2f}" for v in (iou, accuracy)))
+        table.add_row(escaped(name), *("–" if math.isnan(v) else f"{100 * v:.2f}" for v in (iou, accuracy)))
     print_table(console, f"Classes, {outcome.setting.name}", table)
 
 

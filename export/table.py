@@ -8,10 +8,9 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 
 from dovit.runtime.bundle.manifest import Manifest
-from dovit.runtime.cli.output import new_table, print_table
+from dovit.runtime.cli.output import escaped, new_table, print_table
 
 if TYPE_CHECKING:
     from dovit.export.checkpoints.settings import Setting
@@ -58,7 +57,7 @@ def print_settings(console: Console, settings: Sequence[Setting]) -> None:
         name = re.sub(r"\.\d+\.", ".*.", setting.name)
         rows[name, setting.text(), ("assumed: " if setting.origin == "assumed" else "") + setting.place] = None
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(escaped, row))
     print_table(console, "Settings", table)
 
 

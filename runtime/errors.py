@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def shortened(text: str) -> str:
+    """`text` with its middle left out where it is endless: the beginning says where, the end why."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+
+
 class DovitError(Exception):
     """Something failed: the commands print the message as one line and exit with status 1."""
 
@@ -29,10 +34,7 @@ class DovitError(Exception):
 
     def __init__(self, sentence: str) -> None:
         """`sentence` may name files and what is in them: control characters are escaped, endless text is cut."""
-        sentence = printable(sentence)
-        if len(sentence) > LONGEST:  # the beginning says where, the end why
-            sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
-        super().__init__(sentence)
+        super().__init__(shortened(printable(sentence)))
 
 
 class UsageError(DovitError):

@@ -70,6 +70,12 @@ def run(
             _prepare(out, resume)
         torch.manual_seed(settings.seed)
         known = _known(start)
+        if known["image_size"] and settings.label_stride > min(known["image_size"]):
+            height, width = known["image_size"]
+            raise UsageError(
+                f"--label-stride {settings.label_stride} leaves no label of crops of {height}×{width}: give at most "
+                f"{min(height, width)}"
+            )
         dataset = open_data(
             data, "train", size=known["image_size"], classes=known["classes"], reduce_zero_label=reduce_zero_label
         )

@@ -14,26 +14,26 @@ PolicyName = Literal["confidence", "dynamicvit"]
 class Settings(BaseModel):
     """Saved with a run; a resumed run must have the same. Learning rates and decay are per step, `batch` per process."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(default=80_000, gt=0)
-    batch: int = Field(default=2, gt=0)
-    seed: int = 0
+    steps: int = Field(default=80_000, gt=0, le=1 << 31)
+    batch: int = Field(default=2, gt=0, le=1 << 16)
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
     policy: PolicyName = "confidence"
     ratio: float = Field(default=0.9, gt=0, le=1)
     heads_only: bool = False
-    alpha: float = 1.0
-    beta: float = 0.4
+    alpha: float = Field(default=1.0, ge=0)
+    beta: float = Field(default=0.4, ge=0)
     optimiser: OptimiserName = "sgd"
     lr: float = Field(default=0.001, gt=0)
-    min_lr: float = 0.0
-    power: float = 0.9
-    warmup: int = Field(default=0, ge=0)
-    weight_decay: float = 0.0
-    head_lr_mult: float = 1.0
-    clip: float | None = None
+    min_lr: float = Field(default=0.0, ge=0)
+    power: float = Field(default=0.9, ge=0)
+    warmup: int = Field(default=0, ge=0, le=1 << 31)
+    weight_decay: float = Field(default=0.0, ge=0)
+    head_lr_mult: float = Field(default=1.0, ge=0)
+    clip: float | None = Field(default=None, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
-    label_stride: int = Field(default=1, gt=0)
+    label_stride: int = Field(default=1, gt=0, le=1 << 15)
     ratio_range: tuple[float, float] = (0.5, 2.0)
     photometric: bool = True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import copy
 import operator
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def set_value(tree: dict[str, Any], key: str, value: Any) -> None:
     for number, part in enumerate([*parents, last]):
         final = number == len(parents)
         if isinstance(at, list | tuple):
-            if not part.isdigit() or int(part) >= len(at) or not isinstance(at, list):
+            if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(at) or not isinstance(at, list):
                 raise UsageError(f"--set {key}: {part} is no place in a list of {len(at)}")
             if final:
                 at[int(part)] = value

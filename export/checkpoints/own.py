@@ -26,7 +26,10 @@ from dovit.runtime.files import replacing
 
 def save_model(model: DoViT, path: str | Path, *, half: bool = False) -> None:
     """Write `model` to `path`, whole or not at all: `.safetensors` with the configuration in its metadata under `dovit`,
-    anything else as a torch file {'dovit': configuration, 'state_dict': weights}. `half`: weights as float16."""
+    anything else as a torch file {'dovit': configuration, 'state_dict': weights}. `half`: weights as float16.
+
+    Raises DovitError where the file cannot be written, or a weight is not finite: no model could be run with it.
+    """
     path = Path(path)
     config = model.config.model_dump(mode="json")
     if path.suffix == ".safetensors":
@@ -43,8 +46,15 @@ def write_safetensors(state: dict[str, Tensor], about: dict[str, str], path: Pat
 
 def _stored(state: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
     """Tensors as they go into a file."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    return {name: t.half() if half and t.dtype == torch.float32 else t for name, t in tensors.items()}
+    stored: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        found = tensor.detach().cpu().contiguous()
+        if not found.isfinite().all():
+            raise DovitError(f"{name} has values that are not finite: train with a lower --lr, or with --clip 1")
+        stored[name] = found.half() if half and found.dtype == torch.float32 else found
+        if not stored[name].isfinite().all():
+            raise DovitError(f"{name} has values beyond those of float16 (65504): leave --fp16-weights out")
+    return stored
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:

@@ -20,6 +20,7 @@ from dovit.runtime.errors import DovitError
 MOST_PIXELS = 1 << 15  # of an image's side
 MOST_CLASSES = 32767  # labels are int16 at most
 MOST_ELEMENTS = 1 << 40  # of a tensor
+MOST_DIMENSIONS = 8  # of a tensor, as TensorRT has it
 
 
 def check_manifest(manifest: Manifest, file: Path) -> None:
@@ -56,12 +57,14 @@ class _Checker:
         self.sure(all(math.isfinite(value) and value > 0 for value in manifest.std), "std")
         decisions = len(manifest.decisions)
         self.sure(decisions <= 1024 and len(manifest.thresholds) == decisions, "thresholds")
+        self.sure(all(0 <= threshold <= 1 for threshold in manifest.thresholds), "thresholds")
         self.sure(all(0 <= capacity <= manifest.tokens for capacity in manifest.capacities), "capacities")
         self.sure(all(0 <= value <= 255 for colour in manifest.palette or () for value in colour), "palette")
 
     def elements(self, spec: TensorSpec, dims: dict[str, int]) -> int:
         """Of a tensor at its largest."""
         count = 1
+        self.sure(len(spec.shape) <= MOST_DIMENSIONS, f"tensor {spec.name} has an impossible size")
         for dimension in spec.shape:
             if isinstance(dimension, str):
                 self.sure(dimension in dims, f"tensor {spec.name} has the dimension {dimension}")

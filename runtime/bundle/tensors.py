@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from dovit.runtime.bundle.frozen import Frozen
+from dovit.runtime.errors import DovitError
 
 DType = Literal["uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32"]
 
@@ -20,8 +21,13 @@ class TensorSpec(Frozen):
     shape: tuple[int | str, ...]
 
     def resolve(self, dims: dict[str, int]) -> tuple[int, ...]:
-        """The shape with its names replaced. Raises KeyError where a dimension is not known yet."""
-        return tuple(d if isinstance(d, int) else dims[d] for d in self.shape)
+        """The shape with its names replaced. Raises DovitError where a dimension is not known yet."""
+        try:
+            return tuple(d if isinstance(d, int) else dims[d] for d in self.shape)
+        except KeyError:
+            raise DovitError(
+                f"tensor {self.name} is needed before its size is known; export the bundle again"
+            ) from None
 
     @property
     def itemsize(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 
-from dovit.runtime.errors import DovitError, printable
+from dovit.runtime.errors import DovitError, printable, shortened
 from dovit.runtime.interrupts import noted_interrupts
 
 _WRITING_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
@@ -94,7 +94,7 @@ def _open_streams() -> None:
 def _end(name: str, sentence: str, status: int) -> NoReturn:
     """Exit with `status` and one line on stderr, whatever becomes of the line."""
     try:
-        print(f"{name}: error: {printable(sentence)}", file=sys.stderr, flush=True)
+        print(f"{name}: error: {shortened(printable(sentence))}", file=sys.stderr, flush=True)
     except OSError:  # nobody can be told: the status has to do
         _discard(sys.stderr)
     try:

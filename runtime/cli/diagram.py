@@ -9,6 +9,7 @@ from html import escape
 from dovit.runtime.buffers import ChainStep
 from dovit.runtime.bundle.plans import PlanStep
 from dovit.runtime.bundle.tensors import TensorSpec
+from dovit.runtime.errors import printable
 
 WIDTH, HEIGHT, GAP, LEFT, TOP = 320, 46, 44, 40, 30  # of a box, between boxes, and around them; pixels
 REACH = 26  # how much further out a line runs for every box that it passes
@@ -89,8 +90,8 @@ def _box(number: int, step: ChainStep, inputs: Sequence[TensorSpec]) -> str:
         about += f"; reads {', '.join(spec.name for spec in inputs)}"
     return (
         f'<rect x="{LEFT}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="{COLOURS[_kind(step)]}" stroke="#456"/>\n'
-        f'<text x="{LEFT + 12}" y="{y + 19}" font-size="14" font-weight="bold">{escape(step.name)}</text>\n'
-        f'<text x="{LEFT + 12}" y="{y + 36}" fill="#345">{escape(about)}</text>'
+        f'<text x="{LEFT + 12}" y="{y + 19}" font-size="14" font-weight="bold">{_escaped(step.name)}</text>\n'
+        f'<text x="{LEFT + 12}" y="{y + 36}" fill="#345">{_escaped(about)}</text>'
     )
 
 
@@ -99,7 +100,9 @@ def _down(edge: Edge) -> str:
     lines = [f'<path d="M{x} {start}V{end}" fill="none" stroke="#456" marker-end="url(#tip)"/>']
     for row, spec in enumerate(edge.tensors[:3]):
         more = f" +{len(edge.tensors) - 3}" if row == 2 and len(edge.tensors) > 3 else ""
-        lines.append(f'<text x="{x + 8}" y="{start + 12 + 12 * row}" fill="#456">{escape(_tensor(spec) + more)}</text>')
+        lines.append(
+            f'<text x="{x + 8}" y="{start + 12 + 12 * row}" fill="#456">{_escaped(_tensor(spec) + more)}</text>'
+        )
     return "\n".join(lines)
 
 
@@ -111,7 +114,7 @@ def _beside(edge: Edge) -> str:
     names = ", ".join(spec.name for spec in edge.tensors)
     return (
         f'<path d="{path}" fill="none" stroke="#9ab" marker-end="url(#tip)"/>\n'
-        f'<text x="{out + 4}" y="{(start + end) // 2 + 6 * (edge.target - edge.source)}" fill="#678">{escape(names)}</text>'
+        f'<text x="{out + 4}" y="{(start + end) // 2 + 6 * (edge.target - edge.source)}" fill="#678">{_escaped(names)}</text>'
     )
 
 
@@ -136,5 +139,9 @@ def _tensor(spec: TensorSpec) -> str:
     return f"{spec.name} {spec.dtype}[{', '.join(map(str, spec.shape))}]"
 
 
+def _escaped(text: str) -> str:
+    return escape(printable(text))  # XML has no escape for control characters
+
+
 def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    return printable(text).replace("\\", "\\\\").replace('"', '\\"')

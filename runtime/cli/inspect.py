@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import open_bundle
@@ -17,7 +16,7 @@ from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.diagram import chain_dot, chain_svg
 from dovit.runtime.cli.options import Json
-from dovit.runtime.cli.output import new_table, output_console, print_line, print_table
+from dovit.runtime.cli.output import escaped, new_table, output_console, print_line, print_table
 from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import replacing
@@ -58,13 +57,13 @@ def command(
         return
     console = output_console()
     for title, value in _facts(manifest).items():
-        console.print(f"[bold]{title:<14}[/bold] {escape(value)}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{title:<14}[/bold] {escaped(value)}", highlight=False, soft_wrap=True)
     console.print()
     _print_costs(console, manifest)
     # lines of their own, and never wrapped: names cut short by a table would be of no use to anyone
     for step in manifest.steps:
         file = step.onnx or "(no ONNX file)"
-        console.print(f"[bold]{escape(step.name)}[/bold]  {escape(file)}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{escaped(step.name)}[/bold]  {escaped(file)}", highlight=False, soft_wrap=True)
         for arrow, tensors in (("→", step.inputs), ("←", step.outputs)):
             for spec in tensors:
                 console.print(f"  {arrow} {_tensor(spec)}", highlight=False, soft_wrap=True)
@@ -76,7 +75,7 @@ def command(
         if layers:
             _print_layers(console, plans)
     for name, entry in manifest.files.items():
-        console.print(f"{entry.size / 1e6:10.3f} MB  {escape(name)}", highlight=False, soft_wrap=True)
+        console.print(f"{entry.size / 1e6:10.3f} MB  {escaped(name)}", highlight=False, soft_wrap=True)
     size = sum(entry.size for entry in manifest.files.values())
     print_line(console, f"{len(manifest.files)} files, {size / 1e6:.1f} MB, all as exported (SHA-256)")
 
@@ -84,9 +83,9 @@ def command(
 def _print_layers(console: Console, plans: PlanSet) -> None:
     for step in plans.steps:
         if step.plan:
-            console.print(f"[bold]{escape(step.name)}[/bold]", highlight=False)
+            console.print(f"[bold]{escaped(step.name)}[/bold]", highlight=False)
             for layer in step.plan.layers:
-                console.print(f"  {escape(layer)}", highlight=False, soft_wrap=True)
+                console.print(f"  {escaped(layer)}", highlight=False, soft_wrap=True)
 
 
 def _print_costs(console: Console, manifest: Manifest) -> None:
@@ -95,7 +94,7 @@ def _print_costs(console: Console, manifest: Manifest) -> None:
     for step in manifest.steps:
         tokens = manifest.prefix + (0 if step is manifest.steps[-1] else manifest.tokens)
         macs = step.macs.paper(tokens), step.macs.true(tokens)
-        table.add_row(escape(step.name), f"{step.parameters / 1e6:.2f}", *(f"{count / 1e9:.2f}" for count in macs))
+        table.add_row(escaped(step.name), f"{step.parameters / 1e6:.2f}", *(f"{count / 1e9:.2f}" for count in macs))
     print_table(console, "Steps, all tokens kept", table)
 
 
@@ -120,7 +119,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 
 
 def _tensor(spec: TensorSpec) -> str:
-    return escape(f"{spec.name} {spec.dtype}[{', '.join(map(str, spec.shape))}]")
+    return escaped(f"{spec.name} {spec.dtype}[{', '.join(map(str, spec.shape))}]")
 
 
 def main() -> None:

@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from dovit.runtime.errors import printable
 from dovit.runtime.progress import Progress
 
 T = TypeVar("T")
@@ -24,6 +26,11 @@ def output_console() -> Console:
     """Stdout: a terminal with its width and colours, or plain text whose lines are as long as they need to be."""
     console = Console()
     return console if console.is_terminal else Console(width=UNLIMITED)
+
+
+def escaped(text: str) -> str:
+    """`text` as a table or a line with markup shows it: for names and whatever else comes out of a file."""
+    return escape(printable(text))
 
 
 def new_table(*headings: str, left: Sequence[int] = (0,)) -> Table:
@@ -44,7 +51,8 @@ def print_table(console: Console, title: str, table: Table, note: str = "") -> N
 
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:
-    """`text` as it is, however long."""
+    """`text` as it is, however long, without terminal codes."""
+    text = "\n".join(map(printable, text.split("\n")))
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 

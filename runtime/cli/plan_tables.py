@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import PlanSet
-from dovit.runtime.cli.output import new_table, print_table
+from dovit.runtime.cli.output import escaped, new_table, print_table
 
 
 def print_plans(console: Console, manifest: Manifest, plans: PlanSet) -> None:
@@ -18,13 +17,13 @@ def print_plans(console: Console, manifest: Manifest, plans: PlanSet) -> None:
     for step in plans.steps:
         plan = step.plan
         if plan is None:
-            table.add_row(f"[dim]{escape(step.name)}[/dim]", "[dim](runtime)[/dim]")
+            table.add_row(f"[dim]{escaped(step.name)}[/dim]", "[dim](runtime)[/dim]")
             continue
         ranges = ", ".join(f"{p.least}…{p.most}" for p in plan.profiles) or "fixed"
         size = manifest.files[plan.file].size / 1e6
         attentions = f"{plan.fused_attentions} of {plan.attentions}" if plan.attentions else "-"
         table.add_row(
-            escape(step.name),
+            escaped(step.name),
             ranges,
             f"{size:.2f}",
             f"{plan.activation_bytes / 1e6:.1f}",
@@ -42,7 +41,7 @@ def print_accuracy(console: Console, plans: PlanSet) -> None:
     table = new_table("", plans.precision)
     for name in (step.name for step in plans.steps if step.kind == "plan"):
         difference = accuracy.differences.get(name)
-        table.add_row(escape(name), "not measured" if difference is None else f"{difference:.1e}")
+        table.add_row(escaped(name), "not measured" if difference is None else f"{difference:.1e}")
     table.add_section()
     table.add_row("labels equal", f"{accuracy.label_agreement:.2%}")
     for number, share in enumerate(accuracy.kept_agreement, start=1):

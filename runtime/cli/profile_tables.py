@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 
-from dovit.runtime.cli.output import new_table, print_table
+from dovit.runtime.cli.output import escaped, new_table, print_table
 from dovit.runtime.gpu.profile import Profile
 
 
@@ -20,7 +19,7 @@ def print_profile(console: Console, profile: Profile, title: str) -> None:
         if step and step.name not in shown:
             shown.add(step.name)
             table.add_row(
-                f"[bold]{escape(step.name)}[/bold]",
+                f"[bold]{escaped(step.name)}[/bold]",
                 "",
                 f"[bold]{step.us:.1f}[/bold]",
                 f"{step.us / total:.1%}",
@@ -32,7 +31,7 @@ def print_profile(console: Console, profile: Profile, title: str) -> None:
             )
         kind = "" if operation.kind in operation.name else f" [dim]{operation.kind}[/dim]"
         table.add_row(
-            f"  {escape(operation.name)}{kind}" if step else escape(operation.name),
+            f"  {escaped(operation.name)}{kind}" if step else escaped(operation.name),
             str(operation.tokens),
             f"{operation.us:.1f}",
             f"{operation.us / total:.1%}",

@@ -27,8 +27,8 @@ def parse_size(text: str | None, flag: str) -> tuple[int, int] | None:
     """`512x1024` or one number for a square: (height, width). Raises UsageError naming `flag`."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)(?:[x×,](\d+))?", text.strip())
-    if not match or not int(match[1]) or match[2] == "0":
+    match = re.fullmatch(r"([0-9]{1,9})(?:[x×,]([0-9]{1,9}))?", text.strip())
+    if not match or not int(match[1]) or not int(match[2] or 1):
         raise UsageError(f"{flag} {text}: give HEIGHTxWIDTH in pixels, as 512x1024, or one number")
     return int(match[1]), int(match[2] or match[1])
 
@@ -77,6 +77,6 @@ def parse_capabilities(texts: list[str] | None) -> tuple[str, ...]:
     """`8.9,12.0`, or the flag repeated. Raises UsageError."""
     parts = [part for text in texts or () for part in re.split(r"[,\s]+", text.strip())]
     for part in parts:
-        if not re.fullmatch(r"\d+\.\d", part):
+        if not re.fullmatch(r"[0-9]{1,3}\.[0-9]", part):
             raise UsageError(f"--compute-capability {part}: give numbers such as 8.9, separated by commas")
     return tuple(dict.fromkeys(parts))

@@ -329,6 +329,8 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         {"classes": 0},
         {"classes": 1 << 15},
         {"thresholds": []},
+        {"thresholds": [0.5, 1.5]},
+        {"thresholds": [-0.1, 0.5]},
         {"palette": [[0, 0, 256]]},
         {"decisions": []},
     ]:
@@ -340,6 +342,7 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
             for place, spec in enumerate(step[side]):
                 types = {"dtype": "int64" if spec["dtype"] != "int64" else "float32"}
                 shapes = [{"shape": [*spec["shape"], size]} for size in (1 << 41, -1, "unknown")]
+                shapes += [{"shape": [1] * 9}]
                 if spec["name"] in ("labels", "logits"):
                     shapes += [{"shape": [images, *spec["shape"][1:]]} for images in (0, 2, "kept1")]
                 for other in ([], *([spec | change] for change in (types, {"name": "other"}, *shapes))):
@@ -390,6 +393,7 @@ def test_a_bundle_that_is_replaced_meanwhile_is_read_anew(
                 if name not in changed["files"]:
                     (folder / name).unlink()
             old = changed["files"]
+            stop.wait(0.005)  # an export takes seconds; a reader that is always overtaken gives up after 20 attempts
 
     thread = threading.Thread(target=exports)
     thread.start()

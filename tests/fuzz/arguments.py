@@ -99,7 +99,7 @@ TEXTS = (
     "𝟙",
 )
 # each would be right, and take longer than a mutant may
-LIMITED = {"bench": ["--rounds", "1"], "calibrate": ["--limit", "1"], "eval": ["--limit", "1"]}
+LIMITED = {"bench": ["--rounds", "1", "--warmup", "0"], "calibrate": ["--limit", "1"], "eval": ["--limit", "1"]}
 # never with a value of the pool: they say where to write, or how much work to do
 NOT_FUZZED = {"--rounds", "--limit", "--steps", "--jobs"}
 

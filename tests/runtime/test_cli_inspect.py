@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,19 @@ def test_a_bundle_that_is_not_whole_gets_one_sentence(
     status, out, err = dovit_inspect(str(bundle), *flags)
     assert (status, out) == (1, "")
     assert err.startswith("dovit-inspect: error: ") and sentence in err and err.count("\n") == 1
+
+
+def test_names_of_a_bundle_are_no_terminal_codes(bundle: Path, dovit_inspect: Inspect, tmp_path: Path) -> None:
+    text = (bundle / "bundle.json").read_text()
+    for name in ("setr-pup", "stem", "tokens"):
+        text = re.sub(rf'"({name}[^"]*)"(?!:)', r'"\1\\u001b[31m\\u202e"', text)
+    (bundle / "bundle.json").write_text(text)
+    svg, dot = tmp_path / "chain.svg", tmp_path / "chain.dot"
+    status, out, err = dovit_inspect(str(bundle), "--svg", str(svg), "--dot", str(dot))
+    assert status == 0, err
+    assert "tokens\\x1b[31m\\u202e float32" in out
+    for shown in (out, svg.read_text(), dot.read_text()):
+        assert "stem" in shown and "\x1b" not in shown and "\u202e" not in shown
 
 
 def test_usage(dovit_inspect: Inspect) -> None:

@@ -16,6 +16,7 @@ from street_runs import READ, street_config, trained, weights
 
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT
+from dovit.runtime.errors import DovitError
 from dovit.training.objective import Objective
 from dovit.training.parallel import Process
 from dovit.training.run import Start, run
@@ -59,6 +60,22 @@ def test_no_token_left_is_no_obstacle() -> None:
     parts = Objective(model, (0, 0), None, 1, 0.4)(random_images(model.config, 2), torch.randint(0, 7, (2, 64, 96)))
     parts["loss"].backward()
     assert parts["kept"].tolist() == [0, 0] and "head2" not in parts
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, suffix: str) -> None:
+    model, path = randomised(small_config()), tmp_path / f"model.{suffix}"
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = 1e5
+    with pytest.raises(DovitError, match="beyond those of float16"):
+        save_model(model, path, half=True)
+    save_model(model, path)
+    before = path.read_bytes()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(DovitError, match="not finite"):
+        save_model(model, path)
+    assert path.read_bytes() == before
 
 
 # --- runs ---
@@ -296,7 +313,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 
     model: DoViT = randomised(street_config())
     with torch.no_grad():
-        model.decoder.classify.bias.fill_(float("nan"))
+        model.decoder.classify.bias.fill_(-3e38)[0] = 3e38  # whose cross-entropy is infinite
     save_model(model, tmp_path / "model.pth")
     with pytest.raises(DovitError, match="lower --lr"):
         trained(tmp_path / "out", tmp_path / "model.pth")
@@ -320,7 +337,13 @@ def test_a_damaged_state_is_named(tmp_path: Path, checkpoint: Path) -> None:
         ([], "give either --ckpt"),
         (["--ckpt", "missing.pth"], "missing.pth"),
         (["--ckpt", "CKPT", "--data", "nowhere"], "no such folder"),
-        (["--ckpt", "CKPT", "--lr", "0"], "above 0"),
+        (["--ckpt", "CKPT", "--lr", "0"], "--lr: lr: Input should be greater than 0, found 0.0"),
+        (["--ckpt", "CKPT", "--lr", "nan"], "--lr: lr: Input should be a finite number"),
+        (["--ckpt", "CKPT", "--head-lr-mult", "-1"], "--head-lr-mult: head_lr_mult: Input should be greater"),
+        (["--ckpt", "CKPT", "--weight-decay", "inf"], "--weight-decay: weight_decay: Input should be a finite number"),
+        (["--ckpt", "CKPT", "--label-stride", "999"], "leaves no label of crops of 64×96"),
+        (["--ckpt", "CKPT", "--seed", "9" * 400], "--seed"),
+        (["--ckpt", "CKPT", "--batch", str(10**30)], "--batch: batch: Input should be less than or equal to 65536"),
         (["--ckpt", "CKPT", "--scale-range", "2"], "two factors"),
         (["--ckpt", "CKPT", "--device", "cuda"], "no GPU"),
         (["--ckpt", "CKPT", "--dense", "--heads-only"], "leave --heads-only"),

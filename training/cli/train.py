@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
 from dovit.export.cli import Arch
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import THRESHOLD
 from dovit.runtime.cli.values import parse_numbers, parse_size, parse_thresholds
-from dovit.runtime.errors import UsageError
+from dovit.runtime.errors import UsageError, describe_validation
 
+# where an option's name is not that of its field of Settings
+OPTIONS = {"optimiser": "optimizer", "ratio_range": "scale_range"}
 EPILOG = """\b
 Examples:
     dovit-train --ckpt setr.pth --data cityscapes:/data/cityscapes \\
@@ -123,11 +126,11 @@ def command(
     save_every: Annotated[int, typer.Option(min=1, help="Save the state after every so many steps.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Write a line to OUT/log.jsonl every so many steps.")] = 10,
     fp16_weights: Annotated[bool, typer.Option("--fp16-weights", help="Store the model's weights as float16.")] = False,
-    seed: Annotated[int, typer.Option(help="Of weights, data order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Of weights, data order and augmentation.")] = 0,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu or cuda. Default: a GPU if there is one.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that prepare images.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Threads that prepare images.")] = 2,
     arch: Annotated[
         Arch | None,
         typer.Option(metavar="NAME", help=f"The decoder to build on a backbone: {', '.join(a.value for a in Arch)}."),
@@ -161,8 +164,6 @@ def command(
         raise UsageError("give either --ckpt, a checkpoint to start from, or --new, a configuration")
     if dense and (heads_only or policy is Policy.DYNAMICVIT):
         raise UsageError("--dense trains a model without decisions: leave --heads-only and --policy out")
-    if lr <= 0:
-        raise UsageError(f"--lr {lr}: give a number above 0")
     scales = parse_numbers(scale_range, float, "--scale-range")
     if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
         raise UsageError(f"--scale-range {scale_range}: give two factors, as 0.5,2.0")
@@ -201,9 +202,15 @@ def command(
         "ratio_range": scales,
         "photometric": photometric,
     }
+    try:
+        settings = Settings(**numbers)
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        option = OPTIONS.get(field, field).replace("_", "-")
+        raise UsageError(f"--{option}: {describe_validation(error)}") from None
     run(
         start,
-        lambda gpu: Settings(**numbers, precision=_precision(precision, gpu)),
+        lambda gpu: settings.model_copy(update={"precision": _precision(precision, gpu)}),
         data,
         out,
         device=device,

@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kMostPixels = int64_t{1} << 15;    // of an image's side
 constexpr int64_t kMostClasses = 32767;              // labels are int16 at most
 constexpr int64_t kMostElements = int64_t{1} << 40;  // of a tensor
+constexpr size_t kMostDimensions = 8;                // of a tensor, as TensorRT has it
 
 struct Checker {
   const Manifest& manifest;
@@ -40,6 +41,7 @@ struct Checker {
     for (const double value : manifest.mean) sure(std::isfinite(value), "mean");
     for (const double value : manifest.std) sure(std::isfinite(value) && value > 0, "std");
     sure(manifest.decisions.size() <= 1024 && manifest.thresholds.size() == manifest.decisions.size(), "thresholds");
+    for (const double threshold : manifest.thresholds) sure(threshold >= 0 && threshold <= 1, "thresholds");
     for (const int64_t capacity : manifest.capacities)
       sure(capacity >= 0 && capacity <= manifest.tokens(), "capacities");
     if (manifest.palette)
@@ -50,6 +52,7 @@ struct Checker {
   // The elements of a tensor at its largest.
   int64_t elements(const TensorSpec& spec, const Dimensions& dims) const {
     int64_t count = 1;
+    sure(spec.shape.size() <= kMostDimensions, text("tensor ", spec.name, " has an impossible size"));
     for (const Dimension& dimension : spec.shape) {
       int64_t size = 0;
       if (const auto* name = std::get_if<std::string>(&dimension)) {
