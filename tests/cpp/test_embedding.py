@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from c_binding import Failure
 from c_binding import Session as CSession
+from documents import code_blocks
 from native import ROOT, refuse_unless_here, run
 from PIL import Image
 
@@ -188,6 +190,29 @@ def test_the_segment_example_fails_in_a_sentence(examples: Path, tmp_path: Path)
 def test_the_pipeline_example(examples: Path, bundle: Path, library_path: Path) -> None:
     printed = run(examples / "pipeline", bundle, "12", "--onnxruntime", library_path)
     assert printed == "12 frames, 12 with the labels that they get alone\n"
+
+
+def test_the_readmes_program_runs(installed: Path, bundle: Path, library_path: Path, tmp_path: Path) -> None:
+    """In a folder that holds the bundle where `make demo` writes it. The program prints what Python finds for a black image."""
+    (code,) = code_blocks(ROOT / "README.md", "cpp")
+    (tmp_path / "program.cpp").write_text(code)
+    (tmp_path / "build" / "demo").mkdir(parents=True)
+    (tmp_path / "build" / "demo" / "engines").symlink_to(bundle)
+    folder = next(installed.rglob("libdovit_runtime.so")).parent
+    flags = [f"-I{installed / 'include'}", f"-L{folder}", "-ldovit_runtime", f"-Wl,-rpath,{folder}"]
+    run(
+        "g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", tmp_path / "program.cpp", *flags, "-o", tmp_path / "program"
+    )
+    (tmp_path / "libonnxruntime.so.1").symlink_to(library_path)
+    done = subprocess.run(
+        [tmp_path / "program"],
+        cwd=tmp_path,
+        env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    kept = dovit.load(bundle)(np.zeros((384, 768, 3), np.uint8)).kept
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"768×384 labels, {kept[-1]} tokens kept\n", "")
 
 
 def test_the_python_example(bundle: Path) -> None:
