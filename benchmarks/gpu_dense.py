@@ -31,7 +31,10 @@ def dense_chain(bundle: Bundle, plans: PlanSet) -> GpuChain:
     )
     with TemporaryDirectory(prefix="dovit-dense-") as folder:
         dense = dense_bundle(bundle, Path(folder))
-        return open_chain(dense, build_plans(dense, dense.root, options).plans, graph=True)
+        built = build_plans(dense, dense.root, options)
+        files = dense.manifest.files | built.files
+        dense = Bundle(dense.root, dense.manifest.model_copy(update={"files": files}))
+        return open_chain(dense, built.plans, graph=True)
 
 
 def dense_bundle(bundle: Bundle, folder: Path) -> Bundle:

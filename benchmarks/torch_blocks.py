@@ -21,6 +21,7 @@ from dovit.export.model import DoViT
 from dovit.export.model.token_pass import confidence
 from dovit.runtime.bundle.plans import PlanStep, Precision
 from dovit.runtime.bundle.tensors import DType
+from dovit.runtime.gpu.device import PlanCall
 
 # as numpy's array interface names them; it has no bfloat16, of which only the size matters for finding the memory
 TYPES: dict[DType, str] = {
@@ -134,21 +135,19 @@ class TorchEngine:
         self._owner, self._step = owner, step
 
     @torch.no_grad()
-    def enqueue(
-        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
-    ) -> None:
+    def enqueue(self, call: PlanCall, stream: int) -> None:
         """Queue the step. Nothing is set up for sizes."""
-        owner, sizes = self._owner, dict(dims)
+        owner = self._owner
         views = {
-            spec.name: owner.view(places[spec.name], spec.resolve(sizes), spec.dtype)
+            spec.name: owner.view(call.addresses[spec.name], call.shapes[spec.name], spec.dtype)
             for spec in (*self._step.inputs, *self._step.outputs)
         }
-        with owner.queued(stream, scratch):
+        with owner.queued(stream, call.scratch):
             made = owner.compute(self._step, {spec.name: views[spec.name] for spec in self._step.inputs})
             for spec in self._step.outputs:
                 views[spec.name].copy_(made[spec.name])
 
-    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
+    def why_not_capturable(self, call: PlanCall, stream: int) -> str | None:
         """Nothing is known to: see DeviceEngine."""
         return None
 

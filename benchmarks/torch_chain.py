@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dovit.benchmarks.torch_blocks import TorchBlocks
 from dovit.benchmarks.torch_plans import manifest_of, plans_of
+from dovit.engines.planning.write import plan_program
 from dovit.export.model import DoViT
 from dovit.plugins.launch import Kernels
 from dovit.runtime.bundle.plans import Precision
@@ -27,4 +28,5 @@ def torch_chain(
     gpu = CudaDevice(device)
     plans, blocks = plans_of(model, precision, batch), TorchBlocks(model, precision, f"cuda:{device}")
     engines: dict[str, DeviceEngine] = {s.name: blocks.engine(s) for s in plans.steps if s.kind == "plan"}
-    return GpuChain(manifest_of(model, capacities), plans, engines, Kernels(), gpu, graph=graph)
+    manifest = manifest_of(model, capacities)
+    return GpuChain(manifest, plans, plan_program(manifest, plans.steps, batch), engines, Kernels(), gpu, graph=graph)

@@ -22,6 +22,7 @@ from dovit.engines.lowering.digest import lowering_digest
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import LoweredStep, lower_bundle
 from dovit.engines.options import BuildOptions
+from dovit.engines.planning.write import add_program
 from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
 from dovit.runtime.bundle.manifest import FileEntry
 from dovit.runtime.bundle.open import Bundle, sha256
@@ -72,7 +73,8 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
         ]
         made, built = _make(parts, options, progress)
 
-    plans, files = {}, {}
+    plans: dict[str, Plan] = {}
+    files: dict[str, FileEntry] = {}
     for part, (report, digest) in zip(parts, made, strict=True):
         name = f"{options.flavour}/{part.request.name}-{options.precision}-{digest[:12]}.plan"
         Path(part.request.out).rename(folder / name)
@@ -91,6 +93,9 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
         user_allocation=all(report.user_allocation for report, _ in made),
         steps=tuple(step.described.model_copy(update={"plan": plans.get(step.described.name)}) for step in lowered),
     )
+    if library is None:  # plans with plugins are for programs that run them by themselves
+        plan_set, program = add_program(bundle.manifest, plan_set, folder)
+        files |= program
     seconds = round(time.perf_counter() - start, 2)
     return BuiltPlans(plan_set, files, built, seconds, max((r.peak_bytes for r, _ in made), default=0))
 

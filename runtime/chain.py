@@ -47,7 +47,7 @@ class Chain:
         self.engines = list(engines)
         self._idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
 
-    def takes(self, size: tuple[int, int]) -> bool:
+    def accepts_size(self, size: tuple[int, int]) -> bool:
         """Whether images of this height and width may be given as they are: those of the bundle's size."""
         return size == self.manifest.image_size
 

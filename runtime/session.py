@@ -299,7 +299,7 @@ class Session:
         """The image at the bundle's size; None where the chain does that itself."""
         manifest = self.manifest
         size = (pixels.shape[0], pixels.shape[1])
-        if size == manifest.image_size or (request.own_size and not request.keep_ratio and chain.takes(size)):
+        if size == manifest.image_size or (request.own_size and not request.keep_ratio and chain.accepts_size(size)):
             return None
         return fit(pixels, manifest.image_size, keep_ratio=request.keep_ratio, fill=manifest.mean)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from bundles import make_bundle
 from fake_gpu import (
+    EmulatedKernels,
     FakeDevice,
     FakeEngine,
     FakeKernels,
@@ -18,14 +19,16 @@ from models import randomised, small_config, spreading_thresholds
 
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import lower_bundle
+from dovit.engines.planning.write import plan_program
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.bundle.program import Program
 from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.gpu.chain import GpuChain
-from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.program import LoadedProgram
 
 CAPACITIES = (0, 5, 11, 17, 24)
 KINDS = [
@@ -45,6 +48,7 @@ class Lowered:
     model: DoViT
     manifest: Manifest
     plans: PlanSet
+    program: Program
     engines: dict[str, OnnxRuntimeEngine]
     chain: Chain
 
@@ -52,15 +56,25 @@ class Lowered:
         """What stands in for the engines of its plans."""
         return {s.name: FakeEngine(device, s, self.engines[s.name]) for s in self.plans.steps if s.kind == "plan"}
 
-    def program(self, device: FakeDevice) -> tuple[Program, dict[str, FakeEngine]]:
-        """A program, and its engines."""
+    def load_program(self, device: FakeDevice) -> tuple[LoadedProgram, dict[str, FakeEngine]]:
+        """The program on a device, and its engines."""
         engines = self.engines_on(device)
-        return Program(self.manifest, self.plans, engines, FakeKernels(device), device), engines
+        return LoadedProgram(self.manifest, self.plans, self.program, engines, FakeKernels(device), device), engines
 
     def gpu_chain(self, device: FakeDevice | None = None, graph: bool | None = None) -> GpuChain:
         """The chain on a device, default a new one."""
         device = device or FakeDevice()
-        return GpuChain(self.manifest, self.plans, self.engines_on(device), FakeKernels(device), device, graph=graph)
+        return self.chain_over(self.engines_on(device), FakeKernels(device), device, graph)
+
+    def chain_over(
+        self,
+        engines: Mapping[str, FakeEngine],
+        kernels: FakeKernels | EmulatedKernels,
+        device: FakeDevice,
+        graph: bool | None = None,
+    ) -> GpuChain:
+        """The chain over these engines and kernels."""
+        return GpuChain(self.manifest, self.plans, self.program, engines, kernels, device, graph=graph)
 
 
 def lowered(folder: Path, decoder: str, head: str, prefix: int, batch: int) -> Lowered:
@@ -85,7 +99,8 @@ def lowered(folder: Path, decoder: str, head: str, prefix: int, batch: int) -> L
         optimisation_level=None,
         steps=tuple(described),
     )
-    return Lowered(model, manifest, plans, engines, Chain(manifest, list(engines.values()), described))
+    program = plan_program(manifest, plans.steps, batch)
+    return Lowered(model, manifest, plans, program, engines, Chain(manifest, list(engines.values()), described))
 
 
 Maker = Callable[..., Lowered]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import site
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +15,8 @@ from tempfile import TemporaryDirectory
 import dovit
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("benchmarks", "engines", "export", "plugins", "runtime", "training")
-MODES, MEMORY, CHAIN, RESIZING = (
-    f"tests/runtime/gpu/test_{name}.py::test_" for name in ("modes", "memory", "chain", "resizing")
-)
+PACKAGES = ("benchmarks", "engines", "evaluation", "export", "plugins", "runtime", "scenes", "training")
+MODES, CHAIN, RESIZING = (f"tests/runtime/gpu/test_{name}.py::test_" for name in ("modes", "chain", "resizing"))
 GRAPH, SEGMENTED, EXACT = (
     f"{MODES}identical_to_the_cpu[1-setr-mla-fcn-2-{m}Mode]" for m in ("Graph", "Segmented", "Exact")
 )
@@ -27,38 +24,71 @@ COUNTS, REFUSED = (
     f"{CHAIN}schedules_and_counts[setr-naive-conv-1]",
     f"{MODES}a_refused_plan_ends_the_capture[stem-GraphMode]",
 )
-APART, BODIES = f"{MEMORY}memory_is_shared_only_by_what_is_never_needed_at_once", f"{MODES}a_body_for_each_capacity"
-WARM, OBSTACLE = (
-    f"{MODES}every_kernel_runs_before_the_first_capture",
-    f"{MODES}a_plan_that_cannot_be_captured[invalidates-block2]",
+READ, APART = (
+    f"tests/engines/test_planning.py::test_{name}"
+    for name in ("every_value_is_there_when_it_is_read", "lifetimes_that_overlap_share_no_memory")
+)
+BODIES, WARM, OBSTACLE = (
+    f"{MODES}{name}"
+    for name in (
+        "a_body_for_each_capacity",
+        "every_kernel_runs_before_the_first_capture",
+        "a_plan_that_cannot_be_captured[invalidates-block2]",
+    )
 )
 FOREIGN, RESIZED = f"{MODES}foreign_nodes_are_refused", f"{RESIZING}as_if_pillow_had_done_it"
+PLANNING, GPU = "engines/planning", "runtime/gpu"
 
-FAULTS = [  # file, what stands there, what takes its place, who notices
-    ("program.py", "self.place(capacity_name(number - 1)) if came is None else 0", "0", GRAPH),
-    ("program.py", 'self.place("thresholds") + 4 * number', 'self.place("thresholds")', GRAPH),
-    ("program.py", "if out != full:", "if False:", GRAPH),
-    ("program.py", "            self._fill_taps(number, stream)", "            pass", GRAPH),
-    ("program.py", "        self._write_constants()\n        self._warm", "        self._warm", COUNTS),
-    ("program.py", "        self._warm_up_kernels(stream_address(stream))\n", "", WARM),
-    ("chain.py", "        obstacles = find_obstacles(program)\n", "        obstacles = []\n", OBSTACLE),
-    ("program.py", 'int(choice == "fixed")', "1", COUNTS),
-    ("memory.py", "if until < now", "if until <= now", APART),
-    ("memory.py", "max(gathers, default=number)", "number", APART),
-    ("memory.py", " and step.outputs[0].name not in manifest.taps", "", GRAPH),
-    ("graph_mode.py", "default_value=len(capacities)", "default_value=0", BODIES),
-    ("graph_mode.py", "kept, handles[number])", "kept, 0)", GRAPH),
-    ("graph_mode.py", "        check_nodes(", "        str(", FOREIGN),
-    ("graph_mode.py", "if copies:", "if True:", RESIZED),
-    ("capture.py", "        _abandon(builder.end_building)\n", "", REFUSED),
-    ("graph_mode.py", "        self._transfers.enqueue_own_labels(stream_address(self._stream))\n", "", RESIZED),
-    ("inputs.py", "self._program.own_labels.read() if self.resizes else ", "", RESIZED),
-    ("mode.py", "graph = self._without_copies", "pass", RESIZED),
-    ("stepped_modes.py", "            self._stream.sync()\n            kept", "            kept", SEGMENTED),
-    ("stepped_modes.py", "if number < decisions and kept:", "if False:", SEGMENTED),
-    ("stepped_modes.py", "came, kept = kept, self._counter.read()", "kept = self._counter.read()", EXACT),
-    ("resizing.py", "place + source.scratch", "place + source.pixels", RESIZED),
-    ("chain.py", "while waiting and self._dead is None:", "while False:", f"{RESIZING}a_stream_that_nobody_ends"),
+FAULTS = [  # folder, file, what stands there, what takes its place, who notices
+    (PLANNING, "operations.py", '0 if number == 1 else Address(tensor=f"capacity{number - 1}")', "0", READ),
+    (PLANNING, "operations.py", "offset=4 * (chosen - 1)", "offset=0", READ),
+    (PLANNING, "operations.py", "if made != self._named(full.name):", "if False:", READ),
+    (PLANNING, "operations.py", "*(copy for later in copies[number:] for copy in later)", "", READ),
+    (PLANNING, "operations.py", " and spec.name not in self._manifest.taps", "", READ),
+    (
+        PLANNING,
+        "operations.py",
+        'self._at(rest[1]) if rest else Address(tensor="unused_count")',
+        "self._at(count)",
+        READ,
+    ),
+    (PLANNING, "operations.py", 'Address(tensor=f"slots{self._number[keep.name]}")', "self._at(keep)", READ),
+    (PLANNING, "operations.py", "self._place[spec.name] = self._named(place)", "self._place[spec.name] = place", READ),
+    (PLANNING, "memory.py", "if until < first", "if until <= first", APART),
+    (PLANNING, "memory.py", "max(last, number)", "last", APART),
+    (PLANNING, "memory.py", "end = aligned(end + size)", "end = end + size", APART),
+    (GPU, "program.py", "kept + argument.kept_plus", "kept", GRAPH),
+    (GPU, "program.py", "argument.tensor, argument.offset", "argument.tensor", GRAPH),
+    (GPU, "program.py", "if kept else planned.if_none_kept", "if kept else ()", GRAPH),
+    (GPU, "program.py", "        self._write_constants()\n        self._warm", "        self._warm", COUNTS),
+    (GPU, "program.py", "        self._warm_up_kernels(stream)\n", "", WARM),
+    (GPU, "program.py", '"exact": 0, "fixed": 1', '"exact": 1, "fixed": 1', EXACT),
+    (GPU, "chain.py", "        obstacles = find_obstacles(program)\n", "        obstacles = []\n", OBSTACLE),
+    (GPU, "graph_mode.py", "default_value=len(capacities)", "default_value=0", BODIES),
+    (GPU, "graph_mode.py", "kept, handles[number])", "kept, 0)", GRAPH),
+    (GPU, "graph_mode.py", "        check_nodes(", "        str(", FOREIGN),
+    (GPU, "graph_mode.py", "if copies:", "if True:", RESIZED),
+    (GPU, "capture.py", "        _abandon(builder.end_building)\n", "", REFUSED),
+    (
+        GPU,
+        "graph_mode.py",
+        "        self._transfers.enqueue_resized_labels(stream_address(self._stream))\n",
+        "",
+        RESIZED,
+    ),
+    (GPU, "transfers.py", "self._program.resized_labels.read() if self.resizes else ", "", RESIZED),
+    (GPU, "mode.py", "graph = self._without_copies", "pass", RESIZED),
+    (GPU, "stepped_modes.py", "            self._stream.sync()\n            kept", "            kept", SEGMENTED),
+    (GPU, "stepped_modes.py", "elif number < len(program.program.decisions) and kept:", "elif False:", SEGMENTED),
+    (GPU, "stepped_modes.py", "self._kept.enqueue(number - 1, stream)", "self._kept.enqueue(0, stream)", EXACT),
+    (GPU, "resizing.py", "uploaded + source.scratch", "uploaded + source.pixels", RESIZED),
+    (
+        GPU,
+        "chain.py",
+        "while waiting and self._failure is None:",
+        "while False:",
+        f"{RESIZING}a_stream_that_nobody_ends",
+    ),
 ]
 
 
@@ -74,8 +104,8 @@ def main() -> int:
             print("a test fails without any fault")
             return 1
         survived = 0
-        for name, old, new, test in FAULTS:
-            file = package / "runtime" / "gpu" / name
+        for part, name, old, new, test in FAULTS:
+            file = package / part / name
             text = file.read_text(encoding="utf-8")
             assert text.count(old) == 1, f"{name}: {old!r} stands there {text.count(old)} times"
             file.write_text(text.replace(old, new), encoding="utf-8")
@@ -88,8 +118,9 @@ def main() -> int:
 
 def run(folder: Path, tests: list[str]) -> int:
     """pytest's exit status on the package in `folder`: 0 where all pass, 1 where one fails."""
-    # without site, whose hook for the editable install comes first; without bytecode, which tells changes apart by the second
-    path = os.pathsep.join([str(folder), *site.getsitepackages()])
+    # without site, whose hook for the editable install would come first; without bytecode, which tells changes apart by seconds
+    packages = [entry for entry in sys.path if entry.endswith("site-packages")]
+    path = os.pathsep.join([str(folder), *packages])
     environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-S", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     return subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL).returncode

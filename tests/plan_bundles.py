@@ -12,6 +12,7 @@ from bundles import make_bundle
 from dovit.engines.flavours import FLAVOURS
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import LoweredStep, lower_bundle
+from dovit.engines.planning.write import add_program
 from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import FileEntry, Manifest
@@ -68,7 +69,8 @@ def _with_plans(old: Bundle, stage: Path, flavour: Flavour, version: str) -> Man
         user_allocation=True,
         steps=tuple(described),
     )
-    return old.manifest.model_copy(update={"plans": (plans,), "files": old.manifest.files | files})
+    plans, program = add_program(old.manifest, plans, stage)
+    return old.manifest.model_copy(update={"plans": (plans,), "files": old.manifest.files | files | program})
 
 
 def _plan(manifest: Manifest, step: LoweredStep, stage: Path, flavour: Flavour) -> Plan:

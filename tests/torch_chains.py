@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fake_gpu import EmulatedKernels, FakeDevice, FakeKernels, KernelNode
 
 from dovit.benchmarks.torch_blocks import TorchBlocks, TorchEngine
 from dovit.benchmarks.torch_plans import manifest_of, plans_of
+from dovit.engines.planning.write import plan_program
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.gpu.chain import GpuChain
+from dovit.runtime.gpu.device import PlanCall
 
 
 @dataclass
@@ -25,14 +27,11 @@ class QueuedEngine:
     def scratch_bytes(self) -> int:
         return self.engine.scratch_bytes
 
-    def enqueue(
-        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
-    ) -> None:
-        given = dict(places), dict(dims)
-        self.device.submit(stream, KernelNode(lambda: self.engine.enqueue(*given, scratch, stream)))
+    def enqueue(self, call: PlanCall, stream: int) -> None:
+        self.device.submit(stream, KernelNode(lambda: self.engine.enqueue(call, stream)))
 
-    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
-        return self.engine.why_not_capturable(dims, scratch, stream)
+    def why_not_capturable(self, call: PlanCall, stream: int) -> str | None:
+        return self.engine.why_not_capturable(call, stream)
 
 
 def torch_chain(
@@ -49,4 +48,7 @@ def torch_chain(
     plans, blocks = plans_of(model, precision, batch), TorchBlocks(model, precision)
     engines = {step.name: QueuedEngine(device, blocks.engine(step)) for step in plans.steps if step.kind == "plan"}
     launchers = kernels or FakeKernels(device)
-    return GpuChain(manifest_of(model, capacities), plans, engines, launchers, device, graph=graph)
+    manifest = manifest_of(model, capacities)
+    return GpuChain(
+        manifest, plans, plan_program(manifest, plans.steps, batch), engines, launchers, device, graph=graph
+    )

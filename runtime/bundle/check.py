@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 from dovit.runtime.bundle.dimensions import full_dims
 from dovit.runtime.bundle.manifest import Manifest, Step
-from dovit.runtime.bundle.plans import PlanSet, PlanStep
 from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.errors import DovitError
 
@@ -30,16 +27,10 @@ def check_manifest(manifest: Manifest, file: Path) -> None:
     checker.steps()
 
 
-def check_plan_steps(manifest: Manifest, plans: PlanSet, file: Path) -> None:
-    """The same of a plan set's steps, with the tensors that kernels and the results of a pass are handed."""
-    _Checker(manifest, file, plans.batch).plans(plans)
-
-
 @dataclass(frozen=True)
 class _Checker:
     manifest: Manifest
     file: Path
-    batch: int = 1
 
     def sure(self, holds: bool, what: str) -> None:
         if not holds:
@@ -80,7 +71,7 @@ class _Checker:
         types |= {decision.threshold: "float32" for decision in self.manifest.decisions}
         return {name: TensorSpec.model_validate({"name": name, "dtype": t, "shape": ()}) for name, t in types.items()}
 
-    def flow(self, step: Step | PlanStep, dims: dict[str, int], made: dict[str, TensorSpec]) -> None:
+    def flow(self, step: Step, dims: dict[str, int], made: dict[str, TensorSpec]) -> None:
         """A step reads what was made before, and adds what it makes."""
         for spec in step.inputs:
             self.sure(spec.name in made, f"step {step.name} reads {spec.name}, which no step before it makes")
@@ -95,7 +86,7 @@ class _Checker:
     def steps(self) -> None:
         manifest = self.manifest
         self.sure(bool(manifest.steps), "no steps")
-        dims, made = full_dims(manifest, self.batch), self.given()
+        dims, made = full_dims(manifest, 1), self.given()
         decided = 0
         for step in manifest.steps:
             self.flow(step, dims, made)
@@ -118,7 +109,7 @@ class _Checker:
         wanted = "uint8" if manifest.classes <= 256 else "int16"
         self.sure(labels is not None and labels.dtype in ("uint8", "int16"), "labels")
         assert labels is not None
-        batches = ("batch", self.batch)
+        batches = ("batch", 1)
         fits = len(labels.shape) == 3 and labels.shape[0] in batches and labels.shape[1:] == manifest.image_size
         self.sure(fits, "labels")
         fits = logits is not None and logits.dtype == "float32" and len(logits.shape) == 4
@@ -128,66 +119,3 @@ class _Checker:
         sides = logits.shape[2:]
         self.sure(all(isinstance(side, int) and 1 <= side <= MOST_PIXELS for side in sides), "logits")
         self.sure(labels.dtype == wanted, "labels")
-
-    def plans(self, plans: PlanSet) -> None:
-        manifest, capacities = self.manifest, self.manifest.capacities
-        dims = full_dims(manifest, self.batch) | {"capacities": len(capacities)}
-        rising = list(capacities) == sorted(capacities)
-        self.sure(bool(capacities) and capacities[-1] == manifest.tokens and rising, "capacities")
-        made = self.given()
-        left = [decision.keep for decision in manifest.decisions]
-        for step in plans.steps:
-            self.sure((step.kind == "plan") == (step.plan is not None), f"step {step.name}")
-            self.flow(step, dims, made)
-            self.kernel(step, dims)
-            if step.kind == "decide":
-                self.sure(bool(left) and step.outputs[0].name == left.pop(0), f"step {step.name}")
-        self.sure(not left, "decisions that no step makes")
-        tokens, (height, width) = self.batch * manifest.tokens, manifest.image_size
-        for decision in manifest.decisions:
-            results = {decision.confidence: "float32", decision.state.index: "int32", decision.keep: "int32"}
-            for name, dtype in results.items():
-                fits = name in made and made[name].dtype == dtype and self.elements(made[name], dims) == tokens
-                self.sure(fits, f"tensor {name}")
-        fits = "labels" in made and self.elements(made["labels"], dims) == self.batch * height * width
-        self.sure(fits, "tensor labels")
-        self.sure(made["labels"].dtype in ("uint8", "int16", "int32", "int64"), "labels")
-        fits = "logits" in made and made["logits"].dtype == "float32" and len(made["logits"].shape) == 4
-        self.sure(fits, "logits")
-        shape = made["logits"].resolve(dims)
-        self.sure(shape[:2] == (self.batch, manifest.classes) and min(shape[2:]) > 0, "logits")
-
-    def kernel(self, step: PlanStep, dims: dict[str, int]) -> None:
-        """The tensors of a step that no plan runs, as large as its kernel takes them to be."""
-        manifest, batch = self.manifest, self.batch
-        tokens, channels = batch * manifest.tokens, manifest.embed_dim
-        own, full = batch * (manifest.prefix + manifest.tokens) * channels, tokens * channels
-        sums = batch * channels
-        if step.kind == "decide":
-            self.has(step, step.inputs, (tokens, 1, dims["capacities"]), dims)
-            self.has(step, step.outputs, (tokens,), dims)
-        elif step.kind == "gather":
-            made = (own, tokens, full, sums, 1)  # nobody asks for the sums after the last decision
-            self.has(step, step.inputs, (*made, tokens), dims)
-            self.has(step, step.outputs, made[:3] if len(step.outputs) == 3 else made, dims)
-        elif step.kind == "reconstruct":
-            self.has(step, step.inputs, (full, own, tokens), dims)
-            self.has(step, step.outputs, (full,), dims)
-        elif step.kind == "labels":
-            self.sure(len(step.inputs) == len(step.outputs) == 1, f"step {step.name}")
-            self.upsampled(step.inputs[0], step.outputs[0], dims)
-
-    def has(self, step: PlanStep, specs: Sequence[TensorSpec], sizes: Sequence[int], dims: dict[str, int]) -> None:
-        self.sure(len(specs) == len(sizes), f"step {step.name}")
-        for spec, size in zip(specs, sizes, strict=True):
-            self.sure(self.elements(spec, dims) == size, f"tensor {spec.name}")
-
-    def upsampled(self, logits: TensorSpec, labels: TensorSpec, dims: dict[str, int]) -> None:
-        """[B, C, h, w] and [B, s·h, s·w]."""
-        self.sure((len(logits.shape), len(labels.shape)) == (4, 3), f"tensor {labels.name}")
-        small, large = logits.resolve(dims), labels.resolve(dims)
-        fits = small[:2] == (self.batch, self.manifest.classes) and prod(small[2:]) > 0
-        self.sure(fits, f"tensor {logits.name}")
-        scale = large[1] // small[2]
-        fits = scale > 0 and large == (self.batch, scale * small[2], scale * small[3])
-        self.sure(fits, f"tensor {labels.name}")

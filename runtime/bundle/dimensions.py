@@ -16,3 +16,9 @@ def full_dims(manifest: Manifest, batch: int) -> dict[str, int]:
 def kept_dims(manifest: Manifest, number: int, kept: int) -> dict[str, int]:
     """The dimensions that decision `number` (from 1) fixes when it keeps `kept` tokens."""
     return {f"kept{number}": kept, f"length{number}": kept + manifest.prefix}
+
+
+def decided_dims(manifest: Manifest) -> dict[str, tuple[int, int]]:
+    """Every dimension that a decision fixes: its number (from 1), and how much larger than its kept count it is."""
+    numbers = range(1, len(manifest.decisions) + 1)
+    return {name: (number, more) for number in numbers for name, more in kept_dims(manifest, number, 0).items()}

@@ -83,17 +83,20 @@ def _identity(root: Path) -> tuple[int, ...] | None:
 def _open(root: Path) -> Bundle:
     bundle = Bundle(root, read_manifest(root))
     steps = {step.onnx: step.name for step in bundle.manifest.steps if step.onnx is not None}
-    used = [(name, file) for file, name in steps.items()]
-    used += [(step.name, step.plan.file) for plans in bundle.manifest.plans for step in plans.steps if step.plan]
+    used = [(f"step {name}", file) for file, name in steps.items()]
+    used += [
+        (f"step {step.name}", step.plan.file) for plans in bundle.manifest.plans for step in plans.steps if step.plan
+    ]
+    used += [(f"plan set {plans.name}", plans.program) for plans in bundle.manifest.plans if plans.program is not None]
     for name, entry in bundle.manifest.files.items():
         _check_path(root, name)
         content = _check_file(root, name, entry, whole=name in steps)
         if content is not None:
-            used += [(steps[name], file) for file in _weights_of(root, name, content)]
-    for step_name, name in used:
+            used += [(f"step {steps[name]}", file) for file in _weights_of(root, name, content)]
+    for user, name in used:
         if name not in bundle.manifest.files:
             raise DovitError(
-                f"{root}: step {step_name} uses {name}, which the manifest does not list, so nothing says what is in it; "
+                f"{root}: {user} uses {name}, which the manifest does not list, so nothing says what is in it; "
                 "export the bundle again"
             )
     check_manifest(bundle.manifest, root / MANIFEST_NAME)

@@ -86,6 +86,11 @@ class PlanSet(Frozen):
         description="built with REQUIRE_USER_ALLOCATION, which TensorRT-RTX wants of plans that are captured",
     )
     steps: tuple[PlanStep, ...]
+    program: str | None = Field(
+        default=None,
+        description="path of the program's file, relative to the bundle: see docs/program.md. None for plans with plugins, and "
+        "in bundles of a dovit that wrote none",
+    )
     accuracy: Accuracy | None = None
 
     @property
@@ -95,8 +100,9 @@ class PlanSet(Frozen):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The plans' files."""
-        return tuple(step.plan.file for step in self.steps if step.plan)
+        """The plans' files, and the program's."""
+        plans = tuple(step.plan.file for step in self.steps if step.plan)
+        return plans if self.program is None else (*plans, self.program)
 
     @property
     def build_seconds(self) -> float:

@@ -32,4 +32,9 @@ class TensorSpec(Frozen):
     @property
     def itemsize(self) -> int:
         """Bytes of one element."""
-        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize  # numpy has no bfloat16
+        return itemsize(self.dtype)
+
+
+def itemsize(dtype: DType) -> int:
+    """Bytes of one element."""
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize  # numpy has no bfloat16

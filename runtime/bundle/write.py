@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dovit.runtime.bundle.check import check_plan_steps
 from dovit.runtime.bundle.lock import only_writer
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle, read_manifest
+from dovit.runtime.bundle.program import read_program
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import PART_SUFFIX, link_or_copy, sync_file
 
 STAGE_PREFIX = ".dovit-export-"
 FOLDERS = ("onnx", "tensorrt", "tensorrt-rtx")
-_OURS = re.compile(r"[\w.-]+-[0-9a-f]{12}\.(onnx|weights|plan)")  # as exporter and builders name files
+_OURS = re.compile(r"[\w.-]+-[0-9a-f]{12}\.(onnx|weights|plan|json)")  # as exporter and builders name files
 
 
 def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
@@ -78,9 +78,11 @@ def _write(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
 def _check(target: Path, stage: Path, manifest: Manifest) -> None:
     """Raises DovitError where a reader would refuse what is in `stage`: it must not take the place of a bundle that opens."""
     try:
-        opened = open_bundle(stage).manifest
+        bundle = open_bundle(stage)
+        opened = bundle.manifest
         for plans in opened.plans:
-            check_plan_steps(opened, plans, stage / MANIFEST_NAME)
+            if plans.program is not None:
+                read_program(bundle, plans)
     except DovitError as error:
         reason = str(error).replace(str(stage), "the new bundle")
         raise DovitError(f"{target}: what was made could not be opened, and nothing was changed ({reason})") from None

@@ -30,7 +30,7 @@ def profile_images(
         )
     for file in files:
         pixels = read_image(file)
-        if not chain.takes((pixels.shape[0], pixels.shape[1])):
+        if not chain.accepts_size((pixels.shape[0], pixels.shape[1])):
             pixels = resize_image(pixels, session.manifest.image_size)
         batch = np.repeat(pixels[None], chain.plans.batch, axis=0)
         profile = chain.profile(batch, thresholds, ROUNDS, exact=schedule == "exact")

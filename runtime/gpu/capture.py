@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from dovit.runtime.errors import DovitError
-from dovit.runtime.gpu.addresses import stream_address
-from dovit.runtime.gpu.device import Definition, GraphBuilder, Node
+from dovit.runtime.gpu.device import Definition, GraphBuilder, Node, stream_address
 
 ALLOWED = {"KernelNode", "MemcpyNode", "MemsetNode", "EmptyNode", "ChildGraphNode", "ConditionalNode", "SwitchNode"}
 

@@ -11,18 +11,18 @@ import numpy as np
 
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.bundle.program import Program
 from dovit.runtime.chain import ChainResult
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.gpu.device import Device, DeviceEngine, Launchers
-from dovit.runtime.gpu.failures import cuda_errors
+from dovit.runtime.gpu.device import Device, DeviceEngine, Launchers, cuda_errors
 from dovit.runtime.gpu.graph_mode import GraphMode
-from dovit.runtime.gpu.inputs import Transfers
 from dovit.runtime.gpu.mode import Mode
 from dovit.runtime.gpu.profile import Profile, Profiler
-from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.program import LoadedProgram
 from dovit.runtime.gpu.resizing import MOST_ROWS
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
 from dovit.runtime.gpu.stopwatch import Stopwatch
+from dovit.runtime.gpu.transfers import Transfers
 from dovit.runtime.gpu.trial import find_obstacles
 
 LOG = logging.getLogger("dovit.runtime.gpu")
@@ -35,6 +35,7 @@ class GpuChain:
         self,
         manifest: Manifest,
         plans: PlanSet,
+        program: Program,
         engines: Mapping[str, DeviceEngine],
         kernels: Launchers,
         device: Device,
@@ -43,16 +44,16 @@ class GpuChain:
     ) -> None:
         """`graph`: the whole image as one CUDA graph, or one a segment; None: the former where the driver has it and every plan
         can be part of it, else the latter, and the log says why. Raises DovitError where that cannot be, with `graph` True."""
-        self.manifest, self.plans = manifest, plans
+        self.manifest, self.plans, self.program = manifest, plans, program
         self._stopwatch = Stopwatch(device)
         self._parts = (self._stopwatch.engines(engines), self._stopwatch.kernels(kernels), device)
         self._device = device
         self._graph = graph
         self._lock = threading.RLock()
         self._streaming = False
-        self._dead: str | None = None
-        self._program = self._new_program()
-        self._mode = self._capture(self._program)
+        self._failure: str | None = None
+        self._loaded = self._load_program()
+        self._mode = self._capture(self._loaded)
         self._second: Mode | None = None  # for stream(), which has two images under way
         self._exact: ExactMode | None = None
         self._profiler: Profiler | None = None
@@ -62,7 +63,7 @@ class GpuChain:
         """Bytes held on the device for tensors, scratch memory and larger images, the plans' weights not counted."""
         return self._mode.device_bytes + (0 if self._second is None else self._second.device_bytes)
 
-    def takes(self, size: tuple[int, int]) -> bool:
+    def accepts_size(self, size: tuple[int, int]) -> bool:
         """Whether images of this height and width may be given as they are. Those of another size than the bundle's are
         resized on the device, as Pillow does it, and labelled there at their own."""
         return size[0] <= MOST_ROWS
@@ -81,7 +82,7 @@ class GpuChain:
         counts: Sequence[int] | None = None,
         logits: bool = True,
     ) -> ChainResult:
-        """One pass over `images` [B, H, W, 3] uint8 of a size that it takes. With the bundle's capacities it is what was
+        """One pass over `images` [B, H, W, 3] uint8 of a size that it accepts. With the bundle's capacities it is what was
         captured; with any other, or `counts`, each decision's number is read back. Without `logits` those stay on the device.
         Raises DovitError where the images cannot be taken, and where the GPU fails, from then on."""
         self._check(images)
@@ -89,18 +90,18 @@ class GpuChain:
             mode = self._mode
             if counts is not None or tuple(capacities) != self.manifest.capacities:
                 if self._exact is None:
-                    self._exact = ExactMode(self._program, Transfers(self._program))
+                    self._exact = ExactMode(self._loaded, Transfers(self._loaded))
                 self._exact.counts = counts
                 mode = self._exact
             self._write(mode, images, thresholds)
-            with self._until_dead():
+            with self._marking_failures():
                 mode.queue()
                 return mode.wait(logits=logits)
 
     def stream(
         self, images: Iterable[np.ndarray], thresholds: Sequence[float], logits: Callable[[], bool] = lambda: False
     ) -> Iterator[ChainResult]:
-        """The results of `images`, each [B, H, W, 3] uint8 of a size that it takes, in their order, with the bundle's
+        """The results of `images`, each [B, H, W, 3] uint8 of a size that it accepts, in their order, with the bundle's
         capacities. `logits` is asked before each result is read whether its logits are wanted. While one is under way, the
         next is uploaded: two sets of memory, taken when this is first called. Other passes wait until the last result was
         taken."""
@@ -109,8 +110,8 @@ class GpuChain:
             waiting: list[Mode] = []
             try:
                 if self._second is None:
-                    with self._until_dead():
-                        self._second = self._capture(self._new_program())
+                    with self._marking_failures():
+                        self._second = self._capture(self._load_program())
                 modes = (self._mode, self._second)
                 for number, batch in enumerate(images):
                     if len(waiting) == 2:
@@ -118,7 +119,7 @@ class GpuChain:
                     mode = modes[number % 2]
                     self._check(batch)
                     self._write(mode, batch, thresholds)
-                    with self._until_dead():
+                    with self._marking_failures():
                         mode.queue()
                     waiting.append(mode)
                 while waiting:
@@ -126,7 +127,7 @@ class GpuChain:
             finally:
                 self._streaming = False
                 # nobody takes the results, but these passes read what the next one would write
-                while waiting and self._dead is None:
+                while waiting and self._failure is None:
                     self._wait(waiting.pop(), logits=False)
 
     def profile(
@@ -137,22 +138,22 @@ class GpuChain:
         self._check(images)
         with self._turn():
             if self._profiler is None:
-                self._profiler = Profiler(self._program, self._stopwatch)
+                self._profiler = Profiler(self._loaded, self._stopwatch)
             self._write(self._mode, images, thresholds)
-            with self._until_dead():
+            with self._marking_failures():
                 return self._profiler.measure(self._mode, images, thresholds, rounds, exact=exact)
 
     def _check(self, images: np.ndarray) -> None:
         if len(images) != self.plans.batch:
             raise DovitError(f"the {self.plans.name} plans take {self.plans.batch} images at a time, not {len(images)}")
         height, width = images.shape[1:3]
-        if not self.takes((height, width)):
+        if not self.accepts_size((height, width)):
             raise DovitError(f"an image of {height}×{width}: the GPU resizes images of at most {MOST_ROWS} rows")
 
-    def _new_program(self) -> Program:
-        return Program(self.manifest, self.plans, *self._parts)
+    def _load_program(self) -> LoadedProgram:
+        return LoadedProgram(self.manifest, self.plans, self.program, *self._parts)
 
-    def _capture(self, program: Program) -> Mode:
+    def _capture(self, program: LoadedProgram) -> Mode:
         program.warm_up()
         transfers = Transfers(program)
         if self._graph and not self._device.can_switch:
@@ -165,7 +166,7 @@ class GpuChain:
         for obstacle in obstacles:
             how = "is queued operation by operation" if obstacle.invalidates else "becomes a graph of its own"
             LOG.warning("%s: segmented mode instead of one graph; this segment %s", obstacle, how)
-        uncapturable = {(o.run.number, o.run.kept) for o in obstacles if o.invalidates}
+        uncapturable = {(o.plan.segment, o.plan.tokens) for o in obstacles if o.invalidates}
         return SegmentedMode(program, transfers, uncapturable)
 
     def _write(self, mode: Mode, images: np.ndarray, thresholds: Sequence[float]) -> None:
@@ -174,7 +175,7 @@ class GpuChain:
             mode.write(images, thresholds)
 
     def _wait(self, mode: Mode, *, logits: bool) -> ChainResult:
-        with self._until_dead():
+        with self._marking_failures():
             return mode.wait(logits=logits)
 
     @contextmanager
@@ -183,17 +184,17 @@ class GpuChain:
         with self._lock:
             if self._streaming:
                 raise UsageError("a stream of this session is under way: take its results first")
-            if self._dead is not None:
-                raise DovitError(f"this session is dead ({self._dead}): load the bundle again")
+            if self._failure is not None:
+                raise DovitError(f"this session is dead ({self._failure}): load the bundle again")
             self._parts[2].make_current()
             yield
 
     @contextmanager
-    def _until_dead(self) -> Iterator[None]:
-        """What a GPU computes after an error is nobody's guess: the first one is the last that it is asked."""
+    def _marking_failures(self) -> Iterator[None]:
+        """CUDA errors are sticky; after one, the session refuses work."""
         try:
             with cuda_errors("the GPU failed"):
                 yield
         except DovitError as error:
-            self._dead = str(error)
+            self._failure = str(error)
             raise DovitError(f"{error}; this session is dead: load the bundle again") from None

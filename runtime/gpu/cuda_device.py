@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from dovit.runtime.errors import DovitError
-from dovit.runtime.gpu.device import Event, GraphBuilder, Stream
-from dovit.runtime.gpu.failures import cuda_errors
+from dovit.runtime.gpu.device import Event, GraphBuilder, Stream, cuda_errors
 from dovit.runtime.machine import find_gpu
 
 SWITCH_CUDA = (12, 8)  # the first driver that has SWITCH nodes

@@ -6,10 +6,14 @@ part of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
+from dovit.runtime.errors import DovitError
 
 
 class Condition(Protocol):
@@ -90,11 +94,27 @@ class Device(Protocol):
 
 class Launchers(Protocol):
     """The kernels that the chain calls; `dovit.plugins.launch.Kernels` are the real ones. plugins/kernels/dovit_kernels.h has
-    every kernel's arguments, which are given in that order, and then the stream."""
+    every kernel's arguments, which are given in that order, and then the stream. A kernel that needs scratch memory has a
+    function `{kernel}_scratch_bytes`."""
 
     def __getattr__(self, name: str) -> Callable[..., object]: ...
-    def gather_scratch_bytes(self, batch: int, count: int, channels: int) -> int: ...
     def resize_taps(self, source: int, target: int) -> tuple[np.ndarray, int]: ...
+
+
+@dataclass(frozen=True)
+class PlanCall:
+    """One run of a plan: its tensors' addresses and shapes by name, and the number of its optimisation profile.
+
+    `tokens`: what its segment runs on, which is all that its shapes depend on. `recurring`: these shapes come again, or are
+    captured, so what is set up for them is to be kept.
+    """
+
+    addresses: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...]]
+    tokens: int
+    profile: int
+    scratch: int
+    recurring: bool = True
 
 
 class DeviceEngine(Protocol):
@@ -102,18 +122,38 @@ class DeviceEngine(Protocol):
 
     @property
     def scratch_bytes(self) -> int: ...  # at its largest shapes; all engines share one region, for they take turns
-    def enqueue(
-        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
-    ) -> None:
-        """Queue the plan with its tensors at `places`, by name, and the sizes of its named dimensions.
-
-        `lasting`: these sizes come again, or are captured, so what is set up for them is to be kept.
-
-        Raises DovitError where the runtime refuses: a capture must not go on without this plan.
-        """
+    def enqueue(self, call: PlanCall, stream: int) -> None:
+        """Queue the plan. Raises DovitError where the runtime refuses: a capture must not go on without this plan."""
         ...
 
-    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
-        """None where the runtime says that this plan, which has run with these sizes before, can be captured on `stream`; else
-        a reason."""
+    def why_not_capturable(self, call: PlanCall, stream: int) -> str | None:
+        """None where the runtime says that this plan, which has run like this before, can be captured on `stream`; else a
+        reason."""
         ...
+
+
+@contextmanager
+def cuda_errors(what: str) -> Iterator[None]:
+    """Turn the exceptions of cuda.core, which share no base but Exception, into one sentence that begins with `what`."""
+    try:
+        yield
+    except DovitError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DovitError(f"{what}: {reason[:200]}") from None
+
+
+def address(array: np.ndarray) -> int:
+    """Where a host array begins."""
+    return int(array.ctypes.data)
+
+
+def stream_address(stream: Stream) -> int:
+    """A stream's CUstream, which has __int__."""
+    return int(stream.handle)  # type: ignore[call-overload]
+
+
+def condition_handle(condition: Condition) -> int:
+    """A condition's CUgraphConditionalHandle, which has __int__."""
+    return int(condition.handle)  # type: ignore[call-overload]

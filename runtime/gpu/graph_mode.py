@@ -1,20 +1,17 @@
-"""The whole image as one CUDA graph: one launch, and the host hears nothing before the result is there.
+"""The whole image as one CUDA graph: one launch, without the host in between.
 
-    stem, decide 1 ─▶ SWITCH 1 ─▶ SWITCH 2 ─▶ … ─▶ decoder
-                      │ a body for each capacity: gather, block 2 at that size, decide 2 (sets SWITCH 2)
-
-A switch whose decision was not made, for no token was left, finds the number that it began with, which is no body's.
+stem, decide 1 ─▶ SWITCH 1 ─▶ SWITCH 2 ─▶ … ─▶ decoder
+                  │ a body for each capacity: gather, block 2 at that size, decide 2 (sets SWITCH 2)
 """
 
 from __future__ import annotations
 
 from dovit.runtime.errors import DovitError
-from dovit.runtime.gpu.addresses import condition_handle, stream_address
 from dovit.runtime.gpu.capture import building, check_nodes
-from dovit.runtime.gpu.device import Graph, GraphBuilder
-from dovit.runtime.gpu.inputs import Transfers
+from dovit.runtime.gpu.device import Graph, GraphBuilder, condition_handle, stream_address
 from dovit.runtime.gpu.mode import CapturedMode
-from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.program import LoadedProgram
+from dovit.runtime.gpu.transfers import Transfers
 
 
 class GraphMode(CapturedMode):
@@ -22,7 +19,7 @@ class GraphMode(CapturedMode):
 
     name = "graph"
 
-    def __init__(self, program: Program, transfers: Transfers) -> None:
+    def __init__(self, program: LoadedProgram, transfers: Transfers) -> None:
         """Capture. Raises DovitError where the device cannot, or where a plan cannot be part of a graph."""
         if not program.device.can_switch:
             raise DovitError(
@@ -35,23 +32,24 @@ class GraphMode(CapturedMode):
     def queue(self) -> None:
         """One launch."""
         self._launch_first()
-        self._transfers.enqueue_own_labels(stream_address(self._stream))
+        self._transfers.enqueue_resized_labels(stream_address(self._stream))
 
     def _capture_first(self, *, copies: bool) -> Graph:
         program = self._program
         builder = program.device.create_graph_builder()
-        decisions, capacities = program.manifest.decisions, program.manifest.capacities
+        tokens, capacities = program.program.tokens, program.manifest.capacities
         with building(builder) as stream:
-            conditions = [builder.create_condition(default_value=len(capacities)) for _ in decisions]
+            # the default is no body's number: a switch whose decision was not made, since no token was left, runs nothing
+            conditions = [builder.create_condition(default_value=len(capacities)) for _ in program.program.decisions]
             handles = [*(condition_handle(condition) for condition in conditions), 0]
             if copies:
                 self._transfers.enqueue_inputs(stream)
-            program.enqueue(0, program.manifest.tokens, stream, switch=handles[0])
+            program.enqueue(0, tokens, stream, switch=handles[0])
             for number, condition in enumerate(conditions, start=1):
                 bodies = builder.switch(condition, len(capacities))
                 for body, kept in zip(bodies, capacities, strict=True):
                     self._capture_body(body, number, kept, handles[number])
-            program.enqueue_decoder(stream)
+            program.enqueue(program.last_segment, tokens, stream)
             self._transfers.enqueue_results(stream)
         return builder.complete()
 

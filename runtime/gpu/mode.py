@@ -1,4 +1,4 @@
-"""A way to run a program: what the host writes, what it queues, and what it reads when that is over."""
+"""Base classes of the modes, which are ways to launch a program: what the host writes, queues, and reads when that is over."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from dovit.runtime.chain import ChainResult
-from dovit.runtime.gpu.addresses import stream_address
-from dovit.runtime.gpu.device import Graph, Stream
-from dovit.runtime.gpu.inputs import Transfers
-from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.device import Graph, Stream, stream_address
+from dovit.runtime.gpu.program import LoadedProgram
+from dovit.runtime.gpu.transfers import Transfers
 
 
 class Mode(ABC):
@@ -20,7 +19,7 @@ class Mode(ABC):
 
     name: str
 
-    def __init__(self, program: Program, transfers: Transfers) -> None:
+    def __init__(self, program: LoadedProgram, transfers: Transfers) -> None:
         self._program, self._transfers = program, transfers
         self._stream = program.device.create_stream()
 

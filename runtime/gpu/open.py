@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dovit.plugins.launch import Kernels
-from dovit.runtime.bundle.check import check_plan_steps
-from dovit.runtime.bundle.manifest import MANIFEST_NAME
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.bundle.program import read_program
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu.chain import GpuChain
 from dovit.runtime.gpu.cuda_device import CudaDevice
-from dovit.runtime.gpu.failures import cuda_errors
+from dovit.runtime.gpu.device import cuda_errors
 from dovit.runtime.gpu.tensorrt_engine import shared_tensorrt
 from dovit.runtime.plans import check_plans, look
 
@@ -23,7 +22,7 @@ def open_chain(bundle: Bundle, plans: PlanSet, *, device: int = 0, graph: bool |
             f"{bundle.root}: the {plans.name} plans have the token pass inside (--plugins), for programs that run them by "
             f"themselves; dovit's chain needs plans without: dovit-export --engine {bundle.root} --backend {plans.flavour}"
         )
-    check_plan_steps(bundle.manifest, plans, bundle.root / MANIFEST_NAME)
+    program = read_program(bundle, plans)
     kernels = Kernels()
     with cuda_errors(f"{bundle.root}: the {plans.name} plans cannot be run"):
         gpu = CudaDevice(device)
@@ -33,6 +32,6 @@ def open_chain(bundle: Bundle, plans: PlanSet, *, device: int = 0, graph: bool |
             for step in plans.steps
             if step.plan
         }
-        chain = GpuChain(bundle.manifest, plans, engines, kernels, gpu, graph=graph)
+        chain = GpuChain(bundle.manifest, plans, program, engines, kernels, gpu, graph=graph)
         tensorrt.runtime_cache.save()
         return chain

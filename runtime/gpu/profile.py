@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dovit.runtime.gpu.addresses import stream_address
+from dovit.runtime.bundle.program import Copy
 from dovit.runtime.gpu.costs import Costs
+from dovit.runtime.gpu.device import stream_address
 from dovit.runtime.gpu.mode import Mode
-from dovit.runtime.gpu.program import Program
-from dovit.runtime.gpu.ranges import named
+from dovit.runtime.gpu.program import LoadedProgram
 from dovit.runtime.gpu.stepped_modes import ExactMode
-from dovit.runtime.gpu.stopwatch import Stopwatch, TimedTransfers
+from dovit.runtime.gpu.stopwatch import Stopwatch, TimedTransfers, named
 
 WARM_UP = 2
 HEAD_START_BYTES, HEAD_STARTS = 128 << 20, 16
@@ -96,7 +96,7 @@ class Profile:
 class Profiler:
     """Times a program that is captured already. Operations are queued one by one, as the exact mode queues them."""
 
-    def __init__(self, program: Program, stopwatch: Stopwatch) -> None:
+    def __init__(self, program: LoadedProgram, stopwatch: Stopwatch) -> None:
         self._program, self._stopwatch = program, stopwatch
         self._transfers = TimedTransfers(program, stopwatch)
         self._stepped = ExactMode(program, self._transfers)
@@ -139,7 +139,7 @@ class Profiler:
             statistics.median(launches[WARM_UP:]) if launches else None,
             self._copy_rate(),
             captured.device_bytes,
-            program.memory.size - program.memory.offsets["scratch"],
+            program.scratch_bytes,
         )
 
     def _launch(self, captured: Mode, images: np.ndarray, thresholds: Sequence[float]) -> float:
@@ -162,29 +162,31 @@ class Profiler:
         return 2 * half / us / 1e3 if us else 0.0
 
     def _operations(self, names: Sequence[str], medians: Sequence[float], costs: Costs) -> tuple[OperationTime, ...]:
-        """Steps are queued in their order, some of them left out: each mark is the next step of its name or kind."""
+        """Operations are queued in their order, some of them left out: each mark is the next one of its plan or kernel. A copy
+        comes before the kernel of its name, and is not timed by itself."""
         program = self._program
-        segments = (*program.segments.after, program.segments.decoder)
-        steps = iter([(number, step) for number, steps in enumerate(segments) for step in steps])
+        steps = {step.name: step for step in program.plans.steps}
+        queued = iter([(n, o) for n, o in program.program.operations if not isinstance(o, Copy)])
         outside = self._outside_bytes()
         found = []
         for name, us in zip(names, medians, strict=True):
             if name in outside:
                 kind = name.partition(" ")[0]
-                found.append(OperationTime(name, None, kind, program.manifest.tokens, us, outside[name]))
+                found.append(OperationTime(name, None, kind, program.program.tokens, us, outside[name]))
                 continue
-            number, step = next((n, s) for n, s in steps if name == (s.name if s.kind == "plan" else s.kind))
-            tokens = costs.tokens(number) if number < len(program.segments.after) else program.manifest.tokens
+            number, operation = next((n, o) for n, o in queued if name == (o.name if o.kind == "plan" else o.kernel))
+            step = steps[operation.name]
+            tokens = program.program.tokens if number == program.last_segment else costs.tokens(number)
             found.append(OperationTime(step.name, step.step, step.kind, tokens, us, costs.moved(step, number)))
         return tuple(found)
 
     def _outside_bytes(self) -> dict[str, int]:
         """Of what is no step's."""
         program = self._program
-        moved = {"copy in": self._transfers.input_bytes, "copy out": program.memory.results}
+        moved = {"copy in": self._transfers.input_bytes, "copy out": program.program.result_bytes}
         if self._transfers.resizes:
-            own = program.own_labels.bytes
-            moved |= {"resize": program.resizing.moved_bytes, "resized_labels": program.sizes["logits"] + own}
+            own = program.resized_labels.bytes
+            moved |= {"resize": program.resizer.moved_bytes, "resized_labels": program.bytes("logits") + own}
             moved["copy labels out"] = own
         return moved
 

@@ -1,7 +1,6 @@
-"""One pass over the chain as queued work: which operation with which places and sizes, given what the decisions kept.
+"""A program with its arena on a device: queues what the program says, at the counts that the decisions chose.
 
-The same queueing serves all modes. Captured into a graph, a segment is recorded once a capacity, and the number of tokens before
-its gather is read on the device, for any capacity may have come before.
+The same operations are queued in all modes. Captured into a graph, a segment is recorded once a capacity.
 """
 
 from __future__ import annotations
@@ -12,300 +11,213 @@ from typing import Literal
 
 import numpy as np
 
-from dovit.runtime.bundle.dimensions import kept_dims
 from dovit.runtime.bundle.manifest import Manifest
-from dovit.runtime.bundle.plans import PlanSet, PlanStep
-from dovit.runtime.errors import DovitError
-from dovit.runtime.gpu.addresses import address, stream_address
-from dovit.runtime.gpu.device import Device, DeviceEngine, Launchers
-from dovit.runtime.gpu.memory import (
-    ONLY_CAPACITY,
-    SPARE_COUNT,
-    MemoryPlan,
-    capacity_name,
-    plan_memory,
-    slots_name,
-    staying_name,
-    tensor_bytes,
+from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.bundle.program import (
+    Address,
+    Argument,
+    Copy,
+    ElementType,
+    Kept,
+    LaunchKernel,
+    Operation,
+    Program,
+    RunPlan,
 )
-from dovit.runtime.gpu.own_labels import OwnLabels
-from dovit.runtime.gpu.resizing import Resizing
-from dovit.runtime.gpu.segments import cut_segments
+from dovit.runtime.errors import DovitError
+from dovit.runtime.gpu.buffers import aligned
+from dovit.runtime.gpu.device import Device, DeviceEngine, Launchers, PlanCall, address, stream_address
+from dovit.runtime.gpu.resizing import ImageResizer, ResizedLabels
 
-# what a decision's kept count may be: one of the bundle's capacities, any number, or the one that lies in ONLY_CAPACITY
+# what a decision's kept count may be: one of the bundle's capacities, any number, or the one that lies in `fixed_capacity`
 Choice = Literal["bucketed", "exact", "fixed"]
 
 
 @dataclass(frozen=True)
-class PlanRun:
-    """A plan at a size that is captured: in segment `number` with `kept` tokens, or in the decoder, which comes after the last
-    segment and for which `kept` is 0. `tokens`: what it runs on."""
+class SizedPlan:
+    """A plan at a size that is captured: of segment `segment`, which runs on `tokens` tokens."""
 
-    step: PlanStep
-    number: int
-    kept: int
+    operation: RunPlan
+    segment: int
     tokens: int
 
 
-class Program:
-    """A plan set with its memory on a device. Not for two threads at a time."""
+class LoadedProgram:
+    """The program of a plan set with memory of its own on a device. Not for two threads at a time."""
 
     def __init__(
         self,
         manifest: Manifest,
         plans: PlanSet,
+        program: Program,
         engines: Mapping[str, DeviceEngine],
         kernels: Launchers,
         device: Device,
     ) -> None:
         """`engines` by the names of the steps that are plans. Raises DovitError where the device's memory is too small."""
-        self.manifest, self.plans, self.batch = manifest, plans, plans.batch
-        self.segments = cut_segments(plans.steps, len(manifest.decisions))
+        self.manifest, self.plans, self.program, self.batch = manifest, plans, program, program.batch
         self.device = device
         self._engines, self._kernels = dict(engines), kernels
-        self.sizes = tensor_bytes(manifest, plans.steps, self.batch)
-        self.memory = plan_memory(manifest, plans.steps, self.batch, self._scratch_bytes())
-        self._base = _allocate(device, self.memory, plans)
-        self.resizing = Resizing(device, kernels, manifest.image_size, self.batch)
-        [self._logits] = [s for step in plans.steps for s in step.outputs if s.name == "logits"]
-        self.own_labels = OwnLabels(device, kernels, self._logits.dtype, self.place("logits"), self._logits_shape)
+        self._tensors = {tensor.name: tensor for tensor in program.tensors}
+        self.scratch_bytes = aligned(self._most_scratch())
+        self._arena = _allocate(device, program.arena_bytes + self.scratch_bytes, plans)
+        self._scratch = self._arena + program.arena_bytes
+        self._logits = program.tensor("logits")
+        self.resizer = ImageResizer(device, kernels, manifest.image_size, self.batch)
+        self.resized_labels = ResizedLabels(
+            device, kernels, self._logits.dtype, self.address("logits"), self._logits.shape
+        )
         self._stream = device.create_stream()  # for what is not part of a pass
         self._write_constants()
 
-    def place(self, name: str) -> int:
-        """The address of a tensor."""
-        return self._base + self.memory.offsets[name]
+    def address(self, name: str, offset: int = 0) -> int:
+        """Where a tensor lies, or `offset` bytes behind that."""
+        return self._arena + self._tensors[name].offset + offset
+
+    def bytes(self, name: str) -> int:
+        """Of a tensor at its largest."""
+        return self._tensors[name].bytes
+
+    def result_offset(self, name: str) -> int:
+        """Where a tensor lies in the results, which are copied to the host in one piece."""
+        return self._tensors[name].offset
 
     @property
     def device_bytes(self) -> int:
         """Bytes held on the device for tensors, scratch memory and larger images, the plans' weights not counted."""
-        return self.memory.size + self.resizing.device_bytes + self.own_labels.device_bytes
+        arena = self.program.arena_bytes + self.scratch_bytes
+        return arena + self.resizer.device_bytes + self.resized_labels.device_bytes
 
     @property
     def results(self) -> int:
-        """The address of all that a caller reads after a pass, `memory.results` bytes."""
-        return self._base
+        """The address of all that a caller reads after a pass, `program.result_bytes` bytes."""
+        return self._arena
 
-    def enqueue(
-        self,
-        number: int,
-        kept: int,
-        stream: int,
-        *,
-        came: int | None = None,
-        switch: int = 0,
-        choice: Choice = "bucketed",
-    ) -> None:
-        """Queue segment `number`, of which decision `number` has kept `kept` tokens (all of them for segment 0).
+    @property
+    def last_segment(self) -> int:
+        """The number of the segment that runs on all positions again."""
+        return len(self.program.segments) - 1
 
-        `came`: the tokens before that decision, None where only the device knows. `switch`: the handle that the
-        segment's own decision sets; `choice`: from what it chooses. With no token kept, what is left is to hand `full`
-        to the decoder.
+    def enqueue(self, segment: int, kept: int, stream: int, *, switch: int = 0, choice: Choice = "bucketed") -> None:
+        """Queue segment number `segment`, whose decision has kept `kept` tokens: all of them for the first and the last.
+
+        `switch`: the handle of the conditional node that the segment's own decision sets; `choice`: from what it chooses.
         """
-        self._enqueue_steps(number, kept, came, switch, choice, stream)
-        if kept == 0:
-            self._fill_taps(number, stream)
-
-    def _enqueue_steps(
-        self, number: int, kept: int, came: int | None, switch: int, choice: Choice, stream: int, *, plans: bool = True
-    ) -> None:
-        """The plans, unless they are left out, and the kernels of a segment."""
-        dims = self._dims(number, kept)
-        for step in self.segments.after[number]:
-            if step.kind == "gather":
-                self._gather(step, number, kept, came, stream)
-            elif kept == 0:
-                continue
-            elif step.kind == "decide":
-                self._decide(step, number + 1, kept, switch, choice, stream)
-            elif step.kind == "reconstruct":
-                self._reconstruct(step, kept, stream)
-            elif step.kind == "labels":
-                self._labels(step, stream)
-            elif plans:
-                self._run(step, dims, stream, lasting=choice == "bucketed" or number == 0)
-
-    def enqueue_decoder(self, stream: int) -> None:
-        """Queue what runs on all positions again."""
-        for step in self.segments.decoder:
-            if step.kind == "labels":
-                self._labels(step, stream)
+        planned = self.program.segments[segment]
+        recurring = choice == "bucketed" or segment in (0, self.last_segment)
+        for operation in planned.operations if kept else planned.if_none_kept:
+            if isinstance(operation, RunPlan):
+                self._engines[operation.name].enqueue(self._call(operation, kept, recurring=recurring), stream)
             else:
-                self._run(step, self._dims(0, 0), stream)
+                self._enqueue_other(operation, kept, switch, choice, stream)
 
-    def plan_runs(self) -> Iterator[PlanRun]:
+    def _enqueue_other(self, operation: Operation, kept: int, switch: int, choice: Choice, stream: int) -> None:
+        """What is not a plan."""
+        if isinstance(operation, Copy):
+            source, target = self.address(operation.source), self.address(operation.target)
+            self.device.copy(target, source, self.bytes(operation.source), stream)
+        elif isinstance(operation, LaunchKernel):
+            values = [self._value(given, kept, switch, choice) for given in operation.arguments.values()]
+            getattr(self._kernels, operation.kernel)(*values, stream)
+
+    def _value(self, argument: Argument, kept: int, switch: int, choice: Choice) -> int | str:
+        if isinstance(argument, int):
+            return argument
+        if isinstance(argument, Kept):
+            return kept + argument.kept_plus
+        if isinstance(argument, Address):
+            return self.address(argument.tensor, argument.offset)
+        if isinstance(argument, ElementType):
+            return argument.dtype
+        if argument == "scratch":
+            return self._scratch
+        if argument == "switch":
+            return switch
+        if argument == "capacities":
+            return self.address("capacities" if choice == "bucketed" else "fixed_capacity")
+        return {"bucketed": len(self.manifest.capacities), "exact": 0, "fixed": 1}[choice]
+
+    def _call(self, operation: RunPlan, kept: int, *, recurring: bool = True) -> PlanCall:
+        bindings = (*operation.inputs, *operation.outputs)
+        return PlanCall(
+            addresses={binding.name: self.address(binding.tensor) for binding in bindings},
+            shapes={binding.name: binding.resolve(kept) for binding in bindings},
+            tokens=kept,
+            profile=operation.profile(kept),
+            scratch=self._scratch,
+            recurring=recurring,
+        )
+
+    def sized_plans(self) -> Iterator[SizedPlan]:
         """Every plan at every size that a captured pass can have."""
-        tokens, last = self.manifest.tokens, len(self.segments.after)
-        for number, steps in enumerate((*self.segments.after, self.segments.decoder)):
-            for kept in self.manifest.capacities if 0 < number < last else (tokens,):
-                for step in steps if kept else ():
-                    if step.kind == "plan":
-                        yield PlanRun(step, number, 0 if number == last else kept, kept)
+        for number, segment in enumerate(self.program.segments):
+            sizes = (self.program.tokens,) if number in (0, self.last_segment) else self.manifest.capacities
+            for tokens in sizes:
+                for operation in segment.operations if tokens else ():
+                    if isinstance(operation, RunPlan):
+                        yield SizedPlan(operation, number, tokens)
 
     def warm_up(self) -> None:
         """Run every plan once at every capacity, on zeros, and every kernel once: what they set up at their first run, such as
         code that CUDA loads when it is first used, is no part of a capture."""
-        device, stream = self.device, self._stream
-        device.clear(self._base, self.memory.size, stream_address(stream))
-        for run in self.plan_runs():
-            self._run(run.step, self._dims_of(run), stream_address(stream))
+        stream = stream_address(self._stream)
+        self.device.clear(self._arena, self.program.arena_bytes + self.scratch_bytes, stream)
+        for sized in self.sized_plans():
+            self._engines[sized.operation.name].enqueue(self._call(sized.operation, sized.tokens), stream)
         self._write_constants()
-        self._warm_up_kernels(stream_address(stream))
-        stream.sync()
+        self._warm_up_kernels(stream)
 
     def _warm_up_kernels(self, stream: int) -> None:
         """With all tokens kept throughout, so that each finds what the one before has made."""
-        tokens = self.manifest.tokens
-        only = np.asarray([tokens], np.int64)
-        self.device.copy(self.place(ONLY_CAPACITY), address(only), only.nbytes, stream)
-        for number in range(len(self.segments.after)):
-            self._enqueue_steps(number, tokens, tokens, 0, "fixed", stream, plans=False)
-        for step in self.segments.decoder:
-            if step.kind == "labels":
-                self._labels(step, stream)
-        self._stream.sync()  # `only` is no longer read
+        tokens = self.program.tokens
+        fixed = np.asarray([tokens], np.int64)
+        self.device.copy(self.address("fixed_capacity"), address(fixed), fixed.nbytes, stream)
+        for _, operation in self.program.operations:
+            self._enqueue_other(operation, tokens, 0, "fixed", stream)
+        self._stream.sync()  # `fixed` is no longer read
 
-    def why_not_capturable(self, run: PlanRun) -> str | None:
-        """What TensorRT says against a capture of `run`, after the warm-up; None: nothing."""
-        dims, scratch = self._dims_of(run), self.place("scratch")
-        return self._engines[run.step.name].why_not_capturable(dims, scratch, stream_address(self._stream))
+    def why_not_capturable(self, sized: SizedPlan) -> str | None:
+        """What TensorRT says against a capture of a plan, after the warm-up; None: nothing."""
+        call = self._call(sized.operation, sized.tokens)
+        return self._engines[sized.operation.name].why_not_capturable(call, stream_address(self._stream))
 
-    def captured_kinds(self, run: PlanRun) -> Sequence[str]:
-        """Capture `run` and discard it: see Device.captured_kinds."""
-        return self.device.captured_kinds(lambda stream: self._run(run.step, self._dims_of(run), stream), self._stream)
-
-    def _dims_of(self, run: PlanRun) -> dict[str, int]:
-        return self._dims(run.number if run.number < len(self.segments.after) else 0, run.kept)
-
-    def _dims(self, number: int, kept: int) -> dict[str, int]:
-        dims = {"batch": self.batch, "capacities": len(self.manifest.capacities)}
-        return dims | (kept_dims(self.manifest, number, kept) if number else {})
+    def captured_kinds(self, sized: SizedPlan) -> Sequence[str]:
+        """Capture a plan and discard it: see Device.captured_kinds."""
+        engine, call = self._engines[sized.operation.name], self._call(sized.operation, sized.tokens)
+        return self.device.captured_kinds(lambda stream: engine.enqueue(call, stream), self._stream)
 
     def _write_constants(self) -> None:
-        """What every pass finds and none changes: the capacities, and that nothing has stopped at first."""
-        stream = self._stream
-        capacities = np.asarray(self.manifest.capacities, np.int64)
-        self.device.copy(self.place("capacities"), address(capacities), capacities.nbytes, stream_address(stream))
-        self.device.clear(self.place("stopped_count0"), self.sizes["stopped_count0"], stream_address(stream))
-        stream.sync()
+        """What every pass finds and none changes: the program's constants, and the bundle's capacities."""
+        stream = stream_address(self._stream)
+        written = {constant.tensor: constant.values for constant in self.program.constants}
+        values = {
+            name: np.asarray(given, self._tensors[name].dtype)
+            for name, given in (written | {"capacities": self.manifest.capacities}).items()
+        }
+        for name, host in values.items():
+            self.device.copy(self.address(name), address(host), host.nbytes, stream)
+        self._stream.sync()
 
     def read_logits(self) -> np.ndarray:
         """[B, C, h', w'] float32 of the last pass, once it is over."""
-        stream, size = self._stream, self.sizes["logits"]
-        host = np.empty(size, np.uint8)
-        self.device.copy(address(host), self.place("logits"), size, stream_address(stream))
-        stream.sync()
-        return host.view(np.float32).reshape(self._logits_shape)
+        host = np.empty(self._logits.shape, np.float32)
+        self.device.copy(address(host), self.address("logits"), host.nbytes, stream_address(self._stream))
+        self._stream.sync()
+        return host
 
-    @property
-    def _logits_shape(self) -> tuple[int, ...]:
-        return self._logits.resolve(self._dims(0, 0))
-
-    def _run(self, step: PlanStep, dims: Mapping[str, int], stream: int, *, lasting: bool = True) -> None:
-        places = {spec.name: self._argument(spec.name) for spec in (*step.inputs, *step.outputs)}
-        self._engines[step.name].enqueue(places, dims, self.place("scratch"), stream, lasting=lasting)
-
-    def _argument(self, name: str) -> int:
-        for number, decision in enumerate(self.manifest.decisions):
-            if name == decision.threshold:
-                return self.place("thresholds") + 4 * number
-        return self.place(name)
-
-    def _decide(self, step: PlanStep, number: int, count: int, switch: int, choice: Choice, stream: int) -> None:
-        confidence, threshold, _ = (self._argument(spec.name) for spec in step.inputs)
-        capacities, allowed = self.place("capacities"), len(self.manifest.capacities)
-        if choice != "bucketed":
-            capacities, allowed = self.place(ONLY_CAPACITY), int(choice == "fixed")
-        self._kernels.decide(
-            confidence,
-            threshold,
-            capacities,
-            allowed,
-            self.batch,
-            count,
-            self.place(staying_name(number)),
-            self.place(step.outputs[0].name),
-            self.place(slots_name(number)),
-            self.place(capacity_name(number)),
-            switch,
-            stream,
-        )
-
-    def _gather(self, step: PlanStep, number: int, kept: int, came: int | None, stream: int) -> None:
-        tokens, index, _, total, count, _ = (self.place(spec.name) for spec in step.inputs)
-        new_tokens, new_index, full, *rest = (self.place(spec.name) for spec in step.outputs)
-        new_total, new_count = rest or (total, self.place(SPARE_COUNT))
-        if number == 1:
-            came = self.manifest.tokens
-        actual = self.place(capacity_name(number - 1)) if came is None else 0
-        self._kernels.gather(
-            step.inputs[0].dtype,
-            tokens,
-            index,
-            self.place(slots_name(number)),
-            new_tokens,
-            new_index,
-            full,
-            total,
-            new_total,
-            count,
-            new_count,
-            actual,
-            self.batch,
-            self.manifest.tokens if came is None else came,
-            kept,
-            self.manifest.prefix,
-            self.manifest.tokens,
-            self.manifest.embed_dim,
-            self.place("scratch"),
-            stream,
-        )
-
-    def _reconstruct(self, step: PlanStep, kept: int, stream: int) -> None:
-        full, tokens, index = (self.place(spec.name) for spec in step.inputs)
-        out = self.place(step.outputs[0].name)
-        if out != full:  # a tap: all positions as they are now
-            self.device.copy(out, full, self.sizes[step.outputs[0].name], stream)
-        self._kernels.reconstruct(
-            step.inputs[1].dtype,
-            tokens,
-            index,
-            out,
-            self.batch,
-            kept,
-            self.manifest.prefix,
-            self.manifest.tokens,
-            self.manifest.embed_dim,
-            stream,
-        )
-
-    def _labels(self, step: PlanStep, stream: int) -> None:
-        [logits], [labels] = step.inputs, step.outputs
-        batch, classes, height, width = logits.resolve(self._dims(0, 0))
-        scale = labels.resolve(self._dims(0, 0))[1] // height
-        places = self.place(logits.name), self.place(labels.name)
-        self._kernels.labels(logits.dtype, *places, batch, classes, height, width, scale, stream)
-
-    def _fill_taps(self, number: int, stream: int) -> None:
-        """Taps of layers that no token reaches: every position has its final value."""
-        for steps in self.segments.after[number:]:
-            for step in steps:
-                for spec in step.outputs:
-                    if spec.name in self.manifest.taps:
-                        full = self.place(step.inputs[0].name)
-                        self.device.copy(self.place(spec.name), full, self.sizes[spec.name], stream)
-
-    def _scratch_bytes(self) -> int:
+    def _most_scratch(self) -> int:
         needs = [engine.scratch_bytes for engine in self._engines.values()]
-        needs.append(self._kernels.gather_scratch_bytes(self.batch, self.manifest.tokens, self.manifest.embed_dim))
-        return max(needs)
+        for _, operation in self.program.operations:
+            if isinstance(operation, LaunchKernel) and operation.scratch is not None:
+                needs.append(getattr(self._kernels, f"{operation.kernel}_scratch_bytes")(*operation.scratch))
+        return max(needs, default=0)
 
 
-def _allocate(device: Device, memory: MemoryPlan, plans: PlanSet) -> int:
+def _allocate(device: Device, size: int, plans: PlanSet) -> int:
     free = device.free_bytes
-    if memory.size > free:
+    if size > free:
         raise DovitError(
-            f"the {plans.name} plans need {memory.size / 2**20:,.0f} MiB on {device.name}, of which {free / 2**20:,.0f} MiB "
+            f"the {plans.name} plans need {size / 2**20:,.0f} MiB on {device.name}, of which {free / 2**20:,.0f} MiB "
             "are free: close what else uses it, or build plans for a smaller batch"
         )
-    return device.allocate(memory.size)
+    return device.allocate(size)

@@ -6,25 +6,24 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from dovit.runtime.gpu.addresses import address, stream_address
 from dovit.runtime.gpu.capture import building
-from dovit.runtime.gpu.device import Graph, Stream
-from dovit.runtime.gpu.inputs import Transfers
-from dovit.runtime.gpu.memory import ONLY_CAPACITY, capacity_name
+from dovit.runtime.gpu.device import Graph, Stream, address, stream_address
 from dovit.runtime.gpu.mode import CapturedMode, Mode
-from dovit.runtime.gpu.program import Choice, Program
+from dovit.runtime.gpu.program import Choice, LoadedProgram
+from dovit.runtime.gpu.transfers import Transfers
 
 
-class _Counter:
-    """One pinned number: the count that a decision has left."""
+class _KeptCount:
+    """How many tokens a decision kept, copied to pinned memory."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: LoadedProgram) -> None:
         self._program = program
         self._count = program.device.pinned(4)
 
-    def enqueue(self, number: int, stream: int) -> None:
-        place = self._program.place(capacity_name(number))
-        self._program.device.copy(address(self._count), place, 4, stream)
+    def enqueue(self, decision: int, stream: int) -> None:
+        """Queue the copy of what decision number `decision`, from 0, kept."""
+        source = self._program.address(self._program.program.decisions[decision].capacity)
+        self._program.device.copy(address(self._count), source, 4, stream)
 
     def read(self) -> int:
         return int(self._count.view(np.int32)[0])
@@ -50,43 +49,43 @@ class SegmentedMode(CapturedMode):
 
     name = "segmented"
 
-    def __init__(self, program: Program, transfers: Transfers, uncapturable: Collection[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, program: LoadedProgram, transfers: Transfers, uncapturable: Collection[tuple[int, int]] = ()
+    ) -> None:
         super().__init__(program, transfers)
-        self._counter = _Counter(program)
+        self._kept = _KeptCount(program)
         self._uncapturable = frozenset(uncapturable)
-        decisions, capacities = len(program.manifest.decisions), program.manifest.capacities
         self._first = self._capture_first(copies=True)
-        self._graphs = {(n, kept): self._capture(n, kept) for n in range(1, decisions + 1) for kept in capacities}
-        self._decoder = self._capture(decisions + 1, 0)
+        between = range(1, program.last_segment)
+        self._graphs = {(n, kept): self._capture(n, kept) for n in between for kept in program.manifest.capacities}
+        self._last = self._capture(program.last_segment, program.program.tokens)
 
     def queue(self) -> None:
         """Run the pass up to its last decision, and queue the rest."""
         self._launch_first()
-        for number in range(1, len(self._program.manifest.decisions) + 1):
+        for number in range(1, self._program.last_segment):
             self._stream.sync()
-            kept = self._counter.read()
+            kept = self._kept.read()
             self._graphs[number, kept].launch(self._stream)
             if kept == 0:
                 break
-        self._decoder.launch(self._stream)
-        self._transfers.enqueue_own_labels(stream_address(self._stream))
+        self._last.launch(self._stream)
+        self._transfers.enqueue_resized_labels(stream_address(self._stream))
 
     def _capture_first(self, *, copies: bool) -> Graph:
-        return self._capture(0, self._program.manifest.tokens, copies=copies)
+        return self._capture(0, self._program.program.tokens, copies=copies)
 
     def _capture(self, number: int, kept: int, *, copies: bool = False) -> Graph:
-        program, decisions = self._program, len(self._program.manifest.decisions)
+        program = self._program
 
         def queue(stream: int) -> None:
             if copies:
                 self._transfers.enqueue_inputs(stream)
-            if number > decisions:
-                program.enqueue_decoder(stream)
+            program.enqueue(number, kept, stream)
+            if number == program.last_segment:
                 self._transfers.enqueue_results(stream)
-            else:
-                program.enqueue(number, kept, stream)
-                if number < decisions and kept:
-                    self._counter.enqueue(number + 1, stream)
+            elif number < len(program.program.decisions) and kept:
+                self._kept.enqueue(number, stream)
 
         if (number, kept) in self._uncapturable:
             return _Uncaptured(queue)
@@ -107,14 +106,14 @@ class ExactMode(Mode):
     bucketed = False  # fill up to the bundle's capacities all the same, to time what is captured elsewhere
     before_segment: Callable[[int], None] | None = None  # queues something on the stream before each segment
 
-    def __init__(self, program: Program, transfers: Transfers) -> None:
+    def __init__(self, program: LoadedProgram, transfers: Transfers) -> None:
         super().__init__(program, transfers)
-        self._counter = _Counter(program)
-        self._only = program.device.pinned(8)
+        self._kept = _KeptCount(program)
+        self._fixed = program.device.pinned(8)
 
     def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
         """See Mode."""
-        # ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
+        # ξ = 0 stops every token, and the fixed capacity is filled up with those of lowest confidence
         super().write(images, thresholds if self.counts is None else [0.0] * len(self.counts))
 
     def queue(self) -> None:
@@ -126,23 +125,24 @@ class ExactMode(Mode):
             self._transfers.enqueue_resized(stream)
         else:
             self._transfers.enqueue_inputs(stream)
-        came, kept = program.manifest.tokens, program.manifest.tokens
+        tokens, last = program.program.tokens, program.last_segment
+        kept = tokens
         choice: Choice = "fixed" if counts is not None else "bucketed" if self.bucketed else "exact"
-        for number in range(len(program.manifest.decisions) + 1):
+        for number in range(last):
             if number:
-                self._counter.enqueue(number, stream)
+                self._kept.enqueue(number - 1, stream)
                 self._stream.sync()
-                came, kept = kept, self._counter.read()
+                kept = self._kept.read()
                 self._begin_segment(stream)
             if counts is not None and number < len(counts):
-                self._only.view(np.int64)[0] = counts[number]
-                program.device.copy(program.place(ONLY_CAPACITY), address(self._only), 8, stream)
-            program.enqueue(number, kept, stream, came=came, choice=choice)
+                self._fixed.view(np.int64)[0] = counts[number]
+                program.device.copy(program.address("fixed_capacity"), address(self._fixed), 8, stream)
+            program.enqueue(number, kept, stream, choice=choice)
             if kept == 0:
                 break
-        program.enqueue_decoder(stream)
+        program.enqueue(last, tokens, stream, choice=choice)
         self._transfers.enqueue_results(stream)
-        self._transfers.enqueue_own_labels(stream)
+        self._transfers.enqueue_resized_labels(stream)
 
     def _begin_segment(self, stream: int) -> None:
         if self.before_segment is not None:

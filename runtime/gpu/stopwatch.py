@@ -1,4 +1,4 @@
-"""Events around what is queued, which tell how long each operation took on the GPU, and its name. Stopped, they are not there.
+"""CUDA events around what is queued, which tell how long each operation took on the GPU, and NVTX ranges with its name.
 
 Engines and kernels are wrapped once, when a chain is made. While no pass is timed, and so in every capture, a wrapper only
 calls what it wraps.
@@ -6,16 +6,33 @@ calls what it wraps.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import cast
+from functools import cache
+from typing import Any, cast
 
 from dovit.plugins.structs import structs
-from dovit.runtime.gpu.device import Device, DeviceEngine, Event, Launchers
-from dovit.runtime.gpu.inputs import Transfers
-from dovit.runtime.gpu.program import Program
-from dovit.runtime.gpu.ranges import named
+from dovit.runtime.gpu.device import Device, DeviceEngine, Event, Launchers, PlanCall
+from dovit.runtime.gpu.program import LoadedProgram
+from dovit.runtime.gpu.transfers import Transfers
+
+NVTX_DOMAIN = "dovit"
+
+
+def named(name: str) -> AbstractContextManager[object]:
+    """An NVTX range of this name on the calling thread, for Nsight Systems; nothing without NVIDIA's package nvtx."""
+    nvtx = _nvtx()
+    return nullcontext() if nvtx is None else nvtx.annotate(name, domain=NVTX_DOMAIN)
+
+
+@cache
+def _nvtx() -> Any:
+    try:
+        return importlib.import_module("nvtx")
+    except ImportError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -91,17 +108,15 @@ class _TimedEngine:
     def scratch_bytes(self) -> int:
         return self._engine.scratch_bytes
 
-    def enqueue(
-        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
-    ) -> None:
+    def enqueue(self, call: PlanCall, stream: int) -> None:
         if not self._stopwatch.is_running:
-            self._engine.enqueue(places, dims, scratch, stream, lasting=lasting)
+            self._engine.enqueue(call, stream)
             return
         with self._stopwatch.around(self._name, stream):
-            self._engine.enqueue(places, dims, scratch, stream, lasting=lasting)
+            self._engine.enqueue(call, stream)
 
-    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
-        return self._engine.why_not_capturable(dims, scratch, stream)
+    def why_not_capturable(self, call: PlanCall, stream: int) -> str | None:
+        return self._engine.why_not_capturable(call, stream)
 
 
 class _TimedKernels:
@@ -128,7 +143,7 @@ class _TimedKernels:
 class TimedTransfers(Transfers):
     """The copies to the device and back, marked."""
 
-    def __init__(self, program: Program, stopwatch: Stopwatch) -> None:
+    def __init__(self, program: LoadedProgram, stopwatch: Stopwatch) -> None:
         super().__init__(program)
         self._stopwatch = stopwatch
 
@@ -142,7 +157,7 @@ class TimedTransfers(Transfers):
         with self._stopwatch.around("copy out", stream):
             super().enqueue_results(stream)
 
-    def enqueue_own_download(self, stream: int) -> None:
+    def enqueue_labels_download(self, stream: int) -> None:
         """See Transfers."""
         with self._stopwatch.around("copy labels out", stream):
-            super().enqueue_own_download(stream)
+            super().enqueue_labels_download(stream)

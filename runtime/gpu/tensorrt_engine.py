@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from dovit.runtime.bundle.plans import Flavour, PlanStep
 from dovit.runtime.errors import DovitError
+from dovit.runtime.gpu.device import PlanCall
 from dovit.runtime.gpu.runtime_cache import RuntimeCache, cache_file
 from dovit.runtime.machine import Gpu, find_gpu
 from dovit.runtime.plans import MODULES, TITLES
@@ -104,27 +104,25 @@ class TensorRtEngine:
 
     def __init__(self, owner: TensorRt, step: PlanStep, engine: trt.ICudaEngine) -> None:
         self._owner, self._step, self._engine = owner, step, engine
-        # by the program's scratch memory and its sizes; those of no sizes serve all that do not come again
-        self._contexts: dict[tuple[int, tuple[tuple[str, int], ...]], _Context] = {}
+        # by the program's scratch memory and the tokens; None for the one of all sizes that do not come again
+        self._contexts: dict[tuple[int, int | None], _Context] = {}
 
     @property
     def scratch_bytes(self) -> int:
         """At the largest shapes of any profile."""
         return max(int(self._engine.device_memory_size_v2), 1)
 
-    def enqueue(
-        self, places: Mapping[str, int], dims: Mapping[str, int], scratch: int, stream: int, *, lasting: bool = True
-    ) -> None:
+    def enqueue(self, call: PlanCall, stream: int) -> None:
         """Queue the plan. Its context is made when its sizes are first seen, which cannot happen during a capture."""
-        key = _key(scratch, dims) if lasting else (scratch, ())
+        key = _key(call)
         fresh = key not in self._contexts
         if fresh:
-            self._contexts[key] = self._new_context(lasting=lasting)
+            self._contexts[key] = self._new_context(recurring=call.recurring)
         context = self._contexts[key].context
-        if fresh or not lasting:
-            self._set_sizes(context, dims, stream, again=not fresh)
-        context.set_device_memory(scratch, self.scratch_bytes)
-        for name, place in places.items():
+        if fresh or not call.recurring:
+            self._set_sizes(context, call, stream, again=not fresh)
+        context.set_device_memory(call.scratch, self.scratch_bytes)
+        for name, place in call.addresses.items():
             if not context.set_tensor_address(name, place):
                 raise DovitError(
                     f"{self._owner.title} refuses the tensor {name} of {self._step.name}: {self._owner.reason}"
@@ -132,34 +130,34 @@ class TensorRtEngine:
         if not context.execute_async_v3(stream):
             raise DovitError(f"{self._owner.title} could not enqueue {self._step.name}: {self._owner.reason}")
 
-    def why_not_capturable(self, dims: Mapping[str, int], scratch: int, stream: int) -> str | None:
+    def why_not_capturable(self, call: PlanCall, stream: int) -> str | None:
         """See DeviceEngine. Only TensorRT-RTX can be asked."""
-        ask = getattr(self._contexts[_key(scratch, dims)].context, "is_stream_capturable", None)
+        ask = getattr(self._contexts[_key(call)].context, "is_stream_capturable", None)
         if ask is None or ask(stream):
             return None
         return f"{self._owner.title} says so (IExecutionContext.is_stream_capturable)"
 
-    def _new_context(self, *, lasting: bool) -> _Context:
-        settings = self._settings(lasting=lasting)
+    def _new_context(self, *, recurring: bool) -> _Context:
+        settings = self._settings(recurring=recurring)
         context = self._engine.create_execution_context(settings)
         if context is None:
             raise DovitError(f"{self._owner.title} makes no context for {self._step.name}: {self._owner.reason}")
         return _Context(context, settings)
 
-    def _set_sizes(self, context: trt.IExecutionContext, dims: Mapping[str, int], stream: int, *, again: bool) -> None:
-        shapes = {spec.name: spec.resolve(dict(dims)) for spec in self._step.inputs}
-        profile = self._profile(dims)
+    def _set_sizes(self, context: trt.IExecutionContext, call: PlanCall, stream: int, *, again: bool) -> None:
+        profile = call.profile
         if (profile or again) and not context.set_optimization_profile_async(profile, stream):
             raise DovitError(
                 f"{self._owner.title} refuses profile {profile} of {self._step.name}: {self._owner.reason}"
             )
-        for name, shape in shapes.items():
+        for name in (spec.name for spec in self._step.inputs):
+            shape = call.shapes[name]
             if not context.set_input_shape(name, shape):
                 raise DovitError(
                     f"{self._owner.title} refuses shape {shape} for {name} of {self._step.name}: {self._owner.reason}"
                 )
 
-    def _settings(self, *, lasting: bool) -> Any:
+    def _settings(self, *, recurring: bool) -> Any:
         """Scratch memory is ours. TensorRT-RTX compiles kernels for a shape when it first sees it, by default in the background
         while general ones run: those would be captured, and stay. So it is to finish first; for sizes that do not come again
         it compiles none."""
@@ -170,23 +168,14 @@ class TensorRtEngine:
             return ours
         settings: Any = self._engine.create_runtime_config()
         settings.set_execution_context_allocation_strategy(ours)
-        settings.dynamic_shapes_kernel_specialization_strategy = specialise.EAGER if lasting else specialise.NONE
+        settings.dynamic_shapes_kernel_specialization_strategy = specialise.EAGER if recurring else specialise.NONE
         self._owner.runtime_cache.attach(settings)
         return settings
 
-    def _profile(self, dims: Mapping[str, int]) -> int:
-        """The narrowest profile that holds the kept count."""
-        plan = self._step.plan
-        kept = [size for name, size in dims.items() if name.startswith("kept")]
-        if plan is None or not plan.profiles or not kept:
-            return 0
-        fits = [n for n, profile in enumerate(plan.profiles) if profile.least <= kept[0] <= profile.most]
-        return min(fits, key=lambda n: plan.profiles[n].most - plan.profiles[n].least, default=0)
 
-
-def _key(scratch: int, dims: Mapping[str, int]) -> tuple[int, tuple[tuple[str, int], ...]]:
-    """A program has one scratch memory."""
-    return scratch, tuple(sorted(dims.items()))
+def _key(call: PlanCall) -> tuple[int, int | None]:
+    """A program has one scratch memory, and a plan's shapes depend on the tokens alone."""
+    return call.scratch, call.tokens if call.recurring else None
 
 
 def _logger(module: Any, messages: list[str]) -> Any:

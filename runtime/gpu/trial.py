@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dovit.runtime.errors import DovitError
-from dovit.runtime.gpu.failures import cuda_errors
-from dovit.runtime.gpu.program import PlanRun, Program
+from dovit.runtime.gpu.device import cuda_errors
+from dovit.runtime.gpu.program import LoadedProgram, SizedPlan
 
 # what CUDA allows in the body of a conditional node, as CUgraphNodeType names it
 IN_A_BODY = {"KERNEL", "MEMCPY", "MEMSET", "EMPTY", "GRAPH", "CONDITIONAL"}
@@ -20,30 +20,30 @@ IN_A_BODY = {"KERNEL", "MEMCPY", "MEMSET", "EMPTY", "GRAPH", "CONDITIONAL"}
 class Obstacle:
     """Why a plan cannot be part of a graph with SWITCH nodes. `invalidates`: nor of any other graph."""
 
-    run: PlanRun
+    plan: SizedPlan
     reason: str
     invalidates: bool
 
     def __str__(self) -> str:
-        return f"{self.run.step.name} with {self.run.tokens} tokens {self.reason}"
+        return f"{self.plan.operation.name} with {self.plan.tokens} tokens {self.reason}"
 
 
-def find_obstacles(program: Program) -> list[Obstacle]:
+def find_obstacles(program: LoadedProgram) -> list[Obstacle]:
     """Capture every plan of a warmed-up program at every capacity, each by itself. The stream has to be idle."""
     found = []
-    for run in program.plan_runs():
-        reason = program.why_not_capturable(run)
+    for plan in program.sized_plans():
+        reason = program.why_not_capturable(plan)
         if reason is not None:
-            found.append(Obstacle(run, f"cannot be captured: {reason}", True))
+            found.append(Obstacle(plan, f"cannot be captured: {reason}", True))
             continue
         try:
             with cuda_errors("the capture failed"):
-                kinds = program.captured_kinds(run)
+                kinds = program.captured_kinds(plan)
         except DovitError as error:
-            found.append(Obstacle(run, f"cannot be captured: {error}", True))
+            found.append(Obstacle(plan, f"cannot be captured: {error}", True))
             continue
         foreign = sorted({*kinds} - IN_A_BODY)
         if foreign:
             names = ", ".join(f"CU_GRAPH_NODE_TYPE_{kind}" for kind in foreign)
-            found.append(Obstacle(run, f"cannot be in the body of a SWITCH node: its capture holds {names}", False))
+            found.append(Obstacle(plan, f"cannot be in the body of a SWITCH node: its capture holds {names}", False))
     return found

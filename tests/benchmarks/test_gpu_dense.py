@@ -20,6 +20,7 @@ from dovit.engines.add import Added, plan_builder
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import lower_bundle
 from dovit.engines.options import BuildOptions
+from dovit.engines.planning.write import plan_program
 from dovit.export.run import add_plans
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle
@@ -49,7 +50,8 @@ def chain_of(bundle: Bundle, folder: Path, batch: int) -> GpuChain:
     )
     device = FakeDevice()
     engine = FakeEngine(device, steps[0], OnnxRuntimeEngine("dense", folder / "dense.onnx"))
-    return GpuChain(bundle.manifest, plans, {"dense": engine}, FakeKernels(device), device)
+    program = plan_program(bundle.manifest, steps, batch)
+    return GpuChain(bundle.manifest, plans, program, {"dense": engine}, FakeKernels(device), device)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,6 @@ from stand_in import StandIn
 import dovit
 from dovit.export.model import DoViT
 from dovit.plugins import left_out, library
-from dovit.runtime import DovitError
-from dovit.runtime.bundle.check import check_plan_steps
-from dovit.runtime.bundle.open import read_manifest
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import find_gpu
 
@@ -289,13 +286,6 @@ def test_plans_for_other_machines_are_refused(
     assert status == 1 and told in sentence, sentence
 
 
-def python_says_of_plans(root: Path) -> str:
-    manifest = read_manifest(root)
-    with pytest.raises(DovitError) as caught:
-        check_plan_steps(manifest, manifest.plans[0], root / "bundle.json")
-    return str(caught.value)
-
-
 def test_plans_that_kernels_could_not_run_are_refused(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:
     """Each step without one of its tensors, and each tensor of a kernel with another size: nothing on the device is used."""
     steps = json.loads((setup.bundle / "bundle.json").read_text())["plans"][0]["steps"]
@@ -330,7 +320,6 @@ def test_plans_that_kernels_could_not_run_are_refused(setup: Setup, on_gpu: Call
         status, sentence = on_gpu(refusal, change(setup, folder, steps=one), {})
         expected = "the manifest contradicts itself (", "follows no decision; build the plans again"
         assert status == 1 and any(part in sentence for part in expected), (one, sentence)
-        assert expected[0] not in sentence or sentence == python_says_of_plans(folder / "changed")
     assert len(changed) > 40
 
 

@@ -23,6 +23,7 @@ from dovit.engines.building.workers import build_all
 from dovit.engines.options import BuildOptions
 from dovit.runtime.bundle.open import Bundle, open_bundle, sha256
 from dovit.runtime.bundle.plans import PRECISIONS, Profile
+from dovit.runtime.bundle.program import read_program
 from dovit.runtime.errors import DovitError, UsageError
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -42,7 +43,9 @@ def test_every_architecture_in_every_precision(decoder: str, tmp_path: Path) -> 
     for precision in PRECISIONS:
         done = built(bundle, tmp_path / precision, replace(RTX, precision=precision))
         plans = [step.plan for step in done.plans.steps if step.plan]
-        assert done.built == len(plans) == len(done.files) >= 4
+        assert done.built == len(plans) == len(done.files) - 1 >= 4  # and the program
+        manifest = bundle.manifest.model_copy(update={"files": done.files})
+        assert read_program(Bundle(tmp_path / precision, manifest), done.plans).arena_bytes > 0
         for plan in plans:
             file = tmp_path / precision / plan.file
             assert file.stat().st_size == done.files[plan.file].size > 10_000

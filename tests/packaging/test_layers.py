@@ -14,7 +14,7 @@ BELOW = {
     "plugins": set(),
     "runtime": {"plugins"},
     "evaluation": {"runtime", "scenes"},
-    "engines": {"runtime", "evaluation", "scenes"},
+    "engines": {"plugins", "runtime", "evaluation", "scenes"},
     "export": {"runtime", "engines"},
     "training": {"runtime", "evaluation", "export"},
     "benchmarks": {"runtime", "plugins", "scenes", "evaluation", "engines", "export", "training"},

@@ -101,7 +101,7 @@ def test_the_image_is_resized(
     monkeypatch.setattr(
         session.chain, "profile", lambda images, *a, **o: (seen.append(images), profile(images, *a, **o))[1]
     )
-    monkeypatch.setattr(session.chain, "takes", lambda given: on_the_gpu or given == (64, 96))
+    monkeypatch.setattr(session.chain, "accepts_size", lambda given: on_the_gpu or given == (64, 96))
     _, out, _ = dovit_run(str(picture), "--profile", "--json", monkeypatch=monkeypatch, capsys=capsys)
     assert [images.shape for images in seen] == [(2, *size, 3)] and np.array_equal(seen[0][0], seen[0][1])
     assert [o["name"] for o in json.loads(out)["operations"]].count("resize") == 2 * on_the_gpu

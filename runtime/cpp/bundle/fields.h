@@ -114,6 +114,7 @@ void fields(Visitor& visit, PlanSet& plans) {
   visit("optimisation_level", plans.optimisation_level);
   visit.optional("user_allocation", plans.user_allocation);
   visit("steps", plans.steps);
+  visit.optional("program", plans.program);
   visit.optional("accuracy", plans.accuracy);
 }
 

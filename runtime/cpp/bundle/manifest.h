@@ -123,6 +123,7 @@ struct PlanSet {
   std::optional<int64_t> workspace_mib, optimisation_level;
   bool user_allocation = false;
   std::vector<PlanStep> steps;
+  std::optional<std::string> program;
   std::optional<Accuracy> accuracy;
 
   std::string name() const { return flavour.value + " " + precision.value; }

@@ -124,29 +124,32 @@ std::vector<std::string> weights_of(const fs::path& root, const std::string& nam
 Bundle read_bundle(const std::string& path) {
   const fs::path root = plain(path);
   Bundle bundle{root, read_manifest(root)};
-  std::vector<std::pair<std::string, std::string>> used;  // step, file
+  std::vector<std::pair<std::string, std::string>> used;  // by what, file
   std::map<std::string, std::string> steps;               // ONNX file, step
   for (const Step& step : bundle.manifest.steps)
     if (step.onnx) {
-      used.emplace_back(step.name, *step.onnx);
+      used.emplace_back("step " + step.name, *step.onnx);
       steps[*step.onnx] = step.name;
     }
   for (const PlanSet& plans : bundle.manifest.plans)
     for (const PlanStep& step : plans.steps)
-      if (step.plan) used.emplace_back(step.name, step.plan->file);
+      if (step.plan) used.emplace_back("step " + step.name, step.plan->file);
+  for (const PlanSet& plans : bundle.manifest.plans)
+    if (plans.program) used.emplace_back("plan set " + plans.name(), *plans.program);
   std::set<std::string> listed;
   for (const auto& [name, entry] : bundle.manifest.files) {
     check_path(root, name);
     const auto step = steps.find(name);
     const std::string content = check_file(root, name, entry, step != steps.end());
     if (step != steps.end())
-      for (std::string& file : weights_of(root, name, content)) used.emplace_back(step->second, std::move(file));
+      for (std::string& file : weights_of(root, name, content))
+        used.emplace_back("step " + step->second, std::move(file));
     listed.insert(name);
   }
-  for (const auto& [step, name] : used)
+  for (const auto& [user, name] : used)
     if (!listed.count(name))
       throw DovitError(
-          text(root.string(), ": step ", step, " uses ", name,
+          text(root.string(), ": ", user, " uses ", name,
                ", which the manifest does not list, so nothing says what is in it; export the bundle again"));
   check_manifest(bundle.manifest, manifest_file(root).string());
   return bundle;

@@ -14,7 +14,6 @@ from lowered import CAPACITIES, Maker, same, some_thresholds
 from models import random_images
 
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.gpu.chain import GpuChain
 
 CHAIN_KINDS = [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2)]
 
@@ -27,7 +26,7 @@ def test_with_the_kernels_themselves(
     made = make(decoder, head, prefix, 2)
     device = FakeDevice()
     kernels = EmulatedKernels(device, emulated_library)
-    chain = GpuChain(made.manifest, made.plans, made.engines_on(device), kernels, device)
+    chain = made.chain_over(made.engines_on(device), kernels, device)
     images = random_images(made.model.config, 2).numpy()
     for xi in some_thresholds(made, images)[2:6]:
         same(chain.run(images, xi, CAPACITIES), made.chain.run(images, xi, CAPACITIES))

@@ -19,9 +19,9 @@ from models import random_images
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu.chain import GpuChain
 from dovit.runtime.gpu.graph_mode import GraphMode
-from dovit.runtime.gpu.inputs import Transfers
-from dovit.runtime.gpu.program import Program
+from dovit.runtime.gpu.program import LoadedProgram
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
+from dovit.runtime.gpu.transfers import Transfers
 
 
 @pytest.mark.parametrize("mode", [GraphMode, SegmentedMode, ExactMode])
@@ -37,7 +37,7 @@ def test_identical_to_the_cpu(
 ) -> None:
     """One capture for all ξ, images and capacities, in any order: what one pass leaves in memory does not reach the next."""
     made = make(decoder, head, prefix, batch)
-    program, _ = made.program(FakeDevice())
+    program, _ = made.load_program(FakeDevice())
     running = mode(program, Transfers(program))
     allowed = range(made.manifest.tokens + 1) if mode is ExactMode else CAPACITIES
     passes = []
@@ -58,7 +58,7 @@ def test_one_launch_an_image(make: Maker, monkeypatch: pytest.MonkeyPatch) -> No
     """And nothing runs or is known before the caller waits."""
     made = make()
     device = FakeDevice()
-    program, _ = made.program(device)
+    program, _ = made.load_program(device)
     mode = GraphMode(program, Transfers(program))
     launched: list[FakeGraph] = []
     launch = FakeGraph.launch
@@ -72,7 +72,7 @@ def test_one_launch_an_image(make: Maker, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_body_for_each_capacity(make: Maker) -> None:
     made = make()
-    program, _ = made.program(FakeDevice())
+    program, _ = made.load_program(FakeDevice())
     mode = GraphMode(program, Transfers(program))
     switches = [node for node in mode._first.builder.captured if isinstance(node, SwitchNode)]  # type: ignore[attr-defined]
     assert [len(switch.bodies) for switch in switches] == [len(CAPACITIES)] * 2
@@ -83,7 +83,7 @@ def test_a_body_for_each_capacity(make: Maker) -> None:
 
 def test_foreign_nodes_are_refused(make: Maker) -> None:
     made = make()
-    program, engines = made.program(FakeDevice())
+    program, engines = made.load_program(FakeDevice())
     engines["block2"].node = HostCallbackNode
     with pytest.raises(DovitError, match=r"block 2 with 5 tokens cannot be part of .*HostCallbackNode.*segmented mode"):
         GraphMode(program, Transfers(program))
@@ -96,7 +96,7 @@ def test_a_refused_plan_ends_the_capture(make: Maker, mode: type[GraphMode] | ty
     """A graph that goes on without it would replay what other passes left. Every recording is ended, so the next can begin."""
     made = make()
     device = FakeDevice()
-    program, engines = made.program(device)
+    program, engines = made.load_program(device)
     engines[name].refuses = True
     with pytest.raises(DovitError, match=f"could not enqueue {name}"):
         mode(program, Transfers(program))
@@ -117,7 +117,7 @@ def test_a_plan_that_cannot_be_captured(make: Maker, how: str, name: str, caplog
     engines = made.engines_on(device)
 
     def chain(graph: bool | None) -> GpuChain:
-        return GpuChain(made.manifest, made.plans, engines, FakeKernels(device), device, graph=graph)
+        return made.chain_over(engines, FakeKernels(device), device, graph)
 
     if how == "invalidates":
         engines[name].invalidates = True
@@ -156,11 +156,11 @@ def test_every_kernel_runs_before_the_first_capture(make: Maker, monkeypatch: py
             launch(*arguments)
 
         monkeypatch.setattr(kernels, kernel, seen)
-    Program(made.manifest, made.plans, made.engines_on(device), kernels, device).warm_up()
+    LoadedProgram(made.manifest, made.plans, made.program, made.engines_on(device), kernels, device).warm_up()
     assert launched == {kernel: {False} for kernel in ("decide", "gather", "reconstruct", "labels")}
 
 
 def test_a_driver_without_switch(make: Maker) -> None:
-    program, _ = make().program(FakeDevice(can_switch=False))
+    program, _ = make().load_program(FakeDevice(can_switch=False))
     with pytest.raises(DovitError, match=r"fake GPU: SWITCH nodes need CUDA 12\.8 .* segmented mode"):
         GraphMode(program, Transfers(program))

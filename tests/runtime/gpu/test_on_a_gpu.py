@@ -23,10 +23,10 @@ from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.chain import ChainResult
-from dovit.runtime.gpu.addresses import address, stream_address
 from dovit.runtime.gpu.capture import building
 from dovit.runtime.gpu.chain import GpuChain
 from dovit.runtime.gpu.cuda_device import CudaDevice
+from dovit.runtime.gpu.device import address, stream_address
 from dovit.runtime.images import read_image
 from dovit.runtime.resize import resize_image
 
@@ -106,13 +106,13 @@ def test_images_of_other_sizes(mode: str, batch: int) -> None:
     """The stem finds Pillow's bytes, the pass is that of the resized image, and the labels have the image's own size."""
     model = made()
     chain = torch_chain(model, CAPACITIES, batch=batch, graph=MODES[mode])
-    program, device = chain._program, chain._device
+    program, device = chain._loaded, chain._device
     for size in ((150, 400), (64, 64), (128, 300), SIZE, (1080, 1920)):
         images = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
         resized = np.stack([resize_image(image, SIZE) for image in images])
         found = chain.run(images, (1.0, 1.0), CAPACITIES)
         host, stream = device.pinned(resized.size), device.create_stream()
-        device.copy(address(host), program.place("image"), resized.size, stream_address(stream))
+        device.copy(address(host), program.address("image"), resized.size, stream_address(stream))
         stream.sync()
         assert np.array_equal(host, resized.reshape(-1))
         assert found.labels.shape == (batch, *size)

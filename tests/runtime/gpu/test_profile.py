@@ -17,7 +17,7 @@ from torch_chains import QueuedEngine, torch_chain
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu import profile as profiling
-from dovit.runtime.gpu import ranges as naming
+from dovit.runtime.gpu import stopwatch as naming
 from dovit.runtime.gpu.stopwatch import Stopwatch
 
 CAPACITIES = (0, 5, 11, 17, 24)

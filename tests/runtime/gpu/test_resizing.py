@@ -19,7 +19,7 @@ from dovit.runtime.chain import ChainResult
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu import profile as profiling
 from dovit.runtime.gpu.chain import GpuChain
-from dovit.runtime.gpu.resizing import MOST_ROWS, TABLES, Resizing
+from dovit.runtime.gpu.resizing import MOST_ROWS, TABLES, ImageResizer
 from dovit.runtime.resize import resize_image
 from dovit.runtime.session import Session
 
@@ -163,7 +163,7 @@ def test_weights_are_computed_once_a_length_and_not_kept_for_ever(model: DoViT) 
     asked: list[tuple[int, int]] = []
     taps = kernels.resize_taps
     kernels.resize_taps = lambda *lengths: (asked.append(lengths), taps(*lengths))[1]  # type: ignore[method-assign]
-    resizing = Resizing(device, kernels, SIZE, 1)
+    resizing = ImageResizer(device, kernels, SIZE, 1)
     for size in [(10, 20), (10, 20), (10, 30), (20, 30)]:
         resizing.write(some(size))
     assert asked == [(20, 96), (10, 64), (30, 96), (20, 64)]
@@ -186,7 +186,7 @@ def test_a_session_hands_on_the_image_as_it_is(
     image = some(size)[0]
     found = session(image, threshold=0.6, return_logits=True)
     assert seen == [(1, *size, 3)] and found.labels.shape == size
-    monkeypatch.setattr(chain, "takes", lambda size: size == SIZE)
+    monkeypatch.setattr(chain, "accepts_size", lambda size: size == SIZE)
     expected = session(image, threshold=0.6, return_logits=True)
     assert seen[1] == (1, *SIZE, 3)
     assert found.logits is not None and largest(found.labels[None], found.logits[None])

@@ -10,20 +10,21 @@ from typing import Any
 
 import pytest
 
-from dovit.runtime.bundle.plans import Plan, PlanStep, Profile
+from dovit.runtime.bundle.plans import Plan, PlanStep
 from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu import tensorrt_engine
+from dovit.runtime.gpu.device import PlanCall
 from dovit.runtime.gpu.runtime_cache import RuntimeCache, cache_file
 from dovit.runtime.gpu.tensorrt_engine import TensorRt, TensorRtEngine
 
-PLACES = {"gathered1": 100, "tokens2": 200}
+ADDRESSES = {"gathered1": 100, "tokens2": 200}
 
 
-def step(*profiles: Profile) -> PlanStep:
+def step() -> PlanStep:
     plan = Plan(
         file="p",
-        profiles=profiles,
+        profiles=(),
         parameters=0,
         network_layers=1,
         layers=(),
@@ -33,7 +34,7 @@ def step(*profiles: Profile) -> PlanStep:
         activation_bytes=0,
         build_seconds=0.0,
     )
-    spec = [TensorSpec(name=name, dtype="float16", shape=(1, "length1", 8)) for name in PLACES]
+    spec = [TensorSpec(name=name, dtype="float16", shape=(1, "length1", 8)) for name in ADDRESSES]
     return PlanStep(name="block2", step="block2", kind="plan", inputs=(spec[0],), outputs=(spec[1],), plan=plan)
 
 
@@ -135,17 +136,22 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     return made
 
 
-def opened(tmp_path: Path, *profiles: Profile) -> TensorRtEngine:
-    return plan_of(TensorRt("tensorrt-rtx"), tmp_path, *profiles)
+def opened(tmp_path: Path) -> TensorRtEngine:
+    return plan_of(TensorRt("tensorrt-rtx"), tmp_path)
 
 
-def plan_of(tensorrt: TensorRt, tmp_path: Path, *profiles: Profile) -> TensorRtEngine:
+def plan_of(tensorrt: TensorRt, tmp_path: Path) -> TensorRtEngine:
     (tmp_path / "p.plan").write_bytes(b"plan")
-    return tensorrt.engine(step(*profiles), tmp_path / "p.plan", "digest")
+    return tensorrt.engine(step(), tmp_path / "p.plan", "digest")
 
 
 def enqueue(engine: TensorRtEngine, kept: int, scratch: int = 7) -> None:
-    engine.enqueue(PLACES, {"batch": 1, "kept1": kept, "length1": kept + 1}, scratch, 9)
+    engine.enqueue(call(kept, scratch), 9)
+
+
+def call(tokens: int, scratch: int = 7, profile: int = 0, *, recurring: bool = True) -> PlanCall:
+    shapes = dict.fromkeys(ADDRESSES, (1, tokens + 1, 8))
+    return PlanCall(ADDRESSES, shapes, tokens, profile, scratch, recurring)
 
 
 def test_a_context_for_each_size_and_program(library: Library, tmp_path: Path) -> None:
@@ -168,9 +174,9 @@ def test_a_context_for_each_size_and_program(library: Library, tmp_path: Path) -
 
 def test_sizes_that_do_not_come_again_share_a_context(library: Library, tmp_path: Path) -> None:
     """Exact passes would have one for every count otherwise. A profile is chosen anew, also where it is the first one."""
-    engine = opened(tmp_path, Profile(least=1, best=4, most=4), Profile(least=5, best=9, most=9))
-    for kept in (3, 7, 2):
-        engine.enqueue(PLACES, {"batch": 1, "kept1": kept, "length1": kept + 1}, 7, 9, lasting=False)
+    engine = opened(tmp_path)
+    for kept, profile in ((3, 0), (7, 1), (2, 0)):
+        engine.enqueue(call(kept, profile=profile, recurring=False), 9)
     [context] = library.contexts
     assert context.settings.dynamic_shapes_kernel_specialization_strategy == "none"  # type: ignore[attr-defined]
     chosen = [call for call in context.calls if call[0] in ("set_optimization_profile_async", "set_input_shape")]
@@ -196,16 +202,12 @@ def test_full_tensorrt_has_no_such_setting(library: Library, tmp_path: Path, mon
     assert library.contexts[0].settings == "ours"
 
 
-def test_the_narrowest_profile_that_holds_the_count(library: Library, tmp_path: Path) -> None:
-    ranges = [
-        Profile(least=1, best=100, most=100),
-        Profile(least=1, best=10, most=10),
-        Profile(least=10, best=50, most=50),
-    ]
-    for kept, profile in ((5, 1), (10, 1), (11, 2), (50, 2), (51, None), (100, None)):
-        enqueue(opened(tmp_path, *ranges), kept)
-        chosen = [call for call in library.contexts[-1].calls if call[0] == "set_optimization_profile_async"]
-        assert chosen == ([] if profile is None else [("set_optimization_profile_async", profile, 9)]), kept
+def test_the_profile_of_the_program_is_chosen(library: Library, tmp_path: Path) -> None:
+    """A context begins with profile 0, and setting one anew waits for the device."""
+    for profile in (0, 1, 2):
+        opened(tmp_path).enqueue(call(5, profile=profile), 9)
+        chosen = [one for one in library.contexts[-1].calls if one[0] == "set_optimization_profile_async"]
+        assert chosen == ([("set_optimization_profile_async", profile, 9)] if profile else [])
 
 
 @pytest.mark.parametrize(
@@ -242,12 +244,12 @@ def test_a_header_that_says_why(library: Library, tmp_path: Path) -> None:
 
 
 def test_whether_a_context_can_be_captured(library: Library, tmp_path: Path) -> None:
-    engine, dims = opened(tmp_path), {"batch": 1, "kept1": 5, "length1": 6}
+    engine = opened(tmp_path)
     enqueue(engine, 5)
-    assert engine.why_not_capturable(dims, 7, 9) is None
+    assert engine.why_not_capturable(call(5), 9) is None
     assert library.contexts[0].calls[-1] == ("is_stream_capturable", 9)
     library.contexts[0].refuses = "is_stream_capturable"
-    assert engine.why_not_capturable(dims, 7, 9) == "TensorRT-RTX says so (IExecutionContext.is_stream_capturable)"
+    assert engine.why_not_capturable(call(5), 9) == "TensorRT-RTX says so (IExecutionContext.is_stream_capturable)"
 
 
 def test_chains_share_what_was_deserialized(library: Library, tmp_path: Path) -> None:
