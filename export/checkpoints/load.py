@@ -9,15 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
+from dovit.export.checkpoints.families import FAMILIES
+from dovit.export.checkpoints.family import Checkpoint
 from dovit.export.checkpoints.foreign import explain_file, explain_keys
-from dovit.export.checkpoints.mmsegmentation import is_mmseg, read_mmseg
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.own import read_own
-from dovit.export.checkpoints.rstrudel import is_rstrudel, read_rstrudel
 from dovit.export.checkpoints.safe import read_file
 from dovit.export.checkpoints.settings import Setting, Settings
 from dovit.export.checkpoints.tensors import plain_tensors
-from dovit.export.checkpoints.timm import is_timm, read_timm
 from dovit.export.model import DoViT
 from dovit.export.model.bounds import MOST_TOKENS
 from dovit.runtime.bundle.check import MOST_PIXELS
@@ -45,7 +43,7 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
     _check_size(options)
     try:
         content = read_file(path)
-        state = _weights(path, content)
+        checkpoint = Checkpoint(path, content, _weights(path, content))
     except DovitError as error:
         known = explain_file(path)
         if known is None:
@@ -53,7 +51,7 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
         raise DovitError(f"{path}: {known}") from error
     settings = Settings(path)
     try:
-        found = _read(path, content, state, options, settings)
+        found = _read(checkpoint, options, settings)
     except (DovitError, MemoryError):
         raise
     except ValidationError as error:
@@ -66,12 +64,12 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
             f"{path}: its keys are known, but its tensors or its metadata do not make a model ({reason}); get the original"
         ) from error
     if found is None:
-        known = explain_keys(state)
+        known = explain_keys(checkpoint.state)
         if known:
             raise DovitError(f"{path}: {known}")
         raise DovitError(
             f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, timm, "
-            f"DeiT); its keys begin {', '.join(list(state)[:3])}"
+            f"DeiT); its keys begin {', '.join(list(checkpoint.state)[:3])}"
         )
     return found
 
@@ -85,21 +83,15 @@ def _check_size(options: ReadOptions) -> None:
         )
 
 
-def _read(
-    path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions, settings: Settings
-) -> LoadedModel | None:
+def _read(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> LoadedModel | None:
     """None where the format is unknown."""
-    if content.get("dovit") is not None:
-        name, (model, notes) = "dovit", read_own(path, content["dovit"], state, options, settings)
-    elif is_mmseg(state):
-        name, (model, notes) = "mmsegmentation", read_mmseg(path, content, state, options, settings)
-    elif is_rstrudel(state):
-        name, (model, notes) = "segmenter", read_rstrudel(path, state, options, settings)
-    elif is_timm(state):
-        name, (model, notes) = "timm/DeiT", read_timm(path, content, state, options, settings)
-    else:
+    family = next((family for family in FAMILIES if family.recognise(checkpoint)), None)
+    if family is None:
         return None
-    return LoadedModel(model, name, [printable(note) for note in notes], tuple(settings))  # notes name keys of the file
+    model, notes = family.read(checkpoint, options, settings)
+    return LoadedModel(
+        model, family.name, [printable(note) for note in notes], tuple(settings)
+    )  # notes have keys in them
 
 
 def _weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:

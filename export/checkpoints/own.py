@@ -14,14 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dovit.export.checkpoints.family import Checkpoint, Family
 from dovit.export.checkpoints.keys import Account, check_classes
 from dovit.export.checkpoints.literals import parse_change, set_value
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import OWN, image_size_for, resize_positions
+from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError, UsageError, describe_validation
 from dovit.runtime.files import replacing
+
+POSITIONS = Interpolation("bicubic")
 
 
 def save_model(model: DoViT, path: str | Path, *, half: bool = False) -> None:
@@ -73,10 +76,14 @@ def _is_valid(config: Any) -> bool:
     return True
 
 
-def read_own(
-    path: Path, config: Any, state: dict[str, Tensor], options: ReadOptions, settings: Settings
-) -> tuple[DoViT, list[str]]:
-    """The model and notes on keys that were left out; what the model depends on goes into `settings`."""
+def is_own(checkpoint: Checkpoint) -> bool:
+    """Whether the file carries dovit's configuration."""
+    return checkpoint.content.get("dovit") is not None
+
+
+def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
+    """As Family.read has it."""
+    path, config = checkpoint.path, checkpoint.content["dovit"]
     if options.config is not None:
         raise UsageError(f"--config: {path} carries its own configuration; --set changes it")
     unchanged, config = config, copy.deepcopy(config)
@@ -111,7 +118,7 @@ def read_own(
     if options.decision_layers not in (None, layers) and layers:
         raise UsageError(f"--decision-layers: the heads of {path} sit after layers {', '.join(map(str, layers))}")
 
-    account = Account(path, dict(state))
+    account = Account(path, dict(checkpoint.state))
     account.rename([(r"(?!backbone\.pos_embed$|mean$|std$).+", r"\g<0>")])
     if settings.choose("BGR weights", option=("--bgr", options.bgr), file=("dovit's checkpoints are RGB", False)):
         account.bgr_to_rgb()
@@ -127,7 +134,9 @@ def read_own(
         raise DovitError(
             f"{path}: {len(positions)} positions, and its configuration says {model_config.tokens} patches: copy it again"
         )
-    account.weights["backbone.pos_embed"] = resize_positions(positions, resized.grid, *OWN, trained=model_config.grid)
+    account.weights["backbone.pos_embed"] = resize_positions(
+        positions, resized.grid, POSITIONS, trained=model_config.grid
+    )
     if not model_config.decisions and not options.dense:
         changes["decisions"] = options.new_heads(path, model_config.backbone.depth)
     if options.dense:
@@ -158,3 +167,6 @@ def _record(settings: Settings, config: ModelConfig, told: dict[str, tuple[str, 
     for key, (flag, value) in told.items():
         if key not in known:
             settings.choose(key, option=(flag, value))
+
+
+FAMILY = Family("dovit", is_own, read_own)

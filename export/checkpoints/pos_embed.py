@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,23 @@ from torch import Tensor
 
 from dovit.runtime.errors import DovitError, UsageError
 
-# torch's interpolation mode, and whether it antialiases. mmsegmentation's is `interpolate_mode` in the configuration.
-RSTRUDEL = ("bilinear", False)  # segm.model.utils.resize_pos_embed
-TIMM = ("bicubic", True)  # timm.layers.resample_abs_pos_embed
-DEIT = ("bicubic", False)  # facebookresearch/deit, where it loads a file for fine-tuning
-OWN = ("bicubic", False)
+
+@dataclass(frozen=True)
+class Interpolation:
+    """How a family's code resizes positions: torch's interpolation `mode`, and whether it antialiases.
+
+    `offset`: patches added to the new grid where the scale is computed from it. DINO and DINOv2 hand torch the scale
+    (h + 0.1) / trained h in the place of the size h, so their samples lie a little closer together.
+    """
+
+    mode: str
+    antialias: bool = False
+    offset: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            self.mode + (", antialiased" if self.antialias else "") + (f", offset {self.offset}" if self.offset else "")
+        )
 
 
 def image_size_for(
@@ -76,9 +89,9 @@ def check_order(trained: tuple[int, int], grid: tuple[int, int], patch: int, whe
 
 
 def resize_positions(
-    rows: Tensor, grid: tuple[int, int], mode: str, antialias: bool = False, *, trained: tuple[int, int] | None = None
+    rows: Tensor, grid: tuple[int, int], how: Interpolation, *, trained: tuple[int, int] | None = None
 ) -> Tensor:
-    """rows [N0, E] → [h·w, E] for `grid` (h, w), by torch's interpolation `mode`, corners not aligned.
+    """rows [N0, E] → [h·w, E] for `grid` (h, w), corners not aligned.
 
     `trained` is the grid of the rows; None: their square (UsageError where they are none). Another grid of as many patches is
     resized like any other: mmsegmentation and timm would take the rows in another order there.
@@ -93,6 +106,9 @@ def resize_positions(
     if (h, w) == grid:
         return rows
     image = rows.float().T.reshape(1, rows.shape[1], h, w)  # [1, E, h, w]
+    size: dict[str, object] = {"size": grid}
+    if how.offset:
+        size = {"scale_factor": ((grid[0] + how.offset) / h, (grid[1] + how.offset) / w)}
     with torch.no_grad():
-        resized = F.interpolate(image, grid, mode=mode, align_corners=False, antialias=antialias)
+        resized = F.interpolate(image, mode=how.mode, align_corners=False, antialias=how.antialias, **size)
     return resized[0].flatten(1).T  # [h'·w', E]

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from dovit.export.checkpoints.family import Checkpoint, Family
 from dovit.export.checkpoints.keys import Account, Rule, check_classes
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import RSTRUDEL, check_order, image_size_for, resize_positions, trained_grid
+from dovit.export.checkpoints.pos_embed import (
+    Interpolation,
+    check_order,
+    image_size_for,
+    resize_positions,
+    trained_grid,
+)
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.checkpoints.variant import read_variant
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
@@ -18,6 +24,7 @@ from dovit.export.model.config import HALF, IMAGENET, SegmenterLinearDecoder, Se
 from dovit.runtime.errors import DovitError, UsageError
 
 STATISTICS = {"vit": HALF, "deit": IMAGENET}  # segm.data.utils.STATS, times 255
+POSITIONS = Interpolation("bilinear")  # segm.model.utils.resize_pos_embed
 LAYER = r"(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.(weight|bias)"
 RULES: list[Rule] = [
     (r"encoder\.blocks\.(\d+)\." + LAYER, r"backbone.layers.\1.\2.\3"),
@@ -36,16 +43,15 @@ RULES: list[Rule] = [
 ]
 
 
-def is_rstrudel(state: dict[str, Tensor]) -> bool:
+def is_rstrudel(checkpoint: Checkpoint) -> bool:
     """Whether these are the keys of a rstrudel/segmenter model."""
-    return "encoder.blocks.0.attn.qkv.weight" in state
+    return "encoder.blocks.0.attn.qkv.weight" in checkpoint.state
 
 
-def read_rstrudel(
-    path: Path, state: dict[str, Tensor], options: ReadOptions, settings: Settings
-) -> tuple[DoViT, list[str]]:
-    """The model and notes on keys that were left out; what the model depends on goes into `settings`."""
-    file = options.config or path.with_name("variant.yml")
+def read_rstrudel(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
+    """As Family.read has it."""
+    path, state = checkpoint.path, checkpoint.state
+    file = options.config or checkpoint.beside("variant.yml")
     variant, told = read_variant(file, options.changes)
     net, window = variant.net_kwargs, variant.inference_kwargs
 
@@ -98,7 +104,7 @@ def read_rstrudel(
     grid = size[0] // patch, size[1] // patch
     if options.image_size is None:
         check_order(trained, grid, patch, str(file), "net_kwargs.image_size")
-    account.weights["backbone.pos_embed"] = resize_positions(embed[prefix:], grid, *RSTRUDEL, trained=trained)
+    account.weights["backbone.pos_embed"] = resize_positions(embed[prefix:], grid, POSITIONS, trained=trained)
     account.weights["backbone.prefix"] = torch.cat(special) + embed[:prefix]
     account.rename(RULES)
     # the classifier of the image-level pre-training, and the patches' input projection of old files
@@ -174,3 +180,6 @@ def _check(file: Path, *claims: tuple[str, Any, Any]) -> None:
             raise DovitError(
                 f"{file}: {name} is {said}, and the weights are of {found}: give the variant.yml that belongs to this checkpoint"
             )
+
+
+FAMILY = Family("segmenter", is_rstrudel, read_rstrudel)

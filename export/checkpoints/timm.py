@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
+from dovit.export.checkpoints.family import Checkpoint, Family
 from dovit.export.checkpoints.foreign import unlike_vit
 from dovit.export.checkpoints.keys import Account, Rule
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import DEIT, TIMM, image_size_for, resize_positions, trained_grid
+from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions, trained_grid
 from dovit.export.checkpoints.rstrudel import LAYER
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.checkpoints.timm_config import TimmConfig, read_timm_config
@@ -34,19 +32,19 @@ RULES: list[Rule] = [
 ]
 # timm's models whose heads are not 64 channels wide: so400m, huge, giant, gigantic
 HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
-_HOW = {TIMM: ("timm's code", "bicubic, antialiased"), DEIT: ("DeiT's code", "bicubic")}
+TIMM_POSITIONS = Interpolation("bicubic", antialias=True)  # timm.layers.resample_abs_pos_embed
+DEIT_POSITIONS = Interpolation("bicubic")  # facebookresearch/deit, where it loads a file for fine-tuning
 
 
-def is_timm(state: dict[str, Tensor]) -> bool:
+def is_timm(checkpoint: Checkpoint) -> bool:
     """Whether these are the keys of a timm or DeiT vision transformer."""
-    return "blocks.0.attn.qkv.weight" in state and "patch_embed.proj.weight" in state
+    return "blocks.0.attn.qkv.weight" in checkpoint.state and "patch_embed.proj.weight" in checkpoint.state
 
 
-def read_timm(
-    path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions, settings: Settings
-) -> tuple[DoViT, list[str]]:
+def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
     """The model with a freshly initialised decoder and heads, and notes. DovitError unless `untrained` is allowed, and where
     the layers are no plain ViT's."""
+    path, state = checkpoint.path, checkpoint.state
     unlike = unlike_vit(state)
     if unlike:
         raise DovitError(f"{path}: {unlike}; such a backbone cannot start a training here")
@@ -61,7 +59,7 @@ def read_timm(
         )
     if options.arch is None or options.classes is None:
         raise UsageError(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
-    said = read_timm_config(options.config or path.with_name("config.json"), must=options.config is not None)
+    said = read_timm_config(options.config or checkpoint.beside("config.json"), must=options.config is not None)
     account = Account(path, dict(state))
     special = [account.take(name)[0].float() for name in ("cls_token", "dist_token") if name in state]
     embed = account.take("pos_embed")[0].float()
@@ -75,10 +73,11 @@ def read_timm(
     size = image_size_for(len(rows), patch, options.image_size, stated)
     trained = trained_grid(len(rows), patch, options.image_size, stated)
     # DeiT's own files nest their weights under `model`; timm's are flat, or under `state_dict`
-    how = DEIT if isinstance(content.get("model"), dict) else TIMM
-    settings.choose("resizing of positions", assumed=_HOW[how])
+    is_deit = isinstance(checkpoint.content.get("model"), dict)
+    how, code = (DEIT_POSITIONS, "DeiT's code") if is_deit else (TIMM_POSITIONS, "timm's code")
+    settings.choose("resizing of positions", assumed=(code, str(how)))
     grid = size[0] // patch, size[1] // patch
-    account.weights["backbone.pos_embed"] = resize_positions(rows, grid, *how, trained=trained)
+    account.weights["backbone.pos_embed"] = resize_positions(rows, grid, how, trained=trained)
     keep = 0 if options.arch == "setr-mla" else len(special)
     tokens = torch.cat(special) if special else embed.new_zeros(0, dim)
     account.weights["backbone.prefix"] = (tokens if apart else tokens + embed[: len(special)])[:keep]
@@ -159,3 +158,6 @@ def _decoder(arch: str, backbone: BackboneConfig) -> DecoderConfig:
     if arch not in choices:
         raise UsageError(f"unknown architecture {arch!r}: choose one of {', '.join(choices)}")
     return choices[arch]
+
+
+FAMILY = Family("timm/DeiT", is_timm, read_timm)

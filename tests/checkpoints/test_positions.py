@@ -13,7 +13,11 @@ from oracle import mmseg, timm_vit
 from torch import Tensor
 
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
-from dovit.export.checkpoints.pos_embed import DEIT, OWN, RSTRUDEL, TIMM, image_size_for, resize_positions, trained_grid
+from dovit.export.checkpoints.own import POSITIONS as OWN
+from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions, trained_grid
+from dovit.export.checkpoints.rstrudel import POSITIONS as RSTRUDEL
+from dovit.export.checkpoints.timm import DEIT_POSITIONS as DEIT
+from dovit.export.checkpoints.timm import TIMM_POSITIONS as TIMM
 from dovit.runtime.errors import DovitError, UsageError
 
 # trained on → wanted: larger, smaller, equal counts of another shape, mixed, nothing to do
@@ -47,7 +51,9 @@ def test_as_mmsegmentation(old: tuple[int, int], new: tuple[int, int], mode: str
             VisionTransformer.resize_pos_embed(rows(old, 1), new, old, mode)
         return
     theirs = VisionTransformer.resize_pos_embed(rows(old, 1), new, old, mode)[0, 1:]
-    torch.testing.assert_close(resize_positions(rows(old, 1)[0, 1:], new, mode, trained=old), theirs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        resize_positions(rows(old, 1)[0, 1:], new, Interpolation(mode), trained=old), theirs, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.oracle
@@ -56,9 +62,7 @@ def test_as_timm(old: tuple[int, int], new: tuple[int, int]) -> None:
     if reason := timm_vit.available():
         pytest.skip(reason)
     theirs = timm_vit.load()[1](rows(old, 1), list(new), list(old), num_prefix_tokens=1)[0, 1:]
-    torch.testing.assert_close(
-        resize_positions(rows(old, 1)[0, 1:], new, *TIMM, trained=old), theirs, rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(resize_positions(rows(old, 1)[0, 1:], new, TIMM, trained=old), theirs, rtol=0, atol=1e-6)
 
 
 def bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -99,7 +103,7 @@ def test_without_antialiasing(family: str, old: tuple[int, int], new: tuple[int,
     """segmenter's resize_pos_embed is bilinear and DeiT's bicubic, both without antialiasing: here from their definitions."""
     how, formula = {"rstrudel": (RSTRUDEL, bilinear), "deit": (DEIT, bicubic), "own": (OWN, bicubic)}[family]
     theirs = formula(rows(old)[0].double().numpy().reshape(*old, -1), new).reshape(new[0] * new[1], -1)
-    made = resize_positions(rows(old)[0], new, *how, trained=old)
+    made = resize_positions(rows(old)[0], new, how, trained=old)
     np.testing.assert_allclose(made.numpy(), theirs, rtol=0, atol=2e-5)
 
 

@@ -11,7 +11,7 @@ from dovit.export.checkpoints.mmsegmentation.layers import activation, layer_nor
 from dovit.export.checkpoints.mmsegmentation.rules import fill_biases
 from dovit.export.checkpoints.mmsegmentation.section import Section
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.pos_embed import check_order, resize_positions, trained_grid
+from dovit.export.checkpoints.pos_embed import Interpolation, check_order, resize_positions, trained_grid
 from dovit.export.model import BackboneConfig
 from dovit.runtime.errors import DovitError, UsageError
 
@@ -160,7 +160,9 @@ def place_tokens(account: Account, read: Read, image_size: tuple[int, int], *, a
     grid = image_size[0] // patch, image_size[1] // patch
     if not asked:
         check_order(read.grid, grid, patch, str(account.path), "model.backbone.img_size")
-    account.weights["backbone.pos_embed"] = resize_positions(embed[1:], grid, read.interpolation, trained=read.grid)
+    account.weights["backbone.pos_embed"] = resize_positions(
+        embed[1:], grid, Interpolation(read.interpolation), trained=read.grid
+    )
     prefix = read.config.prefix
     account.weights["backbone.prefix"] = (class_token + embed[:1])[:prefix]
     if not prefix:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-
+from dovit.export.checkpoints.family import Checkpoint, Family
 from dovit.export.checkpoints.keys import Account, check_classes
 from dovit.export.checkpoints.mmsegmentation.backbone import place_tokens, read_backbone
 from dovit.export.checkpoints.mmsegmentation.configuration import check_changes, labels_of, read_configuration
@@ -21,17 +18,19 @@ from dovit.export.model import DoViT, ModelConfig
 MODEL_TRAINING_KEYS = ("pretrained", "train_cfg", "init_cfg", "asymetric_input", "encoder_resolution")
 
 
-def is_mmseg(state: dict[str, Tensor]) -> bool:
+def is_mmseg(checkpoint: Checkpoint) -> bool:
     """Whether these are the keys of a mmsegmentation ViT segmenter."""
-    return "backbone.layers.0.ln1.weight" in state and any(key.startswith("decode_head.") for key in state)
+    keys = checkpoint.state
+    return "backbone.layers.0.ln1.weight" in keys and any(key.startswith("decode_head.") for key in keys)
 
 
-def read_mmseg(
-    path: Path, content: dict[str, Any], state: dict[str, Tensor], options: ReadOptions, settings: Settings
-) -> tuple[DoViT, list[str]]:
-    """The model and notes on keys that were left out; what the model depends on goes into `settings`."""
+def read_mmseg(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
+    """As Family.read has it."""
+    path, content = checkpoint.path, checkpoint.content
     # a single auxiliary head has no number
-    state = {re.sub(r"^auxiliary_head\.(?!\d)", "auxiliary_head.0.", key): tensor for key, tensor in state.items()}
+    state = {
+        re.sub(r"^auxiliary_head\.(?!\d)", "auxiliary_head.0.", key): tensor for key, tensor in checkpoint.state.items()
+    }
     account = Account(path, state)
     root = read_configuration(path, content, options, settings)
     model = root.section("model")
@@ -87,3 +86,6 @@ def read_mmseg(
     )
     notes = [*account.notes(), *pipeline.notes]
     return account.model(config, ("heads.",) if options.untrained else ()), notes
+
+
+FAMILY = Family("mmsegmentation", is_mmseg, read_mmseg)
