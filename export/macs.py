@@ -29,7 +29,7 @@ def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMac
     steps = []
     for number, block in enumerate(config.blocks):
         fixed = 3 * backbone.patch**2 * dim * config.tokens if number == 0 else 0
-        per_token = len(block) * _layer(dim, backbone.mlp_dim)
+        per_token = len(block) * _layer(dim, backbone.mlp_dim, gated=backbone.gated)
         if number < len(config.decisions):
             head = config.decisions[number]
             of_head = _head(head, dim, config.classes) if per_patch is None else per_patch
@@ -54,9 +54,9 @@ def evaluate(steps: Sequence[StepMacs], tokens_per_step: Sequence[int]) -> tuple
     return sum(step.paper(tokens) for step, tokens in counts), sum(step.true(tokens) for step, tokens in counts)
 
 
-def _layer(dim: int, hidden: int) -> int:
+def _layer(dim: int, hidden: int, *, gated: bool = False) -> int:
     """Of one token in one layer: query, key, value and output projections, and the MLP."""
-    return 4 * dim * dim + 2 * dim * hidden
+    return 4 * dim * dim + (3 if gated else 2) * dim * hidden
 
 
 def _attention(dim: int) -> int:
@@ -102,6 +102,6 @@ def _decoder(config: ModelConfig) -> StepMacs:
             pairs = decoder.layers * _attention(width) * tokens * tokens + patches * width * classes
             return StepMacs(fixed=fixed, fixed_pairs=pairs)
         case configs.SegmenterLinearDecoder():
-            return StepMacs(fixed=patches * _head(decoder, dim, classes))
+            return StepMacs(fixed=patches * _head(decoder, decoder.levels * dim, classes))
         case _:
             assert_never(decoder)

@@ -10,15 +10,23 @@ from torch import Tensor, nn
 
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import (
+    Activation,
     DecoderConfig,
     SegmenterLinearDecoder,
     SegmenterMaskDecoder,
     SetrMlaDecoder,
     SetrUpDecoder,
 )
+from dovit.export.model.rotary import rotary_periods
 
 DECODERS = ("setr-naive", "setr-pup", "setr-mla", "segmenter-linear", "segmenter-mask")
 HEADS = ("conv", "setr-k1", "setr-k3", "fcn")
+# what sets a family's backbone apart from ViT's: registers among the prefix tokens, SwiGLU, rotary positions
+BACKBONES: dict[str, dict[str, Any]] = {
+    "registers": {"prefix": 5, "gated": True, "activation": Activation(kind="silu")},
+    "rotary": {"prefix": 5, "rotary": rotary_periods(32)},
+    "rotary-gated": {"prefix": 1, "rotary": rotary_periods(32), "gated": True, "activation": Activation(kind="silu")},
+}
 
 
 def small_head(kind: str, layer: int) -> HeadConfig:
@@ -41,6 +49,8 @@ def small_decoder(kind: str, depth: int, taps: tuple[int, ...] | None = None) ->
         return SetrMlaDecoder(taps=taps or (1, 3, depth - 1, depth), channels=32, head_channels=16)
     if kind == "segmenter-mask":
         return SegmenterMaskDecoder(embed_dim=64, layers=2, heads=2, mlp_dim=128)
+    if kind == "segmenter-linear-taps":  # DINOv2's head on four layers
+        return SegmenterLinearDecoder(taps=taps or (1, 3, depth - 1, depth))
     assert kind == "segmenter-linear", kind
     return SegmenterLinearDecoder()
 
@@ -55,17 +65,20 @@ def small_config(
     embed_dim: int = 64,
     image_size: tuple[int, int] = (64, 96),
     taps: tuple[int, ...] | None = None,
+    family: str | None = None,
     **changes: Any,
 ) -> ModelConfig:
-    """A segmenter of 4×6 patches, 6 layers and 7 classes, with decisions after `layers` and ξ = 0.5 at each."""
-    backbone = BackboneConfig(
-        embed_dim=embed_dim,
-        depth=depth,
-        heads=embed_dim // 32,
-        mlp_dim=2 * embed_dim,
-        prefix=prefix,
-        final_norm=decoder_kind.startswith("segmenter"),
-    )
+    """A segmenter of 4×6 patches, 6 layers and 7 classes, with decisions after `layers` and ξ = 0.5 at each. `family`: one of
+    BACKBONES."""
+    settings = {
+        "embed_dim": embed_dim,
+        "depth": depth,
+        "heads": embed_dim // 32,
+        "mlp_dim": 2 * embed_dim,
+        "prefix": prefix,
+        "final_norm": decoder_kind.startswith("segmenter"),
+    }
+    backbone = BackboneConfig(**settings | (BACKBONES[family] if family else {}))
     given: dict[str, Any] = {
         "image_size": image_size,
         "classes": 7,

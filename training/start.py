@@ -37,7 +37,8 @@ def fresh(config: ModelConfig) -> DoViT:
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
     for parameter in (model.backbone.pos_embed, model.backbone.prefix):
-        nn.init.trunc_normal_(parameter, std=0.02)
+        if parameter is not None:
+            nn.init.trunc_normal_(parameter, std=0.02)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -106,7 +107,7 @@ def resize_positions(
     if (h, w) == grid:
         return rows
     image = rows.float().T.reshape(1, rows.shape[1], h, w)  # [1, E, h, w]
-    size: dict[str, object] = {"size": grid}
+    size: dict[str, Any] = {"size": grid}
     if how.offset:
         size = {"scale_factor": ((grid[0] + how.offset) / h, (grid[1] + how.offset) / w)}
     with torch.no_grad():

@@ -83,6 +83,7 @@ class _Assembler:
         self.prefix, self.dim = model.config.backbone.prefix, model.config.backbone.embed_dim
         self.graph = gs.Graph(opset=OPSET, name="dovit", import_domains=_opsets(), ir_version=10)
         self._heads: dict[object, Piece] = {}
+        self._rotation: Piece | None = None
 
     def piece(self, name: str, piece: Piece, module: nn.Module, data: list[gs.Variable]) -> list[gs.Variable]:
         return add_piece(self.graph, piece, name, weights_of(module), data)
@@ -118,7 +119,11 @@ class _Assembler:
 
         dims = {0: "batch", 1: "tokens"}
         some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
-        layer_piece = trace(model.backbone.layers[0], {"tokens": (some, dims)}, ["out"])
+        data = {"tokens": (some, dims)}
+        if model.backbone.rotary is not None:
+            shape = 1, self.prefix + EXAMPLE_TOKENS, config.backbone.head_dim
+            data |= {name: (self.example(*shape), {0: "batch", 2: "tokens"}) for name in ("cosine", "sine")}
+        layer_piece = trace(model.backbone.layers[0], data, ["out"])
         start = _Start(self.prefix)
         every = self.example(self.prefix + tokens, self.dim)
         traced = trace(start, {"tokens": (every, {0: "batch"})}, ["index", "full", "stopped_sum"])
@@ -131,9 +136,10 @@ class _Assembler:
         kept: int | str = tokens  # M and P+M, numbers or names of dimensions
         length: int | str = self.prefix + tokens
         for number, block in enumerate(config.blocks, start=1):
+            rotation = self.rotation(number, index)
             for layer in block:
                 module = model.backbone.layers[layer]
-                [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current])
+                [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current, *rotation])
                 if layer + 1 in config.taps:
                     current.shape = ["batch", length, self.dim]
                     taps.append(self.reconstruct(f"tap{layer + 1}", full, current, index))
@@ -159,6 +165,17 @@ class _Assembler:
         sequence = self.reconstruct("sequence", full, current, index)
         self.graph.outputs = self.decoder([sequence, *taps])
         return self.graph
+
+    def rotation(self, number: int, index: gs.Variable) -> list[gs.Variable]:
+        """What the layers of block `number` (from 1) take beside the tokens: cosines and sines of rotary positions, each
+        [B, 1, P+M, d]."""
+        rotary = self.model.backbone.rotary
+        if rotary is None:
+            return []
+        if self._rotation is None:
+            some = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int32)
+            self._rotation = trace(rotary, {"index": (some, {0: "batch", 1: "kept"})}, ["cosines", "sines"])
+        return self.piece(f"rotation{number}", self._rotation, rotary, [index])
 
     def head(
         self, number: int, tokens: gs.Variable, full: gs.Variable, index: gs.Variable, kept: int | str

@@ -55,9 +55,12 @@ def split(graph: gs.Graph) -> list[StepGraph]:
         if n == own or (tapped and n not in final):
             step[n] = blocks
 
-    # nodes without inputs from other nodes (constants, shapes of inputs) go where they are first needed
+    # nodes that depend on no input, but on constants alone, go where they are first needed
+    constant = [False] * len(nodes)
+    for n in range(len(nodes)):
+        constant[n] = all(constant[p] for p in parents[n]) and not any(t in graph.inputs for t in nodes[n].inputs)
     for n in reversed(range(len(nodes))):
-        if not parents[n] and not any(t in graph.inputs for t in nodes[n].inputs):
+        if constant[n]:
             users = [step[m] for m in range(len(nodes)) if n in parents[m]]
             step[n] = min(users, default=step[n])
     names = ["stem", *(f"block{k}" for k in range(2, blocks + 1)), "decoder"]

@@ -13,6 +13,7 @@ from dovit.runtime.errors import printable
 MOST_TOKENS = 1 << 17  # 4096×8192 pixels in patches of 16
 MOST_LOGITS = 1 << 31  # of one image
 MOST_LAYERS = 256
+MOST_PREFIX = 1024  # tokens before the patches, as in a bundle
 
 
 def _odd(kernel: int) -> int:
@@ -38,6 +39,7 @@ Convolutions = Annotated[int, Field(ge=0, le=16)]
 Kernel = Annotated[int, Field(ge=1, le=7), AfterValidator(_odd)]
 Dilation = Annotated[int, Field(ge=1, le=64)]
 Classes = Annotated[int, Field(ge=2, le=MOST_CLASSES)]
+Period = Annotated[float, Field(gt=1e-6, lt=1e9, allow_inf_nan=False)]  # of rotary positions
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Mean = Annotated[float, Field(allow_inf_nan=False)]
 Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]

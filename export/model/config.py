@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dovit.export.model.bounds import (
     MOST_LAYERS,
     MOST_LOGITS,
+    MOST_PREFIX,
     MOST_TOKENS,
     Byte,
     Classes,
@@ -21,6 +22,7 @@ from dovit.export.model.bounds import (
     Layer,
     Mean,
     Patch,
+    Period,
     Scale,
     Side,
     Slope,
@@ -53,7 +55,7 @@ class _Frozen(BaseModel):
 class Activation(_Frozen):
     """An activation function; `slope` is LeakyReLU's for negative values."""
 
-    kind: Literal["gelu", "gelu_tanh", "relu", "leaky_relu", "none"]
+    kind: Literal["gelu", "gelu_tanh", "silu", "relu", "leaky_relu", "none"]
     slope: Slope = 0.01
 
 
@@ -66,7 +68,12 @@ class ConvConfig(_Frozen):
 
 
 class BackboneConfig(_Frozen):
-    """A plain pre-norm ViT. `prefix` tokens (class, distillation) precede the patch tokens; 0 where there is none.
+    """A plain pre-norm ViT. `prefix` tokens (class, distillation, registers) precede the patch tokens; 0 where there is
+    none. The first of them is the class token, into which stopped tokens are merged.
+
+    Learned positions are added to the embedded patches. With `rotary`, the periods of each head's channels, there are none:
+    queries and keys of the patches are turned in every layer instead (DINOv3, see rotary.py). `gated`: the MLP is
+    act(gate(x)) · up(x), each `mlp_dim` wide (SwiGLU, with SiLU).
 
     LayerNorms beside those of the layers: `patch_norm` on the embedded patches, before positions are added; `pre_norm`
     before the first layer; `final_norm` after the last. `norm_eps` is that of all of them.
@@ -77,12 +84,14 @@ class BackboneConfig(_Frozen):
     heads: Width
     mlp_dim: Width
     patch: Patch = 16
-    prefix: int = Field(default=1, ge=0, le=2)
+    prefix: int = Field(default=1, ge=0, le=MOST_PREFIX)
     norm_eps: Epsilon = 1e-6
     patch_norm: bool = False
     pre_norm: bool = False
     final_norm: bool = False
     activation: Activation = Activation(kind="gelu")
+    gated: bool = False
+    rotary: tuple[Period, ...] | None = Field(default=None, max_length=1 << 13)
 
     @classmethod
     def of_size(cls, size: str, **changes: Any) -> BackboneConfig:
@@ -94,7 +103,16 @@ class BackboneConfig(_Frozen):
     def _heads_divide(self) -> BackboneConfig:
         if self.embed_dim % self.heads:
             raise ValueError(f"{self.heads} attention heads do not divide {self.embed_dim} channels")
+        if self.rotary is not None and 4 * len(self.rotary) != self.head_dim:
+            raise ValueError(
+                f"{len(self.rotary)} rotary periods for heads of {self.head_dim} channels, which need a quarter"
+            )
         return self
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of an attention head."""
+        return self.embed_dim // self.heads
 
 
 class FcnConfig(_Frozen):
@@ -161,9 +179,19 @@ class SetrMlaDecoder(_Frozen):
 
 
 class SegmenterLinearDecoder(FcnConfig):
-    """Segmenter-Linear: one 1×1 convolution on the final norm's output, or mmsegmentation's FCNHead."""
+    """Segmenter-Linear: one 1×1 convolution on the final norm's output, or mmsegmentation's FCNHead.
+
+    `taps` (layers from 1, the last one included): the outputs of these layers, each through the final norm, are joined
+    along the channels, as in DINOv2's and DINOv3's linear heads on four layers. Empty: the last layer alone.
+    """
 
     kind: Literal["segmenter-linear"] = "segmenter-linear"
+    taps: tuple[Layer, ...] = Field(default=(), max_length=16)
+
+    @property
+    def levels(self) -> int:
+        """How many layers' outputs are joined."""
+        return max(len(self.taps), 1)
 
 
 class SegmenterMaskDecoder(_Frozen):
@@ -230,13 +258,13 @@ class ModelConfig(_Frozen):
 
     def _check_decoder(self) -> None:
         """Its layers are there, and what it makes has a size that can be."""
-        decoder, scale = self.decoder, 1
+        decoder, scale, taps = self.decoder, 1, _taps(self.decoder)
         if self.tokens > MOST_TOKENS:
             raise ValueError(f"image size {self.image_size} makes {self.tokens} tokens, and {MOST_TOKENS} are the most")
+        if taps and (list(taps) != sorted(set(taps)) or taps[-1] != self.backbone.depth):
+            raise ValueError(f"the decoder's taps {taps} must ascend and end with layer {self.backbone.depth}")
         if isinstance(decoder, SetrMlaDecoder):
-            scale, taps = decoder.up_scale, decoder.taps
-            if list(taps) != sorted(set(taps)) or taps[-1] != self.backbone.depth:
-                raise ValueError(f"the decoder's taps {taps} must ascend and end with layer {self.backbone.depth}")
+            scale = decoder.up_scale
             if len(decoder.inputs) != len(taps) or any(not 0 <= k < len(taps) for k in decoder.inputs):
                 raise ValueError(
                     f"the decoder's order {decoder.order} must name {len(taps)} outputs of the neck, from 0"
@@ -270,6 +298,9 @@ class ModelConfig(_Frozen):
     @property
     def taps(self) -> tuple[int, ...]:
         """Layers (from 1) that the decoder taps before the last one."""
-        if not isinstance(self.decoder, SetrMlaDecoder):
-            return ()
-        return tuple(layer for layer in self.decoder.taps if layer < self.backbone.depth)
+        return tuple(layer for layer in _taps(self.decoder) if layer < self.backbone.depth)
+
+
+def _taps(decoder: DecoderConfig) -> tuple[int, ...]:
+    """The layers (from 1, the last one included) whose outputs a decoder takes; empty where it takes the last alone."""
+    return decoder.taps if isinstance(decoder, SetrMlaDecoder | SegmenterLinearDecoder) else ()

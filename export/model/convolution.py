@@ -16,6 +16,8 @@ def activation(config: Activation) -> nn.Module:
             return nn.GELU()
         case "gelu_tanh":
             return nn.GELU(approximate="tanh")
+        case "silu":
+            return nn.SiLU()
         case "relu":
             return nn.ReLU()
         case "leaky_relu":

@@ -72,7 +72,7 @@ class DoViT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone, config.tokens)
+        self.backbone = Backbone(config.backbone, config.grid)
         self.heads = nn.ModuleList(
             DecisionHead(head, config.backbone.embed_dim, config.classes) for head in config.decisions
         )
@@ -111,8 +111,9 @@ class DoViT(nn.Module):
         decisions = []
         state = TokenState.start(self.embed(image), prefix)
         for number, block in enumerate(self.config.blocks):
+            rotation = self.backbone.rotation(state.index)
             for layer in block:
-                state = with_tokens(state, self.backbone.layers[layer](state.tokens))
+                state = with_tokens(state, self.backbone.layers[layer](state.tokens, *rotation))
                 if layer + 1 in self.config.taps:
                     taps.append(reconstruct(state, prefix))
             if number < len(self.heads):
@@ -144,7 +145,11 @@ class DoViT(nn.Module):
 
     def decode(self, full: Tensor, taps: list[Tensor]) -> Tensor:
         """The full sequence and the tapped ones, each [B, N, E] → logits [B, C, h', w']."""
-        return self.decoder(self._as_map(self.backbone.norm(full)), [self._as_map(t) for t in taps])
+        if isinstance(
+            self.config.decoder, configs.SegmenterLinearDecoder
+        ):  # SETR-MLA has norms of its own for its taps
+            taps = [self.backbone.norm(tap) for tap in taps]
+        return self.decoder(self._as_map(self.backbone.norm(full)), [self._as_map(tap) for tap in taps])
 
     def resize_logits(self, logits: Tensor) -> Tensor:
         """[B, C, h', w'] → [B, C, H, W], bilinear."""

@@ -12,13 +12,14 @@ from dovit.export.model.vit import Layer
 
 
 class SegmenterLinear(FcnHead):
-    """[B, E, h, w] → logits [B, C, h, w] by one 1×1 convolution, or by mmsegmentation's FCNHead."""
+    """[B, E, h, w] → logits [B, C, h, w] by one 1×1 convolution, or by mmsegmentation's FCNHead. With taps, all of them and
+    `full` are joined along the channels first."""
 
     def __init__(self, config: SegmenterLinearDecoder, dim: int, classes: int) -> None:
-        super().__init__(config, dim, classes)
+        super().__init__(config, config.levels * dim, classes)
 
     def forward(self, full: Tensor, taps: list[Tensor] | None = None) -> Tensor:
-        return super().forward(full)
+        return super().forward(torch.cat([*taps, full], dim=1) if taps else full)
 
 
 class SegmenterMask(nn.Module):

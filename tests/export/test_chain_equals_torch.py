@@ -18,18 +18,21 @@ from dovit.runtime.chain import ChainResult
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.session import Session, load
 
-CASES = [(decoder, 1, "setr-k3") for decoder in DECODERS] + [
-    ("setr-naive", 0, "conv"),
-    ("setr-mla", 2, "setr-k1"),
-    ("segmenter-mask", 0, "fcn"),
-    ("segmenter-linear", 2, "conv"),
+CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
+    ("setr-naive", 0, "conv", None),
+    ("setr-mla", 2, "setr-k1", None),
+    ("segmenter-mask", 0, "fcn", None),
+    ("segmenter-linear", 2, "conv", None),
+    ("segmenter-linear-taps", 5, "conv", "registers"),
+    ("segmenter-linear", 5, "setr-k3", "rotary"),
+    ("segmenter-linear-taps", 1, "conv", "rotary-gated"),
 ]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[DoViT, Session]:
-    decoder, prefix, head = request.param
-    model = randomised(small_config(decoder, prefix, head), seed=5)
+    decoder, prefix, head, family = request.param
+    model = randomised(small_config(decoder, prefix, head, family=family), seed=5)
     folder = tmp_path_factory.mktemp("bundle")
     make_bundle(model, folder)
     return model, load(folder)

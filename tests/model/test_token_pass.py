@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import DECODERS, HEADS, random_images, randomised, small_config, spreading_thresholds
+from models import BACKBONES, DECODERS, HEADS, random_images, randomised, small_config, spreading_thresholds
 from torch import Tensor
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
@@ -191,11 +192,33 @@ def test_the_class_token_in_half_precision_is_merged_in_float32() -> None:
 # --- whole sparse forwarding ---
 
 
-def masked_layer(layer: Layer, x: Tensor, alive: Tensor) -> Tensor:
+def turned(x: Tensor, periods: tuple[float, ...], grid: tuple[int, int]) -> Tensor:
+    """Rotary positions as complex numbers: channel c and channel c + d/2 of the patches of x [B, heads, T, d] are real and
+    imaginary part, and each patch's are multiplied by exp(i·angle). Prefix tokens come first and stay as they are."""
+    half, prefix = x.shape[-1] // 2, x.shape[2] - grid[0] * grid[1]
+    angles = [
+        [
+            2 * math.pi * (2 * (place + 0.5) / count - 1) / period
+            for place, count in zip(at, grid, strict=True)
+            for period in periods
+        ]
+        for at in itertools.product(*map(range, grid))
+    ]  # of the row first, then of the column
+    numbers = torch.complex(x[..., :half], x[..., half:])
+    factor = torch.exp(1j * torch.tensor(angles, dtype=torch.float64))
+    numbers = torch.cat([numbers[:, :, :prefix], numbers[:, :, prefix:] * factor], dim=2)
+    return torch.cat([numbers.real, numbers.imag], dim=-1)
+
+
+def masked_layer(
+    layer: Layer, x: Tensor, alive: Tensor, rotary: tuple[tuple[float, ...], tuple[int, int]] | None = None
+) -> Tensor:
     """`layer` on all tokens x [B, T, E]: those not `alive` [B, T] are no one's keys and stay as they are."""
     batch, count, dim = x.shape
     heads = layer.attn.heads
     q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in layer.attn.qkv(layer.norm1(x)).chunk(3, dim=2))
+    if rotary is not None:
+        q, k = turned(q, *rotary), turned(k, *rotary)
     scores = q @ k.transpose(2, 3) / math.sqrt(dim // heads)  # [B, heads, T, T]
     mixed = scores.masked_fill(~alive[:, None, None, :], -math.inf).softmax(dim=3).nan_to_num() @ v
     y = x + layer.attn.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
@@ -217,10 +240,12 @@ def masked_forward(
     left = torch.ones(len(images), config.tokens, dtype=torch.bool)
     always = torch.ones(len(images), prefix, dtype=torch.bool)
     taps, masks = [], []
+    rotary = (config.backbone.rotary, config.grid) if config.backbone.rotary else None
+    normed = config.decoder.kind == "segmenter-linear"  # SETR-MLA's neck has norms of its own
     for number, layer in enumerate(model.backbone.layers, start=1):
-        x = masked_layer(layer, x, torch.cat([always, left], dim=1))
+        x = masked_layer(layer, x, torch.cat([always, left], dim=1), rotary)
         if number in config.taps:
-            taps.append(as_map(x))
+            taps.append(as_map(model.backbone.norm(x) if normed else x))
         for head, decision, threshold in zip(model.heads, config.decisions, xi, strict=True):
             if decision.layer != number:
                 continue
@@ -278,6 +303,20 @@ def test_sparse_forwarding_is_masked_forwarding(decoder: str, head: str, prefix:
     counts = compare(model, images, xi)
     assert len({tuple(c) for c in counts}) > 1  # images differ
     assert all(24 > first > second > 0 for first, second in counts)  # and each decision stops some
+    capacities = [0, 6, 12, 15, 18, 24]
+    xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
+    assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
+
+
+@pytest.mark.parametrize("head", ["conv", "setr-k3"])
+@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-linear-taps", "setr-mla"])
+@pytest.mark.parametrize("family", BACKBONES)
+def test_sparse_forwarding_of_other_backbones(family: str, decoder: str, head: str) -> None:
+    """Registers, SwiGLU, rotary positions; four layers joined."""
+    model = double(small_config(decoder, head=head, family=family))
+    images = random_images(model.config, batch=3)
+    counts = compare(model, images, spreading_thresholds(model, images))
+    assert all(24 > first > second > 0 for first, second in counts)
     capacities = [0, 6, 12, 15, 18, 24]
     xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
     assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))

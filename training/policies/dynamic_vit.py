@@ -69,10 +69,11 @@ class DynamicViT(DoViT):
         full = tokens[:, prefix:]  # a position's value when it was dropped, or now
         taps: list[Tensor] = []
         ratio_loss = tokens.new_zeros(())
+        rotation = self.backbone.rotation(torch.arange(self.config.tokens, device=tokens.device).expand(batch, -1))
         for number, block in enumerate(self.config.blocks):
             visible = torch.cat([kept.new_ones(batch, prefix, 1), kept], dim=1)[:, :, 0]  # [B, P+N]
             for layer in block:
-                tokens = hidden_layer(cast(Layer, self.backbone.layers[layer]), tokens, visible)
+                tokens = hidden_layer(cast(Layer, self.backbone.layers[layer]), tokens, visible, *rotation)
                 if layer + 1 in self.config.taps:
                     taps.append(torch.lerp(full, tokens[:, prefix:], kept))
             full = torch.lerp(full, tokens[:, prefix:], kept)  # of the tokens that this block still computed
@@ -84,17 +85,16 @@ class DynamicViT(DoViT):
         return self.decode(full, taps), ratio_loss / max(len(self.heads), 1)
 
 
-def hidden_layer(layer: Layer, x: Tensor, visible: Tensor) -> Tensor:
+def hidden_layer(layer: Layer, x: Tensor, visible: Tensor, *rotation: Tensor) -> Tensor:
     """`layer` on tokens x [B, T, E] in which only those with `visible` [B, T] = 1 are seen by others."""
-    x = x + _hidden_attention(layer.attn, layer.norm1(x), visible)
+    x = x + _hidden_attention(layer.attn, layer.norm1(x), visible, *rotation)
     return x + layer.mlp(layer.norm2(x))
 
 
-def _hidden_attention(attention: Attention, x: Tensor, visible: Tensor) -> Tensor:
+def _hidden_attention(attention: Attention, x: Tensor, visible: Tensor, *rotation: Tensor) -> Tensor:
     """Softmax over the visible tokens and the token itself, differentiable in `visible` (DynamicViT's (11))."""
     batch, count, dim = x.shape
-    qkv = attention.qkv(x).reshape(batch, count, 3, attention.heads, dim // attention.heads)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, T, E/heads]
+    q, k, v = attention.project(x, *rotation)  # each [B, heads, T, E/heads]
     scores = (q @ k.transpose(2, 3)).float() * (dim // attention.heads) ** -0.5  # [B, heads, T, T]
     itself = torch.eye(count, device=x.device, dtype=torch.float32)
     seen = visible.float()[:, None, None, :] * (1 - itself) + itself
