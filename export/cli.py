@@ -25,6 +25,8 @@ Examples:
     dovit-export --ckpt model.pth --out engines/
     dovit-export --ckpt setr_pup.pth --out engines/ \\
         --decision-layers 10,15,20 --threshold 0.98 --palette cityscapes
+    dovit-export --ckpt dinov2_vits14_pretrain.pth --dense --out dense/ \\
+        --head dinov2_vits14_ade20k_linear_head.pth
     dovit-export --ckpt plain_segmenter.pth --out dense/ --dense \\
         --image-size 512x1024
     dovit-export --ckpt model.pth --out engines/ --backend tensorrt-rtx \\
@@ -48,7 +50,17 @@ class Arch(StrEnum):
 
 def command(
     ckpt: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Checkpoint of dovit, mmsegmentation or rstrudel/segmenter.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Of dovit, mmsegmentation, rstrudel/segmenter, DINOv2 or DINOv3: a file, or a Hugging Face folder.",
+        ),
+    ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The linear head of a DINOv2 or DINOv3 backbone, where it is a file of its own."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The bundle to write; other files in the folder stay.")
@@ -191,6 +203,7 @@ def command(
         "thresholds": parse_thresholds(threshold),
         "dense": dense,
         "config": config,
+        "head": head,
         "changes": tuple(changes or ()),
         "mean": parse_channels(mean, "--mean"),
         "std": parse_channels(std, "--std", positive=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from importlib import resources
@@ -14,7 +15,7 @@ from dovit.runtime.bundle.manifest import Source
 from dovit.runtime.bundle.open import sha256
 from dovit.runtime.errors import DovitError
 
-BESIDE = ("variant.yml", "config.json")  # what a reader may look for beside the checkpoint: segmenter's, timm's
+BESIDE = ("variant.yml", "config.json", "preprocessor_config.json")  # what a reader may look for beside the checkpoint
 PACKAGES = ("dovit", "numpy", "onnx", "onnx-graphsurgeon", "onnxscript", "torch")  # these make the ONNX files
 
 
@@ -29,13 +30,13 @@ def source_of(
     """Hashes of the checkpoint, and of all else that the ONNX files depend on: the files that are read beside it, options with
     what their files hold, the code and the packages that write them. Raises DovitError for a missing checkpoint."""
     try:
-        content = sha256(checkpoint)
+        content = _folder(checkpoint) if checkpoint.is_dir() else sha256(checkpoint)
     except FileNotFoundError:
         raise DovitError(f"{checkpoint}: no such checkpoint") from None
     except OSError as error:
         raise DovitError(f"{checkpoint}: cannot be read ({error.strerror}); give --ckpt a checkpoint file") from None
     told = {
-        "options": options | {"config": _settings(options.get("config"))},
+        "options": options | {"config": _settings(options.get("config")), "head": _head(options.get("head"))},
         "capacities": capacities,
         "palette": _content(Path(palette)) if palette is not None and Path(palette).is_file() else palette,
         "beside": {name: _content(checkpoint.with_name(name)) for name in BESIDE},
@@ -51,6 +52,21 @@ def is_same(old: Source | None, new: Source) -> bool:
     if old is None:
         return False
     return (old.checkpoint, old.options) == (new.checkpoint, new.options) and old.verified >= new.verified
+
+
+def _folder(folder: Path) -> str:
+    """Of all that a reader may take from a folder of Hugging Face's. Raises OSError."""
+    names = [
+        file for file in sorted(folder.iterdir()) if file.suffix in (".json", ".safetensors", ".bin") and file.is_file()
+    ]
+    if not names:
+        raise IsADirectoryError(errno.EISDIR, "a folder", str(folder))
+    hashes = {file.name: sha256(file) for file in names}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _head(file: Path | None) -> str | None:
+    return None if file is None else _content(file) or str(file)
 
 
 def _content(file: Path) -> str | None:

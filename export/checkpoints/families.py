@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dovit.export.checkpoints import mmsegmentation, own, rstrudel, timm
+from dovit.export.checkpoints import dinov2, dinov3, mmsegmentation, own, rstrudel, timm
 from dovit.export.checkpoints.family import Family
 
-FAMILIES: tuple[Family, ...] = (own.FAMILY, mmsegmentation.FAMILY, rstrudel.FAMILY, timm.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    own.FAMILY,
+    mmsegmentation.FAMILY,
+    rstrudel.FAMILY,
+    dinov2.FAMILY,
+    dinov3.FAMILY,
+    timm.FAMILY,
+)

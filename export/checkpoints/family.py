@@ -39,8 +39,9 @@ class Checkpoint:
 class Family:
     """`recognise`: whether a checkpoint is of this family, which looks at nothing but its keys and configuration.
     `read`: the model in evaluation mode, and notes on keys that were left out. What the model depends on goes into the
-    settings. Raises DovitError or UsageError with one sentence."""
+    settings. Raises DovitError or UsageError with one sentence. `takes_head`: `read` honours ReadOptions.head."""
 
     name: str
     recognise: Callable[[Checkpoint], bool]
     read: Callable[[Checkpoint, ReadOptions, Settings], tuple[DoViT, list[str]]]
+    takes_head: bool = False

@@ -99,8 +99,8 @@ def _folder(path: Path) -> str | None:
     if (path / MANIFEST_NAME).is_file():
         return f"a bundle, not a checkpoint: dovit-run and dovit-export take it as --engine {path}"
     weights = [f for name in ("*.safetensors", "pytorch_model*.bin", "*.pth") for f in sorted(path.glob(name))]
-    if (path / "config.json").is_file() and weights:
-        return f"a folder of Hugging Face's; --ckpt takes one file of weights, such as {weights[0]}"
+    if (path / "config.json").is_file():  # read as Hugging Face's: whoever reads it says what is wrong
+        return None
     return f"a folder; --ckpt takes the checkpoint file in it, such as {weights[0]}" if weights else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from dovit.export.checkpoints.families import FAMILIES
 from dovit.export.checkpoints.family import Checkpoint
 from dovit.export.checkpoints.foreign import explain_file, explain_keys
+from dovit.export.checkpoints.huggingface import CONFIG, read_folder, read_model_type
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.safe import read_file
 from dovit.export.checkpoints.settings import Setting, Settings
@@ -42,8 +44,7 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
     path, options = Path(path), options or ReadOptions()
     _check_size(options)
     try:
-        content = read_file(path)
-        checkpoint = Checkpoint(path, content, _weights(path, content))
+        checkpoint = _checkpoint(path)
     except DovitError as error:
         known = explain_file(path)
         if known is None:
@@ -67,9 +68,11 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
         known = explain_keys(checkpoint.state)
         if known:
             raise DovitError(f"{path}: {known}")
+        kind = read_model_type(checkpoint)
         raise DovitError(
-            f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, timm, "
-            f"DeiT); its keys begin {', '.join(list(checkpoint.state)[:3])}"
+            f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, DINOv2, DINOv3, "
+            f"timm, DeiT){f', and its config.json says model_type {kind}' if kind else ''}; its keys begin "
+            f"{', '.join(list(checkpoint.state)[:3])}"
         )
     return found
 
@@ -88,16 +91,27 @@ def _read(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> L
     family = next((family for family in FAMILIES if family.recognise(checkpoint)), None)
     if family is None:
         return None
+    if options.head is not None and not family.takes_head:
+        able = ", ".join(family.name for family in FAMILIES if family.takes_head)
+        raise UsageError(f"--head: {checkpoint.path} is of {family.name}; heads of their own have backbones of {able}")
     model, notes = family.read(checkpoint, options, settings)
     return LoadedModel(
         model, family.name, [printable(note) for note in notes], tuple(settings)
     )  # notes have keys in them
 
 
+def _checkpoint(path: Path) -> Checkpoint:
+    with contextlib.suppress(OSError):  # of a path that may not be looked at, which read_file puts into a sentence
+        if path.is_dir() and (path / CONFIG).is_file():
+            return Checkpoint(path, *read_folder(path))
+    content = read_file(path)
+    return Checkpoint(path, content, _weights(path, content))
+
+
 def _weights(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     """The dictionary of tensors, wherever the project nests it, without the prefix of data-parallel training."""
     state: Any = content
-    for nest in ("state_dict", "model"):
+    for nest in ("state_dict", "model", "teacher"):  # the last in DINO's training
         if isinstance(content.get(nest), dict):
             state = content[nest]
             break

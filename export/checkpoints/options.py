@@ -21,10 +21,10 @@ NO_HEADS = (
 class ReadOptions:
     """None: as the checkpoint says, or the family's default. `image_size` is (height, width), layers count from 1.
 
-    `config`: the configuration, for a checkpoint without one. `changes`: `key=value` over the checkpoint's configuration, the
-    key with dots and as the family spells it. `mean` and `std` are RGB, 0…255; `bgr`: the weights expect BGR;
-    `heads`: attention heads of the backbone; `norm_eps`: of the backbone's LayerNorms; `stride` and `mode`: how images of
-    another size are run by default.
+    `config`: the configuration, for a checkpoint without one. `head`: the file of a linear head, for a backbone without
+    one. `changes`: `key=value` over the checkpoint's configuration, the key with dots and as the family spells it. `mean`
+    and `std` are RGB, 0…255; `bgr`: the weights expect BGR; `heads`: attention heads of the backbone; `norm_eps`: of the
+    backbone's LayerNorms; `stride` and `mode`: how images of another size are run by default.
 
     `untrained`: parts that the checkpoint lacks (decoder, decision heads) are freshly initialised instead of refused;
     that is for training, never for export. `plain`: a checkpoint without decision heads is taken as the dense segmenter
@@ -37,6 +37,7 @@ class ReadOptions:
     decision_layers: tuple[int, ...] | None = None
     thresholds: tuple[float, ...] | None = None
     config: Path | None = None
+    head: Path | None = None
     changes: tuple[str, ...] = ()
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None

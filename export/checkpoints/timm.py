@@ -12,18 +12,11 @@ from dovit.export.checkpoints.keys import Account, Rule
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions, trained_grid
 from dovit.export.checkpoints.rstrudel import LAYER
+from dovit.export.checkpoints.segmenters import new_decoder
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.checkpoints.timm_config import TimmConfig, read_timm_config
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
-from dovit.export.model.config import (
-    HALF,
-    IMAGENET,
-    DecoderConfig,
-    SegmenterLinearDecoder,
-    SegmenterMaskDecoder,
-    SetrMlaDecoder,
-    SetrUpDecoder,
-)
+from dovit.export.model.config import HALF, IMAGENET
 from dovit.runtime.errors import DovitError, UsageError
 
 RULES: list[Rule] = [
@@ -120,7 +113,7 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         image_size=size,
         classes=options.classes,
         backbone=backbone,
-        decoder=_decoder(options.arch, backbone),
+        decoder=new_decoder(options.arch, backbone),
         decisions=heads,
         thresholds=options.thresholds_for(len(heads)),
         mean=mean,
@@ -142,22 +135,6 @@ def _positions_apart(positions: int, special: int, said: TimmConfig) -> bool:
         and math.isqrt(positions) ** 2 == positions
         and math.isqrt(positions - special) ** 2 != positions - special
     )
-
-
-def _decoder(arch: str, backbone: BackboneConfig) -> DecoderConfig:
-    dim, depth = backbone.embed_dim, backbone.depth
-    choices: dict[str, DecoderConfig] = {
-        "setr-naive": SetrUpDecoder(kind="setr-naive"),
-        "setr-pup": SetrUpDecoder(kind="setr-pup", num_convs=4, kernel=3, up_scale=2),
-        "setr-mla": SetrMlaDecoder(taps=tuple(max(depth * k // 4, 1) for k in (1, 2, 3, 4))),
-        "segmenter-linear": SegmenterLinearDecoder(),
-        "segmenter-mask": SegmenterMaskDecoder(embed_dim=dim, heads=max(dim // 64, 1), mlp_dim=4 * dim),
-    }
-    if arch == "setr-mla" and depth < 4:
-        raise UsageError(f"--arch setr-mla: it takes the outputs of four layers, and this backbone has {depth}")
-    if arch not in choices:
-        raise UsageError(f"unknown architecture {arch!r}: choose one of {', '.join(choices)}")
-    return choices[arch]
 
 
 FAMILY = Family("timm/DeiT", is_timm, read_timm)

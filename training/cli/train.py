@@ -62,7 +62,15 @@ def command(
     ],
     ckpt: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Start from this: what dovit-export reads, or a timm or DeiT file."),
+        typer.Option(
+            metavar="PATH", help="Start from this: what dovit-export reads, or a backbone (DINOv2, DINOv3, timm, DeiT)."
+        ),
+    ] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The linear head of a DINOv2 or DINOv3 backbone, where it is a file of its own."
+        ),
     ] = None,
     new: Annotated[
         Path | None,
@@ -174,6 +182,7 @@ def command(
         merge=merge,
         read={
             "arch": arch.value if arch else None,
+            "head": head,
             "classes": classes,
             "image_size": parse_size(image_size, "--image-size"),
             "decision_layers": parse_numbers(decision_layers, int, "--decision-layers"),

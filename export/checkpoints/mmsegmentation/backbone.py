@@ -9,9 +9,9 @@ import torch
 from dovit.export.checkpoints.keys import Account
 from dovit.export.checkpoints.mmsegmentation.layers import activation, layer_norm_eps
 from dovit.export.checkpoints.mmsegmentation.rules import fill_biases
-from dovit.export.checkpoints.mmsegmentation.section import Section
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import Interpolation, check_order, resize_positions, trained_grid
+from dovit.export.checkpoints.section import Section
 from dovit.export.model import BackboneConfig
 from dovit.runtime.errors import DovitError, UsageError
 

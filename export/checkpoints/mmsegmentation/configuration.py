@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dovit.export.checkpoints.literals import parse_change, parse_config, read_config, set_value
-from dovit.export.checkpoints.mmsegmentation.section import Section
 from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.section import Section
 from dovit.export.checkpoints.settings import Settings
 from dovit.runtime.errors import DovitError, UsageError
 

@@ -10,8 +10,8 @@ from dovit.export.checkpoints.keys import Account
 from dovit.export.checkpoints.mmsegmentation.backbone import Read
 from dovit.export.checkpoints.mmsegmentation.layers import activation, conv_config, layer_norm_eps
 from dovit.export.checkpoints.mmsegmentation.rules import fill_biases
-from dovit.export.checkpoints.mmsegmentation.section import Section
 from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.section import Section
 from dovit.export.model.config import (
     ConvConfig,
     DecoderConfig,

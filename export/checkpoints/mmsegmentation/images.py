@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dovit.export.checkpoints.mmsegmentation.section import Section
 from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.section import Section
 from dovit.export.model.config import HALF, IMAGENET
 from dovit.runtime.bundle.manifest import Mode
 

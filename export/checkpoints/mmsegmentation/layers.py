@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dovit.export.checkpoints.mmsegmentation.section import Section
+from dovit.export.checkpoints.section import Section
 from dovit.export.model.config import Activation, ConvConfig
 
 BATCH_NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN", "BatchNorm2d", "SyncBatchNorm", "NaiveSyncBatchNorm")

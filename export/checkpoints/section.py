@@ -18,7 +18,7 @@ class Section:
     """One dictionary of a configuration, at the dotted `name`.
 
     `known`: whether there is a configuration. Where there is none, a key that is missing was not said, and what a reader
-    assumes holds; where there is one, mmsegmentation's own default holds. `options`: keys that --set has set.
+    assumes holds; where there is one, the default of the `library` that wrote it holds. `options`: keys that --set has set.
     """
 
     path: Path
@@ -27,6 +27,7 @@ class Section:
     known: bool
     settings: Settings
     options: frozenset[str] = frozenset()
+    library: str = "mmsegmentation"
     _read: set[str] = field(default_factory=set)
 
     def __contains__(self, key: str) -> bool:
@@ -62,7 +63,7 @@ class Section:
         name: str | None = None,
         remedy: str = "",
     ) -> Any:
-        """The value of `key`, recorded as the setting `name`. `default` is mmsegmentation's, `assumed` ours without a
+        """The value of `key`, recorded as the setting `name`. `default` is the library's, `assumed` ours without a
         configuration (the same, unless given)."""
         value = self.get(key, default)
         given = (self.place(key), value) if self.known or key in self else None
@@ -78,7 +79,7 @@ class Section:
 
     def place(self, key: str) -> str:
         """Where the value of `key` comes from, in words."""
-        return "--set" if self.is_option(key) else "configuration" if key in self else "mmsegmentation's default"
+        return "--set" if self.is_option(key) else "configuration" if key in self else f"{self.library}'s default"
 
     def is_option(self, key: str) -> bool:
         """Whether --set has set `key`, or something in it."""
@@ -101,7 +102,7 @@ class Section:
         return [self._below(f"{key}.{k}", one) for k, one in enumerate(several)]
 
     def _below(self, key: str, content: Mapping[str, Any]) -> Section:
-        return Section(self.path, self.at(key), content, self.known, self.settings, self.options)
+        return Section(self.path, self.at(key), content, self.known, self.settings, self.options, self.library)
 
     def type(self, default: str | None = None) -> str | None:
         """The name of its class; without the package where that is one of OpenMMLab's that mmsegmentation builds on."""
@@ -121,7 +122,7 @@ class Section:
             raise self.refusal(key, reason)
 
     def same(self, key: str, found: Any, default: Any = None) -> None:
-        """Refuse `key` if it says something else than the weights; `default` is mmsegmentation's."""
+        """Refuse `key` if it says something else than the weights; `default` is the library's."""
         value = self.get(key, default if self.known else None)
         if value is not None and (tuple(value) if isinstance(value, list | tuple) else value) != found:
             raise self.refusal(key, f"the weights have {found}; is this the configuration of this checkpoint?")

@@ -1,0 +1,204 @@
+"""DINOv3: Hugging Face folders (dinov3_vit) and facebookresearch/dinov3's own files.
+
+The layers are DINOv2's with rotary positions in the place of learned ones, keys without a bias, and in some sizes SwiGLU.
+Register tokens follow the class token.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from dovit.export.checkpoints.family import Checkpoint, Family
+from dovit.export.checkpoints.huggingface import (
+    class_names,
+    pick_size,
+    read_activation,
+    read_model_type,
+    read_preprocessor,
+    read_section,
+)
+from dovit.export.checkpoints.keys import Account, Rule
+from dovit.export.checkpoints.linear_heads import add_head_file, read_linear_head
+from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.segmenters import ReadBackbone, build_segmenter, read_attention_heads
+from dovit.export.checkpoints.settings import Settings
+from dovit.export.checkpoints.vit_layers import backbone_config, complete_layers
+from dovit.export.model import BackboneConfig, DoViT
+from dovit.export.model.config import Activation
+from dovit.export.model.rotary import rotary_periods
+from dovit.runtime.errors import DovitError, UsageError
+
+MODEL_TYPE = "dinov3_vit"
+_LAYER = r"(?:model\.)?layer\.(\d+)\."
+HUGGINGFACE_RULES: list[Rule] = [
+    (_LAYER + r"(norm[12])\.(weight|bias)", r"backbone.layers.\1.\2.\3"),
+    (_LAYER + r"attention\.([qkv])_proj\.(weight|bias)", r"backbone.layers.\1.attn.\2.\3"),
+    (_LAYER + r"attention\.o_proj\.(weight|bias)", r"backbone.layers.\1.attn.proj.\2"),
+    (_LAYER + r"layer_scale([12])\.lambda1", r"backbone.layers.\1.scale\2"),
+    (_LAYER + r"mlp\.(gate|up)_proj\.(weight|bias)", r"backbone.layers.\1.mlp.\2.\3"),
+    (_LAYER + r"mlp\.down_proj\.(weight|bias)", r"backbone.layers.\1.mlp.fc2.\2"),
+    (r"norm\.(weight|bias)", r"backbone.norm.\1"),
+    (r"embeddings\.patch_embeddings\.(weight|bias)", r"backbone.patch_embed.\1"),
+]
+_AT = r"(?:backbone\.)?"
+_BLOCK = _AT + r"blocks\.(\d+)\."
+OFFICIAL_RULES: list[Rule] = [
+    (_BLOCK + r"(norm[12]|attn\.proj|mlp\.fc[12])\.(weight|bias)", r"backbone.layers.\1.\2.\3"),
+    (_BLOCK + r"attn\.qkv\.(weight|bias|bias_mask)", r"backbone.layers.\1.attn.qkv.\2"),
+    (_BLOCK + r"ls([12])\.gamma", r"backbone.layers.\1.scale\2"),
+    (_BLOCK + r"mlp\.w1\.(weight|bias)", r"backbone.layers.\1.mlp.gate.\2"),
+    (_BLOCK + r"mlp\.w2\.(weight|bias)", r"backbone.layers.\1.mlp.up.\2"),
+    (_BLOCK + r"mlp\.w3\.(weight|bias)", r"backbone.layers.\1.mlp.fc2.\2"),
+    (_AT + r"norm\.(weight|bias)", r"backbone.norm.\1"),
+    (_AT + r"patch_embed\.proj\.(weight|bias)", r"backbone.patch_embed.\1"),
+]
+TRAINING_KEYS = (
+    "attention_dropout",
+    "drop_path_rate",
+    "initializer_range",
+    "layerscale_value",  # what LayerScale starts from
+    "pos_embed_shift",  # augmentations of the rotary positions
+    "pos_embed_jitter",
+    "pos_embed_rescale",
+    # which outputs a backbone class hands on: a head on this backbone takes the last layer's
+    "out_features",
+    "out_indices",
+    "stage_names",
+    "apply_layernorm",
+    "reshape_hidden_states",
+    "return_class_token",
+)
+SIZE = 512, 512  # of dinov3's segmentation configurations
+
+
+def is_dinov3(checkpoint: Checkpoint) -> bool:
+    """Whether config.json says so, or these are the keys of facebookresearch/dinov3."""
+    keys = {key.removeprefix("backbone.") for key in checkpoint.state}
+    if "embeddings.patch_embeddings.weight" in keys:
+        return read_model_type(checkpoint) == MODEL_TYPE
+    return {"cls_token", "rope_embed.periods", "patch_embed.proj.weight"} <= keys
+
+
+def read_dinov3(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
+    """As Family.read has it."""
+    state = checkpoint.state if options.head is None else add_head_file(checkpoint.state, options.head)
+    account = Account(checkpoint.path, dict(state))
+    if account.has(r"embeddings\.patch_embeddings\.weight"):
+        return _read_huggingface(checkpoint, account, options, settings)
+    return _read_official(account, options, settings)
+
+
+def _read_huggingface(
+    checkpoint: Checkpoint, account: Account, options: ReadOptions, settings: Settings
+) -> tuple[DoViT, list[str]]:
+    section = read_section(checkpoint, options, settings)
+    section.ignore(*TRAINING_KEYS)
+    depth = account.count(_LAYER + r".+")
+    account.rename(HUGGINGFACE_RULES)
+    for key, projection, default in (
+        ("query_bias", "attention.q_proj", True),
+        ("key_bias", "attention.k_proj", False),
+        ("value_bias", "attention.v_proj", True),
+        ("proj_bias", "attention.o_proj", True),
+        ("mlp_bias", "mlp.down_proj", True),
+    ):
+        section.same(key, account.has(_LAYER + projection.replace(".", r"\.") + r"\.bias"), default)
+    complete_layers(account, depth)
+    gated = section.flag("use_gated_mlp", False)
+    if gated != account.has(_LAYER + r"mlp\.gate_proj\.weight"):
+        raise section.refusal(
+            "use_gated_mlp", "the weights say otherwise; is this the configuration of this checkpoint?"
+        )
+    heads = read_attention_heads(section, options, 6)
+    theta = section.choose("rope_theta", 100.0)
+    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 1 < theta < 1e9:
+        raise section.refusal("rope_theta", "not a number above 1")
+    config = backbone_config(
+        account,
+        depth,
+        heads=heads,
+        norm_eps=section.choose("layer_norm_eps", 1e-5, option=("--norm-eps", options.norm_eps)),
+        gated=gated,
+        activation=read_activation(section, "hidden_act", "gelu"),
+        prefix=_place_tokens(account, ("embeddings.cls_token", "embeddings.register_tokens")),
+    )
+    config = BackboneConfig(**config.model_dump() | {"rotary": rotary_periods(config.head_dim, float(theta))})
+    for name, found, standard in (
+        ("hidden_size", config.embed_dim, 384),
+        ("intermediate_size", config.mlp_dim, 1536),
+        ("num_hidden_layers", depth, 12),
+        ("num_channels", 3, 3),
+        ("num_register_tokens", config.prefix - 1, 0),
+        ("head_dim", config.head_dim, None),
+    ):
+        section.same(name, found, standard)
+    if section.pair("patch_size", 16) != (config.patch,) * 2:
+        raise section.refusal("patch_size", f"the weights are of patches of {config.patch}")
+    preprocessor = read_preprocessor(checkpoint)
+    stated = section.pair("image_size", 224)
+    assert stated is not None
+    size = pick_size(options, preprocessor, ("config.json: image_size", stated), settings, config.patch)
+    account.leave(r"embeddings\.mask_token", "stands for masked patches in training")
+    head = read_linear_head(account, config.embed_dim, depth, options, settings)
+    names = class_names(section, head.classes) if head else None
+    section.finish()
+    backbone = ReadBackbone("DINOv3", config, size, preprocessor.mean, preprocessor.std)
+    model, notes = build_segmenter(account, backbone, head, options, settings, names)
+    return model, [*notes, *preprocessor.notes]
+
+
+def _read_official(account: Account, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
+    if options.config is not None or any(not change.startswith("head.") for change in options.changes):
+        raise UsageError(
+            f"{account.path}: DINOv3's own files have no configuration; --norm-eps, --mean, --std and --image-size set what they "
+            f"do not say"
+        )
+    at = "backbone." if account.has(r"backbone\.rope_embed\.periods") else ""
+    depth = account.count(_BLOCK + r".+")
+    account.rename(OFFICIAL_RULES)
+    complete_layers(account, depth)
+    periods = tuple(account.take(f"{at}rope_embed.periods").double().flatten().tolist())
+    dim = account.rows(f"{at}patch_embed.proj.weight")
+    found = dim // (4 * len(periods))  # a head has four channels for each period
+    if options.heads not in (None, found) or found * 4 * len(periods) != dim:
+        raise DovitError(
+            f"{account.path}: {len(periods)} rotary periods belong to {found} attention heads of {4 * len(periods)} channels"
+        )
+    settings.choose("heads", file=("its rotary periods", found))
+    settings.choose("rotary positions", assumed=("DINOv3's code", "height and width from -1 to 1, each by itself"))
+    gated = account.has(_BLOCK + r"mlp\.w1\.weight")
+    config = backbone_config(
+        account,
+        depth,
+        heads=found,
+        norm_eps=settings.choose(
+            "norm_eps", option=("--norm-eps", options.norm_eps), assumed=("DINOv3's models", 1e-5)
+        ),
+        gated=gated,
+        activation=Activation(kind="silu" if gated else "gelu"),
+        prefix=_place_tokens(account, (f"{at}cls_token", f"{at}storage_tokens")),
+    )
+    config = BackboneConfig(**config.model_dump() | {"rotary": periods})
+    size = settings.choose(
+        "image_size",
+        option=("--image-size", options.image_size),
+        assumed=("DINOv3's segmentation", SIZE),
+    )
+    if any(side < config.patch or side % config.patch for side in size):
+        raise UsageError(
+            f"--image-size {size[0]}x{size[1]}: both sides must be multiples of the patch size {config.patch}"
+        )
+    account.leave(rf"{at}mask_token", "stands for masked patches in training")
+    account.leave(rf"{at}(local_)?cls_norm\.(weight|bias)", "a norm of the class token alone")
+    head = read_linear_head(account, config.embed_dim, depth, options, settings)
+    return build_segmenter(account, ReadBackbone("DINOv3", config, size), head, options, settings)
+
+
+def _place_tokens(account: Account, keys: tuple[str, str]) -> int:
+    """Class token and registers, the latter of which may not be there, as prefix tokens; how many there are."""
+    found = [account.take(key).flatten(0, -2).float() for key in keys if key in account.state]
+    account.weights["backbone.prefix"] = torch.cat(found)
+    return len(account.weights["backbone.prefix"])
+
+
+FAMILY = Family("DINOv3", is_dinov3, read_dinov3, takes_head=True)

@@ -1,0 +1,126 @@
+"""From a backbone to a segmenter: with the linear head of its files, or with a decoder that training is to fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dovit.export.checkpoints.keys import Account, check_classes
+from dovit.export.checkpoints.linear_heads import LinearHead
+from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.section import Section
+from dovit.export.checkpoints.settings import Settings
+from dovit.export.model import BackboneConfig, DoViT, ModelConfig
+from dovit.export.model.config import (
+    IMAGENET,
+    DecoderConfig,
+    SegmenterLinearDecoder,
+    SegmenterMaskDecoder,
+    SetrMlaDecoder,
+    SetrUpDecoder,
+)
+from dovit.runtime.errors import DovitError, UsageError
+
+
+@dataclass(frozen=True)
+class ReadBackbone:
+    """A backbone whose weights are in an account: its configuration (with its final norm), and how images come to it.
+
+    `mean` and `std`: (place, RGB from 0 to 255), None where the files do not say them.
+    """
+
+    family: str
+    config: BackboneConfig
+    image_size: tuple[int, int]
+    mean: tuple[str, Any] | None = None
+    std: tuple[str, Any] | None = None
+
+
+def build_segmenter(
+    account: Account,
+    backbone: ReadBackbone,
+    head: LinearHead | None,
+    options: ReadOptions,
+    settings: Settings,
+    class_names: tuple[str, ...] | None = None,
+) -> tuple[DoViT, list[str]]:
+    """The model, and notes. DovitError where there is no head and untrained parts are not allowed."""
+    path, config = account.path, backbone.config
+    untrained: tuple[str, ...] = ("heads.",) if options.untrained else ()
+    if head is not None:
+        if options.arch not in (None, "segmenter-linear"):
+            raise UsageError(f"--arch {options.arch}: {path} has a linear head, which is segmenter-linear")
+        decoder: DecoderConfig = head.decoder
+        classes = check_classes(head.classes, options.classes)
+    else:
+        if not options.untrained:
+            raise DovitError(
+                f"{path}: a backbone of {backbone.family} without a decoder, which can start a training (dovit-train --ckpt) but "
+                f"has nothing to segment with; give --head its linear head, or export the segmenter that is trained from it"
+            )
+        if options.arch is None or options.classes is None:
+            raise UsageError(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
+        decoder, classes = new_decoder(options.arch, config), options.classes
+        untrained += ("decoder.",)
+        if not options.arch.startswith("segmenter"):
+            config = config.model_copy(update={"final_norm": False})
+            for name in ("weight", "bias"):
+                account.weights.pop(f"backbone.norm.{name}", None)
+            account.unused.setdefault("SETR's decoders have norms of their own", []).append("the final norm")
+    place = f"as {backbone.family} is trained"
+    mean = settings.choose(
+        "mean", option=("--mean", options.mean), file=backbone.mean, assumed=(place, IMAGENET["mean"])
+    )
+    std = settings.choose("std", option=("--std", options.std), file=backbone.std, assumed=(place, IMAGENET["std"]))
+    if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=(f"{backbone.family} reads RGB", False)):
+        account.bgr_to_rgb()
+    mode = settings.choose("mode", option=("--mode", options.mode), assumed=("the image is resized", "whole"))
+    height, width = backbone.image_size
+    stride = settings.choose(
+        "stride",
+        option=("--stride", options.stride),
+        assumed=("two thirds of the window", (height * 2 // 3, width * 2 // 3)),
+    )
+    decisions = options.new_heads(path, config.depth)
+    model_config = ModelConfig(
+        image_size=backbone.image_size,
+        classes=classes,
+        backbone=config,
+        decoder=decoder,
+        decisions=decisions,
+        thresholds=options.thresholds_for(len(decisions)),
+        mean=mean,
+        std=std,
+        slide_stride=stride,
+        mode=mode,
+        class_names=class_names if class_names and len(class_names) == classes else None,
+    )
+    notes = account.notes()
+    if head is None:
+        notes.append("decoder and decision heads are freshly initialised")
+    return account.model(model_config, untrained), notes
+
+
+def read_attention_heads(section: Section, options: ReadOptions, default: int) -> int:
+    """`num_attention_heads` of a configuration of transformers."""
+    heads = section.choose("num_attention_heads", default, option=("--heads", options.heads))
+    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
+        raise section.refusal("num_attention_heads", "not a whole number from 1 up")
+    return heads
+
+
+def new_decoder(arch: str, backbone: BackboneConfig) -> DecoderConfig:
+    """The configuration of a decoder to train on a backbone. UsageError for one that it cannot have."""
+    dim, depth = backbone.embed_dim, backbone.depth
+    choices: dict[str, DecoderConfig] = {
+        "setr-naive": SetrUpDecoder(kind="setr-naive"),
+        "setr-pup": SetrUpDecoder(kind="setr-pup", num_convs=4, kernel=3, up_scale=2),
+        "setr-mla": SetrMlaDecoder(taps=tuple(max(depth * k // 4, 1) for k in (1, 2, 3, 4))),
+        "segmenter-linear": SegmenterLinearDecoder(),
+        "segmenter-mask": SegmenterMaskDecoder(embed_dim=dim, heads=max(dim // 64, 1), mlp_dim=4 * dim),
+    }
+    if arch == "setr-mla" and depth < 4:
+        raise UsageError(f"--arch setr-mla: it takes the outputs of four layers, and this backbone has {depth}")
+    if arch not in choices:
+        raise UsageError(f"unknown architecture {arch!r}: choose one of {', '.join(choices)}")
+    return choices[arch]
