@@ -76,9 +76,13 @@ def test_folders_and_bundles(tmp_path: Path) -> None:
     (bundle / "bundle.json").write_text("{}")
     assert f"a bundle, not a checkpoint: dovit-run and dovit-export take it as --engine {bundle}" in sentence(bundle)
     assert f"as --engine {bundle}" in sentence(bundle / "bundle.json")
-    (hugging / "config.json").write_text("{}")
+    (hugging / "config.json").write_text('{"model_type": "vit"}')
     save_file({"x": torch.zeros(1)}, hugging / "model.safetensors")
-    assert "a folder of Hugging Face's; --ckpt takes one file of weights" in sentence(hugging)
+    assert "its config.json says model_type vit" in sentence(hugging)
+    (hugging / "config.json").unlink()
+    assert f"a folder; --ckpt takes the checkpoint file in it, such as {hugging / 'model.safetensors'}" in sentence(
+        hugging
+    )
 
 
 @pytest.mark.parametrize(
