@@ -273,10 +273,10 @@ def _size(file: Path, content: dict[str, Any]) -> tuple[str, tuple[int, int]] | 
     said = {"height": said, "width": said} if isinstance(said, int) else said
     if not isinstance(said, dict):
         return None
-    sides = [said.get(name, said.get("shortest_edge")) for name in ("height", "width")]
-    if not all(isinstance(side, int) and side > 0 for side in sides):
+    height, width = (said.get(name, said.get("shortest_edge")) for name in ("height", "width"))
+    if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
         raise DovitError(f"{file}: {key} is {said!r}, not a height and a width")
-    return f"{PREPROCESSOR}: {key}", (sides[0], sides[1])
+    return f"{PREPROCESSOR}: {key}", (height, width)
 
 
 def pick_size(
