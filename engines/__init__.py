@@ -2,6 +2,7 @@
 
     lowering/     the subgraphs as a flavour can build them: parts without custom nodes, in a lower precision
     building/     the processes that build, the calls of TensorRT in them, the cache
+    planning/     the program that runs the plans and the kernels between them
     build.py      all plans of a bundle
     accuracy.py   what a precision costs, without a GPU
     add.py        all of it together, for dovit-export

@@ -160,7 +160,7 @@ def read_manifest(root: Path) -> Manifest:
             f"{file}: schema version {version} is newer than this dovit reads ({SCHEMA_VERSION}); upgrade dovit"
         )
     try:
-        return Manifest.model_validate_json(content)
+        return Manifest.model_validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

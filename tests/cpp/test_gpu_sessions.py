@@ -3,6 +3,8 @@ those of the Python runtime on the CPU, and failures are sentences."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import re
 import shutil
@@ -37,6 +39,9 @@ from stand_in import StandIn
 import dovit
 from dovit.export.model import DoViT
 from dovit.plugins import left_out, library
+from dovit.runtime import DovitError
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.program import read_program
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import find_gpu
 
@@ -275,7 +280,11 @@ def test_an_older_driver_runs_segments(setup: Setup, on_gpu: Call) -> None:
         ({"cuda": 13}, "the bundle's cuda says 13, this machine's driver runs CUDA 12.8 at most: update the driver"),
         ({"plugin_version": "1"}, "plans have the token pass inside (--plugins)"),
         ({"batch": 2}, "plans take 2 images at a time, and a session of libdovit_runtime one"),
-        ({"steps": []}, "the manifest contradicts itself (decisions that no step makes); export the bundle again"),
+        ({"steps": []}, "does not fit bundle.json (there is no plan stem); build the plans again"),
+        (
+            {"program": None},
+            "plans have no program, for an older dovit has built them; build the plans again: dovit-export",
+        ),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -286,41 +295,86 @@ def test_plans_for_other_machines_are_refused(
     assert status == 1 and told in sentence, sentence
 
 
-def test_plans_that_kernels_could_not_run_are_refused(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:
-    """Each step without one of its tensors, and each tensor of a kernel with another size: nothing on the device is used."""
-    steps = json.loads((setup.bundle / "bundle.json").read_text())["plans"][0]["steps"]
-    changed: list[list[dict[str, Any]]] = []
-    for number, step in enumerate(steps):
-        if step["kind"] == "plan":
-            changed.append([*steps[:number], step | {"plan": None}, *steps[number + 1 :]])
-            for spec in step["outputs"]:
-                if spec["name"] == "logits":
-                    rest = [other for other in step["outputs"] if other is not spec]
-                    wrong = (
-                        {"dtype": "float16"},
-                        {"shape": spec["shape"][:3]},
-                        {"shape": [1, 1, 2, 3]},
-                        {"name": "other"},
-                    )
-                    changed += [
-                        [*steps[:number], step | {"outputs": [*rest, spec | one]}, *steps[number + 1 :]]
-                        for one in wrong
-                    ]
+def program_of(setup: Setup) -> dict[str, Any]:
+    """The program of the bundle's plan set, as JSON."""
+    [plans] = json.loads((setup.bundle / "bundle.json").read_text())["plans"]
+    program: dict[str, Any] = json.loads((setup.bundle / plans["program"]).read_text())
+    return program
+
+
+def with_program(setup: Setup, folder: Path, program: dict[str, Any]) -> Setup:
+    """The bundle with another program, and its hash."""
+    folder.mkdir()
+    content = json.dumps(program).encode()
+    (folder / "program.json").write_bytes(content)
+    manifest = json.loads((setup.bundle / "bundle.json").read_text())
+    manifest["plans"][0]["program"] = "program.json"
+    manifest["files"] = {
+        name: entry for name, entry in manifest["files"].items() if not Path(name).name.startswith("program-")
+    } | {"program.json": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}}
+    for name in manifest["files"]:
+        if name != "program.json":
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).hardlink_to(setup.bundle / name)
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return replace(setup, bundle=folder)
+
+
+def broken(program: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """`program` with each number far too large or negative, each text another one, and each list one shorter, wherever that
+    leaves memory or names what does not exist."""
+
+    def walk(at: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], object]]:
+        if isinstance(at, dict):
+            for key, value in at.items():
+                yield from walk(value, (*path, key))
+        elif isinstance(at, list):
+            if path[-1] in ("tensors", "segments", "decisions", "inputs", "outputs"):
+                yield path, at[:-1]
+            for key, value in enumerate(at):
+                yield from walk(value, (*path, key))
+        elif isinstance(at, str):
+            yield path, "nowhere"
+        elif isinstance(at, int) and path[-1] not in ("first", "last"):
+            yield path, -1
+            if path[-1] not in ("arena_bytes",) and "profiles" not in path:
+                yield path, 1 << 50
+
+    # arguments that are numbers, and what a constant is, are the planner's promise: only their type has bounds
+    promised = {"values", "scratch"}
+    for path, value in walk(program, ()):
+        if path[-1] == "name" or promised & {*path} or ("arguments" in path and value == -1 and path[-1] != "offset"):
             continue
-        changed.append([*steps[:number], *steps[number + 1 :]])
-        for side in ("inputs", "outputs"):
-            for place, spec in enumerate(step[side]):
-                other = [*step[side][:place], spec | {"shape": [3, *spec["shape"]]}, *step[side][place + 1 :]]
-                changed += [
-                    [*steps[:number], step | {side: part}, *steps[number + 1 :]] for part in (other, step[side][1:])
-                ]
-    for number, one in enumerate(changed):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        status, sentence = on_gpu(refusal, change(setup, folder, steps=one), {})
-        expected = "the manifest contradicts itself (", "follows no decision; build the plans again"
-        assert status == 1 and any(part in sentence for part in expected), (one, sentence)
-    assert len(changed) > 40
+        changed = copy.deepcopy(program)
+        at: Any = changed
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+        yield changed
+
+
+def test_programs_that_leave_the_arena_are_refused(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:
+    """By both languages: nothing on the device is used."""
+    changed = list(broken(program_of(setup)))
+    assert len(changed) > 300
+    for number, program in enumerate(changed):
+        if number % 9 and number > 60:  # each field of the first operations, and every ninth of the rest
+            continue
+        one = with_program(setup, tmp_path / str(number), program)
+        bundle = open_bundle(one.bundle)
+        with pytest.raises(DovitError, match="build the plans again"):
+            read_program(bundle, bundle.manifest.plans[0])
+        status, sentence = on_gpu(refusal, one, {})
+        assert status == 1 and ("build the plans again" in sentence or "has no kernel" in sentence), sentence
+        shutil.rmtree(one.bundle)
+
+
+def test_arguments_of_another_library_are_refused(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:
+    program = program_of(setup)
+    launch = next(o for s in program["segments"] for o in s["operations"] if o.get("kernel") == "gather")
+    launch["arguments"]["older"] = launch["arguments"].pop("prefix")
+    status, sentence = on_gpu(refusal, with_program(setup, tmp_path / "one", program), {})
+    assert status == 1 and "the kernel gather takes type, tokens, " in sentence and "not type" in sentence
 
 
 @pytest.mark.parametrize("obstacle", ["invalid", "foreign"])

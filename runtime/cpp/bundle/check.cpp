@@ -142,79 +142,6 @@ struct Checker {
            "logits");
     sure((manifest.classes <= 256) == (labels->dtype == "uint8"), "labels");
   }
-
-  void plans(const PlanSet& set) const {
-    Dimensions dims = full_dims(manifest);
-    dims["capacities"] = static_cast<int64_t>(manifest.capacities.size());
-    sure(!manifest.capacities.empty() && manifest.capacities.back() == manifest.tokens() &&
-             std::is_sorted(manifest.capacities.begin(), manifest.capacities.end()),
-         "capacities");
-    std::map<std::string, TensorSpec> made = given();
-    size_t decided = 0;
-    for (const PlanStep& step : set.steps) {
-      sure((step.kind == "plan") == step.plan.has_value(), text("step ", step.name));
-      flow(step, dims, made);
-      kernel(step, dims);
-      if (step.kind == "decide") {
-        sure(decided < manifest.decisions.size() && step.outputs[0].name == manifest.decisions[decided].keep,
-             text("step ", step.name));
-        ++decided;
-      }
-    }
-    sure(decided == manifest.decisions.size(), "decisions that no step makes");
-    const auto result = [&](const std::string& name, const char* type, int64_t count) {
-      const auto found = made.find(name);
-      sure(found != made.end() && (!type || found->second.dtype == type) && elements(found->second, dims) == count,
-           text("tensor ", name));
-    };
-    for (const DecisionSpec& decision : manifest.decisions) {
-      result(decision.confidence, "float32", manifest.tokens());
-      result(decision.state.index, "int32", manifest.tokens());
-      result(decision.keep, "int32", manifest.tokens());
-    }
-    result("labels", nullptr, manifest.image_size[0] * manifest.image_size[1]);
-    const std::string& labels = made.at("labels").dtype.value;
-    sure(labels != "float16" && labels != "bfloat16" && labels != "float32", "labels");
-    const auto logits = made.find("logits");
-    sure(logits != made.end() && logits->second.dtype == "float32" && logits->second.shape.size() == 4, "logits");
-    const Shape shape = resolve(logits->second, dims);
-    sure(shape[0] == 1 && shape[1] == manifest.classes && shape[2] > 0 && shape[3] > 0, "logits");
-  }
-
-  // The tensors of a step that no plan runs, as large as its kernel takes them to be.
-  void kernel(const PlanStep& step, const Dimensions& dims) const {
-    const int64_t tokens = manifest.tokens(), channels = manifest.embed_dim, length = tokens + manifest.prefix;
-    const auto has = [&](const std::vector<TensorSpec>& specs, const std::vector<int64_t>& sizes) {
-      sure(specs.size() == sizes.size(), text("step ", step.name));
-      for (size_t k = 0; k < sizes.size(); ++k)
-        sure(elements(specs[k], dims) == sizes[k], text("tensor ", specs[k].name));
-    };
-    if (step.kind == "decide") {
-      has(step.inputs, {tokens, 1, dims.at("capacities")});
-      has(step.outputs, {tokens});
-    } else if (step.kind == "gather") {
-      std::vector<int64_t> sizes{length * channels, tokens, tokens * channels, channels, 1, tokens};
-      has(step.inputs, sizes);
-      sizes.resize(step.outputs.size() == 3 ? 3 : 5);  // nobody asks for the sums after the last decision
-      has(step.outputs, sizes);
-    } else if (step.kind == "reconstruct") {
-      has(step.inputs, {tokens * channels, length * channels, tokens});
-      has(step.outputs, {tokens * channels});
-    } else if (step.kind == "labels") {
-      sure(step.inputs.size() == 1 && step.outputs.size() == 1, text("step ", step.name));
-      upsampled(step.inputs[0], step.outputs[0], dims);
-    }
-  }
-
-  // [1, C, h, w] and [1, s·h, s·w]
-  void upsampled(const TensorSpec& logits, const TensorSpec& labels, const Dimensions& dims) const {
-    sure(logits.shape.size() == 4 && labels.shape.size() == 3, text("tensor ", labels.name));
-    const Shape small = resolve(logits, dims), large = resolve(labels, dims);
-    sure(small[0] == 1 && small[1] == manifest.classes && small[2] > 0 && small[3] > 0, text("tensor ", logits.name));
-    const int64_t scale = large[1] / small[2];
-    sure(large[0] == 1 && scale > 0 && large[1] == scale * small[2] && large[2] == scale * small[3],
-         text("tensor ", labels.name));
-  }
 };
 
 }  // namespace
@@ -223,10 +150,6 @@ void check_manifest(const Manifest& manifest, const std::string& file) {
   const Checker checker{manifest, file};
   checker.sizes();
   checker.steps();
-}
-
-void check_plans(const Manifest& manifest, const PlanSet& plans, const std::string& file) {
-  Checker{manifest, file}.plans(plans);
 }
 
 }  // namespace dovit::runtime

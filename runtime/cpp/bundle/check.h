@@ -8,7 +8,4 @@ namespace dovit::runtime {
 // Throws DovitError where sizes are impossible, or a step reads what no step before it makes.
 void check_manifest(const Manifest& manifest, const std::string& file);
 
-// The same of a plan set's steps, with the tensors that kernels and the results of a pass are handed.
-void check_plans(const Manifest& manifest, const PlanSet& plans, const std::string& file);
-
 }  // namespace dovit::runtime

@@ -1,10 +1,7 @@
-// One value of the manifest from JSON, as pydantic reads it in Python: it takes numbers written as strings, and it says
-// the same of what it cannot take. The first fault counts, fields in their order, unknown ones last.
+// One value from JSON, with the type that it is written in: what pydantic's strict mode is in Python. The first fault
+// counts, fields in their order, unknown ones last.
 #pragma once
 
-#include <charconv>
-#include <cmath>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -37,71 +34,21 @@ inline void read(const Json& json, std::string& value, const Where& where) {
   value = json.get<std::string>();
 }
 
-inline std::string stripped(const std::string& text) {
-  const size_t first = text.find_first_not_of(" \t\n\r"), last = text.find_last_not_of(" \t\n\r");
-  return first == std::string::npos ? "" : text.substr(first, last - first + 1);
-}
-
 inline void read(const Json& json, int64_t& value, const Where& where) {
-  constexpr double kMost = 9007199254740992.0;  // 2^53: whole numbers that a double holds exactly
-  if (json.is_boolean()) {
-    value = json.get<bool>();
-  } else if (json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) {
-    where.fail("Unable to parse input string as an integer, exceeded maximum size");
-  } else if (json.is_number_integer()) {
-    value = json.get<int64_t>();
-  } else if (json.is_number_float()) {
-    const double number = json.get<double>();
-    if (number != std::floor(number))
-      where.fail("Input should be a valid integer, got a number with a fractional part");
-    if (std::fabs(number) > kMost) where.fail("Unable to parse input string as an integer, exceeded maximum size");
-    value = static_cast<int64_t>(number);
-  } else if (json.is_string()) {
-    const std::string text = stripped(json.get<std::string>());
-    const char *begin = text.data() + (text.size() > 1 && text[0] == '+'), *end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(begin, end, value);
-    if (error != std::errc() || stop != end)
-      where.fail("Input should be a valid integer, unable to parse string as an integer");
-  } else {
-    where.fail("Input should be a valid integer");
-  }
+  if (!json.is_number_integer()) where.fail("Input should be a valid integer");
+  if (json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+    where.fail("Input should be an integer of 64 bits");
+  value = json.get<int64_t>();
 }
 
 inline void read(const Json& json, double& value, const Where& where) {
-  if (json.is_number()) {
-    value = json.get<double>();
-  } else if (json.is_boolean()) {
-    value = json.get<bool>();
-  } else if (json.is_string()) {
-    const std::string text = stripped(json.get<std::string>());
-    char* stop = nullptr;
-    value = std::strtod(text.c_str(), &stop);
-    if (text.empty() || stop != text.c_str() + text.size())
-      where.fail("Input should be a valid number, unable to parse string as a number");
-  } else {
-    where.fail("Input should be a valid number");
-  }
+  if (!json.is_number()) where.fail("Input should be a valid number");
+  value = json.get<double>();
 }
 
 inline void read(const Json& json, bool& value, const Where& where) {
-  static const std::set<std::string> yes = {"1", "on", "t", "true", "y", "yes"};
-  static const std::set<std::string> no = {"0", "off", "f", "false", "n", "no"};
-  if (json.is_boolean()) {
-    value = json.get<bool>();
-    return;
-  }
-  std::string word;
-  if (json.is_string()) {
-    word = json.get<std::string>();
-    for (char& letter : word) letter = static_cast<char>(letter >= 'A' && letter <= 'Z' ? letter + 32 : letter);
-  } else if (json.is_number() && json.get<double>() == std::floor(json.get<double>()) &&
-             std::fabs(json.get<double>()) < 9e18) {
-    word = std::to_string(static_cast<int64_t>(json.get<double>()));
-  } else {
-    where.fail("Input should be a valid boolean");
-  }
-  if (!yes.count(word) && !no.count(word)) where.fail("Input should be a valid boolean, unable to interpret input");
-  value = yes.count(word) > 0;
+  if (!json.is_boolean()) where.fail("Input should be a valid boolean");
+  value = json.get<bool>();
 }
 
 template <class Names>

@@ -16,7 +16,8 @@ namespace {
 constexpr size_t kMostBytes = size_t{64} << 20;
 constexpr int kMostNested = 100;  // a manifest has less than ten
 
-// Whether brackets lie in one another deeper than that, before a parser makes something of each.
+}  // namespace
+
 bool nested_too_deeply(const std::string& content) {
   int depth = 0;
   bool inside = false;  // a string
@@ -35,8 +36,6 @@ bool nested_too_deeply(const std::string& content) {
   return false;
 }
 
-}  // namespace
-
 Manifest parse_manifest(const std::string& content, const std::string& file) {
   // what this parser lets pass, and Python's does not
   if (content.rfind("\xef\xbb\xbf", 0) == 0) not_a_manifest(file, "it begins with a byte-order mark");
@@ -53,7 +52,7 @@ Manifest parse_manifest(const std::string& content, const std::string& file) {
   if (!json.is_object()) not_a_manifest(file, "no JSON object");
   const auto version = json.find("schema_version");
   if (version == json.end()) not_a_manifest(file, "'schema_version'");
-  if (!version->is_number_integer() && !version->is_boolean()) not_a_manifest(file, "schema_version is not a number");
+  if (!version->is_number_integer()) not_a_manifest(file, "schema_version is not a number");
   Manifest manifest;
   try {
     read(*version, manifest.schema_version, Where{nullptr, "schema_version"});

@@ -14,6 +14,9 @@ std::filesystem::path manifest_file(const std::filesystem::path& root);
 // The manifest of the folder `root`, its schema checked, its files not. Throws DovitError.
 Manifest read_manifest(const std::filesystem::path& root);
 
+// Whether JSON's brackets lie in one another deeper than any of ours, before a parser makes something of each.
+bool nested_too_deeply(const std::string& content);
+
 // The manifest in `content`; `file` is what it is called in sentences.
 Manifest parse_manifest(const std::string& content, const std::string& file);
 

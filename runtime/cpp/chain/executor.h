@@ -53,7 +53,7 @@ class Executor {
   virtual Pass run(const Frame& frame, const Request& request) const = 0;
 
   // Whether frames of another size than the bundle's are taken as well.
-  virtual bool takes(Size) const { return false; }
+  virtual bool accepts_size(Size) const { return false; }
 
   // The schedule of a session that names none.
   virtual Schedule default_schedule() const { return Schedule::kExact; }

@@ -1,20 +1,33 @@
-// Any bytes as a manifest: it is read and checked, or refused with a sentence. What passes is planned as for a run, for
-// that is where sizes that the check let through would tell.
+// Any bytes as a manifest, and as a program: they are read and checked, or refused with a sentence. A manifest that
+// passes gets its buffers as for a run, where sizes that the check let through would tell.
 #include "bundle/check.h"
+#include "bundle/program.h"
 #include "bundle/read.h"
 #include "chain/buffers.h"
 #include "errors.h"
 
 using namespace dovit::runtime;
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+namespace {
+
+template <class Read>
+void try_to(const Read& read) {
   try {
-    const Manifest manifest = parse_manifest({reinterpret_cast<const char*>(data), size}, "bundle.json");
-    check_manifest(manifest, "bundle.json");
-    for (const PlanSet& plans : manifest.plans) check_plans(manifest, plans, "bundle.json");
-    plan_buffers(manifest);
+    read();
   } catch (const DovitError& error) {
     if (std::string(error.what()).find('\n') != std::string::npos) __builtin_trap();  // one line
   }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string content(reinterpret_cast<const char*>(data), size);
+  try_to([&] {
+    const Manifest manifest = parse_manifest(content, "bundle.json");
+    check_manifest(manifest, "bundle.json");
+    plan_buffers(manifest);
+  });
+  try_to([&] { parse_program(content, "program.json", "build the plans again"); });
   return 0;
 }

@@ -9,15 +9,15 @@
 
 namespace dovit::runtime {
 
-using Places = std::map<std::string, CUdeviceptr>;
-
-// One run of a plan: where its tensors lie, by name, and the sizes of their named dimensions.
-struct PlanRun {
-  const Places& places;
-  const Dimensions& dims;
+// One run of a plan.
+struct PlanCall {
+  std::map<std::string, CUdeviceptr> addresses;  // of its tensors
+  std::map<std::string, Shape> shapes;
+  int64_t tokens;  // that its segment runs on, which is all that its shapes depend on
+  size_t profile;  // the number of its optimisation profile
   CUdeviceptr scratch;
   CUstream stream;
-  bool lasting;  // these sizes come again, or are captured: what is set up for them is kept
+  bool recurring;  // these shapes come again, or are captured: what is set up for them is kept
 };
 
 class PlanEngine {
@@ -29,7 +29,7 @@ class PlanEngine {
 
   // Queues the plan. Calls from several threads at a time are allowed, each with scratch memory of its own. Throws
   // DovitError where the runtime refuses: a capture must not go on without this plan.
-  virtual void enqueue(const PlanRun& run) const = 0;
+  virtual void enqueue(const PlanCall& call) const = 0;
 };
 
 }  // namespace dovit::runtime

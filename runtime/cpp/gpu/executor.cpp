@@ -1,9 +1,59 @@
 #include "gpu/executor.h"
 
 #include "errors.h"
-#include "gpu/caller_memory.h"
 
 namespace dovit::runtime {
+
+namespace {
+
+// See DeviceMemory: copies by the CUDA driver, on a stream of their own.
+class CallerMemory : public DeviceMemory {
+ public:
+  explicit CallerMemory(DevicePtr device);
+
+  std::shared_ptr<const void> after(void* stream) const override;
+  void read(void* host, const void* device, size_t device_stride, size_t bytes, size_t count,
+            void* stream) const override;
+  void write(void* device, size_t device_stride, const void* host, size_t bytes, size_t count,
+             void* stream) const override;
+
+ private:
+  void move(const Rows& to, const Rows& from, size_t bytes, size_t count, void* stream) const;
+
+  const DevicePtr device_;
+  mutable std::mutex mutex_;
+  std::unique_ptr<const Stream> stream_;
+};
+
+CallerMemory::CallerMemory(DevicePtr device) : device_(std::move(device)) {
+  const Current current(*device_);
+  stream_ = std::make_unique<Stream>(device_);
+}
+
+std::shared_ptr<const void> CallerMemory::after(void* stream) const {
+  return std::make_shared<Moment>(device_, static_cast<CUstream>(stream));
+}
+
+void CallerMemory::read(void* host, const void* device, size_t device_stride, size_t bytes, size_t count,
+                        void* stream) const {
+  move({host, bytes, false}, {const_cast<void*>(device), device_stride, true}, bytes, count, stream);
+}
+
+void CallerMemory::write(void* device, size_t device_stride, const void* host, size_t bytes, size_t count,
+                         void* stream) const {
+  move({device, device_stride, true}, {const_cast<void*>(host), bytes, false}, bytes, count, stream);
+}
+
+void CallerMemory::move(const Rows& to, const Rows& from, size_t bytes, size_t count, void* stream) const {
+  const Current current(*device_);
+  const Moment before(device_, static_cast<CUstream>(stream));
+  const std::lock_guard<std::mutex> lock(mutex_);
+  before.hold_back(stream_->get());
+  copy_rows(*device_, to, from, bytes, count, stream_->get());
+  stream_->wait();
+}
+
+}  // namespace
 
 GpuExecutor::GpuExecutor(std::unique_ptr<const Plans> plans, std::optional<bool> graph, int runners)
     : plans_(std::move(plans)), memory_(std::make_shared<CallerMemory>(plans_->device)) {
@@ -21,7 +71,7 @@ GpuExecutor::~GpuExecutor() {
   idle_.clear();
 }
 
-// What a GPU computes after an error is nobody's guess: the first one is the last that it is asked.
+// CUDA errors are sticky; after one, the session refuses work.
 Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
   const Current current(*plans_->device);
   const std::shared_ptr<Runner> runner(take().release(),
@@ -31,7 +81,7 @@ Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
     return runner->run(frame, request);
   } catch (const DovitError& error) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (dead_.empty()) dead_ = error.what();
+    if (failure_.empty()) failure_ = error.what();
     throw DovitError(text("the GPU failed: ", error.what(), "; this session is dead: load the bundle again"));
   }
 }
@@ -39,7 +89,7 @@ Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
 std::unique_ptr<Runner> GpuExecutor::take() const {
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [&] { return !idle_.empty(); });
-  if (!dead_.empty()) throw DovitError(text("this session is dead (", dead_, "): load the bundle again"));
+  if (!failure_.empty()) throw DovitError(text("this session is dead (", failure_, "): load the bundle again"));
   std::unique_ptr<Runner> runner = std::move(idle_.back());
   idle_.pop_back();
   return runner;

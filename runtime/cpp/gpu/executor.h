@@ -16,7 +16,7 @@ class GpuExecutor : public Executor {
   ~GpuExecutor() override;
 
   Pass run(const Frame& frame, const Request& request) const override;
-  bool takes(Size size) const override { return size.height <= kMostRows; }
+  bool accepts_size(Size size) const override { return size.height <= kMostRows; }
   Schedule default_schedule() const override { return Schedule::kBucketed; }
   std::shared_ptr<const DeviceMemory> device_memory() const override { return memory_; }
 
@@ -29,7 +29,7 @@ class GpuExecutor : public Executor {
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   mutable std::vector<std::unique_ptr<Runner>> idle_;
-  mutable std::string dead_;  // why nothing is computed any more
+  mutable std::string failure_;  // after which the session refuses work
 };
 
 }  // namespace dovit::runtime

@@ -48,27 +48,53 @@ int32_t kernel_type(DType type) {
   }
 }
 
-Kernels::Kernels(const std::string& path) {
-  void* library = open_library(path);
-  const auto take = [&](const char* name, auto& function) {
-    void* found = dlsym(library, name);
-    if (!found)
-      throw DovitError(text(path.empty() ? kName : path, ": not dovit's kernels, or of another version (it has no ",
-                            name, "): take it from the same dovit as libdovit_runtime"));
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(found);
+const std::vector<KernelLayout>& kernel_layouts() {
+  static const std::vector<KernelLayout> layouts{
+#include "kernel_layouts.inc"
   };
-  take("dovit_decide", decide_);
-  take("dovit_gather_scratch_bytes", gather_scratch_bytes_);
-  take("dovit_gather", gather_);
-  take("dovit_reconstruct", reconstruct_);
-  take("dovit_labels", labels_);
-  take("dovit_resized_labels", resized_labels_);
-  take("dovit_resize", resize_);
-  take("dovit_error_string", error_string_);
+  return layouts;
 }
 
-void Kernels::check(int status, const char* name) const {
-  if (status) throw DovitError(text("the kernel ", name, " could not be launched: ", error_string_(status)));
+const KernelLayout& kernel_layout(const std::string& name) {
+  for (const KernelLayout& layout : kernel_layouts())
+    if (layout.name == name) return layout;
+  throw DovitError(text("dovit_kernels.h has no kernel '", name, "'"));
+}
+
+Kernels::Kernels(const std::string& path) : path_(path.empty() ? kName : path), library_(open_library(path)) {
+  const auto take = [&](const char* name) {
+    void* found = dlsym(library_, name);
+    if (!found)
+      throw DovitError(text(path_, ": not dovit's kernels, or of another version (it has no ", name,
+                            "): take it from the same dovit as libdovit_runtime"));
+    return found;
+  };
+  for (const KernelLayout& layout : kernel_layouts())
+    launchers_[layout.name] = reinterpret_cast<Launcher>(take(text("dovit_", layout.name).c_str()));
+  error_string_ = reinterpret_cast<decltype(error_string_)>(take("dovit_error_string"));
+}
+
+void Kernels::launch(const std::string& kernel, const void* arguments, CUstream stream) const {
+  const int status = launchers_.at(kernel)(arguments, stream);
+  if (status) throw DovitError(text("the kernel ", kernel, " could not be launched: ", error_string_(status)));
+}
+
+size_t Kernels::scratch_bytes(const std::string& kernel, const std::array<int64_t, 3>& arguments) const {
+  const std::string name = text("dovit_", kernel_layout(kernel).name, "_scratch_bytes");
+  const auto function = reinterpret_cast<size_t (*)(int32_t, int32_t, int32_t)>(dlsym(library_, name.c_str()));
+  if (!function) throw DovitError(text(path_, ": it has no ", name));
+  return function(static_cast<int32_t>(arguments[0]), static_cast<int32_t>(arguments[1]),
+                  static_cast<int32_t>(arguments[2]));
+}
+
+void Kernels::resized_labels(dovit_resized_labels_args arguments, CUstream stream) const {
+  arguments.size = sizeof arguments;
+  launch("resized_labels", &arguments, stream);
+}
+
+void Kernels::resize(dovit_resize_args arguments, CUstream stream) const {
+  arguments.size = sizeof arguments;
+  launch("resize", &arguments, stream);
 }
 
 }  // namespace dovit::runtime

@@ -2,7 +2,10 @@
 // what each of them reads and writes. None waits; each throws DovitError where CUDA refuses the launch.
 #pragma once
 
+#include <array>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "chain/tensor.h"
 #include "dovit_kernels.h"
@@ -22,41 +25,42 @@ struct At {
 // The number of tokens' or logits' type in a kernel's arguments. Throws DovitError for any other.
 int32_t kernel_type(DType type);
 
+// A kernel's struct of arguments, as dovit_kernels.h declares it; the field `size` is left out.
+struct KernelLayout {
+  struct Field {
+    std::string name;
+    size_t offset, bytes;
+  };
+  std::string name;
+  size_t bytes;
+  std::vector<Field> fields;
+};
+
+// All kernels, and the one of this name. Throws DovitError where there is none.
+const std::vector<KernelLayout>& kernel_layouts();
+const KernelLayout& kernel_layout(const std::string& name);
+
 class Kernels {
  public:
   // `path` of the library; empty: beside this one, or where the system finds it.
   explicit Kernels(const std::string& path);
 
+  // Queues a kernel with a block of arguments in its layout, `size` too.
+  void launch(const std::string& kernel, const void* arguments, CUstream stream) const;
+
+  // Bytes of scratch memory that a kernel needs: its dovit_{kernel}_scratch_bytes. Throws DovitError where it has none.
+  size_t scratch_bytes(const std::string& kernel, const std::array<int64_t, 3>& arguments) const;
+
   // `size` of the arguments is filled in.
-  void decide(dovit_decide_args args, CUstream stream) const { launch(decide_, args, stream, "decide"); }
-  void gather(dovit_gather_args args, CUstream stream) const { launch(gather_, args, stream, "gather"); }
-  void reconstruct(dovit_reconstruct_args args, CUstream stream) const {
-    launch(reconstruct_, args, stream, "reconstruct");
-  }
-  void labels(dovit_labels_args args, CUstream stream) const { launch(labels_, args, stream, "labels"); }
-  void resized_labels(dovit_resized_labels_args args, CUstream stream) const {
-    launch(resized_labels_, args, stream, "resized_labels");
-  }
-  void resize(dovit_resize_args args, CUstream stream) const { launch(resize_, args, stream, "resize"); }
-  size_t gather_scratch_bytes(int batch, int count, int channels) const {
-    return gather_scratch_bytes_(batch, count, channels);
-  }
+  void resized_labels(dovit_resized_labels_args arguments, CUstream stream) const;
+  void resize(dovit_resize_args arguments, CUstream stream) const;
 
  private:
-  template <class Args>
-  void launch(int (*function)(const Args*, void*), Args args, CUstream stream, const char* name) const {
-    args.size = sizeof args;
-    check(function(&args, stream), name);
-  }
-  void check(int status, const char* name) const;
+  using Launcher = int (*)(const void* arguments, void* stream);
 
-  decltype(&dovit_decide) decide_ = nullptr;
-  decltype(&dovit_gather_scratch_bytes) gather_scratch_bytes_ = nullptr;
-  decltype(&dovit_gather) gather_ = nullptr;
-  decltype(&dovit_reconstruct) reconstruct_ = nullptr;
-  decltype(&dovit_labels) labels_ = nullptr;
-  decltype(&dovit_resized_labels) resized_labels_ = nullptr;
-  decltype(&dovit_resize) resize_ = nullptr;
+  const std::string path_;  // in sentences
+  void* const library_;
+  std::map<std::string, Launcher> launchers_;
   decltype(&dovit_error_string) error_string_ = nullptr;
 };
 

@@ -2,7 +2,6 @@
 
 #include <charconv>
 
-#include "bundle/check.h"
 #include "errors.h"
 #include "gpu/executor.h"
 #include "gpu/plans.h"
@@ -33,7 +32,7 @@ int device_number(const std::string& device, const std::string& backend) {
 std::unique_ptr<Executor> open_on_gpu(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
   const int number = device_number(options.device, options.backend);
   const PlanSet& set = choose_plans(bundle.manifest, path, options.backend, options.precision);
-  check_plans(bundle.manifest, set, (bundle.root / kManifestName).string());
+  Program program = read_program(bundle.root, bundle.manifest, set);
   const auto library = std::make_shared<TensorRt>(options.backend, options.tensorrt, set.version);
   check_version(set, path, library->title(), library->version());
   DevicePtr device;
@@ -46,7 +45,8 @@ std::unique_ptr<Executor> open_on_gpu(const Bundle& bundle, const std::string& p
   check_device(set, path, *device);
   const Current current(*device);
   library->start();
-  auto plans = std::make_unique<Plans>(Plans{bundle.manifest, set, {}, Kernels(options.plugins), device});
+  auto plans =
+      std::make_unique<Plans>(Plans{bundle.manifest, set, std::move(program), {}, Kernels(options.plugins), device});
   for (const PlanStep& step : set.steps)
     if (step.plan)
       plans->engines[step.name] =

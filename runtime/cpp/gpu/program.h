@@ -1,16 +1,13 @@
-// One pass over the chain as queued work: which operation with which places and sizes, given what the decisions kept.
+// A program with its arena on a device: queues what the program says, at the counts that the decisions chose.
 //
-// The same queueing serves all modes. Captured into a graph, a segment is recorded once a capacity, and the number of
-// tokens before its gather is read on the device, for any capacity may have come before.
+// The same operations are queued in all modes. Captured into a graph, a segment is recorded once a capacity.
 #pragma once
 
 #include <memory>
-#include <optional>
 
+#include "bundle/program.h"
 #include "gpu/engine.h"
 #include "gpu/kernels.h"
-#include "gpu/memory_plan.h"
-#include "gpu/segments.h"
 
 namespace dovit::runtime {
 
@@ -18,83 +15,73 @@ namespace dovit::runtime {
 struct Plans {
   const Manifest& manifest;
   const PlanSet& set;
+  const Program program;
   std::map<std::string, std::unique_ptr<PlanEngine>> engines;
   Kernels kernels;
   DevicePtr device;
 };
 
-// What a decision's kept count may be: one of the bundle's capacities, any number, or the one in kOnlyCapacity.
+// What a decision's kept count may be: one of the bundle's capacities, any number, or the one in `fixed_capacity`.
 enum class Allowed { kCapacities, kAny, kFixed };
 
+// A segment, whose decision has kept `kept` tokens: all of them for the first and the last.
 struct SegmentRun {
-  size_t number;                               // segment n runs on what decision n has left, 0 on all tokens
-  int64_t kept;                                // how many those are
-  std::optional<int64_t> came;                 // the tokens before that decision; none where only the device knows
+  size_t segment;
+  int64_t kept;
   CUgraphConditionalHandle switch_handle = 0;  // that the segment's own decision sets
   Allowed allowed = Allowed::kCapacities;      // from what it chooses
 };
 
-// A plan at a size that is captured: in segment `number` with `kept` tokens, or in the decoder, which comes after the
-// last segment and for which `kept` is 0. `tokens`: what it runs on.
-struct PlanSizes {
-  const PlanStep* step;
-  size_t number;
-  int64_t kept, tokens;
+// A plan at a size that is captured: of segment `segment`, which runs on `tokens` tokens.
+struct SizedPlan {
+  const RunPlan* plan;
+  size_t segment;
+  int64_t tokens;
 };
 
-// A plan set's steps with memory of their own. Not for two threads at a time.
-class Program {
+// The program of a plan set with memory of its own. Not for two threads at a time.
+class LoadedProgram {
  public:
   // Throws DovitError where the device's memory is too small.
-  explicit Program(const Plans& plans);
+  explicit LoadedProgram(const Plans& plans);
 
   const Plans& plans() const { return plans_; }
+  const Program& program() const { return plans_.program; }
   const Manifest& manifest() const { return plans_.manifest; }
   const Device& device() const { return *plans_.device; }
-  const MemoryPlan& memory() const { return memory_; }
+  size_t bytes() const { return arena_bytes() + scratch_bytes_; }
+  size_t last_segment() const { return program().segments.size() - 1; }
 
-  // The address of a tensor, and of all that a caller reads after a pass, memory().results bytes.
-  CUdeviceptr place(const std::string& name) const { return block_->place() + memory_.offsets.at(name); }
-  CUdeviceptr results() const { return block_->place(); }
+  // Where a tensor lies, and all that a caller reads after a pass, in one piece.
+  CUdeviceptr place(const std::string& name) const;
+  CUdeviceptr results() const { return arena_->place(); }
 
-  // Queues a segment. With no token kept, what is left is to hand `full` to the decoder.
+  // Queues a segment.
   void enqueue(const SegmentRun& run, CUstream stream) const;
-
-  // Queues what runs on all positions again.
-  void enqueue_decoder(CUstream stream) const;
 
   // Runs every plan once at every capacity, on zeros, and every kernel once: what they set up at their first run, such
   // as code that CUDA loads when it is first used, is no part of a capture.
   void warm_up(const Stream& stream) const;
 
   // Every plan at every size that a captured pass can have.
-  std::vector<PlanSizes> plan_sizes() const;
-  void enqueue_plan(const PlanSizes& sizes, CUstream stream) const;
-
-  // A tensor that a step makes. Throws DovitError where none does.
-  const TensorSpec& made(const std::string& name) const;
-
-  // The shape of a tensor of all positions.
-  Shape full_shape(const TensorSpec& spec) const { return resolve(spec, dims(0, 0)); }
+  std::vector<SizedPlan> sized_plans() const;
+  void enqueue_plan(const SizedPlan& sized, CUstream stream) const;
 
  private:
-  Dimensions dims(size_t number, int64_t kept) const;
-  CUdeviceptr argument(const std::string& name) const;
+  size_t arena_bytes() const { return static_cast<size_t>(program().arena_bytes); }
+  CUdeviceptr scratch() const { return arena_->place() + arena_bytes(); }
+  bool all_positions(size_t segment) const { return segment == 0 || segment == last_segment(); }
   void write_constants(const Stream& stream) const;
   void warm_up_kernels(const Stream& stream) const;
-  void enqueue_steps(const SegmentRun& run, bool plans, CUstream stream) const;
-  void run(const PlanStep& step, const Dimensions& dims, bool lasting, CUstream stream) const;
-  void decide(const PlanStep& step, const SegmentRun& run, CUstream stream) const;
-  void gather(const PlanStep& step, const SegmentRun& run, CUstream stream) const;
-  void reconstruct(const PlanStep& step, int64_t kept, CUstream stream) const;
-  void labels(const PlanStep& step, CUstream stream) const;
-  void fill_taps(size_t number, CUstream stream) const;
-  size_t scratch_bytes() const;
+  void enqueue(const RunPlan& plan, int64_t kept, bool recurring, CUstream stream) const;
+  void enqueue(const LaunchKernel& launch, const SegmentRun& run, CUstream stream) const;
+  void enqueue(const Copy& copy, CUstream stream) const;
+  uint64_t value(const Argument& argument, const SegmentRun& run) const;
+  size_t most_scratch() const;
 
   const Plans& plans_;
-  const Segments segments_;
-  const MemoryPlan memory_;
-  std::unique_ptr<DeviceBuffer> block_;
+  const size_t scratch_bytes_;
+  std::unique_ptr<DeviceBuffer> arena_;
 };
 
 }  // namespace dovit::runtime

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "errors.h"
-#include "gpu/memory_plan.h"
 #include "resize_taps.h"
 
 namespace dovit::runtime {
@@ -21,12 +20,34 @@ std::vector<int> table(const ResizeTaps& taps) {
 
 size_t bytes(const std::vector<int>& table) { return table.size() * sizeof(int); }
 
+// The next multiple of what addresses on the device are aligned to.
+size_t aligned(size_t bytes) {
+  constexpr size_t kAlignment = 256;
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
 }  // namespace
 
-Resizing::Resizing(DevicePtr device, const Kernels& kernels, Size size)
-    : device_(device), kernels_(kernels), size_(size), memory_(std::move(device)) {}
+void StagingBuffers::reserve(size_t pinned, size_t on_device, const std::string& what) {
+  if (!pinned_ || pinned_->bytes() < pinned) {
+    pinned_.reset();  // before as much again is taken
+    pinned_ = std::make_unique<PinnedBuffer>(device_, pinned);
+  }
+  if (device_bytes_ >= on_device) return;
+  memory_.reset();
+  device_bytes_ = 0;
+  const size_t free = device_->free_bytes();
+  if (on_device > free)
+    throw DovitError(text(what, " needs ", mebibytes(on_device), " on ", device_->name, ", of which ", mebibytes(free),
+                          " are free: give a smaller image, or use mode slide"));
+  memory_ = std::make_unique<DeviceBuffer>(device_, on_device);
+  device_bytes_ = on_device;
+}
 
-void Resizing::prepare(Size image) {
+ImageResizer::ImageResizer(DevicePtr device, const Kernels& kernels, Size size)
+    : device_(device), kernels_(kernels), size_(size), buffers_(std::move(device)) {}
+
+void ImageResizer::prepare(Size image) {
   if (image == image_) return;  // a camera's are all of one
   image_ = {};
   const ResizeTaps taps_across = resize_taps(image.width, size_.width);
@@ -37,24 +58,24 @@ void Resizing::prepare(Size image) {
   pixels_ = aligned(down_ + bytes(down));
   scratch_ = aligned(pixels_ + height * width * 3);
   const size_t between = 3 * std::max(height * size_.width, width * size_.height);  // resized in one direction
-  memory_.reserve(scratch_, scratch_ + between, text("resizing an image of ", image.height, "×", image.width));
-  std::memcpy(memory_.pinned(), across.data(), bytes(across));
-  std::memcpy(memory_.pinned() + down_, down.data(), bytes(down));
+  buffers_.reserve(scratch_, scratch_ + between, text("resizing an image of ", image.height, "×", image.width));
+  std::memcpy(buffers_.pinned(), across.data(), bytes(across));
+  std::memcpy(buffers_.pinned() + down_, down.data(), bytes(down));
   across_width_ = taps_across.width;
   down_width_ = taps_down.width;
   image_ = image;
 }
 
-void Resizing::enqueue(const Frame& frame, CUdeviceptr out, CUstream stream) const {
+void ImageResizer::enqueue(const Frame& frame, CUdeviceptr out, CUstream stream) const {
   const auto height = static_cast<size_t>(image_.height), row = static_cast<size_t>(image_.width) * 3;
-  const CUdeviceptr place = memory_.place();
+  const CUdeviceptr place = buffers_.place();
   if (frame.device_stride) {
-    copy(*device_, place, address(memory_.pinned()), pixels_, stream);
+    copy(*device_, place, address(buffers_.pinned()), pixels_, stream);
     copy_rows(*device_, {reinterpret_cast<void*>(place + pixels_), row, true},
               {const_cast<uint8_t*>(frame.pixels), frame.device_stride, true}, row, height, stream);
   } else {
-    std::memcpy(memory_.pinned() + pixels_, frame.pixels, height * row);
-    copy(*device_, place, address(memory_.pinned()), pixels_ + height * row, stream);
+    std::memcpy(buffers_.pinned() + pixels_, frame.pixels, height * row);
+    copy(*device_, place, address(buffers_.pinned()), pixels_ + height * row, stream);
   }
   dovit_resize_args call{};
   call.image = At{place + pixels_};
@@ -69,6 +90,41 @@ void Resizing::enqueue(const Frame& frame, CUdeviceptr out, CUstream stream) con
   call.down_width = down_width_;
   call.scratch = At{place + scratch_};
   kernels_.resize(call, stream);
+}
+
+ResizedLabels::ResizedLabels(const LoadedProgram& program)
+    : program_(program), type_(label_type(program.manifest())), buffers_(program.plans().device) {}
+
+void ResizedLabels::prepare(Size image) {
+  image_ = image;
+  buffers_.reserve(bytes(), bytes(), text("labelling an image of ", image.height, "×", image.width));
+}
+
+size_t ResizedLabels::bytes() const { return static_cast<size_t>(image_.height) * image_.width * item_bytes(type_); }
+
+void ResizedLabels::enqueue(CUstream stream) const {
+  const ArenaTensor& logits = program_.program().tensor("logits");  // [1, C, h, w]
+  dovit_resized_labels_args call{};
+  call.type = DOVIT_FLOAT32;
+  call.logits = At{program_.place(logits.name)};
+  call.labels = At{buffers_.place()};
+  call.batch = 1;
+  call.classes = static_cast<int>(logits.shape[1]);
+  call.height = static_cast<int>(logits.shape[2]);
+  call.width = static_cast<int>(logits.shape[3]);
+  call.out_height = image_.height;
+  call.out_width = image_.width;
+  program_.plans().kernels.resized_labels(call, stream);
+}
+
+void ResizedLabels::enqueue_download(CUstream stream) const {
+  copy(program_.device(), address(buffers_.pinned()), buffers_.place(), bytes(), stream);
+}
+
+Tensor ResizedLabels::read() const {
+  Tensor labels = make_tensor(type_, {1, image_.height, image_.width});
+  std::memcpy(labels.data, buffers_.pinned(), bytes());
+  return labels;
 }
 
 }  // namespace dovit::runtime

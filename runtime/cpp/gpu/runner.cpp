@@ -3,7 +3,6 @@
 #include <cstdio>
 
 #include "errors.h"
-#include "gpu/graph_mode.h"
 
 namespace dovit::runtime {
 
@@ -15,8 +14,8 @@ Runner::Runner(const Plans& plans, std::optional<bool> graph)
       program_(plans),
       transfers_(program_),
       exact_(program_, transfers_, stream_),
-      resizing_(plans.device, plans.kernels, size_),
-      own_labels_(program_) {
+      resizer_(plans.device, plans.kernels, size_),
+      resized_labels_(program_) {
   program_.warm_up(stream_);
   Obstacles obstacles = find_obstacles(program_, stream_);
   if (!obstacles.sentences.empty() && graph.value_or(false))
@@ -30,8 +29,8 @@ Runner::Runner(const Plans& plans, std::optional<bool> graph)
 
 void Runner::prepare(const Frame& frame) {
   if (!resizes(frame)) return;
-  resizing_.prepare(frame.size);
-  own_labels_.prepare(frame.size);
+  resizer_.prepare(frame.size);
+  resized_labels_.prepare(frame.size);
 }
 
 Pass Runner::run(const Frame& frame, const Request& request) {
@@ -40,28 +39,28 @@ Pass Runner::run(const Frame& frame, const Request& request) {
   const auto height = static_cast<size_t>(size_.height), row = static_cast<size_t>(size_.width) * 3;
   if (frame.ready) static_cast<const Moment*>(frame.ready.get())->hold_back(stream_.get());
   if (resizes(frame))
-    resizing_.enqueue(frame, program_.place(kImage), stream_.get());
+    resizer_.enqueue(frame, program_.place("image"), stream_.get());
   else if (source == PixelSource::kDevice)
-    copy_rows(*plans_.device, {reinterpret_cast<void*>(program_.place(kImage)), row, true},
+    copy_rows(*plans_.device, {reinterpret_cast<void*>(program_.place("image")), row, true},
               {const_cast<uint8_t*>(frame.pixels), frame.device_stride, true}, row, height, stream_.get());
   else
     transfers_.write(frame.pixels);
-  // ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
+  // ξ = 0 stops every token, and the fixed capacity is filled up with those of lowest confidence
   transfers_.write(request.counts ? std::vector<double>(request.counts->size(), 0.0) : request.thresholds);
   if (exact)
     exact_.launch(request, source);
   else
     captured(source).launch();
   if (resizes(frame)) {
-    own_labels_.enqueue(stream_.get());
-    if (!frame.device_labels) own_labels_.enqueue_download(stream_.get());
+    resized_labels_.enqueue(stream_.get());
+    if (!frame.device_labels) resized_labels_.enqueue_download(stream_.get());
   }
   stream_.wait();
   Pass pass = transfers_.read();
   if (!resizes(frame))
     pass.labels = transfers_.labels();
   else if (!frame.device_labels)
-    pass.labels = own_labels_.read();
+    pass.labels = resized_labels_.read();
   if (frame.device_labels) hand_over(pass.labels, frame);
   if (request.logits) pass.logits = read_logits();
   return pass;
@@ -78,17 +77,17 @@ const CapturedMode& Runner::captured(PixelSource source) {
 void Runner::hand_over(const Tensor& labels, const Frame& frame) const {
   const auto height = static_cast<size_t>(frame.size.height);
   const size_t row = static_cast<size_t>(frame.size.width) * item_bytes(label_type(plans_.manifest));
-  const bool there = resizes(frame) || program_.memory().bytes.at("labels") == labels.bytes();
-  const CUdeviceptr place = resizes(frame) ? own_labels_.place() : program_.place("labels");
+  const bool there =
+      resizes(frame) || static_cast<size_t>(program_.program().tensor("labels").bytes()) == labels.bytes();
+  const CUdeviceptr place = resizes(frame) ? resized_labels_.place() : program_.place("labels");
   const Rows from{there ? reinterpret_cast<void*>(place) : labels.data, row, there};
   copy_rows(*plans_.device, {frame.device_labels, frame.device_labels_stride, true}, from, row, height, stream_.get());
   stream_.wait();
 }
 
 Tensor Runner::read_logits() const {
-  const TensorSpec& spec = program_.made("logits");
-  Tensor logits = make_tensor(dtype_of(spec), program_.full_shape(spec));
-  copy(*plans_.device, address(logits.data), program_.place(spec.name), logits.bytes(), stream_.get());
+  Tensor logits = make_tensor(DType::kFloat32, program_.program().tensor("logits").shape);
+  copy(*plans_.device, address(logits.data), program_.place("logits"), logits.bytes(), stream_.get());
   stream_.wait();
   return logits;
 }

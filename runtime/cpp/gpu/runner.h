@@ -1,9 +1,8 @@
 // One image under way: a program with its stream, its pinned memory and its modes.
 #pragma once
 
-#include "gpu/own_labels.h"
+#include "gpu/modes.h"
 #include "gpu/resizing.h"
-#include "gpu/stepped_modes.h"
 
 namespace dovit::runtime {
 
@@ -14,7 +13,7 @@ class Runner {
   // DovitError.
   Runner(const Plans& plans, std::optional<bool> graph);
 
-  size_t device_bytes() const { return program_.memory().size; }
+  size_t device_bytes() const { return program_.bytes(); }
 
   // What has to be there for frames of such a size. Throws DovitError where they do not fit into memory.
   void prepare(const Frame& frame);
@@ -33,11 +32,11 @@ class Runner {
   bool graph_;
   const Size size_;      // the bundle's
   const Stream stream_;  // before all that is queued on it
-  const Program program_;
+  const LoadedProgram program_;
   const Transfers transfers_;
   const ExactMode exact_;
-  Resizing resizing_;
-  OwnLabels own_labels_;
+  ImageResizer resizer_;
+  ResizedLabels resized_labels_;
   std::set<SegmentKey> uncapturable_;
   std::unique_ptr<CapturedMode> from_pinned_, from_device_;  // the latter when a frame first lies there
 };

@@ -23,12 +23,11 @@ void convert(const void* from, const Tensor& to) {
 
 }  // namespace
 
-Transfers::Transfers(const Program& program)
+Transfers::Transfers(const LoadedProgram& program)
     : program_(program),
-      labels_(program.made("labels")),
-      image_(program.plans().device, program.memory().bytes.at(kImage)),
-      thresholds_(program.plans().device, program.memory().bytes.at(kThresholds)),
-      results_(program.plans().device, program.memory().results) {}
+      image_(program.plans().device, static_cast<size_t>(program.program().tensor("image").bytes())),
+      thresholds_(program.plans().device, static_cast<size_t>(program.program().tensor("thresholds").bytes())),
+      results_(program.plans().device, static_cast<size_t>(program.program().result_bytes)) {}
 
 void Transfers::write(const uint8_t* pixels) const { std::memcpy(image_.as(), pixels, image_.bytes()); }
 
@@ -37,11 +36,11 @@ void Transfers::write(const std::vector<double>& thresholds) const {
 }
 
 void Transfers::enqueue_image(CUstream stream) const {
-  copy(program_.device(), program_.place(kImage), address(image_.as()), image_.bytes(), stream);
+  copy(program_.device(), program_.place("image"), address(image_.as()), image_.bytes(), stream);
 }
 
 void Transfers::enqueue_thresholds(CUstream stream) const {
-  copy(program_.device(), program_.place(kThresholds), address(thresholds_.as()), thresholds_.bytes(), stream);
+  copy(program_.device(), program_.place("thresholds"), address(thresholds_.as()), thresholds_.bytes(), stream);
 }
 
 void Transfers::enqueue_results(CUstream stream) const {
@@ -51,15 +50,16 @@ void Transfers::enqueue_results(CUstream stream) const {
 Pass Transfers::read() const {
   const Manifest& manifest = program_.manifest();
   Pass pass;
-  int64_t came = manifest.tokens();
-  for (size_t k = 0; k < manifest.decisions.size() && came > 0; ++k) {
-    const DecisionSpec& decision = manifest.decisions[k];
-    const int64_t kept = values<int32_t>(capacity_place(k + 1), 1)[0];
-    if (kept < 0 || kept > came) throw DovitError(text("decision ", k + 1, " kept ", kept, " of ", came, " tokens"));
-    pass.decisions.push_back({values<float>(decision.confidence, came), values<int32_t>(decision.state.index, came),
-                              values<int32_t>(decision.keep, kept)});
-    check_decided(pass.decisions.back(), decision, came, manifest.tokens());
-    came = kept;
+  int64_t before = manifest.tokens();  // tokens that the decision was made on
+  for (size_t k = 0; k < manifest.decisions.size() && before > 0; ++k) {
+    const DecisionTensors& made = program_.program().decisions[k];
+    const int64_t kept = values<int32_t>(made.capacity, 1)[0];
+    if (kept < 0 || kept > before)
+      throw DovitError(text("decision ", k + 1, " kept ", kept, " of ", before, " tokens"));
+    pass.decisions.push_back({values<float>(made.confidence, before), values<int32_t>(made.index, before),
+                              values<int32_t>(made.keep, kept)});
+    check_decided(pass.decisions.back(), manifest.decisions[k], before, manifest.tokens());
+    before = kept;
   }
   return pass;
 }
@@ -68,9 +68,11 @@ Pass Transfers::read() const {
 Tensor Transfers::labels() const {
   const Manifest& manifest = program_.manifest();
   Tensor made = make_tensor(label_type(manifest), {1, manifest.image_size[0], manifest.image_size[1]});
-  void* from = results_.as() + program_.memory().offsets.at(labels_.name);
-  check_labels({dtype_of(labels_), made.shape, from, nullptr}, manifest.classes);  // before they are made smaller
-  switch (dtype_of(labels_)) {
+  const ArenaTensor& labels = program_.program().tensor("labels");
+  const DType type = dtype_of({labels.name, labels.dtype, {}});
+  void* from = results_.as() + labels.offset;
+  check_labels({type, made.shape, from, nullptr}, manifest.classes);  // before they are made smaller
+  switch (type) {
     case DType::kUint8:
       convert<uint8_t>(from, made);
       break;
@@ -88,7 +90,7 @@ Tensor Transfers::labels() const {
 
 template <class T>
 std::vector<T> Transfers::values(const std::string& name, int64_t count) const {
-  const auto* first = reinterpret_cast<const T*>(results_.as() + program_.memory().offsets.at(name));
+  const auto* first = reinterpret_cast<const T*>(results_.as() + program_.program().tensor(name).offset);
   return {first, first + count};
 }
 

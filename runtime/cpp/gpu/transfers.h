@@ -8,7 +8,7 @@ namespace dovit::runtime {
 
 class Transfers {
  public:
-  explicit Transfers(const Program& program);
+  explicit Transfers(const LoadedProgram& program);
 
   // Fill the host's side: pixels [H, W, 3] uint8, one ξ a decision.
   void write(const uint8_t* pixels) const;
@@ -27,8 +27,7 @@ class Transfers {
   template <class T>
   std::vector<T> values(const std::string& name, int64_t count) const;
 
-  const Program& program_;
-  const TensorSpec& labels_;
+  const LoadedProgram& program_;
   const PinnedBuffer image_, thresholds_, results_;
 };
 

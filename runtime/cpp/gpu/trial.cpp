@@ -5,18 +5,18 @@
 
 namespace dovit::runtime {
 
-Obstacles find_obstacles(const Program& program, const Stream& stream) {
+Obstacles find_obstacles(const LoadedProgram& program, const Stream& stream) {
   Obstacles found;
-  for (const PlanSizes& sizes : program.plan_sizes()) {
-    const std::string what = text(sizes.step->name, " with ", sizes.tokens, " tokens ");
+  for (const SizedPlan& sized : program.sized_plans()) {
+    const std::string what = text(sized.plan->name, " with ", sized.tokens, " tokens ");
     try {
       const std::string foreign =
-          foreign_nodes(program.device(), stream.get(), [&] { program.enqueue_plan(sizes, stream.get()); });
+          foreign_nodes(program.device(), stream.get(), [&] { program.enqueue_plan(sized, stream.get()); });
       if (!foreign.empty())
         found.sentences.push_back(text(what, "cannot be in the body of a SWITCH node: its capture holds ", foreign));
     } catch (const DovitError& error) {
       found.sentences.push_back(text(what, "cannot be captured: ", error.what()));
-      found.uncapturable.insert({sizes.number, sizes.kept});
+      found.uncapturable.insert({sized.segment, sized.tokens});
     }
   }
   return found;

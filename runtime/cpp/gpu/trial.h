@@ -11,7 +11,7 @@
 
 namespace dovit::runtime {
 
-// A segment of a program, by its number and the tokens that it keeps; the decoder is the one after the last, with 0.
+// A segment of a program, by its number and the tokens that it runs on.
 using SegmentKey = std::pair<size_t, int64_t>;
 
 struct Obstacles {
@@ -20,6 +20,6 @@ struct Obstacles {
 };
 
 // Captures every plan of a warmed-up program at every capacity, each by itself. The stream has to be idle.
-Obstacles find_obstacles(const Program& program, const Stream& stream);
+Obstacles find_obstacles(const LoadedProgram& program, const Stream& stream);
 
 }  // namespace dovit::runtime

@@ -108,7 +108,7 @@ void Session::hand_over(Result& result, const RunOptions& options) const {
 // Where the executor does not take its size, the image is resized to the bundle's, and its logits are resized back.
 Result Session::run_whole(const Pixels& image, const Request& request, const RunOptions& options) const {
   const Size size = image.size();
-  if (!takes(size, options)) return run_fitted(image, request, options);
+  if (!accepts_size(size, options)) return run_fitted(image, request, options);
   Frame frame{image.data(), size, image.device_stride(), options.ready};
   if (options.labels.on_device) {
     frame.device_labels = options.labels.data;

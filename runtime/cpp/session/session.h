@@ -66,9 +66,9 @@ class Session {
   bool keep_ratio(const RunOptions& options) const { return options.keep_ratio.value_or(manifest().keep_ratio); }
 
   // Whether a pass may be given images of this size as they are. Others are resized by the session, and labelled.
-  bool takes(Size size, const RunOptions& options) const {
+  bool accepts_size(Size size, const RunOptions& options) const {
     if (mode(options) == Mode::kSlide) return false;
-    return size == window() || (!keep_ratio(options) && executor_->takes(size));
+    return size == window() || (!keep_ratio(options) && executor_->accepts_size(size));
   }
 
   // What a pass is asked for; throws UsageError. Done apart, so that a queued image's faults are told at once.

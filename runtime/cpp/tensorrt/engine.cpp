@@ -30,24 +30,24 @@ TensorRtEngine::TensorRtEngine(std::shared_ptr<const TensorRt> library, const Pl
       scratch_bytes_(
           std::max<int64_t>(call<int64_t>(engine_->implementation, library_->slots().device_memory_size), 1)) {}
 
-void TensorRtEngine::enqueue(const PlanRun& run) const {
+void TensorRtEngine::enqueue(const PlanCall& request) const {
   const Slots& slots = library_->slots();
-  void* const running = context(run);
-  call<void>(running, slots.set_device_memory, reinterpret_cast<void*>(run.scratch),
+  void* const running = context(request);
+  call<void>(running, slots.set_device_memory, reinterpret_cast<void*>(request.scratch),
              static_cast<int64_t>(scratch_bytes_));
-  for (const auto& [name, place] : run.places)
+  for (const auto& [name, place] : request.addresses)
     check(call<bool>(running, slots.set_tensor_address, name.c_str(), reinterpret_cast<void*>(place)),
           text("refuses the tensor ", name, " of"));
-  check(call<bool>(running, slots.enqueue, run.stream), "could not enqueue");
+  check(call<bool>(running, slots.enqueue, request.stream), "could not enqueue");
 }
 
 // The context for these sizes, made when they are first seen, which cannot happen during a capture.
-void* TensorRtEngine::context(const PlanRun& run) const {
+void* TensorRtEngine::context(const PlanCall& request) const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  Context& kept = contexts_[{run.scratch, run.lasting ? run.dims : Dimensions{}}];
+  Context& kept = contexts_[{request.scratch, request.recurring ? std::optional(request.tokens) : std::nullopt}];
   const bool fresh = !kept.context;
   if (fresh) kept = make_context();
-  if (fresh || !run.lasting) set_sizes(kept.context->implementation, run, !fresh);
+  if (fresh || !request.recurring) set_sizes(kept.context->implementation, request, !fresh);
   return kept.context->implementation;
 }
 
@@ -71,15 +71,15 @@ TensorRtEngine::Context TensorRtEngine::make_context() const {
   return made;
 }
 
-void TensorRtEngine::set_sizes(void* context, const PlanRun& run, bool again) const {
+void TensorRtEngine::set_sizes(void* context, const PlanCall& request, bool again) const {
   const Slots& slots = library_->slots();
   // a context begins with profile 0, and setting one anew waits for the device
-  const auto chosen = static_cast<int32_t>(profile(run.dims));
+  const auto chosen = static_cast<int32_t>(request.profile);
   if (chosen || again)
-    check(call<bool>(context, slots.set_optimization_profile, chosen, run.stream),
+    check(call<bool>(context, slots.set_optimization_profile, chosen, request.stream),
           text("refuses profile ", chosen, " of"));
   for (const TensorSpec& spec : step_.inputs) {
-    const Shape shape = resolve(spec, run.dims);
+    const Shape& shape = request.shapes.at(spec.name);
     Dims dims;
     dims.count = static_cast<int32_t>(shape.size());
     check(shape.size() <= Dims::kMost, text("takes no ", shape.size(), " dimensions for ", spec.name, " of"));
@@ -87,22 +87,6 @@ void TensorRtEngine::set_sizes(void* context, const PlanRun& run, bool again) co
     check(call<bool>(context, slots.set_input_shape, spec.name.c_str(), static_cast<const void*>(&dims)),
           text("refuses the shape of ", spec.name, " for"));
   }
-}
-
-// The narrowest profile that holds the kept count.
-size_t TensorRtEngine::profile(const Dimensions& dims) const {
-  const std::vector<Profile>& profiles = step_.plan->profiles;
-  size_t chosen = 0;
-  for (const auto& [name, kept] : dims) {
-    if (name.rfind("kept", 0) != 0) continue;
-    int64_t width = INT64_MAX;
-    for (size_t k = 0; k < profiles.size(); ++k)
-      if (profiles[k].least <= kept && kept <= profiles[k].most && profiles[k].most - profiles[k].least < width) {
-        width = profiles[k].most - profiles[k].least;
-        chosen = k;
-      }
-  }
-  return chosen;
 }
 
 void TensorRtEngine::check(bool taken, const std::string& what) const {

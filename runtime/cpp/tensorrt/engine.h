@@ -16,17 +16,16 @@ class TensorRtEngine : public PlanEngine {
   TensorRtEngine(std::shared_ptr<const TensorRt> library, const PlanStep& step, const std::string& file);
 
   size_t scratch_bytes() const override { return scratch_bytes_; }
-  void enqueue(const PlanRun& run) const override;
+  void enqueue(const PlanCall& call) const override;
 
  private:
   struct Context {
     Owned settings, context;  // freed in the other order
   };
 
-  void* context(const PlanRun& run) const;
+  void* context(const PlanCall& call) const;
   Context make_context() const;
-  void set_sizes(void* context, const PlanRun& run, bool again) const;
-  size_t profile(const Dimensions& dims) const;
+  void set_sizes(void* context, const PlanCall& call, bool again) const;
   void check(bool taken, const std::string& what) const;
 
   const std::shared_ptr<const TensorRt> library_;
@@ -34,8 +33,8 @@ class TensorRtEngine : public PlanEngine {
   const Owned engine_;
   const size_t scratch_bytes_;
   mutable std::mutex mutex_;
-  // by the program's scratch memory and its sizes; those of no sizes serve all that do not come again
-  mutable std::map<std::pair<CUdeviceptr, Dimensions>, Context> contexts_;
+  // by the program's scratch memory and the tokens; those of none serve all sizes that do not come again
+  mutable std::map<std::pair<CUdeviceptr, std::optional<int64_t>>, Context> contexts_;
 };
 
 }  // namespace dovit::runtime
