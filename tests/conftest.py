@@ -1,36 +1,42 @@
-"""For all tests: plans are cached in a folder of the run's own, and tests that need a GPU say why they are skipped."""
+"""For all tests: a folder that the processes of a run share, and a reason where tests that need a GPU are skipped."""
 
 import ctypes
 import os
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from emulate import compile_kernels
+import shared
+from emulate import compile_kernels, kernel_sources
 
 from dovit.runtime.machine import find_gpu
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_plan_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["XDG_CACHE_HOME"]
-    else:
-        os.environ["XDG_CACHE_HOME"] = before
+def folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Exports and plans are made once for all processes of a run, and none of an earlier run or of the user's is taken."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(shared.RUN, str(folder / "shared"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield folder
 
 
 @pytest.fixture(scope="session")
-def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def emulated_library() -> ctypes.CDLL:
     """The kernels' C interface on memory of the host: see emulator/emulator.h."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to emulate a GPU with")
-    folder = tmp_path_factory.mktemp("emulated")
-    compile_kernels("g++", folder, folder / "libemulated.so", "-shared", "-fPIC")
-    return ctypes.CDLL(str(folder / "libemulated.so"))
+
+    def build(folder: Path) -> None:
+        checks = ["-fsanitize=undefined,bounds", "-fno-sanitize-recover=all", "-static-libubsan"]
+        compile_kernels("g++", folder, folder / "libemulated.so", "-shared", "-fPIC", *checks)
+
+    return ctypes.CDLL(str(shared.compiled("emulated", kernel_sources(), build) / "libemulated.so"))
 
 
 def pytest_configure() -> None:

@@ -15,6 +15,11 @@ QUEUED = r"emulator::queue(\2, \3, stream, [=] { \1(\4); });"  # needs cpp/stand
 FLAGS = ["-std=c++20", "-O1", "-g", "-pthread", "-D__CUDACC__", "-include", str(HERE / "emulator.h")]
 
 
+def kernel_sources() -> list[Path]:
+    """All files that a compilation of the kernels depends on."""
+    return [*KERNELS.glob("*.*"), *HERE.rglob("*.h"), Path(__file__)]
+
+
 def rewritten(source: str, launch: str = AT_ONCE) -> str:
     """CUDA C++ as C++; every launch is found, or this raises ValueError."""
     text, count = LAUNCH.subn(launch, source)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from emulate import QUEUED, compile_kernels
+from emulate import QUEUED, compile_kernels, kernel_sources
 from native import ROOT, TOOLS, refuse_unless_here, run
+from shared import compiled
 
 SOURCES = ROOT / "tests" / "cpp" / "stand_in"
 RUNTIME = ROOT / "runtime" / "cpp"
@@ -35,16 +36,22 @@ class StandIn:
     tensorrt_rtx: Path
 
 
-def build_stand_in(folder: Path, sanitize: str | None = None) -> StandIn:
-    """Build all of them, with a sanitizer (`thread`, `address`) for programs that are built with it. Skips where a tool is
-    missing."""
+def stand_in() -> StandIn:
+    """The libraries, compiled where that has not been done yet. Skips where a tool is missing."""
     refuse_unless_here("g++")
     headers = _cuda_headers()
-    made = StandIn(
-        *(folder / name for name in ("libcuda.so.1", "libdovit_plugins.so", "libnvinfer.so.10", "libtensorrt_rtx.so.1"))
-    )
-    # a sanitizer's functions are the program's
-    more = [f"-fsanitize={sanitize}"] if sanitize else ["-Wl,--no-undefined"]
+    sources = [*SOURCES.glob("*.*"), *RUNTIME.rglob("*.h"), RUNTIME / "onnxruntime" / "library.cpp", Path(__file__)]
+    folder = compiled("stand-in", [*sources, *kernel_sources()], lambda folder: _build(_libraries(folder), headers))
+    return _libraries(folder)
+
+
+def _libraries(folder: Path) -> StandIn:
+    names = ("libcuda.so.1", "libdovit_plugins.so", "libnvinfer.so.10", "libtensorrt_rtx.so.1")
+    return StandIn(*(folder / name for name in names))
+
+
+def _build(made: StandIn, headers: Path) -> None:
+    folder, more = made.cuda.parent, ["-Wl,--no-undefined"]
     uses_cuda = [f"-L{folder}", f"-l:{made.cuda.name}", "-Wl,-rpath,$ORIGIN"]
 
     def link(out: Path) -> list[str]:
@@ -73,7 +80,6 @@ def build_stand_in(folder: Path, sanitize: str | None = None) -> StandIn:
         f"-Wl,-soname,{made.plugins.name}",
         launch=QUEUED,
     )
-    return made
 
 
 def _cuda_headers() -> Path:

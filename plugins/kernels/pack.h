@@ -1,12 +1,10 @@
 // Sixteen bytes of a token at a time, and the arithmetic of its elements in float32.
 #pragma once
 
-#include "team.h"
-
-#ifdef __CUDACC__
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#endif
+
+#include "team.h"
 
 namespace dovit {
 
@@ -25,7 +23,6 @@ DOVIT_HD T from_float(float value) {
   return static_cast<T>(value);
 }
 
-#ifdef __CUDACC__
 DOVIT_HD float to_float(__half value) { return __half2float(value); }
 DOVIT_HD float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
 template <>
@@ -36,11 +33,5 @@ template <>
 DOVIT_HD __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
-#else
-template <class T>
-DOVIT_HD float to_float(T value) {
-  return static_cast<float>(value);
-}
-#endif
 
 }  // namespace dovit

@@ -1,16 +1,11 @@
-// One source for a kernel's logic and for its test on a machine without a GPU.
+// The threads of a block that work together on one image.
 //
-// A block's work is written as phases: team.each(f) calls f(thread) for every thread of the block and waits for all of
-// them. On the device the threads run f side by side and meet at a barrier; on the host a loop runs them one after the
-// other, which a phase must not notice: within one, no thread reads what another one writes, but for what goes through
-// the team's functions. The tests run the loop in both directions, so that a phase which does notice gives two results.
+// The work is written as phases: team.each(f) calls f(thread) for every thread of the block and ends with a barrier.
+// Within a phase no thread may read what another one writes, except through the team's functions. The tests run the
+// threads of a block in random order, and under ThreadSanitizer, so that a phase that breaks this rule is noticed.
 #pragma once
 
-#ifdef __CUDACC__
 #define DOVIT_HD __host__ __device__ __forceinline__
-#else
-#define DOVIT_HD inline
-#endif
 
 #ifdef __CUDA_ARCH__
 #define DOVIT_UNROLL _Pragma("unroll")
@@ -20,35 +15,6 @@
 
 namespace dovit {
 
-// As many threads as `threads` says, in a loop.
-struct HostTeam {
-  int threads;
-  bool backwards = false;
-
-  template <class F>
-  void each(F&& f) {
-    for (int k = 0; k < threads; ++k) f(backwards ? threads - 1 - k : k);
-  }
-  // Inside a phase, by any thread: adds one to a shared place and returns what was there.
-  int count(int* place) { return (*place)++; }
-  // Inside a phase, by every thread, once and outside of branches: the sum, the least and the greatest of their values
-  // into a shared place.
-  void sum(int* place, int value) { *place += value; }
-  void least(unsigned* place, unsigned value) { *place = value < *place ? value : *place; }
-  void greatest(unsigned* place, unsigned value) { *place = value > *place ? value : *place; }
-  // Between phases: counts[0…threads) → the sums of those before; returns the sum of all.
-  int exclusive_sums(int* counts, int* /*scratch*/) {
-    int sum = 0;
-    for (int thread = 0; thread < threads; ++thread) {
-      const int count = counts[thread];
-      counts[thread] = sum;
-      sum += count;
-    }
-    return sum;
-  }
-};
-
-#ifdef __CUDACC__
 // The threads of a block; blockDim.x is a multiple of the warp's 32.
 struct BlockTeam {
   int threads;
@@ -110,6 +76,5 @@ struct BlockTeam {
     return all;
   }
 };
-#endif
 
 }  // namespace dovit

@@ -8,15 +8,19 @@ from pathlib import Path
 import nlohmann_json
 import pytest
 from native import ONNXRUNTIME, ROOT, export, has_header, refuse_unless_here, run, tensorrt_rtx
-from stand_in import StandIn, build_stand_in
+from shared import COMPILED, locked, made_once
+from stand_in import StandIn, stand_in
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle() -> Path:
     """The trained model, exported."""
-    out = tmp_path_factory.mktemp("streets") / "engines"
-    export("--ckpt", ROOT / "assets" / "streets-tiny.safetensors", "--out", out, "--backend", "onnxruntime")
-    return out
+
+    def make(folder: Path) -> None:
+        checkpoint = ROOT / "assets" / "streets-tiny.safetensors"
+        export("--ckpt", checkpoint, "--out", folder / "engines", "--backend", "onnxruntime")
+
+    return made_once("streets", make) / "engines"
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +32,9 @@ def library_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory, bundle: Path, library_path: Path) -> Callable[[str], Path]:
-    """Builds a preset of runtime/cpp, with its tests, and returns the build folder."""
+def build(bundle: Path, library_path: Path) -> Callable[[str], Path]:
+    """Builds a preset of runtime/cpp, with its tests, and returns the build folder, build/tests/cpp-PRESET. It stays there, so
+    that only what has changed is compiled in the next run."""
     refuse_unless_here("cmake", "ninja", "g++")
     if not has_header("openssl/evp.h"):
         pytest.skip("to build libdovit_runtime, install libssl-dev")
@@ -39,21 +44,20 @@ def build(tmp_path_factory: pytest.TempPathFactory, bundle: Path, library_path: 
 
     def make(preset: str) -> Path:
         if preset not in built:
-            folder = tmp_path_factory.mktemp(preset)
-            run(
-                "cmake",
-                "--preset",
-                preset,
-                "-S",
-                ROOT / "runtime" / "cpp",
-                "-B",
-                folder,
+            folder = COMPILED / f"cpp-{preset}"
+            settings = [
                 f"-DDOVIT_TEST_BUNDLE={bundle}",
                 f"-DDOVIT_TEST_ONNXRUNTIME={library_path}",
                 f"-DNLOHMANN_JSON_INCLUDE_DIR={json_headers}",
                 *([f"-DDOVIT_TEST_TENSORRT_RTX={rtx[0]};{rtx[1]}"] if rtx else []),
-            )
-            run("cmake", "--build", folder, "--parallel", "1")
+            ]
+
+            def compile(_: Path) -> None:
+                run("cmake", "--preset", preset, "-S", ROOT / "runtime" / "cpp", "-B", folder, *settings)
+                run("cmake", "--build", folder, "--parallel", "1")
+
+            with locked(COMPILED / f".cpp-{preset}.lock"):
+                made_once(f"cpp-{preset}", compile)  # not again in this run
             built[preset] = folder
         return built[preset]
 
@@ -61,11 +65,10 @@ def build(tmp_path_factory: pytest.TempPathFactory, bundle: Path, library_path: 
 
 
 @pytest.fixture(scope="session")
-def installed(build: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(build: Callable[[str], Path]) -> Path:
     """The release build, as `cmake --install` leaves it."""
-    prefix = tmp_path_factory.mktemp("prefix")
-    run("cmake", "--install", build("release"), "--prefix", prefix)
-    return prefix
+    release = build("release")
+    return made_once("prefix", lambda folder: run("cmake", "--install", release, "--prefix", folder))
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +83,6 @@ def examples(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stand_in_gpu(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
+def stand_in_gpu() -> StandIn:
     """Libraries that stand in for the CUDA driver, TensorRT and the plugins."""
-    return build_stand_in(tmp_path_factory.mktemp("stand-in"))
+    return stand_in()

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from emulate import HERE, compile_kernels
+from emulate import HERE, compile_kernels, kernel_sources
+from shared import compiled
 from torch import Tensor
 
 from dovit import plugins
@@ -196,14 +197,19 @@ def test_decide_sets_a_switch(emulated: Kernels) -> None:
 
 
 @pytest.mark.parametrize("barriers", [True, False])
-def test_no_barrier_is_missing(barriers: bool, tmp_path: Path) -> None:
+def test_no_barrier_is_missing(barriers: bool) -> None:
     """Every kernel under ThreadSanitizer, the threads of a block being real ones. Without barriers it has to complain."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to emulate a GPU with")
-    more = [] if barriers else ["-DEMULATOR_WITHOUT_BARRIERS"]
-    compile_kernels("g++", tmp_path, tmp_path / "races", str(HERE / "races.cpp"), "-fsanitize=thread", *more)
+    flags = ["-fsanitize=thread"] if barriers else ["-fsanitize=thread", "-DEMULATOR_WITHOUT_BARRIERS"]
+    races = HERE / "races.cpp"
+
+    def build(folder: Path) -> None:
+        compile_kernels("g++", folder, folder / "races", str(races), *flags)
+
+    folder = compiled("races" if barriers else "races-without-barriers", [*kernel_sources(), races], build)
     environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1"}
-    done = subprocess.run([tmp_path / "races"], env=environment, capture_output=True, text=True)
+    done = subprocess.run([folder / "races"], env=environment, capture_output=True, text=True)
     assert (done.returncode == 0) == barriers, done.stderr[:4000]
     assert ("data race" in done.stderr) == (not barriers)
 
