@@ -35,10 +35,17 @@ def built(bundle: Bundle, folder: Path, options: BuildOptions = RTX) -> BuiltPla
     return build_plans(bundle, folder, options)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_every_architecture_in_every_precision(decoder: str, tmp_path: Path) -> None:
+OTHER_BACKBONES = [
+    ("segmenter-linear-taps", "registers"),
+    ("segmenter-linear", "rotary"),
+    ("segmenter-linear-taps", "rotary-gated"),
+]
+
+
+@pytest.mark.parametrize(("decoder", "family"), [(decoder, None) for decoder in DECODERS] + OTHER_BACKBONES)
+def test_every_architecture_in_every_precision(decoder: str, family: str | None, tmp_path: Path) -> None:
     head = {"setr-naive": "fcn", "setr-mla": "setr-k3"}.get(decoder, "conv")
-    make_bundle(randomised(small_config(decoder, head=head)), tmp_path / "bundle")
+    make_bundle(randomised(small_config(decoder, head=head, family=family)), tmp_path / "bundle")
     bundle = open_bundle(tmp_path / "bundle")
     for precision in PRECISIONS:
         done = built(bundle, tmp_path / precision, replace(RTX, precision=precision))
