@@ -342,3 +342,13 @@ def test_the_segmenter_of_hugging_face_users(tmp_path: Path) -> None:
         tokens = theirs.dinov2(pixel_values(image)).last_hidden_state[:, 1:]
         want = classifier.classifier(tokens.transpose(1, 2).unflatten(2, (5, 5))).numpy()
         assert difference(model(image).logits.numpy(), want) < 1e-4
+
+
+def test_a_configuration_written_out_in_full(tmp_path: Path) -> None:
+    """Every setting that transformers has is known: one that a newer version adds is refused, which shows here first."""
+    theirs = small("registers")
+    save(theirs, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(theirs.config.to_dict()))
+    assert len(json.loads((tmp_path / "config.json").read_text())) > 25
+    image = images((70, 70))
+    assert difference(features(load_model(tmp_path, TRAINING).model, image), expected(theirs, image, 4)) < 1e-5

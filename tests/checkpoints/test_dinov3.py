@@ -113,6 +113,16 @@ def test_what_cannot_be_honoured_is_refused(changes: dict[str, Any], words: str,
     assert words in str(error.value), str(error.value)
 
 
+def test_a_configuration_written_out_in_full(tmp_path: Path) -> None:
+    """Every setting that transformers has is known: one that a newer version adds is refused, which shows here first."""
+    theirs = small()
+    save(theirs, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(theirs.config.to_dict()))
+    assert len(json.loads((tmp_path / "config.json").read_text())) > 25
+    image = images((80, 80))
+    assert difference(features(load_model(tmp_path, TRAINING).model, image), expected(theirs, image)) < 1e-5
+
+
 # --- facebookresearch/dinov3's own layout ---
 
 NAMES = [

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import DECODERS, HEADS, random_images, randomised, small_config, spreading_thresholds
+from models import BACKBONES, DECODERS, HEADS, random_images, randomised, small_config, spreading_thresholds
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -41,6 +41,16 @@ def test_count_is_torchs(decoder: str, head: str) -> None:
             assert evaluate(steps, tokens) == (paper, true)
             lengths.add(len(tokens))
         assert lengths == {1, 2, 4}  # the backbone ended early in some
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_count_is_torchs_for_other_backbones(family: str) -> None:
+    """SwiGLU, registers, rotary positions, joined layers."""
+    model = randomised(small_config("segmenter-linear-taps", family=family))
+    image = random_images(model.config)
+    for thresholds in (spreading_thresholds(model, image), (STOP_NONE,) * 2, (STOP_ALL,) * 2):
+        paper, true, tokens = counted(model, image, thresholds)
+        assert evaluate(step_macs(model.config), tokens) == (paper, true)
 
 
 @pytest.mark.parametrize("tokens", [[], [25, 25, 25, 25]])
