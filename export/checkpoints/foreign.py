@@ -1,4 +1,4 @@
-"""Files that cannot become a bundle: what they are, and what to do instead. The table in docs/export.md lists them."""
+"""Files that cannot become a bundle: what they are, and what to do instead. The table in docs/checkpoints.md lists them."""
 
 from __future__ import annotations
 
