@@ -1,13 +1,37 @@
-# dovit_find_tensorrt_headers(FOLDER VERSION PROBLEM): sets the first two, or the third to a sentence.
+# dovit_find_tensorrt_headers(FOLDER VERSION PROBLEM [MAJOR]): sets the first two, or the third to a sentence. MAJOR: no other
+# version will do.
 #
-# Headers are enough, for the plugins link no TensorRT library. Looked for in TENSORRT_ROOT (-D or environment), which has to
-# hold them when it is given; among the system's; and at last in kernel-lens, a package on PyPI that carries those of TensorRT
-# 10.14.1 (DOVIT_DOWNLOAD_HEADERS=OFF, by -D or environment, keeps the build from the network).
+# Headers are enough, for they are inline functions over virtual ones: what is compiled with them links no TensorRT library. Looked for in
+# TENSORRT_ROOT (-D or environment), which has to hold some when it is given; among the system's; and at last in kernel-lens, a package on
+# PyPI that carries those of TensorRT 10.14.1 (DOVIT_DOWNLOAD_HEADERS=OFF, by -D or environment, keeps the build from the network).
+#
+# dovit_find_tensorrt_rtx_headers(FOLDER PROBLEM): those of TensorRT-RTX 1.7 or newer in TENSORRT_RTX_ROOT (-D or environment), which its
+# SDK alone has; both empty where that is not given.
 
 set(DOVIT_HEADERS_PACKAGE kernel-lens==2.0.1)
 set(DOVIT_HEADERS_SHA256 07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0)
 
+# The version in a folder of headers: two variables' names, for TensorRT's MAJOR.MINOR and TensorRT-RTX's; one is empty. A version is a
+# number, or the name of another macro in the newer headers.
+function(_dovit_headers_version folder tensorrt rtx)
+  file(READ "${folder}/NvInferVersion.h" text)
+  foreach(part MAJOR MINOR)
+    string(REGEX MATCH "define TRT_${part}_RTX +([0-9]+)" _ "${text}")
+    set(RTX_${part} "${CMAKE_MATCH_1}")
+    string(REGEX MATCH "define (NV_TENSORRT_${part}|TRT_${part}_ENTERPRISE) +([0-9]+)" _ "${text}")
+    set(${part} "${CMAKE_MATCH_2}")
+  endforeach()
+  set(${tensorrt} "" PARENT_SCOPE)
+  set(${rtx} "" PARENT_SCOPE)
+  if(NOT RTX_MAJOR STREQUAL "")
+    set(${rtx} "${RTX_MAJOR}.${RTX_MINOR}" PARENT_SCOPE)
+  elseif(NOT MAJOR STREQUAL "")
+    set(${tensorrt} "${MAJOR}.${MINOR}" PARENT_SCOPE)
+  endif()
+endfunction()
+
 function(dovit_find_tensorrt_headers folder version problem)
+  set(major "${ARGV3}")
   set(${folder} "" PARENT_SCOPE)
   set(${version} "" PARENT_SCOPE)
   if(NOT TENSORRT_ROOT)
@@ -25,26 +49,60 @@ function(dovit_find_tensorrt_headers folder version problem)
     cmake_host_system_information(RESULT machine QUERY OS_PLATFORM)
     find_path(found NvInferRuntime.h PATHS /usr/local/tensorrt PATH_SUFFIXES include include/${machine}-linux-gnu NO_CACHE)
   endif()
-  if(NOT found)
-    _dovit_download_headers(found why)
-    if(NOT found)
-      set(${problem} "TensorRT headers: not found (${why}), set TENSORRT_ROOT to a TensorRT 10.7 or newer" PARENT_SCOPE)
-      return()
+  if(found)
+    _dovit_headers_version("${found}" number rtx)
+    string(REGEX REPLACE "[.].*" "" number_major "${number}")
+    if(major AND NOT number_major EQUAL "${major}")
+      set(found "")
     endif()
+  endif()
+  set(why "no other version's will do")
+  if(NOT found AND major MATCHES "^(10)?$")
+    _dovit_download_headers(found why)
+  endif()
+  if(NOT found)
+    set(or_newer "10.7 or newer")
+    if(major)
+      string(REGEX REPLACE "^10$" "10.7 or newer" or_newer "${major}")
+    endif()
+    set(${problem} "TensorRT headers: not found (${why}), set TENSORRT_ROOT to a TensorRT ${or_newer}" PARENT_SCOPE)
+    return()
   endif()
 
   string(REGEX REPLACE "/$" "" found "${found}")  # which some versions of find_path leave
-  file(READ "${found}/NvInferVersion.h" text)
-  foreach(part MAJOR MINOR)  # NV_TENSORRT_MAJOR is a number, or the name of one in the newer headers
-    string(REGEX MATCH "define (NV_TENSORRT_${part}|TRT_${part}_ENTERPRISE) +([0-9]+)" _ "${text}")
-    set(${part} "${CMAKE_MATCH_2}")
-  endforeach()
-  if("${MAJOR}.${MINOR}" VERSION_LESS 10.7)
-    set(${problem} "TensorRT headers: ${MAJOR}.${MINOR} in ${found} is older than 10.7" PARENT_SCOPE)
+  _dovit_headers_version("${found}" number rtx)
+  if(rtx)
+    set(${problem} "TensorRT headers: those in ${found} are TensorRT-RTX's, whose folder is TENSORRT_RTX_ROOT" PARENT_SCOPE)
+    return()
+  endif()
+  if("${number}" VERSION_LESS 10.7)
+    set(${problem} "TensorRT headers: ${number} in ${found} is older than 10.7" PARENT_SCOPE)
     return()
   endif()
   set(${folder} "${found}" PARENT_SCOPE)
-  set(${version} "${MAJOR}.${MINOR}" PARENT_SCOPE)
+  set(${version} "${number}" PARENT_SCOPE)
+endfunction()
+
+function(dovit_find_tensorrt_rtx_headers folder problem)
+  set(${folder} "" PARENT_SCOPE)
+  set(${problem} "" PARENT_SCOPE)
+  if(NOT TENSORRT_RTX_ROOT)
+    set(TENSORRT_RTX_ROOT "$ENV{TENSORRT_RTX_ROOT}")
+  endif()
+  if(NOT TENSORRT_RTX_ROOT)
+    return()
+  endif()
+  find_path(found NvInferRuntime.h PATHS "${TENSORRT_RTX_ROOT}" PATH_SUFFIXES include NO_DEFAULT_PATH NO_CACHE)
+  if(NOT found)
+    set(${problem} "TensorRT-RTX headers: not found in TENSORRT_RTX_ROOT (${TENSORRT_RTX_ROOT})" PARENT_SCOPE)
+    return()
+  endif()
+  _dovit_headers_version("${found}" number rtx)
+  if(NOT rtx OR rtx VERSION_LESS 1.7)
+    set(${problem} "TensorRT-RTX headers: ${found} has not those of TensorRT-RTX 1.7 or newer" PARENT_SCOPE)
+    return()
+  endif()
+  set(${folder} "${found}" PARENT_SCOPE)
 endfunction()
 
 function(_dovit_download_headers folder problem)

@@ -19,7 +19,7 @@ from c_binding import Failure, Result, Session
 from stand_in import StandIn
 
 Settings = dict[str, Any]  # of a pass, as Session takes them
-ALIVE = ("memory", "pinned", "stream", "event", "graph", "exec", "primary", "context", "engine", "runtime")
+ALIVE = ("memory", "pinned", "stream", "event", "graph", "exec", "primary", "context", "engine", "runtime", "cache")
 DEVICE = 1  # of dovit_memory
 
 
@@ -32,6 +32,7 @@ class Setup:
     onnxruntime: Path
     bundle: Path
     flavour: str
+    tensorrt: Path  # the stand-in's library of this flavour and the bundle's version
 
 
 @contextmanager
@@ -51,10 +52,9 @@ def stand_in(setup: Setup) -> ctypes.CDLL:
 def load(setup: Setup, **options: object) -> Session:
     """A session on the stand-in."""
     stand_in(setup)
-    chosen = setup.libraries.tensorrt if setup.flavour == "tensorrt" else setup.libraries.tensorrt_rtx
     given: dict[str, object] = {
         "backend": setup.flavour.encode(),
-        "tensorrt": str(chosen).encode(),
+        "tensorrt": str(setup.tensorrt).encode(),
         "plugins": str(setup.libraries.plugins).encode(),
     }
     return Session(setup.runtime, setup.bundle, setup.onnxruntime, **(given | options))
@@ -106,14 +106,61 @@ def refusal(setup: Setup, options: Settings, machine: tuple[int, int, int, int, 
 def with_obstacle(
     setup: Setup, options: Settings, obstacle: str, passes: Sequence[tuple[np.ndarray, Settings]]
 ) -> tuple[list[Result], dict[str, int]]:
-    """Results of a session whose second capture is invalidated (`invalid`), or holds a call of the host; and the calls of the
-    last pass."""
+    """Results of a session whose second capture is invalidated (`invalid`), holds a call of the host, or is not tried, since
+    TensorRT says that it cannot be (`told`); and the calls of the last pass."""
     spoil(setup, obstacle)
     session = load(setup, **options)
     results = [session(picture, **settings) for picture, settings in passes]
     stand_in(setup).stand_in_reset_calls()
     results.append(session(passes[0][0], **passes[0][1]))
     return results, {name: stand_in(setup).stand_in_calls(name.encode()) for name in ("cuGraphLaunch", "enqueueV3")}
+
+
+def calls_while_loading(setup: Setup, cache: Path, options: Settings, failing: str = "") -> list[dict[str, int]]:
+    """How often TensorRT-RTX compiled and deserialized: for a session, for a second one beside it, for passes in exact mode, and
+    for one more after both are gone; with compiled kernels kept in `cache`. `failing`: a function whose every call fails."""
+    driver = stand_in(setup)
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    calls: list[dict[str, int]] = []
+
+    def counted(work: Callable[[], object]) -> object:
+        driver.stand_in_reset_calls()
+        if failing:
+            driver.stand_in_fail(failing.encode(), -1)
+        made = work()
+        names = ("compile", "deserializeCudaEngine")
+        calls.append({name: driver.stand_in_calls(name.encode()) for name in names})
+        return made
+
+    def exact(session: Session) -> None:
+        image = np.zeros((64, 96, 3), np.uint8)
+        for counts in ((13, 4), (7, 1)):
+            session(image, counts=counts)
+
+    try:
+        driver.stand_in_reset()
+        first = counted(partial(load, setup, **options))
+        second = counted(partial(load, setup, **options))
+        assert isinstance(first, Session)
+        counted(partial(exact, first))
+        del first, second
+        gc.collect()
+        assert not any(alive(setup).values()), alive(setup)
+        counted(partial(load, setup, **options))
+        return calls
+    finally:
+        driver.stand_in_reset()
+        del os.environ["XDG_CACHE_HOME"]
+        if before is not None:
+            os.environ["XDG_CACHE_HOME"] = before
+
+
+def refusal_of(setup: Setup, function: str) -> tuple[int, str]:
+    """How loading fails where a function does, at its first call."""
+    stand_in(setup).stand_in_reset()
+    stand_in(setup).stand_in_fail(function.encode(), 1)
+    return refusal_as_it_is(setup)
 
 
 def refusal_with_obstacle(setup: Setup, options: Settings, obstacle: str) -> tuple[int, str]:
@@ -126,7 +173,9 @@ def spoil(setup: Setup, obstacle: str) -> None:
     """Have the second capture of the next session be no good: that is of the first block, after the stem's."""
     driver = stand_in(setup)
     driver.stand_in_reset()
-    if obstacle == "invalid":
+    if obstacle == "told":
+        driver.stand_in_fail(b"isStreamCapturable", 2)
+    elif obstacle == "invalid":
         driver.stand_in_fail(b"cuStreamEndCapture", 2)
     else:
         driver.stand_in_add_foreign_node(2)
@@ -226,6 +275,7 @@ def _called(setup: Setup, work: Callable[[], object]) -> dict[str, int]:
         "cuGraphLaunch",
         "launch",
         "enqueueV3",
+        "getEngineValidity",
         "deserializeCudaEngine",
         "createExecutionContext",
         "setInputShape",
@@ -259,7 +309,7 @@ def from_device_memory(setup: Setup, picture: np.ndarray, settings: Settings) ->
     """A picture that a stream of the caller's is still to bring, in rows with gaps; its labels in device memory."""
     session = load(setup)
     context = ctypes.c_void_p()
-    driver = _Driver(setup)
+    driver = Driver(stand_in(setup))
     driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
     driver.cuCtxPushCurrent(context)
     stream = ctypes.c_void_p()
@@ -280,11 +330,11 @@ def from_device_memory(setup: Setup, picture: np.ndarray, settings: Settings) ->
     return labels[:, :width].copy(), labels[:, width:].copy(), result
 
 
-class _Driver:
+class Driver:
     """The stand-in's functions as a program calls them that has the driver from elsewhere."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._library = stand_in(setup)
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         place, status = ctypes.c_void_p(), ctypes.c_int()

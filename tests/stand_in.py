@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from emulate import QUEUED, compile_kernels, kernel_sources
 from native import ROOT, TOOLS, refuse_unless_here, run
-from shared import compiled
+from shared import COMPILED, compiled, locked
 
 SOURCES = ROOT / "tests" / "cpp" / "stand_in"
 RUNTIME = ROOT / "runtime" / "cpp"
@@ -32,7 +32,8 @@ class StandIn:
 
     cuda: Path
     plugins: Path
-    tensorrt: Path
+    tensorrt: Path | None  # None where the headers of TensorRT 10 are not at hand
+    tensorrt11: Path
     tensorrt_rtx: Path
 
 
@@ -40,36 +41,48 @@ def stand_in() -> StandIn:
     """The libraries, compiled where that has not been done yet. Skips where a tool is missing."""
     refuse_unless_here("g++")
     headers = _cuda_headers()
+    tensorrt10 = tensorrt_headers()
     sources = [*SOURCES.glob("*.*"), *RUNTIME.rglob("*.h"), RUNTIME / "onnxruntime" / "library.cpp", Path(__file__)]
-    folder = compiled("stand-in", [*sources, *kernel_sources()], lambda folder: _build(_libraries(folder), headers))
-    return _libraries(folder)
+    folder = compiled(
+        "stand-in",
+        [*sources, *kernel_sources()],
+        lambda folder: _build(folder, headers, tensorrt10),
+        "" if tensorrt10 is None else "with TensorRT 10",
+    )
+    return StandIn(
+        cuda=folder / "libcuda.so.1",
+        plugins=folder / "libdovit_plugins.so",
+        tensorrt=folder / "libnvinfer.so.10" if tensorrt10 else None,
+        tensorrt11=folder / "libnvinfer.so.11",
+        tensorrt_rtx=folder / "libtensorrt_rtx.so.1",
+    )
 
 
-def _libraries(folder: Path) -> StandIn:
-    names = ("libcuda.so.1", "libdovit_plugins.so", "libnvinfer.so.10", "libtensorrt_rtx.so.1")
-    return StandIn(*(folder / name for name in names))
+def _build(folder: Path, headers: Path, tensorrt10: Path | None) -> None:
+    cuda, more = folder / "libcuda.so.1", ["-Wl,--no-undefined"]
+    uses_cuda = [f"-L{folder}", f"-l:{cuda.name}", "-Wl,-rpath,$ORIGIN"]
 
+    def link(name: str) -> list[str]:
+        return ["-shared", *more, f"-Wl,-soname,{name}", "-o", str(folder / name)]
 
-def _build(made: StandIn, headers: Path) -> None:
-    folder, more = made.cuda.parent, ["-Wl,--no-undefined"]
-    uses_cuda = [f"-L{folder}", f"-l:{made.cuda.name}", "-Wl,-rpath,$ORIGIN"]
-
-    def link(out: Path) -> list[str]:
-        return ["-shared", *more, f"-Wl,-soname,{out.name}", "-o", str(out)]
-
-    run("g++", *FLAGS, "-isystem", headers, *sorted(SOURCES.glob("cuda_*.cpp")), *link(made.cuda))
+    run("g++", *FLAGS, "-isystem", headers, *sorted(SOURCES.glob("cuda_*.cpp")), *link(cuda.name))
     tensorrt = [
         *sorted(SOURCES.glob("tensorrt_*.cpp")),
         SOURCES / "onnx_plan.cpp",
         RUNTIME / "onnxruntime" / "library.cpp",
     ]
     includes = [f"-I{SOURCES}", f"-I{RUNTIME}"]
-    run("g++", *FLAGS, *includes, *tensorrt, *uses_cuda, *link(made.tensorrt))
-    run("g++", *FLAGS, "-DSTAND_IN_RTX", *includes, *tensorrt, *uses_cuda, *link(made.tensorrt_rtx))
+    declarations = ["-isystem", RUNTIME / "tensorrt" / "declarations"]
+    if tensorrt10:
+        theirs = ["-isystem", tensorrt10, "-isystem", headers]
+        run("g++", *FLAGS, *includes, *theirs, *tensorrt, *uses_cuda, *link("libnvinfer.so.10"))
+    for define, name in (("STAND_IN_TENSORRT11", "libnvinfer.so.11"), ("STAND_IN_RTX", "libtensorrt_rtx.so.1")):
+        run("g++", *FLAGS, f"-D{define}", *includes, *declarations, *tensorrt, *uses_cuda, *link(name))
+    plugins = folder / "libdovit_plugins.so"
     compile_kernels(
         "g++",
         folder,
-        made.plugins,
+        plugins,
         "-shared",
         "-fPIC",
         "-fvisibility=hidden",
@@ -77,9 +90,25 @@ def _build(made: StandIn, headers: Path) -> None:
         str(SOURCES / "launch.h"),
         *more,
         *uses_cuda,
-        f"-Wl,-soname,{made.plugins.name}",
+        f"-Wl,-soname,{plugins.name}",
         launch=QUEUED,
     )
+
+
+def tensorrt_headers() -> Path | None:
+    """TensorRT 10's, as the build finds them; what it downloads is kept in build/tests."""
+    refuse_unless_here("cmake")
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    with locked(COMPILED / ".tensorrt-headers.lock"):
+        script, found = COMPILED / "tensorrt-headers.cmake", COMPILED / "tensorrt-headers.txt"
+        script.write_text(
+            f'include("{ROOT / "cmake" / "TensorRTHeaders.cmake"}")\n'
+            "dovit_find_tensorrt_headers(folder version problem 10)\n"
+            f'file(WRITE "{found}" "${{folder}}")\n'
+        )
+        subprocess.run(["cmake", "-P", script], cwd=COMPILED, env=os.environ | {"PATH": TOOLS}, check=True)
+        folder = found.read_text()
+    return Path(folder) if folder else None
 
 
 def _cuda_headers() -> Path:

@@ -235,7 +235,7 @@ def test_pkg_config_finds_it(installed: Path, tmp_path: Path) -> None:
     ["release", pytest.param("sanitize", marks=pytest.mark.slow), pytest.param("thread", marks=pytest.mark.slow)],
 )
 def test_the_tests_in_cpp(build: Callable[[str], Path], preset: str) -> None:
-    """ctest: C99, layout, chain, sessions with eight threads, TensorRT's slots and library where those are; with AddressSanitizer
+    """ctest: C99, layout, chain, sessions with eight threads, TensorRT-RTX's library where that is; with AddressSanitizer
     and UBSan, and with ThreadSanitizer."""
     printed = run("ctest", "--test-dir", build(preset), "--output-on-failure")
     passed = set(re.findall(r": (\w+) \.+ +Passed", printed))

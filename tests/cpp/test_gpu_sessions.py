@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,11 +20,13 @@ from c_binding import Result, Session
 from gpu_process import (
     Setup,
     calls_of_a_pass,
+    calls_while_loading,
     fail_everywhere,
     from_device_memory,
     gpu_process,
     refusal,
     refusal_as_it_is,
+    refusal_of,
     refusal_with_obstacle,
     segment,
     side_by_side,
@@ -42,6 +45,7 @@ from dovit.plugins import left_out, library
 from dovit.runtime import DovitError
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.program import read_program
+from dovit.runtime.gpu.runtime_cache import cache_file
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import find_gpu
 
@@ -49,13 +53,13 @@ pytestmark = pytest.mark.xdist_group("cpp")
 
 CAPACITIES = (0, 5, 11, 17, 24)
 KINDS = [
-    ("setr-naive", "conv", 1, "tensorrt"),
+    ("setr-naive", "conv", 1, "tensorrt10"),
     ("setr-mla", "conv", 1, "tensorrt-rtx"),
-    ("setr-mla", "fcn", 2, "tensorrt"),
+    ("setr-mla", "fcn", 2, "tensorrt11"),
     ("segmenter-mask", "setr-k1", 1, "tensorrt-rtx"),
-    ("segmenter-linear", "fcn", 0, "tensorrt"),
+    ("segmenter-linear", "fcn", 0, "tensorrt10"),
 ]
-VERSIONS = {"tensorrt": "10.14.1.48", "tensorrt-rtx": "1.7.1.116"}
+VERSIONS = {"tensorrt10": "10.14.1.48", "tensorrt11": "11.4.0.106", "tensorrt-rtx": "1.7.1.116"}
 GRAPH, SEGMENTED = 1, 2
 Call = Callable[..., Any]
 
@@ -73,18 +77,24 @@ def make(
     made: dict[tuple[object, ...], tuple[Setup, DoViT]] = {}
 
     def one(
-        decoder: str = "setr-naive", head: str = "conv", prefix: int = 1, flavour: str = "tensorrt-rtx"
+        decoder: str = "setr-naive", head: str = "conv", prefix: int = 1, library: str = "tensorrt-rtx"
     ) -> tuple[Setup, DoViT]:
-        key = (decoder, head, prefix, flavour)
+        key = (decoder, head, prefix, library)
+        path = {
+            "tensorrt10": stand_in_gpu.tensorrt,
+            "tensorrt11": stand_in_gpu.tensorrt11,
+            "tensorrt-rtx": stand_in_gpu.tensorrt_rtx,
+        }[library]
+        if path is None:
+            pytest.skip("TensorRT 10's headers are not here: set TENSORRT_ROOT, or have pip download kernel-lens")
         if key not in made:
             model = randomised(small_config(decoder, prefix, head))
+            flavour = library.rstrip("01")
             bundle = make_plan_bundle(
-                model, tmp_path_factory.mktemp("gpu") / "bundle", CAPACITIES, flavour, VERSIONS[flavour]
+                model, tmp_path_factory.mktemp("gpu") / "bundle", CAPACITIES, flavour, VERSIONS[library]
             )
-            made[key] = (
-                Setup(stand_in_gpu, build("release") / "libdovit_runtime.so", library_path, bundle, flavour),
-                model,
-            )
+            runtime = build("release") / "libdovit_runtime.so"
+            made[key] = Setup(stand_in_gpu, runtime, library_path, bundle, flavour, path), model
         return made[key]
 
     return one
@@ -111,18 +121,18 @@ def same(found: Result, expected: dovit.Result) -> None:
 
 
 @pytest.mark.parametrize("graph", [GRAPH, SEGMENTED], ids=["graph", "segmented"])
-@pytest.mark.parametrize(("decoder", "head", "prefix", "flavour"), KINDS)
+@pytest.mark.parametrize(("decoder", "head", "prefix", "library"), KINDS)
 def test_results_are_those_of_python_on_the_cpu(
     make: Callable[..., tuple[Setup, DoViT]],
     on_gpu: Call,
     decoder: str,
     head: str,
     prefix: int,
-    flavour: str,
+    library: str,
     graph: int,
 ) -> None:
     """One session for all ξ, schedules and sizes: what one pass leaves in memory does not reach the next."""
-    setup, model = make(decoder, head, prefix, flavour)
+    setup, model = make(decoder, head, prefix, library)
     images = random_images(model.config)
     spread = [
         spreading_thresholds(model, images, keep, list(CAPACITIES)) for keep in ((0.7, 0.7), (0.4, 0.5), (0.8, 0.2))
@@ -377,7 +387,7 @@ def test_arguments_of_another_library_are_refused(setup: Setup, on_gpu: Call, tm
     assert status == 1 and "the kernel gather takes type, tokens, " in sentence and "not type" in sentence
 
 
-@pytest.mark.parametrize("obstacle", ["invalid", "foreign"])
+@pytest.mark.parametrize("obstacle", ["invalid", "foreign", "told"])
 def test_a_plan_that_cannot_be_captured(
     setup: Setup, make: Callable[..., tuple[Setup, DoViT]], on_gpu: Call, some: dict[str, Any], obstacle: str
 ) -> None:
@@ -387,6 +397,7 @@ def test_a_plan_that_cannot_be_captured(
     reason = {
         "invalid": r"cannot be captured: .*cuStreamEndCapture failed: ",
         "foreign": "cannot be in the body of a SWITCH node: its capture holds a call of the host",
+        "told": r"cannot be captured: TensorRT-RTX says so \(IExecutionContext::isStreamCapturable\)",
     }[obstacle]
     told = rf"block2 with 5 tokens {reason}.*; use the segmented mode \(graph = DOVIT_SEGMENTED\)"
     assert status == 1 and re.search(told, sentence), sentence
@@ -398,8 +409,52 @@ def test_a_plan_that_cannot_be_captured(
     for (image, one), result in zip([*passes, passes[0]], found, strict=True):
         same(result, python(image, return_logits=True, **one))
     assert found[-1].kept[0] == 5, "the segment was to run"
-    eager = obstacle == "invalid"
+    eager = obstacle != "foreign"
     assert calls == {"cuGraphLaunch": 3 if eager else 4, "enqueueV3": int(eager)}
+
+
+def kernel_cache(folder: Path) -> Path:
+    """Where the Python runtime keeps what TensorRT-RTX compiles."""
+    before = os.environ["XDG_CACHE_HOME"]
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    try:
+        return cache_file("tensorrt-rtx", VERSIONS["tensorrt-rtx"], "stand-in GPU", "8.9")
+    finally:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+def test_kernels_are_compiled_once(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:
+    """For all contexts of a process and for the next, in Python's file; engines are shared by the sessions of a process."""
+    plans = sum(
+        step["kind"] == "plan" for step in json.loads((setup.bundle / "bundle.json").read_text())["plans"][0]["steps"]
+    )
+    nothing = {"compile": 0, "deserializeCudaEngine": 0}
+    calls = on_gpu(calls_while_loading, setup, tmp_path, {"workers": 2})
+    shapes = calls[0]["compile"]
+    assert shapes > 5 and calls[0]["deserializeCudaEngine"] == plans, calls
+    assert calls[1:] == [nothing, nothing, nothing | {"deserializeCudaEngine": plans}]
+    file = kernel_cache(tmp_path)
+    content = file.read_bytes()
+    assert len(content.splitlines()) == 1 + shapes and [*file.parent.iterdir()] == [file]
+    for damaged in (b"", content[5:], b"stand-in 1.8.0.1" + content[17:]):
+        file.write_bytes(damaged)
+        calls = on_gpu(calls_while_loading, setup, tmp_path, {})
+        assert calls[0]["compile"] == shapes and file.read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_kept_is_no_error(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:
+    (tmp_path / "dovit").write_text("no folder")
+    calls = on_gpu(calls_while_loading, setup, tmp_path, {})
+    assert calls[0]["compile"] == calls[3]["compile"] > 5 and calls[1]["compile"] == 0
+    refused = on_gpu(calls_while_loading, setup, tmp_path / "other", {}, "setRuntimeCache")
+    assert refused[0]["compile"] == refused[1]["compile"] == calls[0]["compile"]
+
+
+def test_a_plan_that_is_not_valid_here_is_refused_before_it_is_loaded(setup: Setup, on_gpu: Call) -> None:
+    status, told = on_gpu(refusal_of, setup, "getEngineValidity")
+    assert status == 1 and told.endswith(": TensorRT-RTX does not take this plan: UNSUPPORTED_CC, OLD_CUDA_DRIVER"), (
+        told
+    )
 
 
 def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]) -> None:
@@ -411,7 +466,8 @@ def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]
         pytest.skip("TensorRT-RTX is not installed")
     with gpu_process() as call:
         # the real library, for the stand-in's brings its driver
-        nothing = replace(setup, libraries=replace(setup.libraries, cuda=Path("libc.so.6"), tensorrt_rtx=real[0]))
+        libraries = replace(setup.libraries, cuda=Path("libc.so.6"))
+        nothing = replace(setup, libraries=libraries, tensorrt=real[0])
         status, sentence = call(refusal_as_it_is, nothing)
     assert status == 1 and "plans need an NVIDIA GPU: no NVIDIA GPU was found (libcuda.so.1: " in sentence
     assert sentence.endswith("install its driver; backend onnxruntime runs on a CPU")
@@ -425,7 +481,7 @@ def test_the_examples(setup: Setup, on_gpu: Call, examples: Path, tmp_path: Path
         "--backend",
         setup.flavour,
         "--tensorrt",
-        str(libraries.tensorrt_rtx),
+        str(setup.tensorrt),
         "--plugins",
         str(libraries.plugins),
     ]
@@ -445,7 +501,7 @@ def test_sanitizers_find_nothing(build: Callable[[str], Path], setup: Setup, pre
         build(preset) / "tests" / "gpu_sessions",
         setup.bundle,
         setup.flavour,
-        setup.libraries.tensorrt_rtx,
+        setup.tensorrt,
         setup.libraries.plugins,
         LD_LIBRARY_PATH=str(setup.libraries.cuda.parent),
         DOVIT_STAND_IN_ONNXRUNTIME=str(setup.onnxruntime),

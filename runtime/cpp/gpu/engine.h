@@ -30,6 +30,9 @@ class PlanEngine {
   // Queues the plan. Calls from several threads at a time are allowed, each with scratch memory of its own. Throws
   // DovitError where the runtime refuses: a capture must not go on without this plan.
   virtual void enqueue(const PlanCall& call) const = 0;
+
+  // Why a call that was enqueued before cannot be captured; empty where nothing is known against it. Throws DovitError.
+  virtual std::string why_not_capturable(const PlanCall& call) const = 0;
 };
 
 }  // namespace dovit::runtime

@@ -67,8 +67,10 @@ GpuExecutor::GpuExecutor(std::unique_ptr<const Plans> plans, std::optional<bool>
 }
 
 GpuExecutor::~GpuExecutor() {
-  const Current current(*plans_->device);
+  const DevicePtr device = plans_->device;
+  const Current current(*device);
   idle_.clear();
+  plans_.reset();  // TensorRT frees what it has on the device that is current
 }
 
 // CUDA errors are sticky; after one, the session refuses work.

@@ -24,7 +24,7 @@ class GpuExecutor : public Executor {
   std::unique_ptr<Runner> take() const;
   void give_back(std::unique_ptr<Runner> runner) const;
 
-  const std::unique_ptr<const Plans> plans_;
+  std::unique_ptr<const Plans> plans_;
   const std::shared_ptr<const DeviceMemory> memory_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;

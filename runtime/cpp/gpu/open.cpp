@@ -27,14 +27,21 @@ int device_number(const std::string& device, const std::string& backend) {
   return number;
 }
 
+// Of a file that the bundle was checked to list.
+const std::string& hash_of(const Manifest& manifest, const std::string& file) {
+  for (const auto& [name, entry] : manifest.files)
+    if (name == file) return entry.sha256;
+  throw DovitError(text("the manifest does not list ", file, "; export the bundle again"));
+}
+
 }  // namespace
 
 std::unique_ptr<Executor> open_on_gpu(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
   const int number = device_number(options.device, options.backend);
   const PlanSet& set = choose_plans(bundle.manifest, path, options.backend, options.precision);
   Program program = read_program(bundle.root, bundle.manifest, set);
-  const auto library = std::make_shared<TensorRt>(options.backend, options.tensorrt, set.version);
-  check_version(set, path, library->title(), library->version());
+  const TensorRtLibrary library(options.backend, options.tensorrt, set.version);
+  check_version(set, path, library.title(), library.version());
   DevicePtr device;
   try {
     device = Device::open(number);
@@ -44,14 +51,17 @@ std::unique_ptr<Executor> open_on_gpu(const Bundle& bundle, const std::string& p
   }
   check_device(set, path, *device);
   const Current current(*device);
-  library->start();
+  const std::shared_ptr<TensorRt> tensorrt = TensorRt::share(library, *device);
   auto plans =
       std::make_unique<Plans>(Plans{bundle.manifest, set, std::move(program), {}, Kernels(options.plugins), device});
   for (const PlanStep& step : set.steps)
     if (step.plan)
-      plans->engines[step.name] =
-          std::make_unique<TensorRtEngine>(library, step, (bundle.root / step.plan->file).string());
-  return std::make_unique<GpuExecutor>(std::move(plans), options.graph, options.workers);
+      plans->engines[step.name] = std::make_unique<TensorRtEngine>(
+          tensorrt,
+          tensorrt->engine((bundle.root / step.plan->file).string(), hash_of(bundle.manifest, step.plan->file)), step);
+  auto executor = std::make_unique<GpuExecutor>(std::move(plans), options.graph, options.workers);
+  tensorrt->runtime_cache().save();
+  return executor;
 }
 
 }  // namespace dovit::runtime

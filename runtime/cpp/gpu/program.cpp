@@ -49,20 +49,22 @@ void LoadedProgram::enqueue(const SegmentRun& run, CUstream stream) const {
   const Segment& segment = program().segments[run.segment];
   const bool recurring = run.allowed == Allowed::kCapacities || all_positions(run.segment);
   for (const Operation& operation : run.kept ? segment.operations : segment.if_none_kept)
-    std::visit(Overloaded{[&](const RunPlan& plan) { enqueue(plan, run.kept, recurring, stream); },
+    std::visit(Overloaded{[&](const RunPlan& plan) {
+                            plans_.engines.at(plan.name)->enqueue(call_of(plan, run.kept, recurring, stream));
+                          },
                           [&](const LaunchKernel& launch) { enqueue(launch, run, stream); },
                           [&](const Copy& copy) { enqueue(copy, stream); }},
                operation);
 }
 
-void LoadedProgram::enqueue(const RunPlan& plan, int64_t kept, bool recurring, CUstream stream) const {
+PlanCall LoadedProgram::call_of(const RunPlan& plan, int64_t kept, bool recurring, CUstream stream) const {
   PlanCall call{{}, {}, kept, plan.profile(kept), scratch(), stream, recurring};
   for (const auto* bindings : {&plan.inputs, &plan.outputs})
     for (const Binding& binding : *bindings) {
       call.addresses[binding.name] = place(binding.tensor);
       call.shapes[binding.name] = binding.resolve(kept);
     }
-  plans_.engines.at(plan.name)->enqueue(call);
+  return call;
 }
 
 void LoadedProgram::enqueue(const LaunchKernel& launch, const SegmentRun& run, CUstream stream) const {
@@ -141,7 +143,11 @@ std::vector<SizedPlan> LoadedProgram::sized_plans() const {
 }
 
 void LoadedProgram::enqueue_plan(const SizedPlan& sized, CUstream stream) const {
-  enqueue(*sized.plan, sized.tokens, true, stream);
+  plans_.engines.at(sized.plan->name)->enqueue(call_of(*sized.plan, sized.tokens, true, stream));
+}
+
+std::string LoadedProgram::why_not_capturable(const SizedPlan& sized, CUstream stream) const {
+  return plans_.engines.at(sized.plan->name)->why_not_capturable(call_of(*sized.plan, sized.tokens, true, stream));
 }
 
 // What every pass finds and none changes: the program's constants, and the bundle's capacities.

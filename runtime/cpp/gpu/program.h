@@ -66,6 +66,7 @@ class LoadedProgram {
   // Every plan at every size that a captured pass can have.
   std::vector<SizedPlan> sized_plans() const;
   void enqueue_plan(const SizedPlan& sized, CUstream stream) const;
+  std::string why_not_capturable(const SizedPlan& sized, CUstream stream) const;  // see PlanEngine
 
  private:
   size_t arena_bytes() const { return static_cast<size_t>(program().arena_bytes); }
@@ -73,7 +74,7 @@ class LoadedProgram {
   bool all_positions(size_t segment) const { return segment == 0 || segment == last_segment(); }
   void write_constants(const Stream& stream) const;
   void warm_up_kernels(const Stream& stream) const;
-  void enqueue(const RunPlan& plan, int64_t kept, bool recurring, CUstream stream) const;
+  PlanCall call_of(const RunPlan& plan, int64_t kept, bool recurring, CUstream stream) const;
   void enqueue(const LaunchKernel& launch, const SegmentRun& run, CUstream stream) const;
   void enqueue(const Copy& copy, CUstream stream) const;
   uint64_t value(const Argument& argument, const SegmentRun& run) const;

@@ -9,7 +9,9 @@ Obstacles find_obstacles(const LoadedProgram& program, const Stream& stream) {
   Obstacles found;
   for (const SizedPlan& sized : program.sized_plans()) {
     const std::string what = text(sized.plan->name, " with ", sized.tokens, " tokens ");
+    const std::string reason = program.why_not_capturable(sized, stream.get());
     try {
+      if (!reason.empty()) throw DovitError(reason);
       const std::string foreign =
           foreign_nodes(program.device(), stream.get(), [&] { program.enqueue_plan(sized, stream.get()); });
       if (!foreign.empty())

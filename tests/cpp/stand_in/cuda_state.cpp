@@ -19,8 +19,10 @@ CUresult count(const std::string& function) {
   State& s = state();
   ++s.calls[function];
   const auto failing = s.failing.find(function);
-  if (failing == s.failing.end() || --failing->second > 0) return CUDA_SUCCESS;
-  s.failing.erase(failing);
+  if (failing == s.failing.end()) return CUDA_SUCCESS;
+  const bool always = failing->second < 0;
+  if (!always && --failing->second > 0) return CUDA_SUCCESS;
+  if (!always) s.failing.erase(failing);
   return CUDA_ERROR_ILLEGAL_ADDRESS;
 }
 
@@ -90,7 +92,7 @@ int stand_in_alive(const char* kind) {
   if (what == "stream") return static_cast<int>(s.streams.all().size());
   if (what == "event") return static_cast<int>(s.events.all().size());
   if (what == "exec") return static_cast<int>(s.execs.all().size());
-  if (what != "context" && what != "engine" && what != "runtime") return -1;
+  if (what != "context" && what != "engine" && what != "runtime" && what != "cache") return -1;
   const auto other = s.others_alive.find(what);
   return other == s.others_alive.end() ? 0 : other->second;
 }

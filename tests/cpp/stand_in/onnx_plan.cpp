@@ -140,7 +140,9 @@ void check_memory(const std::string& name, const void* data, size_t bytes) {
 
 }  // namespace
 
-OnnxPlan::OnnxPlan(const void* bytes, size_t size) : library_(open_library()) {
+OnnxPlan::OnnxPlan(const void* bytes, size_t size)
+    : digest(std::to_string(std::hash<std::string>()(std::string(static_cast<const char*>(bytes), size)))),
+      library_(open_library()) {
   const ort::Api& api = library_->api;
   const MoreApi more(api.table);
   ort::SessionOptions* options = nullptr;

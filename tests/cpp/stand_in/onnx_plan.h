@@ -40,6 +40,7 @@ class OnnxPlan {
   // Reads all inputs before it writes an output. Any number of threads at a time.
   void run(const std::map<std::string, Place>& places) const;
 
+  const std::string digest;  // of the bytes
   std::map<std::string, Port> inputs, outputs;
   std::vector<Profile> profiles;  // none where every shape is fixed, or the file does not say: see profiles_in
 

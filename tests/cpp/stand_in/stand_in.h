@@ -14,9 +14,11 @@ struct CUstream_st;
 // A machine with `devices` equal GPUs, before cuInit. `driver_version` as CUDA has it, such as 12080.
 STAND_IN_API void stand_in_configure(int devices, int driver_version, int capability_major, int capability_minor,
                                      size_t free_bytes);
-// The nth call from now fails: of a CUDA function by its base name (CUDA_ERROR_ILLEGAL_ADDRESS), of `launch`, which is
-// a kernel's, or of TensorRT's `deserializeCudaEngine`, `createExecutionContext` (with a runtime configuration as
-// well), `setInputShape`, `setTensorAddress`, `enqueueV3`, each in its own way. What frees something has freed it
+// The nth call from now fails, every one where `nth` is -1: of a CUDA function by its base name
+// (CUDA_ERROR_ILLEGAL_ADDRESS), of `launch`, which is a kernel's, or of TensorRT's `deserializeCudaEngine`,
+// `createExecutionContext` (with a runtime configuration as well), `setInputShape`, `setTensorAddress`, `enqueueV3`,
+// `getEngineValidity`, `setRuntimeCache`, each in its own way; `isStreamCapturable` says no; `compile` is
+// TensorRT-RTX's compiler, called once for each shape that no cache knows. What frees something has freed it
 // nonetheless, as where CUDA reports an earlier error; what waits has dropped what was queued.
 STAND_IN_API void stand_in_fail(const char* function, int nth);
 // The nth captured enqueueV3 from now leaves a host node in the graph.
@@ -25,7 +27,7 @@ STAND_IN_API void stand_in_add_foreign_node(int nth);
 STAND_IN_API int stand_in_calls(const char* function);
 STAND_IN_API void stand_in_reset_calls();
 // How many there are: memory, pinned, stream, event, graph (bodies not counted), exec, primary (uses of primary
-// contexts), and of TensorRT context, engine, runtime. -1 for any other word.
+// contexts), and of TensorRT context, engine, runtime, cache. -1 for any other word.
 STAND_IN_API int stand_in_alive(const char* kind);
 // Everything as it was when the library was loaded; every handle is void. Not beside other threads' calls.
 STAND_IN_API void stand_in_reset();

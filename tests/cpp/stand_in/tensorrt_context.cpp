@@ -10,10 +10,7 @@ namespace stand_in {
 
 namespace {
 
-struct TensorRtDims {
-  int32_t count;
-  int64_t sizes[8];
-};
+using nvinfer1::apiv::VExecutionContext;
 
 bool refuse(const Context& context, const std::string& sentence) {
   context.engine.runtime.error(sentence);
@@ -38,12 +35,12 @@ bool lies_in_profile(const Context& context, const std::string& name, const Dims
   return true;
 }
 
-bool set_input_shape(Context* self, const char* name, const TensorRtDims* dims) {
+bool set_input_shape(Context* self, const char* name, const nvinfer1::Dims& dims) {
   if (stand_in_called("setInputShape")) return refuse(*self, "the shape is refused, as the test wants it");
   const auto& inputs = self->engine.plan->inputs;
   const auto input = inputs.find(name);
   if (input == inputs.end()) return refuse(*self, std::string("there is no input ") + name);
-  const Dims sizes(dims->sizes, dims->sizes + dims->count);
+  const Dims sizes(dims.d, dims.d + dims.nbDims);
   const Dims& wanted = input->second.dims;
   bool fits = sizes.size() == wanted.size();
   for (size_t k = 0; fits && k < sizes.size(); ++k) fits = sizes[k] >= 0 && (wanted[k] < 0 || wanted[k] == sizes[k]);
@@ -68,7 +65,8 @@ bool set_tensor_address(Context* self, const char* name, void* data) {
 }
 
 void set_device_memory(Context* self, void* scratch, int64_t bytes) {
-  if (self->allocation != kUserManaged) refuse(*self, "the memory of this context is not the user's to give");
+  if (self->settings.allocation != ExecutionContextAllocationStrategy::kUSER_MANAGED)
+    refuse(*self, "the memory of this context is not the user's to give");
   self->scratch = scratch;
   self->scratch_bytes = bytes;
 }
@@ -77,8 +75,8 @@ void set_device_memory(Context* self, void* scratch, int64_t bytes) {
 std::string missing(const Context& context) {
   if (!stand_in_has_context()) return "no CUDA context is current";
   if (context.profile < 0) return "no profile is selected";
-  if (context.allocation != kUserManaged) return "the memory of this context was to be the user's";
-  if (kIsRtx && context.specialisation != kEager) return "kernels were to be specialised eagerly";
+  if (context.settings.allocation != ExecutionContextAllocationStrategy::kUSER_MANAGED)
+    return "the memory of this context was to be the user's";
   if (!context.scratch || context.scratch_bytes < kScratchBytes) return "too little device memory was given";
   if (reinterpret_cast<uintptr_t>(context.scratch) % kAlignment) return "the device memory is not aligned";
   for (const auto& [name, input] : context.engine.plan->inputs) {
@@ -92,6 +90,28 @@ std::string missing(const Context& context) {
   return "";
 }
 
+// What TensorRT-RTX compiles for new shapes, if it is to do so before it runs and no cache has it.
+bool compile(const Context& context) {
+  if (!kIsRtx || context.settings.specialization != Specialization::kEAGER) return true;
+  std::string key = context.engine.plan->digest;
+  for (const auto& [name, place] : context.places) {
+    key += " " + name;
+    for (const int64_t size : place.dims) key += "x" + std::to_string(size);
+  }
+  if (RuntimeCache* cache = context.settings.cache) {
+    const std::lock_guard<std::mutex> lock(cache->mutex);
+    if (!cache->compiled.insert(key).second) return true;
+  }
+  return stand_in_called("compile") == 0;
+}
+
+#ifdef STAND_IN_RTX
+bool is_stream_capturable(Context* self, CUstream_st*) {
+  self->is_capturable = stand_in_called("isStreamCapturable") == 0;
+  return self->is_capturable;
+}
+#endif
+
 bool enqueue(Context* self, CUstream_st* stream) {
   if (stand_in_called("enqueueV3")) return refuse(*self, "it cannot be enqueued, as the test wants it");
   const std::string what = missing(*self);
@@ -99,6 +119,10 @@ bool enqueue(Context* self, CUstream_st* stream) {
   const bool is_captured = stand_in_captures(stream);
   if (is_captured && !self->is_settled)  // TensorRT says so: what it sets up for new shapes cannot be captured
     return refuse(*self, "new shapes are to run once before they are captured");
+  if (is_captured && !self->is_capturable) return refuse(*self, "it was asked, and said that it cannot be captured");
+  if (kIsRtx && is_captured && self->settings.specialization != Specialization::kEAGER)
+    return refuse(*self, "kernels were to be specialised before they are captured");
+  if (!self->is_settled && !compile(*self)) return refuse(*self, "the compiler fails, as the test wants it");
   const auto work = [plan = std::weak_ptr<const OnnxPlan>(self->engine.plan), alive = std::weak_ptr<int>(self->alive),
                      places = self->places, scratch = self->scratch] {
     const auto running = plan.lock();
@@ -115,29 +139,34 @@ bool enqueue(Context* self, CUstream_st* stream) {
 }
 
 const Slot* context_slots() {
-  const auto make = [](size_t fewer) {
-    return VTable<kContextName>()
-        .set(17 - fewer, &set_profile)
-        .set(21 - fewer, &set_input_shape)
-        .set(24 - fewer, &set_tensor_address)
-        .set(37 - fewer, &enqueue)
-        .set(49 - fewer, &set_device_memory);
-  };
-  static const auto old_table = make(0), new_table = make(1);
-  return (has_new_slots() ? new_table : old_table).slots();
+  static const auto table = [] {
+    VTable<kContextName> made;
+    made.set(&VExecutionContext::setOptimizationProfileAsync, &set_profile)
+        .set(&VExecutionContext::setInputShape, &set_input_shape)
+        .set(&VExecutionContext::setTensorAddress, &set_tensor_address)
+        .set(&VExecutionContext::enqueueV3, &enqueue)
+        .set(&VExecutionContext::setDeviceMemoryV2, &set_device_memory);
+#ifdef STAND_IN_RTX
+    made.set(&VExecutionContext::isStreamCapturable, &is_stream_capturable);
+#endif
+    return made;
+  }();
+  return table.slots();
 }
 
 }  // namespace
 
-Context::Context(Engine& engine, int32_t allocation, int32_t specialisation)
-    : slots(context_slots()), engine(engine), allocation(allocation), specialisation(specialisation) {
+Context::Context(Engine& engine, const Settings& settings)
+    : slots(context_slots()), engine(engine), settings(settings) {
   for (const auto& [name, input] : engine.plan->inputs) places[name].dims = input.dims;
   ++engine.contexts;
+  if (settings.cache) ++settings.cache->contexts;
   stand_in_count("context", 1);
 }
 
 Context::~Context() {
   --engine.contexts;
+  if (settings.cache) --settings.cache->contexts;
   stand_in_count("context", -1);
 }
 

@@ -1,10 +1,15 @@
-// TensorRT's objects: what they hold, and their tables. One source for TensorRT and TensorRT-RTX, whose slots differ.
+// TensorRT's objects: what they hold, and their tables. One source for TensorRT 10, TensorRT 11 and TensorRT-RTX, each
+// compiled with the headers that dovit's binding is compiled with.
 #pragma once
+
+#include <NvInferRuntime.h>
 
 #include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 
 #include "onnx_plan.h"
@@ -12,21 +17,25 @@
 
 namespace stand_in {
 
+using nvinfer1::ExecutionContextAllocationStrategy;
+
 #ifdef STAND_IN_RTX
 constexpr bool kIsRtx = true;
+using Specialization = nvinfer1::DynamicShapesKernelSpecializationStrategy;
 #else
 constexpr bool kIsRtx = false;
+enum class Specialization { kLAZY, kEAGER };
 #endif
 
-// Whether slots are TensorRT-RTX's, which are TensorRT 11's too.
-bool has_new_slots();
-
-constexpr int32_t kUserManaged = 2, kEager = 1;  // as TensorRT numbers them
 constexpr int64_t kScratchBytes = 4096;
 constexpr uintptr_t kAlignment = 256;
 
 inline constexpr char kRuntimeName[] = "IRuntime", kEngineName[] = "ICudaEngine", kConfigName[] = "IRuntimeConfig",
-                      kContextName[] = "IExecutionContext";
+                      kContextName[] = "IExecutionContext", kCacheName[] = "IRuntimeCache",
+                      kMemoryName[] = "IHostMemory";
+
+// Ends the program: what TensorRT demands was not followed.
+[[noreturn]] void wrong_order(const char* what);
 
 struct Runtime {
   static constexpr auto& kName = kRuntimeName;
@@ -35,7 +44,7 @@ struct Runtime {
   void error(const std::string& sentence) const;
 
   const Slot* slots;
-  void* logger;
+  nvinfer1::ILogger* const logger;
   std::atomic<int> engines{0};
 };
 
@@ -50,26 +59,53 @@ struct Engine {
   std::atomic<int> contexts{0};
 };
 
+// What was compiled: an engine's name and a shape each.
+struct RuntimeCache {
+  static constexpr auto& kName = kCacheName;
+  RuntimeCache();
+  ~RuntimeCache();
+
+  const Slot* slots;
+  std::mutex mutex;
+  std::set<std::string> compiled;
+  std::atomic<int> contexts{0};
+};
+
+struct HostMemory {
+  static constexpr auto& kName = kMemoryName;
+  explicit HostMemory(std::string bytes);
+
+  const Slot* slots;
+  std::string bytes;
+};
+
+struct Settings {
+  ExecutionContextAllocationStrategy allocation = ExecutionContextAllocationStrategy::kSTATIC;
+  Specialization specialization = Specialization::kLAZY;
+  RuntimeCache* cache = nullptr;
+};
+
 struct RuntimeConfig {
   static constexpr auto& kName = kConfigName;
   RuntimeConfig();
 
   const Slot* slots;
-  int32_t allocation = 0, specialisation = 0;
+  Settings settings;
 };
 
 struct Context {
   static constexpr auto& kName = kContextName;
-  Context(Engine& engine, int32_t allocation, int32_t specialisation);
+  Context(Engine& engine, const Settings& settings);
   ~Context();
 
   const Slot* slots;
   Engine& engine;
-  const int32_t allocation, specialisation;
+  const Settings settings;
   std::map<std::string, Place> places;
   std::map<std::string, bool> is_shaped;  // inputs of any size, once they have one
   int32_t profile = 0;                    // the first one by itself, -1 after a wrong number
   bool is_settled = false;                // it ran once with these shapes, and a capture may follow
+  bool is_capturable = true;              // what it has told of itself
   void* scratch = nullptr;
   int64_t scratch_bytes = 0;
   const std::shared_ptr<int> alive = std::make_shared<int>();  // for what is queued
