@@ -1,4 +1,4 @@
-// What gives something back when it goes, and so must stand for it alone.
+// Base class for RAII owners, which are neither copied nor moved: their destructor releases what they hold, once.
 #pragma once
 
 namespace dovit::runtime {

@@ -1,11 +1,13 @@
-// The functions of dovit.h. Each is a line or two on the types of the library; what may throw does so inside `guarded`.
+// The functions of dovit.h. Each is a line or two on the library's own types. No exception leaves them: what may throw
+// runs inside `guarded`.
 #include "dovit.h"
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
-#include "api/boundary.h"
 #include "api/options.h"
+#include "errors.h"
 #include "session/queue.h"
 
 using namespace dovit::runtime;
@@ -44,6 +46,42 @@ const dovit_load_options kLoadDefaults = DOVIT_LOAD_OPTIONS_INIT;
 const dovit_run_options kRunDefaults = DOVIT_RUN_OPTIONS_INIT;
 const dovit_info kInfoDefaults = DOVIT_INFO_INIT;
 
+thread_local char t_last_error[2048] = "";  // no std::string: reporting an error must not allocate
+
+void set_last_error(const char* sentence) noexcept {
+  size_t size = std::strlen(sentence);
+  if (size >= sizeof t_last_error) {
+    size = sizeof t_last_error - 1;
+    while (size > 0 && (static_cast<unsigned char>(sentence[size]) & 0xc0) == 0x80) --size;  // no half UTF-8 character
+  }
+  std::memcpy(t_last_error, sentence, size);
+  t_last_error[size] = '\0';
+}
+
+// Runs a C function's body: an exception becomes a status and this thread's last error.
+template <class Body>
+dovit_status guarded(const Body& body) noexcept {
+  try {
+    body();
+    return DOVIT_OK;
+  } catch (const UsageError& error) {
+    set_last_error(error.what());
+    return DOVIT_USAGE;
+  } catch (const Unsupported& error) {
+    set_last_error(error.what());
+    return DOVIT_UNSUPPORTED;
+  } catch (const DovitError& error) {
+    set_last_error(error.what());
+  } catch (const std::bad_alloc&) {
+    set_last_error("not enough memory: free some, or use a smaller model or image");
+  } catch (const std::exception& error) {
+    set_last_error(("internal error: " + std::string(error.what())).c_str());
+  } catch (...) {
+    set_last_error("internal error");
+  }
+  return DOVIT_ERROR;
+}
+
 template <class T>
 T* required(T* pointer, const char* name) {
   if (!pointer) throw UsageError(text(name, " is NULL"));
@@ -79,7 +117,7 @@ dovit_status dovit_check_abi(int header) {
   });
 }
 
-const char* dovit_last_error(void) { return last_error(); }
+const char* dovit_last_error(void) { return t_last_error; }
 
 dovit_status dovit_session_load(const char* path, const dovit_load_options* options, dovit_session** session) {
   return guarded([&] {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "image/pixels.h"
+#include "not_copied.h"
 
 namespace dovit::runtime {
 
@@ -57,6 +58,29 @@ class RowLabels {
   const int classes_, label_bytes_;
   std::vector<float> best_;
   std::vector<int> winner_;
+};
+
+// Logits that come row by row from the top → labels of another size, or of the same, with memory for two rows of
+// logits.
+class LabelWriter : NotCopied {
+ public:
+  // `from`: the size of the logits; `to`: that of the labels, written as uint8 or int16 into rows `stride` bytes apart.
+  LabelWriter(int classes, Size from, Size to, void* labels, size_t stride, int label_bytes);
+
+  // Where row `y` of the logits is to be written, [C, w]; rows come one after the other.
+  float* place(int y) { return rows_[y & 1].data(); }
+
+  // Row `y` is written: makes the labels that need no row below it.
+  void done(int y);
+
+ private:
+  const int height_;
+  void* const labels_;
+  const size_t stride_;
+  std::vector<float> rows_[2];  // a row of labels interpolates between two neighbours
+  Upsampler upsampler_;
+  RowLabels row_labels_;
+  int next_ = 0;
 };
 
 // float32 [C, h, w] → classes [H, W], written as uint8 or int16 into rows `stride` bytes apart.

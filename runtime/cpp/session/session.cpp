@@ -5,7 +5,6 @@
 #include <limits>
 
 #include "errors.h"
-#include "image/label_writer.h"
 #include "image/resize.h"
 #include "image/upsample.h"
 #include "session/arguments.h"

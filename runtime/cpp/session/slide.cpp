@@ -10,7 +10,6 @@
 #include <list>
 
 #include "errors.h"
-#include "image/label_writer.h"
 #include "image/resize.h"
 #include "image/upsample.h"
 #include "session/session.h"
