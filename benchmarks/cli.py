@@ -19,7 +19,7 @@ from dovit.runtime.cli.options import (
     PrecisionChoice,
     Threads,
 )
-from dovit.runtime.cli.output import new_table, output_console, print_table, stages
+from dovit.runtime.cli.output import new_table, output_console, print_table, stage_progress
 from dovit.runtime.cli.values import parse_shares
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import read_image
@@ -84,7 +84,7 @@ def command(
         from dovit.runtime.bundle.open import read_manifest
 
         pixels = resize_image(read_image(image), read_manifest(engine).image_size)
-    with stages() as progress:
+    with stage_progress() as progress:
         progress("measuring")
         report = bench(engine, pixels, shares, runs or 11, threads, warmup=2 if warmup is None else warmup)
     if as_json:

@@ -13,7 +13,7 @@ from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.manifest import FileEntry, Step
 from dovit.runtime.bundle.open import Bundle, sha256
 from dovit.runtime.bundle.plans import PlanSet
-from dovit.runtime.bundle.write import take_files
+from dovit.runtime.bundle.write import copy_files
 from dovit.runtime.gpu.chain import GpuChain
 from dovit.runtime.gpu.open import open_chain
 
@@ -42,7 +42,7 @@ def dense_bundle(bundle: Bundle, folder: Path) -> Bundle:
     ONNX files."""
     manifest = bundle.manifest
     graph = dense_graph(bundle)
-    take_files(bundle, folder, [name for name in manifest.files if name.endswith(".weights")])
+    copy_files(bundle, folder, [name for name in manifest.files if name.endswith(".weights")])
     beside = bundle.onnx(manifest.steps[0]).parent.relative_to(bundle.root)  # the weights, which it refers to by name
     name = (beside / "dense.onnx").as_posix()
     file = folder / name

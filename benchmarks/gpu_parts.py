@@ -37,11 +37,11 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 PROBE = """
 import importlib.util, json
 from dovit.runtime.machine import Gpu, find_gpu
-from dovit.runtime.plans import look, unknown_gpu
-found = look("tensorrt-rtx")
+from dovit.runtime.plans import detect_tensorrt, unsupported_gpu
+found = detect_tensorrt("tensorrt-rtx")
 rtx = "tensorrt_rtx is not installed" if found.version is None else None
 if rtx is None:
-    rtx = unknown_gpu("tensorrt-rtx", found) if isinstance(found.gpu, Gpu) else found.gpu
+    rtx = unsupported_gpu("tensorrt-rtx", found) if isinstance(found.gpu, Gpu) else found.gpu
 gpu = find_gpu()
 print(json.dumps({"cuda_core": gpu if isinstance(gpu, str) else None, "rtx": rtx}))
 """

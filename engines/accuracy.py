@@ -31,7 +31,7 @@ from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError
-from dovit.runtime.progress import Progress, silent
+from dovit.runtime.progress import Progress, no_progress
 from dovit.runtime.session import decision_maps
 
 
@@ -55,7 +55,7 @@ BOUNDS: dict[Precision, Bounds] = {"fp16": Bounds(0.03, 0.97), "bf16": Bounds(0.
 
 
 def measure_accuracy(
-    bundle: Bundle, precision: Precision, scenes: Sequence[Scene], progress: Progress = silent
+    bundle: Bundle, precision: Precision, scenes: Sequence[Scene], progress: Progress = no_progress
 ) -> Accuracy:
     """Compare `precision` with float32 on `scenes`, in the exact schedule with the bundle's ξ and with every token kept.
     `differences` are the largest of both; `label_agreement` is that of the worse. Needs no GPU."""

@@ -8,7 +8,7 @@ from dovit import plugins
 from dovit.engines.flavours import FLAVOURS, check_builder
 from dovit.runtime.bundle.plans import Flavour
 from dovit.runtime.errors import DovitError
-from dovit.runtime.plans import Found, look, unknown_gpu
+from dovit.runtime.plans import DetectedTensorRT, detect_tensorrt, unsupported_gpu
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def list_backends() -> list[BackendReport]:
     """Every backend, the ones for GPUs first."""
     reports = []
     for name in FLAVOURS:
-        found = look(name)
+        found = detect_tensorrt(name)
         try:
             check_builder(name)
             build = "yes" if FLAVOURS[name].needs_gpu else "yes, no GPU needed"
@@ -36,12 +36,12 @@ def list_backends() -> list[BackendReport]:
     return reports
 
 
-def _run(flavour: Flavour, found: Found) -> str:
+def _run(flavour: Flavour, found: DetectedTensorRT) -> str:
     if isinstance(found.gpu, str):
         return f"no: {found.gpu}"
     if found.version is None:
         return f"no: not installed here: pip install '{FLAVOURS[flavour].install}'"
-    unknown, missing = unknown_gpu(flavour, found), plugins.left_out()
+    unknown, missing = unsupported_gpu(flavour, found), plugins.left_out()
     if unknown or missing:
         return f"no: {unknown or missing}"
     return f"yes, on {found.gpu.name}; docs/gpu-support.md says what has been seen to run"

@@ -27,8 +27,8 @@ from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
 from dovit.runtime.bundle.manifest import FileEntry
 from dovit.runtime.bundle.open import Bundle, sha256
 from dovit.runtime.bundle.plans import Plan, PlanSet, Profile
-from dovit.runtime.files import resolved
-from dovit.runtime.progress import Progress, silent
+from dovit.runtime.files import real_path
+from dovit.runtime.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Part:
     profiles: tuple[Profile, ...]
 
 
-def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: Progress = silent) -> BuiltPlans:
+def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: Progress = no_progress) -> BuiltPlans:
     """Build plans for every step of `bundle` into `folder`/tensorrt or `folder`/tensorrt-rtx.
 
     Plans that the cache holds are taken from there. Raises DovitError or UsageError where a plan cannot be built.
@@ -130,7 +130,7 @@ def _part(
         compute_capabilities=capabilities,
         workspace_mib=options.workspace_mib,
         optimisation_level=options.optimisation_level,
-        timing_cache=str(resolved(options.timing_cache)) if options.timing_cache else None,
+        timing_cache=str(real_path(options.timing_cache)) if options.timing_cache else None,
         plugin_library=str(library) if library else None,
         user_allocation=library is None,  # TokenDecide without fixed_capacity has an output of data-dependent size
     )

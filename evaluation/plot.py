@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dovit.evaluation.evaluate import Outcome
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import replacing
+from dovit.runtime.files import atomic_write
 
 
 def check_plot(path: Path) -> None:
@@ -67,5 +67,5 @@ def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     right.legend()
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=110, format=path.suffix[1:])

@@ -12,7 +12,7 @@ import typer
 
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import THRESHOLD, BackendChoice, Json, ModeChoice, PrecisionChoice
-from dovit.runtime.cli.output import output_console, print_line, stages
+from dovit.runtime.cli.output import output_console, print_line, stage_progress
 from dovit.runtime.cli.values import parse_capabilities, parse_channels, parse_numbers, parse_size, parse_thresholds
 from dovit.runtime.errors import UsageError
 
@@ -226,7 +226,7 @@ def command(
         raise UsageError("options of the model, and --force, are for --ckpt: the bundle's ONNX files stay as they are")
 
     start = time.perf_counter()
-    with stages() as progress:
+    with stage_progress() as progress:
         progress("looking for a builder")
         builder, added = _plan_builder(
             backend,

@@ -15,7 +15,7 @@ from dovit.export.checkpoints.settings import Setting
 from dovit.export.model import DoViT
 from dovit.export.verify import Pass, verify
 from dovit.runtime.bundle.manifest import Manifest
-from dovit.runtime.bundle.write import seal
+from dovit.runtime.bundle.write import write_manifest
 from dovit.runtime.palettes import palette_for
 
 SMALLER_IMAGES = (
@@ -70,7 +70,7 @@ def make_onnx(
     passes: list[Pass] = []
     if check:
         gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
-        seal(stage, manifest)
+        write_manifest(stage, manifest)
         passes = verify(stage, model, progress)
     notes = facts["notes"]
     if facts["format"] == "mmsegmentation" and manifest.mode == "slide":

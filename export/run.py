@@ -11,9 +11,9 @@ from dovit.export.source import is_same, source_of
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, Manifest, Source
 from dovit.runtime.bundle.open import Bundle, open_bundle, with_bundle
 from dovit.runtime.bundle.plans import PlanSet
-from dovit.runtime.bundle.write import seal, take_files, write_bundle
+from dovit.runtime.bundle.write import copy_files, write_bundle, write_manifest
 from dovit.runtime.errors import DovitError
-from dovit.runtime.progress import Progress, silent
+from dovit.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from dovit.export.checkpoints.settings import Setting
@@ -49,7 +49,7 @@ def export(
     plans: PlanBuilder | None = None,
     keep_onnx: bool = True,
     force: bool = False,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Exported:
     """Export `checkpoint` into the folder `out`. `options` are those of ReadOptions, `palette` as `palette_for` takes it.
 
@@ -77,7 +77,7 @@ def export(
         if reference:
             from dovit.export.compare import compare
 
-            seal(stage, manifest)
+            write_manifest(stage, manifest)
             exported.comparison = compare(stage, reference, progress)
         return _with_plans(manifest, old, stage, plans, keep_onnx=keep_onnx, progress=progress)
 
@@ -88,7 +88,7 @@ def export(
 
 
 def add_plans(
-    engine: Path, out: Path, plans: PlanBuilder, *, keep_onnx: bool = True, progress: Progress = silent
+    engine: Path, out: Path, plans: PlanBuilder, *, keep_onnx: bool = True, progress: Progress = no_progress
 ) -> Exported:
     """Build plans for the bundle in `engine`, and write it with them to `out`, which may be the same folder. Raises DovitError
     or UsageError, and then leaves `out` as it was."""
@@ -107,7 +107,7 @@ def add_plans(
     return Exported(write_bundle(out, fill), "unchanged", [], reused=True)
 
 
-def compare_bundle(engine: Path, reference: Reference, progress: Progress = silent) -> Exported:
+def compare_bundle(engine: Path, reference: Reference, progress: Progress = no_progress) -> Exported:
     """Hold the bundle in `engine`, which stays as it is, against `reference`. Raises DovitError where they differ."""
     from dovit.export.compare import compare
 
@@ -132,7 +132,7 @@ def _take_onnx(old: Bundle, stage: Path) -> Manifest:
     """The old bundle without its plans."""
     plans = {name for plan_set in old.manifest.plans for name in plan_set.files}
     files = {name: entry for name, entry in old.manifest.files.items() if name not in plans}
-    take_files(old, stage, files)
+    copy_files(old, stage, files)
     return old.manifest.model_copy(update={"plans": (), "files": files})
 
 
@@ -146,7 +146,7 @@ def _with_plans(
     progress: Progress,
 ) -> Manifest:
     if plans:
-        seal(stage, manifest)
+        write_manifest(stage, manifest)
         manifest = plans(Bundle(stage, manifest), old.manifest if old else None, progress)
     if old:
         manifest = _keep_others(manifest, old, stage)
@@ -158,7 +158,7 @@ def _keep_others(manifest: Manifest, old: Bundle, stage: Path) -> Manifest:
     new = {plan_set.name for plan_set in manifest.plans}
     kept: list[PlanSet] = [plan_set for plan_set in old.manifest.plans if plan_set.name not in new]
     names = [name for plan_set in kept for name in plan_set.files if name not in manifest.files]
-    take_files(old, stage, names)
+    copy_files(old, stage, names)
     files = manifest.files | {name: old.manifest.files[name] for name in names}
     return manifest.model_copy(update={"plans": (*kept, *manifest.plans), "files": files})
 

@@ -1,4 +1,4 @@
-"""What callers say of tokens, checked: ξ, counts and shares, one a decision."""
+"""Checks of the arguments that select tokens: thresholds ξ, counts and shares, one per decision."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dovit.runtime.errors import UsageError
 
 
 def check_thresholds(manifest: Manifest, threshold: float | Sequence[float] | np.ndarray | None) -> tuple[float, ...]:
-    """One ξ a decision, the bundle's own where None is given; UsageError where they cannot be."""
+    """One threshold ξ per decision, default the bundle's. Raises UsageError for a wrong number of them or one outside [0, 1]."""
     count = len(manifest.decisions)
     if threshold is None:
         return manifest.thresholds
-    given = [_real(value, "threshold") for value in _listed(threshold, "threshold", "numbers within 0…1")]
+    given = [_as_float(value, "threshold") for value in _as_list(threshold, "threshold", "numbers within 0…1")]
     if len(given) == 1:
         given *= count
     if len(given) != count:
@@ -30,33 +30,33 @@ def check_thresholds(manifest: Manifest, threshold: float | Sequence[float] | np
 
 
 def check_counts(manifest: Manifest, counts: Sequence[int] | np.ndarray) -> tuple[int, ...]:
-    """Tokens to keep after each decision, whole numbers; UsageError where they cannot be."""
-    values = _listed(counts, "counts", "whole numbers of tokens")
+    """The number of tokens to keep after each decision. Raises UsageError unless these are integers that never rise."""
+    values = _as_list(counts, "counts", "whole numbers of tokens")
     for value in values:
         if not _is_number(value, Integral):
             raise UsageError(f"counts {_joined(values)}: give whole numbers of tokens; for shares of them, keep=")
     given = [int(value) for value in values]
     most, decisions = manifest.tokens, len(manifest.decisions)
-    if len(given) != decisions or not _falling(given, most):
+    if len(given) != decisions or not _never_rises(given, most):
         raise UsageError(f"counts {_joined(given)}: give {decisions} falling numbers of tokens, from {most} to 0")
     return tuple(given)
 
 
 def check_keep(manifest: Manifest, keep: Sequence[float] | np.ndarray) -> tuple[int, ...]:
-    """Shares of all tokens to keep after each decision, as counts; UsageError where they cannot be."""
-    values = _listed(keep, "keep", "shares of the tokens within 0…1")
-    given = [_real(value, "keep") for value in values]
+    """Shares of all tokens to keep after each decision, converted to counts. Raises UsageError unless they never rise."""
+    values = _as_list(keep, "keep", "shares of the tokens within 0…1")
+    given = [_as_float(value, "keep") for value in values]
     decisions = len(manifest.decisions)
-    if len(given) != decisions or not _falling(given, 1):
+    if len(given) != decisions or not _never_rises(given, 1):
         raise UsageError(f"keep {_joined(values)}: give {decisions} falling shares of the tokens, from 1 to 0")
     return tuple(math.floor(share * manifest.tokens + 0.5) for share in given)
 
 
-def _falling(values: Sequence[float], most: float) -> bool:
+def _never_rises(values: Sequence[float], most: float) -> bool:
     return all(0 <= value <= limit for value, limit in zip(values, [most, *values], strict=False))
 
 
-def _listed(given: Any, name: str, what: str) -> list[Any]:
+def _as_list(given: Any, name: str, what: str) -> list[Any]:
     if type(given).__module__.partition(".")[0] == "torch":
         try:
             given = given.detach().cpu().numpy()
@@ -71,7 +71,7 @@ def _listed(given: Any, name: str, what: str) -> list[Any]:
     return [given]
 
 
-def _real(value: Any, name: str) -> float:
+def _as_float(value: Any, name: str) -> float:
     if not _is_number(value, Real):
         raise UsageError(f"{name} {value!r} is no number: give numbers within 0…1")
     return float(value)

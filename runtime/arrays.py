@@ -1,4 +1,4 @@
-"""Images in a program's memory, arrays and tensors, as uint8 RGB."""
+"""Converts images given as numpy arrays or torch tensors to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def array_as_rgb(image: Any, format: Format = "rgb", layout: Layout = "hwc") -> 
     if type(image).__module__.partition(".")[0] == "torch":
         image = _from_torch(image)
     if not isinstance(image, np.ndarray):
-        raise UsageError(f"{_MEANT}, not {type(image).__name__}{_REMEDIES.get(type(image).__name__, '')}")
-    pixels = _bytes(_channels_last(image, format, layout))
+        raise UsageError(f"{_EXPECTED}, not {type(image).__name__}{_HINTS.get(type(image).__name__, '')}")
+    pixels = _as_uint8(_channels_last(image, format, layout))
     if format == "gray":
         return np.repeat(pixels, 3, axis=2)
     if format == "rgb":
@@ -41,8 +41,8 @@ def array_as_rgb(image: Any, format: Format = "rgb", layout: Layout = "hwc") -> 
     return np.ascontiguousarray(pixels[..., :3] if format == "rgba" else pixels[..., 2::-1])
 
 
-_MEANT = "an image is a path, a Pillow image, an array or a torch tensor"
-_REMEDIES = {
+_EXPECTED = "an image is a path, a Pillow image, an array or a torch tensor"
+_HINTS = {
     "list": "; for several images call session.batch(images), nested numbers go through np.array first",
     "tuple": "; for several images call session.batch(images), nested numbers go through np.array first",
     "bytes": "; open encoded ones with PIL.Image.open(io.BytesIO(data))",
@@ -72,12 +72,12 @@ def _channels_last(image: np.ndarray, format: Format, layout: Layout) -> np.ndar
         raise UsageError(f"an image of format {format} is {wanted} with some pixels, not {found}")
     if image.shape[2 if layout == "hwc" else 0] != channels:
         raise UsageError(
-            f"an image of format {format} is {wanted.replace('C', str(channels))}, not {found}{_remedy(image, layout, channels)}"
+            f"an image of format {format} is {wanted.replace('C', str(channels))}, not {found}{_hint(image, layout, channels)}"
         )
     return image if layout == "hwc" else image.transpose(1, 2, 0)
 
 
-def _remedy(image: np.ndarray, layout: Layout, channels: int) -> str:
+def _hint(image: np.ndarray, layout: Layout, channels: int) -> str:
     first, last = image.shape[0], image.shape[2]
     if layout == "hwc" and first == channels:
         return ': say layout="chw" if the channels come first'
@@ -87,7 +87,7 @@ def _remedy(image: np.ndarray, layout: Layout, channels: int) -> str:
     return ": say format=" + " or ".join(f'"{name}"' for name in names) if names else ""
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
+def _as_uint8(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
     if image.dtype.kind != "f":

@@ -1,6 +1,7 @@
-"""Where the tensors between the steps live: planned once from the manifest, reused by every image.
+"""Memory for the tensors between steps: planned once from the manifest, and reused for every image.
 
-Two tensors share memory if no step needs both. Sizes are those of an image that keeps every token, so nothing grows.
+Two tensors share a buffer if they are never needed at the same time. Buffers are sized for an image that keeps every token, so
+none is ever reallocated.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from dovit.runtime.bundle.dimensions import full_dims
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.tensors import TensorSpec
 
-RESULTS = ("logits", "labels")  # what belongs to the caller
+RESULTS = ("logits", "labels")  # owned by the caller, so not part of the plan
 ALIGNMENT = 64  # bytes: a cache line, and enough for any vector load
 
 
 class ChainStep(Protocol):
-    """What a chain must know of a step: a Step of the manifest, or a PlanStep."""
+    """What a chain needs to know about a step: implemented by the manifest's Step and by PlanStep."""
 
     @property
     def name(self) -> str: ...
@@ -41,7 +42,7 @@ class BufferPlan:
 
 
 def plan_buffers(manifest: Manifest, steps: Sequence[ChainStep], batch: int) -> BufferPlan:
-    """Assign slots greedily in the order of `steps`. Decisions' `keep` has no planned place: its size is the answer."""
+    """Assign slots greedily in the order of `steps`. `keep` tensors are not planned: only the decision knows their size."""
     dims = full_dims(manifest, batch)
     needed: dict[str, int] = {}  # tensor -> the last step that reads it
     for number, step in enumerate(steps):

@@ -1,4 +1,4 @@
-"""The steps of a bundle, one after the other: the tensors flow by name, the decisions say how many tokens go on."""
+"""Runs the steps of a bundle in order: tensors are passed by name, and each decision sets how many tokens the next step gets."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from dovit.runtime.outputs import REMEDY, check_ascending, check_keep, check_lab
 
 @dataclass(frozen=True)
 class Decided:
-    """What one decision saw and said, for a batch."""
+    """Inputs and result of one decision, for a batch."""
 
     confidence: np.ndarray  # [B, M] float32
     index: np.ndarray  # [B, M] int32: positions of the M tokens
-    keep: np.ndarray  # [B, K] int32: which of the M stay
+    keep: np.ndarray  # [B, K] int32: indices into the M tokens of those that are kept
 
 
 @dataclass(frozen=True)
 class ChainResult:
-    """What a pass over the chain leaves: decisions may be fewer than D where no token was left."""
+    """The result of one pass. There are fewer than D decisions if one of them kept no token."""
 
     labels: np.ndarray  # [B, H, W], as large as the images
     logits: np.ndarray  # [B, C, h', w'] float32
@@ -36,13 +36,13 @@ class ChainResult:
 
 
 class Chain:
-    """A bundle's steps and the memory between them. Threads may share one: each pass takes a workspace of its own."""
+    """A bundle's steps and the memory between them. Thread-safe: each pass uses a workspace of its own."""
 
     def __init__(self, manifest: Manifest, engines: Sequence[Engine], steps: Sequence[ChainStep] | None = None) -> None:
-        """`steps`, one an engine: the manifest's own where None is given, else those of a PlanSet."""
+        """`steps`: one per engine; default the manifest's, otherwise those of a PlanSet."""
         self.manifest = manifest
         self.steps = manifest.steps if steps is None else steps
-        # a pass that has no token left goes on here
+        # where a pass continues after a decision that kept no token
         self._decoder = next(n for n, step in enumerate(self.steps) if step.step == self.steps[-1].step)
         self.engines = list(engines)
         self._idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
@@ -65,9 +65,9 @@ class Chain:
 
         The kept count of each decision is the smallest of `capacities` that holds the batch's largest: the bundle's own
         for `bucketed`, 0…N for `exact`. With `counts`, each decision keeps that many tokens of every image instead, those
-        of lowest confidence; they must not grow. Without `logits` a chain may leave those empty; this one has them anyway.
+        of lowest confidence; they must not rise. Without `logits` a chain may leave those empty; this one always returns them.
         """
-        # ξ = 0 stops every token, and the only capacity is filled up with those of lowest confidence
+        # with ξ = 0 every token stops, and the single allowed capacity is filled with those of lowest confidence
         allowed = [capacities] * len(thresholds) if counts is None else [[count] for count in counts]
         xi = thresholds if counts is None else [0.0] * len(counts)
         workspace = self._take(len(images))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from dovit.runtime.files import replacing
+from dovit.runtime.files import atomic_write
 from dovit.runtime.resize import resize_image
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def save(image: Image.Image, path: Path, source: str | None = None) -> None:
     text = PngInfo()
     if source is not None:
         text.add_text("Source", source)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         image.save(part, "PNG", pnginfo=text)
 
 

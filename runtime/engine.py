@@ -1,4 +1,4 @@
-"""What runs one step: the interface, and ONNX Runtime behind it."""
+"""The interface of an engine, which runs one step, and its implementation with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ ONNX_TYPES = {
 
 
 class Engine(Protocol):
-    """One step, ready to run. Calls from several threads at a time are allowed."""
+    """One step, ready to run. Thread-safe."""
 
     def run(self, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
-        """Read `inputs`, write into `outputs`; an output given as None gets memory of its own. Returns all outputs."""
+        """Run the step on `inputs`, writing into the arrays in `outputs`; for None an array is allocated. Returns all outputs."""
         ...
 
 
 _process_lock = threading.Lock()
 _process_threads: int | None = None  # of the pool, once there is one
-_warned_of: set[int] = set()  # other numbers that were asked for
+_warned_of: set[int] = set()  # thread counts that a warning was logged for
 
 
 def prepare_process(threads: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-LONGEST = 3000  # characters of a sentence: what comes out of a file can be of any length
+MAX_LENGTH = 3000  # characters of a sentence: what comes out of a file can be of any length
 # C0 and C1 control characters, line separators, those that turn the direction of text, and lone surrogates, which no
 # encoding can write
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 def shortened(text: str) -> str:
     """`text` with its middle left out where it is endless: the beginning says where, the end why."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH // 2]} … {text[-MAX_LENGTH // 2 :]}"
 
 
 class DovitError(Exception):

@@ -1,4 +1,4 @@
-"""Output files that are there whole or as they were before, and input files that are regular files."""
+"""Atomic writes of output files, and reads that accept regular files only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from typing import Any
 from dovit.runtime.errors import DovitError, UsageError
 
 PART_SUFFIX = ".part"
-MOST_TEXT_BYTES = 64 << 20  # of a configuration, a palette
+MAX_TEXT_BYTES = 64 << 20  # of a configuration, a palette
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write to. When the block is left without an exception, it takes the place of `path`.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary file to write to, which replaces `path` when the block ends without an exception.
 
     Only a regular file, or nothing, is replaced: into a device, a pipe, or what standard output or error are connected to,
     the finished content is written. Raises DovitError with one sentence where that fails; whatever is raised, a regular
@@ -32,12 +32,12 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         found = _stat(path)
         if found is None or _is_replaced(found):
-            with _renamed(resolved(path)) as part:  # of a link, what it points to is replaced
+            with _write_and_rename(real_path(path)) as part:  # of a link, what it points to is replaced
                 yield part
         elif stat.S_ISDIR(found.st_mode):
             raise DovitError(f"{path}: a folder; name a file")
         else:
-            with _copied(path, found) as part:
+            with _write_and_copy(path, found) as part:
                 yield part
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise DovitError(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
 
 
-def resolved(path: Path) -> Path:
+def real_path(path: Path) -> Path:
     """`path` without links, as far as they lead anywhere: before Python 3.13, Path.resolve raises RuntimeError for a circle."""
     try:
         return Path(os.path.realpath(path))
@@ -55,7 +55,7 @@ def resolved(path: Path) -> Path:
 
 def read_text(path: Path) -> str:
     """The text of a regular file in UTF-8. Raises OSError as `read_regular` does, and ValueError for another encoding."""
-    return read_regular(path, MOST_TEXT_BYTES).decode("utf-8")
+    return read_regular(path, MAX_TEXT_BYTES).decode("utf-8")
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -87,7 +87,7 @@ def check_writable(folder: Path, flag: str) -> None:
 
 
 def check_output(path: Path, flag: str) -> None:
-    """Raise DovitError or UsageError now rather than after hours of work, where `replacing` could not write to `path`."""
+    """Raise DovitError or UsageError now rather than after hours of work, where `atomic_write` could not write to `path`."""
     try:
         found = _stat(path)
     except OSError as error:
@@ -162,7 +162,7 @@ def _standard_stream(found: os.stat_result) -> int | None:
 
 
 @contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
+def _write_and_rename(path: Path) -> Iterator[Path]:
     name = os.fsencode(path.name)[:200].decode(errors="ignore")  # names have 255 bytes at most
     part = path.with_name(f".{name}.{secrets.token_hex(4)}{PART_SUFFIX}")
     try:
@@ -180,7 +180,7 @@ def _renamed(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _copied(path: Path, found: os.stat_result) -> Iterator[Path]:
+def _write_and_copy(path: Path, found: os.stat_result) -> Iterator[Path]:
     """Writers seek and rename, which a pipe cannot: they get a file, and what it holds in the end is written to `path`."""
     with tempfile.TemporaryDirectory(prefix="dovit-") as folder:
         part = Path(folder) / f"output{PART_SUFFIX}"

@@ -1,4 +1,4 @@
-"""Images of any kind, files that Pillow reads or what a program has in memory, as uint8 RGB."""
+"""Reads image files with Pillow, and converts images in memory, to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def read_image(path: str | Path) -> np.ndarray:
 
     16-bit channels keep their upper 8 bits. Raises DovitError where the file is missing or is no whole image.
     """
-    with _failures_told(path), Image.open(path) as image:
+    with _readable_errors(path), Image.open(path) as image:
         image.load()
         return _rgb(image)
 
 
 def read_pages(path: str | Path) -> Iterator[np.ndarray]:
     """Every page of a TIFF, or frame of an animation, one after the other, each as `read_image` returns it."""
-    with _failures_told(path), Image.open(path) as image:
+    with _readable_errors(path), Image.open(path) as image:
         for page in range(getattr(image, "n_frames", 1)):
             image.seek(page)
             image.load()
@@ -40,7 +40,7 @@ def read_pages(path: str | Path) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def _failures_told(path: str | Path) -> Iterator[None]:
+def _readable_errors(path: str | Path) -> Iterator[None]:
     try:
         try:
             found = Path(path).stat()

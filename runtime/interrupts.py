@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: each ends what is running by a KeyboardInterrupt, so that it is cleaned up after."""
+"""Signal handling: SIGINT (Ctrl-C), SIGTERM and SIGHUP raise KeyboardInterrupt, so that temporary files are removed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(DovitError):
-    """A signal ended what was running, and there is something to say about it. The exit status is that of shells."""
+    """A signal ended the work, and `sentence` says what state it left. The exit status is 128 + signal number, as in shells."""
 
     def __init__(self, sentence: str, number: int) -> None:
         super().__init__(sentence)
@@ -23,15 +23,15 @@ class Interrupted(DovitError):
 
 
 @contextmanager
-def noted_interrupts(*, all_signals: bool = False) -> Iterator[list[int]]:
-    """Interrupts that come while the block runs end it with a KeyboardInterrupt, whatever the code in it makes of them:
-    libraries turn one that meets them at a bad moment into an exception of their own, or go on. Only an `Interrupted` passes.
+def record_interrupts(*, all_signals: bool = False) -> Iterator[list[int]]:
+    """A signal during the block ends it with KeyboardInterrupt, even where a library called in it converts the interrupt to
+    an exception of its own or ignores it. Only an `Interrupted` is passed on as it is.
 
-    Yields the list of the signals that came. With `all_signals`, SIGTERM and SIGHUP interrupt as Ctrl-C does, unless the
+    Yields the list of signals received. With `all_signals`, SIGTERM and SIGHUP interrupt as Ctrl-C does, unless the
     process ignores them. Outside the main thread, which alone gets signals, this does nothing.
     """
     came: list[int] = []
-    with handled(came.append, all_signals=all_signals):
+    with signal_handlers(came.append, all_signals=all_signals):
         try:
             yield came
         except Interrupted:
@@ -45,7 +45,7 @@ def noted_interrupts(*, all_signals: bool = False) -> Iterator[list[int]]:
 
 
 @contextmanager
-def handled(act: Callable[[int], Any], *, all_signals: bool, interrupt: bool = True) -> Iterator[None]:
+def signal_handlers(act: Callable[[int], Any], *, all_signals: bool, interrupt: bool = True) -> Iterator[None]:
     """`act` is called with the number of each signal, which then interrupts as before, or with `interrupt=False` does not."""
     if threading.current_thread() is not threading.main_thread():
         yield

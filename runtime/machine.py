@@ -1,4 +1,4 @@
-"""The GPU of this machine, if it has one that can be used."""
+"""Detects the GPU of this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU, and the newest CUDA that its driver runs."""
+    """A GPU, and the newest CUDA version that its driver supports."""
 
     name: str
     compute_capability: str  # such as 8.9
@@ -17,7 +17,7 @@ class Gpu:
 
 @cache
 def find_gpu(number: int = 0) -> Gpu | str:
-    """GPU `number`, or why there is none."""
+    """GPU number `number`, or the reason why it cannot be used."""
     try:
         from cuda.bindings import driver
         from cuda.core import Device

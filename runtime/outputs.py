@@ -1,7 +1,7 @@
-"""What comes out of a model, checked against what the manifest says before it is used as a size or an index.
+"""Checks a model's outputs against the manifest before they are used as sizes or indices.
 
-`runtime/cpp/chain/check_outputs.cpp` checks the same, in the same words. A bundle's hashes say that its files are those that
-were exported, not that whoever exported them meant well.
+`runtime/cpp/chain/check_outputs.cpp` checks the same, in the same words. A bundle's hashes prove that its files are those that
+were exported, not that the model in them is correct or harmless.
 """
 
 from __future__ import annotations

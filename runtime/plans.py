@@ -1,4 +1,4 @@
-"""Which of a bundle's plan sets can run here, and why the others cannot."""
+"""Selects the plan set of a bundle that can run on this machine, with the reason where none can."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ PORTABLE_FROM = "8.0"  # what a TensorRT-RTX plan without targets runs on: Amper
 
 
 @dataclass(frozen=True)
-class Found:
-    """What this machine has for a flavour: the library's version, and a GPU; or why not. `capabilities`: those that the library
-    knows; None where it does not list them."""
+class DetectedTensorRT:
+    """The TensorRT library of this machine (None: not installed) and its GPU, or why there is none. `capabilities`: the compute
+    capabilities that the library supports; None where it has no such list."""
 
     version: str | None
     gpu: Gpu | str
     capabilities: tuple[str, ...] | None = None
 
 
-def look(flavour: Flavour, device: int = 0) -> Found:
-    """What is installed, and GPU number `device`."""
+def detect_tensorrt(flavour: Flavour, device: int = 0) -> DetectedTensorRT:
+    """The installed TensorRT library of `flavour`, and GPU number `device`."""
     try:
         module = importlib.import_module(MODULES[flavour])
         version = str(module.__version__)
     except (ImportError, OSError, AttributeError):
-        return Found(None, find_gpu(device))
-    return Found(version, find_gpu(device), known_capabilities(module))
+        return DetectedTensorRT(None, find_gpu(device))
+    return DetectedTensorRT(version, find_gpu(device), known_capabilities(module))
 
 
 def known_capabilities(module: ModuleType) -> tuple[str, ...] | None:
@@ -48,7 +48,7 @@ def known_capabilities(module: ModuleType) -> tuple[str, ...] | None:
     return tuple(sorted((f"{name[2:-1]}.{name[-1]}" for name in names), key=_numbers))
 
 
-def unknown_gpu(flavour: Flavour, found: Found) -> str | None:
+def unsupported_gpu(flavour: Flavour, found: DetectedTensorRT) -> str | None:
     """Why a GPU that was found cannot run any plan of `flavour`, in one sentence; None where it can."""
     assert isinstance(found.gpu, Gpu)
     if found.capabilities is None or found.gpu.compute_capability in found.capabilities:
@@ -71,7 +71,7 @@ def choose_plans(root: Path, manifest: Manifest, flavour: Flavour, precision: Pr
     return fits[-1]
 
 
-def check_plans(root: Path, plans: PlanSet, found: Found) -> None:
+def check_plans(root: Path, plans: PlanSet, found: DetectedTensorRT) -> None:
     """Raises DovitError where `plans` cannot run with what was found: which field disagrees, and what rebuilds them."""
     rebuild = f"rebuild the plans: {_command(root, plans.flavour, plans.precision)}"
     title = TITLES[plans.flavour]
@@ -94,7 +94,7 @@ def check_plans(root: Path, plans: PlanSet, found: Found) -> None:
             f"{root}: the {plans.name} plans need an NVIDIA GPU: {found.gpu}; --backend onnxruntime runs on a CPU"
         )
     capability = found.gpu.compute_capability
-    unknown = unknown_gpu(plans.flavour, found)
+    unknown = unsupported_gpu(plans.flavour, found)
     if unknown:
         raise DovitError(f"{root}: {unknown}")
     if plans.compute_capabilities and capability not in plans.compute_capabilities:

@@ -1,4 +1,4 @@
-"""How work tells whoever waits for it what it does."""
+"""The callback by which long operations report their progress."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Hears what is being done now, and, where that is known, which share of it is done."""
+    """Called with a description of the current stage and, where known, the fraction of it that is done."""
 
     def __call__(self, text: str, fraction: float | None = None) -> None:
         """`fraction` lies within 0…1."""
 
 
-def silent(text: str, fraction: float | None = None) -> None:
-    """Nobody waits."""
+def no_progress(text: str, fraction: float | None = None) -> None:
+    """A Progress that ignores all reports."""

@@ -1,7 +1,7 @@
-"""Bilinear resizing of logits as torch does it with align_corners=False, and the labels of what comes out.
+"""Bilinear resizing of logits as torch does it with align_corners=False, and labels from the resized logits.
 
-By numpy's elementwise operations, a few rows at a time: a matrix product would start the threads of numpy's BLAS, which
-fight those of ONNX Runtime for the cores.
+Elementwise numpy operations on a few rows at a time: a matrix product would start the threads of numpy's BLAS, which compete
+with those of ONNX Runtime for the cores.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-BAND_BYTES = 1 << 22  # of upsampled logits under way at a time
-# A class whose logit leads by this share of the largest one leads after interpolation too, whatever is rounded
+BAND_BYTES = 1 << 22  # of upsampled logits in memory at a time
+# a class whose logit is larger by this share of the largest one stays the largest after interpolation, despite rounding
 ROUNDING = 1e-6
 
 
@@ -52,8 +52,8 @@ def resize_bilinear(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def resize_rows(x: np.ndarray, down: Taps, across: Taps) -> np.ndarray:
     """float32 [..., h, w] → [..., rows of `down`, columns of `across`]; reads those rows of `x` that these need."""
     first, last = int(down.low[0]), int(down.high[-1]) + 1
-    wide = _mix(x[..., first:last, :], across, -1)  # [..., s, W]
-    return _mix(wide, Taps(down.low - first, down.high - first, down.low_weight, down.high_weight), -2)
+    wide = _interpolate(x[..., first:last, :], across, -1)  # [..., s, W]
+    return _interpolate(wide, Taps(down.low - first, down.high - first, down.low_weight, down.high_weight), -2)
 
 
 def label_dtype(classes: int) -> np.dtype:
@@ -68,7 +68,7 @@ def labels_from_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     four positions that all have the same largest class, every pixel has it too. Memory stays near BAND_BYTES.
     """
     if logits.shape[1:] == tuple(size):
-        return largest(logits)
+        return argmax_labels(logits)
     labels = np.empty(size, label_dtype(len(logits)))
     down, across = taps(logits.shape[1], size[0]), taps(logits.shape[2], size[1])
     # output rows that lie between the same two source rows
@@ -80,7 +80,7 @@ def labels_from_logits(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return labels
 
 
-def largest(logits: np.ndarray) -> np.ndarray:
+def argmax_labels(logits: np.ndarray) -> np.ndarray:
     """logits float32 [C, h, w] → labels [h, w]: the first class of those with the largest logit; NaN is none but in class 0."""
     labels = np.zeros(logits.shape[1:], label_dtype(len(logits)))
     rows = max(1, BAND_BYTES // (16 * max(1, logits.shape[2])))
@@ -101,7 +101,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _mix(x: np.ndarray, along: Taps, axis: int) -> np.ndarray:
+def _interpolate(x: np.ndarray, along: Taps, axis: int) -> np.ndarray:
     """Each output position from its two source positions along `axis`, -1 or -2."""
     shape = (-1, 1) if axis == -2 else (-1,)
     mixed = np.take(x, along.low, axis=axis)
@@ -123,26 +123,28 @@ def _label_rows(pair: np.ndarray, down: Taps, across: Taps, labels: np.ndarray) 
     right = np.minimum(np.arange(pair.shape[2]) + 1, pair.shape[2] - 1)
     # [w]: cells, each from a source column to the one to its right
     same = (leading[0] == leading[1]) & (leading[0] == leading[0, right]) & (leading[0] == leading[1, right])
-    sure = clear.all(axis=0)
-    sure &= sure[right] & same
+    uniform = clear.all(axis=0)
+    uniform &= uniform[right] & same
     labels[:] = leading[0].astype(labels.dtype)[across.low]
-    columns = np.flatnonzero(~sure[across.low])
+    columns = np.flatnonzero(~uniform[across.low])
     if not columns.size:
         return
     # classes that can be the largest somewhere in these cells: some class is nowhere below the others' lowest corner
     least, most = pair.min(axis=1), pair.max(axis=1)  # [C, w]
     least, most = np.minimum(least, least[:, right]), np.maximum(most, most[:, right])
     possible = ~(most < least.max(axis=0) - margin)  # [C, w]
-    classes = np.flatnonzero(possible[:, ~sure].any(axis=1))
+    classes = np.flatnonzero(possible[:, ~uniform].any(axis=1))
     step = max(1, BAND_BYTES // (16 * len(labels)))
     for start in range(0, columns.size, step):
         some = columns[start : start + step]
-        labels[:, some] = _largest_of(pair[classes], classes, down, across[some], labels.dtype)
+        labels[:, some] = _argmax_of_interpolated(pair[classes], classes, down, across[some], labels.dtype)
 
 
-def _largest_of(pair: np.ndarray, classes: np.ndarray, down: Taps, across: Taps, dtype: np.dtype) -> np.ndarray:
+def _argmax_of_interpolated(
+    pair: np.ndarray, classes: np.ndarray, down: Taps, across: Taps, dtype: np.dtype
+) -> np.ndarray:
     """[R, W]: the number of the class with the largest of the interpolated logits; pair [K, 2, w], `classes` its numbers."""
-    wide = _mix(pair, across, -1)  # [K, 2, W]
+    wide = _interpolate(pair, across, -1)  # [K, 2, W]
     low, high = down.low_weight[:, None], down.high_weight[:, None]
     found = np.full((low.size, wide.shape[2]), classes[0], dtype)
     best = wide[0, 0] * low + wide[0, 1] * high

@@ -1,4 +1,4 @@
-"""What a session says of an image."""
+"""The result of segmenting an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dovit.runtime.palettes import Colour, default_palette
 if TYPE_CHECKING:
     from PIL import Image
 
-SHOWN = 3  # classes, in a result's text
+SHOWN = 3  # classes that a result's repr lists
 
 
 @dataclass(frozen=True, repr=False)

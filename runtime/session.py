@@ -1,4 +1,4 @@
-"""A bundle ready to segment images."""
+"""Sessions: a loaded bundle that segments images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dovit.runtime.palettes import Colour, default_palette
 from dovit.runtime.plans import choose_plans
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
-from dovit.runtime.whole import Fitted, fit
+from dovit.runtime.whole import FittedImage, fit_image
 
 if TYPE_CHECKING:
     from dovit.runtime.gpu.chain import GpuChain
@@ -46,12 +46,13 @@ def load(
     device: int = 0,
     graph: bool | None = None,
 ) -> Session:
-    """Open the bundle in the folder `path` and get it ready to run.
+    """Load the bundle in the folder `path`.
 
-    `auto` takes `onnxruntime` on the CPU: the chain of plans has not been seen on a GPU yet, so name its backend to have it.
-    For `onnxruntime`: `threads`, CPU threads, default all, and the first session of a process decides for all; `low_memory`,
-    no repacked copy of the weights, which is somewhat slower. For plans: `precision`, default that built last; `device`,
-    the GPU's number; `graph`, the whole image as one CUDA graph (CUDA 12.8) or a graph a segment, default what the driver has.
+    `auto` selects `onnxruntime` on the CPU. The TensorRT backends have not run on a GPU yet, so they must be named.
+    For `onnxruntime`: `threads`, the number of CPU threads, default all, set by the first session of a process for all sessions;
+    `low_memory`, no prepacked copy of the weights, which is somewhat slower. For plans: `precision`, default that built last;
+    `device`, the GPU's number; `graph`, the whole image as one CUDA graph (CUDA 12.8) or one graph per segment, default what the
+    driver supports.
     Raises DovitError where the bundle or the machine does not allow it, UsageError for an unknown backend.
     """
     if backend not in get_args(Backend):
@@ -98,13 +99,13 @@ def _session(
 
 
 class Session:
-    """Segments images of any size. Several threads may call one session at a time.
+    """Segments images of any size. Thread-safe.
 
-    Usable in a `with` statement, at whose end it is closed.
+    A context manager, which closes the session.
     """
 
     def __init__(self, manifest: Manifest, chain: Chain | GpuChain, backend: str, schedule: Schedule = "exact") -> None:
-        """`schedule`: the one that passes have which name none."""
+        """`schedule`: the default of calls."""
         self.manifest = manifest
         self.backend = backend
         self.schedule = schedule
@@ -112,14 +113,14 @@ class Session:
 
     @property
     def chain(self) -> Chain | GpuChain:
-        """What runs the steps. Raises UsageError after `close()`."""
+        """The chain that runs the steps. Raises UsageError after `close()`."""
         if self._chain is None:
             raise UsageError("this session is closed: load the bundle again")
         return self._chain
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Of all classes, where the bundle knows them."""
+        """Names of all classes; None where the bundle has none."""
         return self.manifest.class_names
 
     @cached_property
@@ -128,7 +129,7 @@ class Session:
         return self.manifest.palette or default_palette(self.manifest.classes)
 
     def close(self) -> None:
-        """Give the model's memory back; passes under way in other threads end first. Later calls raise UsageError."""
+        """Free the model's memory once calls running in other threads have ended. Later calls raise UsageError."""
         self._chain = None
 
     def __enter__(self) -> Self:
@@ -295,17 +296,17 @@ class Session:
             needed = request.logits or (request.own_size and fitted.needs_logits)
             return request.finished(fitted.labelled(core(fitted.pixels, needed), own_size=request.own_size))
 
-    def _fit(self, chain: Chain | GpuChain, pixels: np.ndarray, request: _Request) -> Fitted | None:
+    def _fit(self, chain: Chain | GpuChain, pixels: np.ndarray, request: _Request) -> FittedImage | None:
         """The image at the bundle's size; None where the chain does that itself."""
         manifest = self.manifest
         size = (pixels.shape[0], pixels.shape[1])
         if size == manifest.image_size or (request.own_size and not request.keep_ratio and chain.accepts_size(size)):
             return None
-        return fit(pixels, manifest.image_size, keep_ratio=request.keep_ratio, fill=manifest.mean)
+        return fit_image(pixels, manifest.image_size, keep_ratio=request.keep_ratio, fill=manifest.mean)
 
     def _overlapping(self, images: Iterator[np.ndarray], request: _Request) -> Iterator[Result]:
         chain = self.chain
-        under_way = deque[Fitted | None]()
+        under_way = deque[FittedImage | None]()
 
         def batches() -> Iterator[np.ndarray]:
             for pixels in images:
@@ -354,7 +355,7 @@ class Session:
 
 @dataclass(frozen=True)
 class _Request:
-    """A call's arguments, checked and with the bundle's own where it named none."""
+    """The checked arguments of a call, with the bundle's defaults filled in."""
 
     mode: Mode
     keep_ratio: bool
@@ -365,7 +366,7 @@ class _Request:
     logits: bool
 
     def finished(self, result: Result) -> Result:
-        """Without logits that were only needed for the labels."""
+        """`result` without logits if the caller did not ask for them."""
         return result if self.logits else result.without_logits()
 
 

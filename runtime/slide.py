@@ -1,7 +1,7 @@
-"""`slide` mode: mmsegmentation's sliding window.
+"""`slide` mode: mmsegmentation's sliding-window inference.
 
-The image is labelled band by band. What is held are the logits of the windows that cover a row, at the decoder's
-resolution, and a few rows of merged ones; those of the whole image only where they are asked for.
+Labels are computed for a band of rows at a time. Only the logits of the windows that cover a row are in memory, at the decoder's
+resolution, with a few rows of merged logits; the merged logits of the whole image only if the caller asks for them.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from itertools import pairwise
 import numpy as np
 
 from dovit.runtime.errors import UsageError
-from dovit.runtime.resize import Taps, label_dtype, largest, resize_image, resize_rows, taps
+from dovit.runtime.resize import Taps, argmax_labels, label_dtype, resize_image, resize_rows, taps
 from dovit.runtime.result import Result, Window
 from dovit.runtime.whole import Core
 
 # `runtime/cpp/session/slide.cpp` has the same limits and sentences
-MOST_PIXELS = 1 << 24  # of an enlarged image: 4096×4096
-MOST_WINDOWS = 4096
-MOST_LOGITS = 1 << 30  # held at a time: 4 GiB
+MAX_PIXELS = 1 << 24  # of an enlarged image: 4096×4096
+MAX_WINDOWS = 4096
+MAX_LOGITS = 1 << 30  # held at a time: 4 GiB
 BAND_BYTES = 1 << 24  # of merged logits under way at a time
 
 Size = tuple[int, int]
 
 
-def starts(length: int, crop: int, stride: int) -> list[int]:
-    """Where the windows of one dimension begin: every `stride`, the last one clamped to the border."""
+def window_starts(length: int, crop: int, stride: int) -> list[int]:
+    """Start positions of the windows along one dimension: every `stride`, the last one moved back to end at the border."""
     count = max(length - crop + stride - 1, 0) // stride + 1
     return [max(min(k * stride, length - crop), 0) for k in range(count)]
 
@@ -44,29 +44,29 @@ def segment_slide(
     computed where it can, for an image that needs more windows, pixels or logits than the limits above.
     """
     original = (image.shape[0], image.shape[1])
-    scaled = _enlarged(original, size)
-    down, across = starts(scaled[0], size[0], stride[0]), starts(scaled[1], size[1], stride[1])
-    if len(down) * len(across) > MOST_WINDOWS:
+    scaled = _enlarged_size(original, size)
+    down, across = window_starts(scaled[0], size[0], stride[0]), window_starts(scaled[1], size[1], stride[1])
+    if len(down) * len(across) > MAX_WINDOWS:
         raise UsageError(
-            f"an image of {_shown(original)} needs {len(down) * len(across)} windows of {_shown(size)}, more than "
-            f"{MOST_WINDOWS}; use mode whole, or cut the image into parts"
+            f"an image of {_format_size(original)} needs {len(down) * len(across)} windows of {_format_size(size)}, more than "
+            f"{MAX_WINDOWS}; use mode whole, or cut the image into parts"
         )
-    merge = _Merge(resize_image(image, scaled), original, size, (down, across), core)
+    merge = _WindowMerger(resize_image(image, scaled), original, size, (down, across), core)
     labels: np.ndarray | None = None
     logits: np.ndarray | None = None
-    writer: _Resampled | None = None
+    writer: _LabelResampler | None = None
     for top, band in merge.bands():  # [C, rows, W]
         if labels is None:
             target = original if own_size else scaled
             labels = np.empty(target, label_dtype(len(band)))
-            writer = None if target == scaled else _Resampled(scaled, target, labels)
-            logits = _place(original, len(band), scaled) if keep_logits else None
+            writer = None if target == scaled else _LabelResampler(scaled, target, labels)
+            logits = _allocate_logits(original, len(band), scaled) if keep_logits else None
         if logits is not None:
             logits[:, top : top + band.shape[1]] = band
         if writer:
             writer.add(top, band)
         else:
-            labels[top : top + band.shape[1]] = largest(band)
+            labels[top : top + band.shape[1]] = argmax_labels(band)
     assert labels is not None
     windows = tuple(merge.windows)
     return Result(
@@ -80,8 +80,8 @@ def segment_slide(
     )
 
 
-class _Merge:
-    """The merged logits of an image from the top to the bottom, each window run when its first row is reached."""
+class _WindowMerger:
+    """Yields the merged logits of an image from top to bottom; a window is run when its first row is reached."""
 
     def __init__(
         self, image: np.ndarray, original: Size, size: Size, begins: tuple[list[int], list[int]], core: Core
@@ -128,25 +128,25 @@ class _Merge:
             result = self._core(np.ascontiguousarray(window))
             assert result.logits is not None
             if not self.windows:
-                self._check_room(result.logits.shape)
+                self._check_memory(result.logits.shape)
             row.append(result.logits)
             self.windows.append(Window(y, x, result.kept, result.keep_maps, result.confidence_maps))
             self.tokens += result.tokens
         return row
 
-    def _check_room(self, shape: Sequence[int]) -> None:
-        held = _most_covering(self._down, self._size[0]) * len(self._across)
+    def _check_memory(self, shape: Sequence[int]) -> None:
+        held = _max_overlap(self._down, self._size[0]) * len(self._across)
         each = math.prod(shape)
-        if each * held > MOST_LOGITS:
+        if each * held > MAX_LOGITS:
             raise UsageError(
-                f"an image of {_shown(self._original)} needs the logits of {held} windows at a time, {shape[0]} classes of "
-                f"{each // shape[0]} each, more than {MOST_LOGITS} values; use mode whole, or cut the image into parts"
+                f"an image of {_format_size(self._original)} needs the logits of {held} windows at a time, {shape[0]} classes of "
+                f"{each // shape[0]} each, more than {MAX_LOGITS} values; use mode whole, or cut the image into parts"
             )
 
 
 @dataclass
-class _Resampled:
-    """Labels of another size than the merged logits', as far as the rows that have come allow."""
+class _LabelResampler:
+    """Computes labels at another size than the merged logits, row by row as the logits arrive."""
 
     source: Size
     target: Size
@@ -166,37 +166,37 @@ class _Resampled:
         if end > self._done:
             some = self._down[self._done : end]
             near = Taps(some.low - top, some.high - top, some.low_weight, some.high_weight)
-            self.labels[self._done : end] = largest(resize_rows(band, near, self._across))
+            self.labels[self._done : end] = argmax_labels(resize_rows(band, near, self._across))
             self._done = end
 
 
-def _place(original: Size, classes: int, size: Size) -> np.ndarray:
-    if math.prod(size) * classes > MOST_LOGITS:
+def _allocate_logits(original: Size, classes: int, size: Size) -> np.ndarray:
+    if math.prod(size) * classes > MAX_LOGITS:
         raise UsageError(
-            f"the logits of an image of {_shown(original)} with {classes} classes are {math.prod(size) * classes} values, "
-            f"more than {MOST_LOGITS}; leave return_logits off, or cut the image into parts"
+            f"the logits of an image of {_format_size(original)} with {classes} classes are {math.prod(size) * classes} values, "
+            f"more than {MAX_LOGITS}; leave return_logits off, or cut the image into parts"
         )
     return np.empty((classes, *size), np.float32)
 
 
-def _enlarged(original: Size, size: Size) -> Size:
+def _enlarged_size(original: Size, size: Size) -> Size:
     """The size at which the window fits."""
     scale = max(1.0, size[0] / original[0], size[1] / original[1])
     if scale == 1:
         return original
     scaled = (max(size[0], math.floor(original[0] * scale + 0.5)), max(size[1], math.floor(original[1] * scale + 0.5)))
-    if math.prod(scaled) > MOST_PIXELS:
+    if math.prod(scaled) > MAX_PIXELS:
         raise UsageError(
-            f"an image of {_shown(original)} is too narrow for windows of {_shown(size)}: enlarged until they fit, it has "
-            f"{math.prod(scaled)} pixels, more than {MOST_PIXELS}; use mode whole"
+            f"an image of {_format_size(original)} is too narrow for windows of {_format_size(size)}: enlarged until they fit, "
+            f"it has {math.prod(scaled)} pixels, more than {MAX_PIXELS}; use mode whole"
         )
     return scaled
 
 
-def _most_covering(begins: Sequence[int], crop: int) -> int:
+def _max_overlap(begins: Sequence[int], crop: int) -> int:
     """How many windows of one dimension cover a position at most."""
     return max(sum(begin <= last < begin + crop for begin in begins) for last in begins)
 
 
-def _shown(size: Size) -> str:
+def _format_size(size: Size) -> str:
     return f"{size[0]}×{size[1]}"

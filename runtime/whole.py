@@ -1,4 +1,4 @@
-"""`whole` mode: the image is resized to the bundle's size, its logits are resized back."""
+"""`whole` mode: the image is resized to the bundle's size, and its logits are resized to the image's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Core = Callable[[np.ndarray], Result]  # uint8 [h, w, 3] of the bundle's size â†
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """An image brought to the bundle's size, and how its labels come back from there."""
+class FittedImage:
+    """An image resized to the bundle's size, with what is needed to map its labels back."""
 
     pixels: np.ndarray  # uint8 [h, w, 3]
     original: tuple[int, int]  # the image's height and width
@@ -49,16 +49,16 @@ class Fitted:
         return replace(result, labels=labels_from_logits(logits, self.original))
 
 
-def fit(
+def fit_image(
     image: np.ndarray, size: tuple[int, int], *, keep_ratio: bool = False, fill: Sequence[float] = (0, 0, 0)
-) -> Fitted:
+) -> FittedImage:
     """`image` uint8 [H, W, 3] at `size`: stretched, or scaled until it fits inside and padded at the bottom and right.
 
     `fill`: the padding's red, green and blue, rounded to whole numbers.
     """
     original = (image.shape[0], image.shape[1])
     if not keep_ratio:
-        return Fitted(resize_image(image, size), original, size, two_steps=False)
+        return FittedImage(resize_image(image, size), original, size, two_steps=False)
     scale = min(size[0] / original[0], size[1] / original[1])
     # rounded as mmcv's rescale_size does
     inside = (
@@ -67,16 +67,16 @@ def fit(
     )
     scaled = resize_image(image, inside)
     if inside == tuple(size):
-        return Fitted(scaled, original, inside, two_steps=True)
+        return FittedImage(scaled, original, inside, two_steps=True)
     pixels = np.empty((*size, 3), np.uint8)
     pixels[:] = np.rint(fill).clip(0, 255)
     pixels[: inside[0], : inside[1]] = scaled
-    return Fitted(pixels, original, inside, two_steps=True)
+    return FittedImage(pixels, original, inside, two_steps=True)
 
 
 def segment_whole(
     image: np.ndarray, size: tuple[int, int], core: Core, *, keep_ratio: bool = False, fill: Sequence[float] = (0, 0, 0)
 ) -> Result:
-    """Segment `image` uint8 [H, W, 3] of any size, brought to `size` by `fit`; the labels are [H, W]."""
-    fitted = fit(image, size, keep_ratio=keep_ratio, fill=fill)
+    """Segment `image` uint8 [H, W, 3] of any size, brought to `size` by `fit_image`; the labels are [H, W]."""
+    fitted = fit_image(image, size, keep_ratio=keep_ratio, fill=fill)
     return fitted.labelled(core(fitted.pixels))

@@ -13,7 +13,7 @@ from dovit.export.capacities import default_capacities
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import read_manifest
-from dovit.runtime.bundle.write import seal, write_bundle
+from dovit.runtime.bundle.write import write_bundle, write_manifest
 
 
 def make_bundle(model: DoViT, folder: Path, capacities: tuple[int, ...] | None = None) -> Manifest:
@@ -22,7 +22,7 @@ def make_bundle(model: DoViT, folder: Path, capacities: tuple[int, ...] | None =
     chosen = capacities or default_capacities(model.config.tokens)
 
     def export(stage: Path) -> None:
-        seal(stage, build(model, chosen, stage, lambda _: None))
+        write_manifest(stage, build(model, chosen, stage, lambda _: None))
 
     exported = made_once(f"bundle-{_digest(model, chosen)}", export)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from dovit.runtime.plans import look, unknown_gpu
+from dovit.runtime.plans import detect_tensorrt, unsupported_gpu
 
 ROOT = Path(__file__).parents[1]
 ONNXRUNTIME = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"), None)
@@ -41,12 +41,12 @@ def tensorrt_rtx() -> tuple[Path, str] | None:
 
 def skip_unless_rtx_runs() -> None:
     """Skip where TensorRT-RTX is missing, or does not know this GPU, with the reason."""
-    found = look("tensorrt-rtx")
+    found = detect_tensorrt("tensorrt-rtx")
     if found.version is None:
         pytest.skip("TensorRT-RTX is not installed")
     if isinstance(found.gpu, str):
         pytest.skip(found.gpu)
-    unknown = unknown_gpu("tensorrt-rtx", found)
+    unknown = unsupported_gpu("tensorrt-rtx", found)
     if unknown:
         pytest.skip(unknown)
 

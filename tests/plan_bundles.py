@@ -18,7 +18,7 @@ from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import FileEntry, Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle, sha256
 from dovit.runtime.bundle.plans import Flavour, Plan, PlanSet
-from dovit.runtime.bundle.write import take_files, write_bundle
+from dovit.runtime.bundle.write import copy_files, write_bundle
 
 Shape = tuple[int, ...]
 
@@ -45,7 +45,7 @@ def describe(profiles: Sequence[Mapping[str, tuple[Shape, Shape]]]) -> str:
 
 
 def _with_plans(old: Bundle, stage: Path, flavour: Flavour, version: str) -> Manifest:
-    take_files(old, stage, old.manifest.files)
+    copy_files(old, stage, old.manifest.files)
     (stage / flavour).mkdir()
     files, described = {}, []
     for step in lower_bundle(old, "fp32", batch=1):

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dovit.runtime.cli.output import print_line
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import read_regular, replacing
+from dovit.runtime.files import atomic_write, read_regular
 
 MOST_BYTES = 1 << 30
 LOG_NAME = "log.jsonl"
@@ -117,7 +117,7 @@ def _forget_after(path: Path, step: int) -> None:
     """A run that goes on from `step` writes the later lines again."""
     if path.exists():
         kept = [line for line in _lines(path) if _step_of(line) < step]
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 

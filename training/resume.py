@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import check_regular, replacing
+from dovit.runtime.files import atomic_write, check_regular
 from dovit.training.settings import Settings
 
 STATE_NAME = "last.pt"
@@ -26,7 +26,7 @@ def save_state(out: Path, step: int, settings: Settings, model: nn.Module, optim
         "optimiser": optimiser.state_dict(),
     }
     try:
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             torch.save(content, part)
     except RuntimeError as error:  # as torch reports what the system refused it
         raise DovitError(f"{path}: cannot be written ({error}); go on with --resume when it can") from None

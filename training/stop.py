@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
-from dovit.runtime.interrupts import Interrupted, handled
+from dovit.runtime.interrupts import Interrupted, signal_handlers
 
 HOW_TO_GO_ON = "go on with the same command and --resume"
 
@@ -53,7 +53,7 @@ class Stop:
             raise KeyboardInterrupt
 
     def __enter__(self) -> Stop:
-        self._handlers.enter_context(handled(self._note, all_signals=True, interrupt=False))
+        self._handlers.enter_context(signal_handlers(self._note, all_signals=True, interrupt=False))
         return self
 
     def __exit__(

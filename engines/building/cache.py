@@ -18,7 +18,7 @@ from dovit.engines.building.request import BuildReport
 from dovit.runtime.bundle.frozen import Frozen
 from dovit.runtime.bundle.open import sha256
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import link_or_copy, replacing
+from dovit.runtime.files import atomic_write, link_or_copy
 
 
 def default_cache() -> Path:
@@ -62,7 +62,7 @@ class PlanCache:
         if self.folder is None:
             return
         with suppress(DovitError):
-            with replacing(self.folder / f"{digest}.plan") as part:
+            with atomic_write(self.folder / f"{digest}.plan") as part:
                 shutil.copyfile(plan, part)
-            with replacing(self.folder / f"{key}.json") as part:
+            with atomic_write(self.folder / f"{key}.json") as part:
                 part.write_text(_Entry(sha256=digest, report=report).model_dump_json())

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dovit.runtime.bundle.check import check_manifest
-from dovit.runtime.bundle.lock import only_writer
+from dovit.runtime.bundle.lock import writer_lock
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from dovit.runtime.bundle.open import read_manifest
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import replacing
+from dovit.runtime.files import atomic_write
 
 
 def write_calibration(
@@ -25,10 +25,10 @@ def write_calibration(
     manifest = Manifest.model_validate(fields)
     check_manifest(manifest, root / MANIFEST_NAME)
     try:
-        with only_writer(root):
+        with writer_lock(root):
             if read_manifest(root) != expected:
                 raise DovitError(f"{root}: the bundle was changed meanwhile and is left as it is; calibrate again")
-            with replacing(root / MANIFEST_NAME) as part:
+            with atomic_write(root / MANIFEST_NAME) as part:
                 part.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DovitError(f"{root}: cannot be written: {error.strerror or error}") from None

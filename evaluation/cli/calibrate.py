@@ -17,10 +17,10 @@ from dovit.evaluation.calibration.write import write_calibration
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import KEEP, Engine, Json, Mode, Threads
-from dovit.runtime.cli.output import counting, output_console, print_line
+from dovit.runtime.cli.output import output_console, print_line, progress_counter
 from dovit.runtime.cli.values import parse_share, parse_shares
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import check_output, check_writable, replacing
+from dovit.runtime.files import atomic_write, check_output, check_writable
 from dovit.runtime.session import load
 
 EPILOG = """\b
@@ -101,7 +101,7 @@ def command(
         check_writable(engine, "--engine")
     if out:
         check_output(out, "--out")
-    with counting() as counter:
+    with progress_counter() as counter:
         observer = Observer(session, files, how, lambda paths, what: counter(paths, len(paths), what))
         found = calibrate(observer, target, points=points, buckets=buckets, round_to=round_to)
     failure: DovitError | None = None
@@ -122,7 +122,7 @@ def command(
     }
     text = json.dumps(result, ensure_ascii=False)
     if out:
-        with replacing(out) as part:
+        with atomic_write(out) as part:
             part.write_text(text + "\n", encoding="utf-8")
     if as_json:
         print(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dovit.evaluation.data.dataset import Dataset
 from dovit.evaluation.data.pairs import Pairs
 from dovit.evaluation.data.streets import Streets
-from dovit.runtime.files import resolved
+from dovit.runtime.files import real_path
 
 
 def count_shared(one: Dataset, other: Dataset) -> int:
@@ -15,7 +15,7 @@ def count_shared(one: Dataset, other: Dataset) -> int:
 
 def _images(dataset: Dataset) -> set[str]:
     if isinstance(dataset, Pairs):
-        return {str(resolved(pair.image)) for pair in dataset.pairs}
+        return {str(real_path(pair.image)) for pair in dataset.pairs}
     if isinstance(dataset, Streets):
         return {f"scene {dataset.first + number}" for number in range(dataset.count)}
     return set()

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import parse_json, read_text, resolved
+from dovit.runtime.files import parse_json, read_text, real_path
 
 OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -67,7 +67,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def _read_config(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if resolved(file) in seen:
+    if real_path(file) in seen:
         raise DovitError(f"{file}: its _base_ leads back to itself")
     try:
         text = read_text(file)
@@ -86,7 +86,7 @@ def _read_config(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             raise DovitError(
                 f"{file}: its _base_ {base!r} is in another package: give the file that `Config.dump` writes"
             )
-        added = _read_config(file.parent / base, (*seen, resolved(file)))
+        added = _read_config(file.parent / base, (*seen, real_path(file)))
         twice = sorted(merged.keys() & added.keys())
         if twice:
             raise DovitError(f"{file}: two of its _base_ files set {twice[0]}")

@@ -22,7 +22,7 @@ from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, re
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError, UsageError, describe_validation
-from dovit.runtime.files import replacing
+from dovit.runtime.files import atomic_write
 
 POSITIONS = Interpolation("bicubic")
 
@@ -62,7 +62,7 @@ def _stored(state: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
     try:
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             write(part)
     except (RuntimeError, SafetensorError) as error:  # as torch and safetensors report what the system refused them
         raise DovitError(f"{path}: cannot be written ({error}); give another place") from None

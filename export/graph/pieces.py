@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dovit.export.graph.functions import OPSET
-from dovit.runtime.interrupts import noted_interrupts
+from dovit.runtime.interrupts import record_interrupts
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def trace(module: nn.Module, data: dict[str, tuple[Tensor, dict[int, str]]], out
     logging.disable(logging.WARNING)  # the exporter's remarks on opset conversion are not the user's concern
     try:
         # torch makes errors of its own of an interrupt, or tries another way of tracing
-        with noted_interrupts(), warnings.catch_warnings(), torch.no_grad():
+        with record_interrupts(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _WithWeights(module, len(data), list(weights)).eval(),

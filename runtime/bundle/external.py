@@ -1,4 +1,4 @@
-"""Which files an ONNX file takes its weights from, without the onnx package.
+"""Lists the external data files of an ONNX model, without the onnx package.
 
 An ONNX file is a protobuf message: fields, each a number with a wire type and a value. Only the fields that lead to a
 tensor's `external_data` are followed, everything else is skipped.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-MOST_NESTED = 100  # messages in messages, protobuf's own limit
+MAX_NESTING = 100  # messages in messages, protobuf's own limit
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 # message → {number of a field: the message that it holds}, as onnx.proto has them
@@ -37,8 +37,8 @@ def external_files(content: bytes) -> set[str]:
     waiting = [(memoryview(content), "ModelProto", 1)]
     while waiting:
         message, kind, depth = waiting.pop()
-        if depth > MOST_NESTED:
-            raise ValueError(f"messages nested more than {MOST_NESTED} deep")
+        if depth > MAX_NESTING:
+            raise ValueError(f"messages nested more than {MAX_NESTING} deep")
         if kind == "StringStringEntryProto":
             entry = {number: bytes(value) for number, value in _fields(message)}
             if entry.get(1) == b"location":

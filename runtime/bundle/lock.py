@@ -1,4 +1,4 @@
-"""One writer of a bundle at a time: exports, plans added with --engine, and calibration exclude each other."""
+"""A file lock that lets one process at a time write a bundle: exports, plans added with --engine, and calibration."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LOCK_NAME = ".dovit-lock"
 
 
 @contextmanager
-def only_writer(folder: Path, *, make: bool = False) -> Iterator[None]:
-    """Hold the writers' lock of `folder`, which is made with `make` where it is missing.
+def writer_lock(folder: Path, *, make: bool = False) -> Iterator[None]:
+    """Hold the writer lock of `folder`; `make`: create the folder if it is missing.
 
-    While another process holds it this one waits, without a limit, after saying so. The system takes the lock from a
-    process that ends, however it ends. Readers need no lock: see `dovit.runtime.bundle.open.with_bundle`.
-    Raises OSError where the lock's file cannot be made, DovitError where the file system has no locks.
+    While another process holds the lock, logs a warning and waits without a time limit. The operating system releases the lock
+    when a process ends, also when it is killed. Readers need no lock: see `dovit.runtime.bundle.open.with_bundle`.
+    Raises OSError if the lock file cannot be created, DovitError if the file system does not support locks.
     """
     descriptor = _acquire(folder, make=make)
     try:

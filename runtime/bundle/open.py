@@ -1,4 +1,4 @@
-"""Opening a bundle: nothing in it is used before its schema, paths, sizes and hashes are checked, and that it makes sense."""
+"""Opens a bundle: its schema, paths, file sizes, hashes and consistency are checked before anything in it is used."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.files import check_regular, read_regular
 
 T = TypeVar("T")
-MOST_MANIFEST_BYTES = 64 << 20
-MOST_ONNX_BYTES = 2 << 30  # protobuf's own limit
-MOST_ATTEMPTS = 20  # an export takes seconds, so a second attempt meets another one hardly ever
+MAX_MANIFEST_BYTES = 64 << 20
+MAX_ONNX_BYTES = 2 << 30  # protobuf's own limit
+MAX_ATTEMPTS = 20  # an export takes seconds, so a second attempt meets another one hardly ever
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ def open_bundle(path: str | Path) -> Bundle:
 
 
 def with_bundle(path: str | Path, use: Callable[[Bundle], T]) -> T:
-    """What `use` makes of the bundle in the folder `path`, once that is read and checked.
+    """Open the bundle in the folder `path` and return `use(bundle)`.
 
-    An export may put another bundle in its place meanwhile, and take the files of this one away. So where something fails
-    and the manifest is no longer the one that was read, all begins anew. Raises DovitError as `open_bundle` does.
+    An export may replace the bundle meanwhile and remove its old files. So if anything fails and the manifest has changed since
+    it was read, the new bundle is opened instead. Raises DovitError as `open_bundle` does.
     """
     root = Path(path)
-    for attempt in range(MOST_ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         before = _identity(root)
         try:
             return use(_open(root))
         except (DovitError, OSError) as error:
-            if _identity(root) != before and attempt < MOST_ATTEMPTS - 1:
+            if _identity(root) != before and attempt < MAX_ATTEMPTS - 1:
                 continue
             if isinstance(error, OSError):
                 raise DovitError(f"{root}: cannot be read: {error}") from None
@@ -112,7 +112,7 @@ def _check_file(root: Path, name: str, entry: FileEntry, *, whole: bool) -> byte
         size = file.stat().st_size
         if size != entry.size:
             raise DovitError(f"{root}: {name} has {size} bytes, the manifest says {entry.size}; export again")
-        content = read_regular(file, MOST_ONNX_BYTES) if whole else None
+        content = read_regular(file, MAX_ONNX_BYTES) if whole else None
         found = sha256(file) if content is None else hashlib.sha256(content).hexdigest()
     except FileNotFoundError:
         raise DovitError(f"{root}: the bundle's file {name} is missing; export the bundle again") from None
@@ -141,7 +141,7 @@ def read_manifest(root: Path) -> Manifest:
     """The manifest of the folder `root`, its schema checked, its files not."""
     file = root / MANIFEST_NAME
     try:
-        content = read_regular(file, MOST_MANIFEST_BYTES)
+        content = read_regular(file, MAX_MANIFEST_BYTES)
         version = json.loads(content.decode())["schema_version"]
         if not isinstance(version, int):
             raise TypeError("schema_version is not a number")

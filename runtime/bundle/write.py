@@ -1,4 +1,4 @@
-"""Writing a bundle: at any instant the target folder holds the old bundle or the new one, whole."""
+"""Writes a bundle atomically: at any time the target folder holds either the complete old bundle or the complete new one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dovit.runtime.bundle.lock import only_writer
+from dovit.runtime.bundle.lock import writer_lock
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle, read_manifest
 from dovit.runtime.bundle.program import read_program
@@ -20,12 +20,12 @@ from dovit.runtime.files import PART_SUFFIX, link_or_copy, sync_file
 
 STAGE_PREFIX = ".dovit-export-"
 FOLDERS = ("onnx", "tensorrt", "tensorrt-rtx")
-_OURS = re.compile(r"[\w.-]+-[0-9a-f]{12}\.(onnx|weights|plan|json)")  # as exporter and builders name files
+_OUR_FILE_NAMES = re.compile(r"[\w.-]+-[0-9a-f]{12}\.(onnx|weights|plan|json)")  # as exporter and builders name files
 
 
 def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     """Let `fill` write a bundle's files into an empty folder and return their manifest, and put them in place of the bundle
-    in `target`. Other files in `target` stay as they are. `fill` may `seal` its folder to try the bundle out.
+    in `target`. Other files in `target` stay as they are. `fill` may `write_manifest` its folder to try the bundle out.
 
     One writer at a time: another one in `target` is waited for before `fill` is called. What writers that were killed have
     left in `target` is removed. The files' names carry their hashes, so moving them in touches none of the old ones; renaming
@@ -33,17 +33,17 @@ def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     and was opened as a reader opens it. Raises DovitError where the folder cannot be written, or what `fill` made would not
     open; whatever is raised, the old bundle is as it was.
     """
-    with _as_sentences(target):
+    with _readable_errors(target):
         if target.exists() and not target.is_dir():
             raise DovitError(f"{target} is a file: give --out a folder")
         made = _missing_folders(target)
         try:  # before the first folder is made: an interrupt between making it and a `try` would leave it behind
-            with only_writer(target, make=True):
-                _sweep(target)
+            with writer_lock(target, make=True):
+                _remove_leftovers(target)
                 try:
                     manifest = _write(target, fill)
                 finally:
-                    _sweep(target)
+                    _remove_leftovers(target)
         except BaseException:
             for folder in made:  # only those that this call made and that are empty again
                 with suppress(OSError):
@@ -56,7 +56,7 @@ def _write(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     stage = target / f"{STAGE_PREFIX}{secrets.token_hex(4)}"
     stage.mkdir()
     manifest = fill(stage)
-    seal(stage, manifest)
+    write_manifest(stage, manifest)
     _check(target, stage, manifest)
     old = _old_files(target)
     folders = {(stage / name).parent for name in manifest.files}
@@ -76,7 +76,7 @@ def _write(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
 
 
 def _check(target: Path, stage: Path, manifest: Manifest) -> None:
-    """Raises DovitError where a reader would refuse what is in `stage`: it must not take the place of a bundle that opens."""
+    """Raises DovitError if a reader would refuse the bundle in `stage`, so that it does not replace a bundle that opens."""
     try:
         bundle = open_bundle(stage)
         opened = bundle.manifest
@@ -90,9 +90,9 @@ def _check(target: Path, stage: Path, manifest: Manifest) -> None:
         raise DovitError(f"{target}: the manifest does not read as it was written; nothing was changed")
 
 
-def _sweep(target: Path) -> None:
-    """Remove what a writer that was killed has left: stages, and files with our names that no bundle has. Only with the
-    writers' lock."""
+def _remove_leftovers(target: Path) -> None:
+    """Remove what a killed writer left: staging folders, and files named like ours that the manifest does not list. Requires the
+    writer lock."""
     inside = target.resolve()
     for stage in target.glob(f"{STAGE_PREFIX}*"):
         if stage.is_dir() and not stage.is_symlink():
@@ -105,7 +105,7 @@ def _sweep(target: Path) -> None:
                 left += [
                     f
                     for f in (target / folder).glob("*")
-                    if _OURS.fullmatch(f.name) and f"{folder}/{f.name}" not in named
+                    if _OUR_FILE_NAMES.fullmatch(f.name) and f"{folder}/{f.name}" not in named
                 ]
     for file in left:
         with suppress(OSError):
@@ -126,13 +126,13 @@ def _is_readable(target: Path) -> bool:
     return True
 
 
-def seal(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make the files in `folder` a bundle that can be opened."""
     written = manifest.model_copy(update={"schema_version": SCHEMA_VERSION})  # whatever it was when it was read
     (folder / MANIFEST_NAME).write_text(written.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def take_files(old: Bundle, stage: Path, names: Iterable[str]) -> None:
+def copy_files(old: Bundle, stage: Path, names: Iterable[str]) -> None:
     """Files of another bundle into `stage`: the same ones where the disk allows it, else copies."""
     for name in names:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def _old_files(target: Path) -> set[str]:
 
 
 @contextmanager
-def _as_sentences(target: Path) -> Iterator[None]:
+def _readable_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

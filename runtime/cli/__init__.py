@@ -1,1 +1,1 @@
-"""The commands that run a bundle, and what all commands have in common."""
+"""The commands that run and inspect a bundle, and code shared by all commands."""

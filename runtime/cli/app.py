@@ -1,4 +1,4 @@
-"""What all commands have in common: an error is one line, and the exit status says whose it is."""
+"""Entry point of all commands: errors are printed as one line, and the exit status tells failures (1) from usage errors (2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 
 from dovit.runtime.errors import DovitError, printable, shortened
-from dovit.runtime.interrupts import noted_interrupts
+from dovit.runtime.interrupts import record_interrupts
 
 _WRITING_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
@@ -32,14 +32,14 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
     app.command(epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(command)
     signals: list[int] = []
     try:
-        with noted_interrupts(all_signals=True) as signals:
+        with record_interrupts(all_signals=True) as signals:
             status = app(
                 prog_name=name, standalone_mode=False
             )  # what the command returned, or the status of a typer.Exit
     except DovitError as error:
         if error.__cause__ is not None:
             _debug(error)
-        _end(name, str(error), error.exit_status)
+        _exit_with_error(name, str(error), error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except typer.Exit as end:
@@ -48,31 +48,33 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
         sentence = (
             error.format_message().rstrip(".").replace("Value error, ", "")
         )  # pydantic's, which checks the options
-        _end(name, f"{sentence}; see {name} --help", 2)
+        _exit_with_error(name, f"{sentence}; see {name} --help", 2)
     except BrokenPipeError:
-        _discard(sys.stdout)  # the reader went away (`| head`)
+        _redirect_to_devnull(sys.stdout)  # the reader went away (`| head`)
         sys.exit(1)
     except MemoryError:
-        _end(name, "not enough memory", 1)
-    except OSError as error:  # what no place nearer to it could put better
+        _exit_with_error(name, "not enough memory", 1)
+    except OSError as error:  # not handled where it was raised
         _debug(error)
-        _end(name, _what_failed(error), 1)
+        _exit_with_error(name, _describe_os_error(error), 1)
     except Exception as error:
         if os.environ.get("DOVIT_DEBUG"):
             raise
         what = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
-        _end(name, f"internal error: {type(error).__name__}: {what}; set DOVIT_DEBUG=1 for the traceback", 1)
+        _exit_with_error(
+            name, f"internal error: {type(error).__name__}: {what}; set DOVIT_DEBUG=1 for the traceback", 1
+        )
     if status == INTERRUPTED:  # newer typers turn a KeyboardInterrupt into this status, older ones into an Abort
         number = signals[-1] if signals else signal.SIGINT
         what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        _end(name, f"{what}; nothing half-written is left", 128 + number)
+        _exit_with_error(name, f"{what}; nothing half-written is left", 128 + number)
     try:
         sys.stdout.flush()  # now, where a full disk can still be reported, and not when Python exits
     except BrokenPipeError:
-        _discard(sys.stdout)
+        _redirect_to_devnull(sys.stdout)
         sys.exit(1)
     except OSError as error:
-        _end(name, _what_failed(error), 1)
+        _exit_with_error(name, _describe_os_error(error), 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -91,32 +93,32 @@ def _open_streams() -> None:
             stream.reconfigure(errors="replace")  # a file's name, ξ or → must not stop a command in a plain C locale
 
 
-def _end(name: str, sentence: str, status: int) -> NoReturn:
-    """Exit with `status` and one line on stderr, whatever becomes of the line."""
+def _exit_with_error(name: str, sentence: str, status: int) -> NoReturn:
+    """Print one line on stderr, if that is possible, and exit with `status`."""
     try:
         print(f"{name}: error: {shortened(printable(sentence))}", file=sys.stderr, flush=True)
-    except OSError:  # nobody can be told: the status has to do
-        _discard(sys.stderr)
+    except OSError:  # stderr is closed or full: only the exit status is left
+        _redirect_to_devnull(sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:
-        _discard(sys.stdout)
+        _redirect_to_devnull(sys.stdout)
     sys.exit(status)
 
 
-def _what_failed(error: OSError) -> str:
-    """A sentence for what the operating system refused."""
+def _describe_os_error(error: OSError) -> str:
+    """A sentence for a failed system call."""
     reason = error.strerror or str(error)
     if error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {reason}; give another file or folder"
     if error.errno in _WRITING_FAILED:
-        _discard(sys.stdout)
+        _redirect_to_devnull(sys.stdout)
         return f"the output cannot be written: {reason}; free some space, or send it elsewhere"
     return f"reading or writing failed: {reason}"
 
 
-def _discard(stream: TextIO) -> None:
-    """What is still in `stream` goes nowhere: Python would complain once more when it flushes at exit."""
+def _redirect_to_devnull(stream: TextIO) -> None:
+    """Send what is still buffered in `stream` to /dev/null: flushing it at exit would raise again."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

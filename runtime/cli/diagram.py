@@ -1,4 +1,4 @@
-"""A chain as a picture: what runs after what, and which tensors go from where to where. As SVG, or for Graphviz."""
+"""Draws a chain, its steps and the tensors between them, as SVG or in Graphviz's language."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def chain_dot(steps: Sequence[ChainStep]) -> str:
 
 
 def chain_svg(steps: Sequence[ChainStep]) -> str:
-    """The chain from top to bottom; what skips boxes runs beside them."""
+    """The chain from top to bottom; edges that skip steps are drawn beside them."""
     edges = chain_edges(steps)
     skips = [e for e in edges if e.source >= 0 and e.target - e.source > 1]
     reach = REACH * max((e.target - e.source for e in skips), default=1)

@@ -1,4 +1,4 @@
-"""Which images a command runs on: files, folders and globs as they are typed, and the pages of a file."""
+"""Resolves the image arguments of a command: files, folders, globs, and the pages of a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import check_regular, resolved
+from dovit.runtime.files import check_regular, real_path
 from dovit.runtime.images import is_url
 
 # Suffixes of pictures; a folder's files count where the installed Pillow reads theirs as well (JPEG XL needs a plugin).
@@ -119,7 +119,7 @@ def _in_folder(folder: Path, recursive: bool, skip: Path | None) -> Iterator[Inp
 
     for name, folders, files in os.walk(folder, onerror=stop):
         here = Path(name)
-        folders[:] = sorted(f for f in folders if skip is None or resolved(here / f) != resolved(skip))
+        folders[:] = sorted(f for f in folders if skip is None or real_path(here / f) != real_path(skip))
         for file in sorted(files):
             if Path(file).suffix.lower() in read_suffixes() and (here / file).is_file():
                 yield Input(here / file, here.relative_to(folder))

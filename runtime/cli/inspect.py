@@ -19,7 +19,7 @@ from dovit.runtime.cli.options import Json
 from dovit.runtime.cli.output import escaped, new_table, output_console, print_line, print_table
 from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import replacing
+from dovit.runtime.files import atomic_write
 
 EPILOG = """\b
 Examples:
@@ -50,7 +50,7 @@ def command(
     chain = manifest.plans[-1].steps if manifest.plans else manifest.steps
     for path, draw in ((dot, chain_dot), (svg, chain_svg)):
         if path:
-            with replacing(path) as part:
+            with atomic_write(path) as part:
                 part.write_text(draw(chain), encoding="utf-8")
     if as_json:
         print(json.dumps(manifest.model_dump(mode="json"), ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""What commands print: tables and lines on stdout, progress on stderr; both readable in a terminal and in a pipe."""
+"""Output of commands: tables and lines on stdout, progress on stderr, for terminals and for pipes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINE_EVERY = 10.0  # seconds between two plain lines about one stage
 
 
 def output_console() -> Console:
-    """Stdout: a terminal with its width and colours, or plain text whose lines are as long as they need to be."""
+    """A console on stdout: with the terminal's width and colours, or plain text without line breaks in a pipe."""
     console = Console()
     return console if console.is_terminal else Console(width=UNLIMITED)
 
@@ -57,8 +57,8 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
 
 
 @contextmanager
-def stages() -> Iterator[Progress]:
-    """Tells on stderr what is being done: a bar on a terminal, else one line when a stage begins.
+def stage_progress() -> Iterator[Progress]:
+    """Shows progress on stderr: a bar on a terminal, otherwise one line when a stage begins.
 
     A stage is what comes before the first colon or comma of the text: `building 5 plans: stem, block2`.
     """
@@ -89,15 +89,15 @@ class _StageLines:
 
 
 @contextmanager
-def counting() -> Iterator[Counter]:
-    """Goes through lists of images and the like: see Counter."""
+def progress_counter() -> Iterator[Counter]:
+    """Yields a Counter, which shows the progress of a loop."""
     console = Console(stderr=True)
     with RichProgress(console=console, transient=True, disable=not console.is_terminal) as bar:
         yield Counter(console, bar)
 
 
 class Counter:
-    """Shows on stderr how far a list is done: a bar on a terminal, else a line at the start and every ten seconds."""
+    """Shows the progress of a loop on stderr: a bar on a terminal, otherwise a line at the start and every ten seconds."""
 
     def __init__(self, console: Console, bar: RichProgress) -> None:
         self._console, self._bar = console, bar

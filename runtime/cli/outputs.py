@@ -1,4 +1,4 @@
-"""Where the pictures of a run go, and what is never written over: an input, or what came of another image."""
+"""Names the output pictures of a run, and refuses to overwrite an input or the output of another image."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from dovit.runtime.cli.inputs import Input
 from dovit.runtime.draw import source_of
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import resolved
+from dovit.runtime.files import real_path
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a run segments: a page (from 1) of a file, one of `pages` that it takes. Outputs are `base` + ending."""
+    """An image to segment: page `page` (from 1) of `pages` of a file. Its outputs are named `base` + ending."""
 
     file: Path
     page: int
@@ -32,8 +32,8 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """How an output names the image that it was made from: by the way to it from the output's folder."""
-        way = os.path.relpath(resolved(self.file), resolved(self.base.parent))
+        """The path of the image relative to the output's folder, which is stored in an output as its source."""
+        way = os.path.relpath(real_path(self.file), real_path(self.base.parent))
         page = f", page {self.page}" if self.page > 1 else ""
         return os.fsencode(way).decode("utf-8", "replace") + page
 
@@ -64,7 +64,7 @@ def plan_pictures(inputs: Sequence[Input], pages: Sequence[int], out: Path, endi
 def _candidates(one: Input, count: int, out: Path) -> Iterator[list[Path]]:
     """Bases for the `count` pages of an input, the best first."""
     file = one.file
-    first = [file.stem, file.name.replace(".", "_"), f"{resolved(file).parent.name}_{file.stem}"]
+    first = [file.stem, file.name.replace(".", "_"), f"{real_path(file).parent.name}_{file.stem}"]
     for name in itertools.chain(first, (f"{file.stem}_{k}" for k in itertools.count(2))):
         base = out / one.below / name
         yield [base, *(base.with_name(f"{name}.p{page}") for page in range(2, count + 1))]
@@ -76,11 +76,11 @@ def check_outputs(pictures: Sequence[Picture], endings: Sequence[str], *, overwr
     An output of the same image may be replaced, so that a command can be typed again; one of another image, or a file
     that no dovit-run wrote, only with `overwrite`; an input never.
     """
-    read = {resolved(picture.file) for picture in pictures}
+    read = {real_path(picture.file) for picture in pictures}
     for picture in pictures:
         for ending in endings:
             output = picture.output(ending)
-            if resolved(output) in read:
+            if real_path(output) in read:
                 raise UsageError(f"{output} is an input image and would be overwritten: give --out another folder")
             if overwrite or not os.path.lexists(output):
                 continue
@@ -90,7 +90,7 @@ def check_outputs(pictures: Sequence[Picture], endings: Sequence[str], *, overwr
                     f"{output} is there and was not written by dovit-run: give --out another folder, or --overwrite"
                 )
             if source != picture.source:
-                other = os.path.relpath(resolved(output).parent / source)
+                other = os.path.relpath(real_path(output).parent / source)
                 raise UsageError(
                     f"{output} is there and was made from {other}: give --out another folder, or --overwrite"
                 )

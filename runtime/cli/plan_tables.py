@@ -1,4 +1,4 @@
-"""What the user reads about plans."""
+"""Tables about TensorRT plans and their accuracy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def print_plans(console: Console, manifest: Manifest, plans: PlanSet) -> None:
 
 
 def print_accuracy(console: Console, plans: PlanSet) -> None:
-    """What the precision costs, against float32."""
+    """The accuracy of the plans' precision compared with float32."""
     accuracy = plans.accuracy
     assert accuracy
     table = new_table("", plans.precision)

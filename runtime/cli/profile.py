@@ -1,4 +1,4 @@
-"""`dovit-run --profile`: where the time of a pass goes, instead of pictures."""
+"""`dovit-run --profile`: times every operation of a pass on a GPU instead of writing pictures."""
 
 from __future__ import annotations
 

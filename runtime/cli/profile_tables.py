@@ -1,4 +1,4 @@
-"""What the user reads about the time of a pass on a GPU."""
+"""Tables of a profile of a pass on a GPU."""
 
 from __future__ import annotations
 

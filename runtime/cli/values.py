@@ -1,4 +1,4 @@
-"""Numbers, sizes and thresholds as they are typed."""
+"""Parses option values: numbers, sizes, shares and thresholds."""
 
 from __future__ import annotations
 

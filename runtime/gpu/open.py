@@ -11,12 +11,12 @@ from dovit.runtime.gpu.chain import GpuChain
 from dovit.runtime.gpu.cuda_device import CudaDevice
 from dovit.runtime.gpu.device import cuda_errors
 from dovit.runtime.gpu.tensorrt_engine import shared_tensorrt
-from dovit.runtime.plans import check_plans, look
+from dovit.runtime.plans import check_plans, detect_tensorrt
 
 
 def open_chain(bundle: Bundle, plans: PlanSet, *, device: int = 0, graph: bool | None = None) -> GpuChain:
     """The chain of `plans` on GPU number `device`, warmed up and captured. Raises DovitError where this machine cannot."""
-    check_plans(bundle.root, plans, look(plans.flavour, device))
+    check_plans(bundle.root, plans, detect_tensorrt(plans.flavour, device))
     if plans.plugin_version is not None:
         raise DovitError(
             f"{bundle.root}: the {plans.name} plans have the token pass inside (--plugins), for programs that run them by "

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import replacing
+from dovit.runtime.files import atomic_write
 
 LOG = logging.getLogger("dovit.runtime.gpu")
 
@@ -53,7 +53,7 @@ class RuntimeCache:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._file) as part:
+            with atomic_write(self._file) as part:
                 part.write_bytes(content)
         except (OSError, DovitError) as error:
             LOG.warning("%s: compiled kernels are not kept (%s)", self._file, error)

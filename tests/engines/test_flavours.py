@@ -10,7 +10,7 @@ from dovit.engines.backends import list_backends
 from dovit.engines.flavours import check_builder, choose_flavour, load_module, target_capabilities, version_of
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import Gpu
-from dovit.runtime.plans import Found, known_capabilities
+from dovit.runtime.plans import DetectedTensorRT, known_capabilities
 
 ADA = Gpu("NVIDIA RTX 4090", "8.9", (13, 0))
 
@@ -74,16 +74,19 @@ def test_backends_of_this_machine() -> None:
 
 def test_what_a_backend_can_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that TensorRT-RTX does not know is no reason to promise anything."""
-    found = {"tensorrt": Found(None, ADA), "tensorrt-rtx": Found("1.7.1.116", ADA, ("8.9", "12.0"))}
-    monkeypatch.setattr(backends, "look", found.get)
+    found = {
+        "tensorrt": DetectedTensorRT(None, ADA),
+        "tensorrt-rtx": DetectedTensorRT("1.7.1.116", ADA, ("8.9", "12.0")),
+    }
+    monkeypatch.setattr(backends, "detect_tensorrt", found.get)
     monkeypatch.setattr(backends.plugins, "left_out", lambda: None)
     runs = {report.name: report.run for report in list_backends()}
     assert runs["tensorrt"] == "no: not installed here: pip install 'dovit[tensorrt]'"
     assert runs["tensorrt-rtx"].startswith("yes, on NVIDIA RTX 4090")
-    found["tensorrt-rtx"] = Found("1.7.1.116", Gpu("H100", "9.0", (13, 0)), ("8.9", "12.0"))
+    found["tensorrt-rtx"] = DetectedTensorRT("1.7.1.116", Gpu("H100", "9.0", (13, 0)), ("8.9", "12.0"))
     assert "runs on compute capability 8.9, 12.0, this GPU (H100) has 9.0" in list_backends()[1].run
     monkeypatch.setattr(backends.plugins, "left_out", lambda: "CUDA plugins and kernels (nvcc: not found)")
-    found["tensorrt-rtx"] = Found("1.7.1.116", ADA, ("8.9", "12.0"))
+    found["tensorrt-rtx"] = DetectedTensorRT("1.7.1.116", ADA, ("8.9", "12.0"))
     assert list_backends()[1].run == "no: CUDA plugins and kernels (nvcc: not found)"
 
 

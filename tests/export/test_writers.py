@@ -18,10 +18,10 @@ from bundles import make_bundle
 from models import randomised, small_config
 from writers import contest, copy_bundle, other_bundle
 
-from dovit.runtime.bundle.lock import LOCK_NAME, only_writer
+from dovit.runtime.bundle.lock import LOCK_NAME, writer_lock
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle, with_bundle
-from dovit.runtime.bundle.write import STAGE_PREFIX, take_files, write_bundle
+from dovit.runtime.bundle.write import STAGE_PREFIX, copy_files, write_bundle
 from dovit.runtime.errors import DovitError
 
 
@@ -57,7 +57,7 @@ def test_the_second_writer_waits_and_says_so(
 ) -> None:
     target = Path(shutil.copytree(good, tmp_path / "target"))
     second = threading.Thread(target=copy_bundle, args=(other, target))
-    with caplog.at_level(logging.WARNING, logger="dovit"), only_writer(target):
+    with caplog.at_level(logging.WARNING, logger="dovit"), writer_lock(target):
         second.start()
         deadline = time.monotonic() + 60
         while not caplog.records and time.monotonic() < deadline:
@@ -159,7 +159,7 @@ def test_what_no_reader_would_open_replaces_nothing(
 
     def fill(stage: Path) -> Manifest:
         bundle = open_bundle(good)
-        take_files(bundle, stage, bundle.manifest.files)
+        copy_files(bundle, stage, bundle.manifest.files)
         return bundle.manifest.model_copy(update=change)
 
     with pytest.raises(DovitError, match=f"could not be opened, and nothing was changed.*{sentence}") as error:
@@ -174,7 +174,7 @@ def test_a_file_that_a_step_uses_and_that_is_not_listed_replaces_nothing(good: P
 
     def fill(stage: Path) -> Manifest:
         bundle = open_bundle(good)
-        take_files(bundle, stage, bundle.manifest.files)
+        copy_files(bundle, stage, bundle.manifest.files)
         listed = {name: entry for name, entry in bundle.manifest.files.items() if not name.endswith(".weights")}
         return bundle.manifest.model_copy(update={"files": listed})
 

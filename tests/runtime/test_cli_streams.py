@@ -12,7 +12,7 @@ import pytest
 from bundles import make_bundle
 from models import randomised, small_config
 
-from dovit.runtime.errors import LONGEST, DovitError, printable
+from dovit.runtime.errors import MAX_LENGTH, DovitError, printable
 
 FULL = Path("/dev/full")
 DOVIT = [sys.executable, "-c", "from dovit.runtime.cli.main import main; main()"]
@@ -68,5 +68,5 @@ def test_errors_are_one_line_without_terminal_codes() -> None:
     text = "a\x1b]0;title\x07\nb\t\x9b2J\u202e\u2028\ud800 é ξ →"
     assert printable(text) == "a\\x1b]0;title\\x07\\nb\\t\\x9b2J\\u202e\\u2028\\ud800 é ξ →"
     assert str(DovitError(f"{text}: x")) == f"{printable(text)}: x"
-    long = str(DovitError("first " + "x" * 10 * LONGEST + " last"))
-    assert long.startswith("first ") and long.endswith(" last") and len(long) < LONGEST + 10
+    long = str(DovitError("first " + "x" * 10 * MAX_LENGTH + " last"))
+    assert long.startswith("first ") and long.endswith(" last") and len(long) < MAX_LENGTH + 10

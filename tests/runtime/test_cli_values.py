@@ -10,7 +10,7 @@ import typer
 from dovit.export.checkpoints.literals import set_value
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.values import parse_capabilities, parse_size
-from dovit.runtime.errors import LONGEST, UsageError
+from dovit.runtime.errors import MAX_LENGTH, UsageError
 
 
 def test_sizes() -> None:
@@ -46,5 +46,5 @@ def test_the_sentence_of_a_usage_error_is_not_endless(capsys: pytest.CaptureFixt
         patch.setattr("sys.argv", ["dovit-run", "--mode", "x" * 10_000])
         run_command(command, "dovit-run")
     line = capsys.readouterr().err
-    assert end.value.code == 2 and len(line) < LONGEST + 100
+    assert end.value.code == 2 and len(line) < MAX_LENGTH + 100
     assert line.startswith("dovit-run: error: ") and line.endswith("see dovit-run --help\n")

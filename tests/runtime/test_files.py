@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import check_output, read_regular, replacing
+from dovit.runtime.files import atomic_write, check_output, read_regular
 
 
 def write(path: Path, text: str) -> None:
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text)
 
 
@@ -24,7 +24,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "file"
     write(file, "one")
     file.chmod(0o640)
-    with pytest.raises(KeyError), replacing(file) as part:
+    with pytest.raises(KeyError), atomic_write(file) as part:
         part.write_text("half")
         raise KeyError
     assert file.read_text() == "one"
@@ -69,9 +69,9 @@ def test_a_device_is_written_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to_file", [False, True])
 def test_standard_output_is_written_to(tmp_path: Path, to_file: bool) -> None:
     code = (
-        "from pathlib import Path; from dovit.runtime.files import replacing\n"
+        "from pathlib import Path; from dovit.runtime.files import atomic_write\n"
         "print('before')\n"
-        "with replacing(Path('/dev/stdout')) as part: part.write_text('middle\\n')\n"
+        "with atomic_write(Path('/dev/stdout')) as part: part.write_text('middle\\n')\n"
         "print('after')\n"
     )
     command = [sys.executable, "-c", code]

@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from dovit.runtime.errors import DovitError
-from dovit.runtime.interrupts import Interrupted, noted_interrupts
+from dovit.runtime.interrupts import Interrupted, record_interrupts
 
 
 def interrupted(number: int = signal.SIGINT) -> None:
@@ -20,20 +20,20 @@ def interrupted(number: int = signal.SIGINT) -> None:
 
 
 def test_an_interrupt_that_a_library_turns_into_an_error() -> None:
-    with pytest.raises(KeyboardInterrupt), noted_interrupts():
+    with pytest.raises(KeyboardInterrupt), record_interrupts():
         try:
             interrupted()
         except KeyboardInterrupt:
             raise RuntimeError("tracing failed") from None
-    with pytest.raises(KeyboardInterrupt), noted_interrupts() as came, suppress(KeyboardInterrupt):  # and it goes on
+    with pytest.raises(KeyboardInterrupt), record_interrupts() as came, suppress(KeyboardInterrupt):  # and it goes on
         interrupted()
     assert came == [signal.SIGINT]
 
 
 def test_errors_without_an_interrupt_stay() -> None:
-    with pytest.raises(DovitError, match="mine"), noted_interrupts():
+    with pytest.raises(DovitError, match="mine"), record_interrupts():
         raise DovitError("mine")
-    with pytest.raises(Interrupted, match="saved"), noted_interrupts():
+    with pytest.raises(Interrupted, match="saved"), record_interrupts():
         try:
             interrupted()
         except KeyboardInterrupt:
@@ -43,12 +43,12 @@ def test_errors_without_an_interrupt_stay() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals(number: int) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), noted_interrupts(all_signals=True) as came:
+    with pytest.raises(KeyboardInterrupt), record_interrupts(all_signals=True) as came:
         interrupted(number)
     assert came == [number] and signal.getsignal(number) is before
     signal.signal(number, signal.SIG_IGN)  # as nohup does
     try:
-        with noted_interrupts(all_signals=True) as came:
+        with record_interrupts(all_signals=True) as came:
             interrupted(number)
         assert not came
     finally:
@@ -60,7 +60,7 @@ def test_in_other_threads_nothing_changes() -> None:
 
     def work() -> None:
         try:
-            with noted_interrupts(all_signals=True):
+            with record_interrupts(all_signals=True):
                 pass
         except BaseException as error:
             failed.append(error)

@@ -20,7 +20,7 @@ from dovit.runtime import DovitError, UsageError, load
 from dovit.runtime.bundle import external
 from dovit.runtime.bundle.manifest import SCHEMA_VERSION
 from dovit.runtime.bundle.open import open_bundle, read_manifest
-from dovit.runtime.bundle.write import seal
+from dovit.runtime.bundle.write import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_older_schemas_are_read_and_written_as_this_one(bundle: Path, schema: in
     without_mode(bundle, schema)
     manifest = open_bundle(bundle).manifest
     assert (manifest.schema_version, manifest.mode, manifest.keep_ratio) == (schema, "whole", False)
-    seal(tmp_path, manifest)
+    write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest.model_copy(update={"schema_version": SCHEMA_VERSION})
 
 

@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 from dovit.runtime.errors import UsageError
 from dovit.runtime.resize import labels_from_logits, resize_bilinear, resize_image
 from dovit.runtime.result import Result
-from dovit.runtime.slide import segment_slide, starts
-from dovit.runtime.whole import Core, fit, segment_whole
+from dovit.runtime.slide import segment_slide, window_starts
+from dovit.runtime.whole import Core, fit_image, segment_whole
 
 CROP, STRIDE, PATCH, CLASSES = (32, 48), (20, 32), 8, 5
 WEIGHT = torch.randn(CLASSES, 3, PATCH, PATCH, generator=torch.Generator().manual_seed(3)) / 100
@@ -75,7 +75,7 @@ def reference(image: np.ndarray, crop: tuple[int, int], stride: tuple[int, int])
 def test_windows_cover_the_line_and_the_last_ends_at_the_border(
     length: int, crop: int, stride: int, expected: list[int]
 ) -> None:
-    assert starts(length, crop, stride) == expected
+    assert window_starts(length, crop, stride) == expected
 
 
 @pytest.mark.parametrize("size", [(32, 48), (32, 49), (33, 48), (52, 80), (53, 81), (77, 131), (100, 48)])
@@ -153,7 +153,7 @@ LIMITS: list[tuple[tuple[int, int], dict[str, Any], str]] = [
 def test_limits_say_their_number(
     size: tuple[int, int], arguments: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, limit in {"MOST_PIXELS": 10**6, "MOST_WINDOWS": 500, "MOST_LOGITS": 2000}.items():
+    for name, limit in {"MAX_PIXELS": 10**6, "MAX_WINDOWS": 500, "MAX_LOGITS": 2000}.items():
         monkeypatch.setattr(f"dovit.runtime.slide.{name}", limit)
     with pytest.raises(UsageError, match=sentence):
         segment_slide(picture(*size), CROP, STRIDE, core_of(), **arguments)
@@ -234,7 +234,7 @@ def test_keeping_the_ratio_is_what_the_real_mmsegmentation_does(size: tuple[int,
     model.data_preprocessor.mean = mean.view(-1, 1, 1)
     model.data_preprocessor.test_cfg = {"size": (32, 48)}
     image = picture(*size)
-    fitted = fit(image, (32, 48), keep_ratio=True, fill=mean.tolist())
+    fitted = fit_image(image, (32, 48), keep_ratio=True, fill=mean.tolist())
     height, width = fitted.inside
     sample = SegDataSample(metainfo={"ori_shape": size, "img_shape": fitted.inside})
     bgr = np.ascontiguousarray(fitted.pixels[:height, :width, ::-1].transpose(2, 0, 1))

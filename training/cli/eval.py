@@ -33,10 +33,10 @@ from dovit.runtime.cli.options import (
     Threads,
     Threshold,
 )
-from dovit.runtime.cli.output import counting, output_console
+from dovit.runtime.cli.output import output_console, progress_counter
 from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import check_output, replacing
+from dovit.runtime.files import atomic_write, check_output
 from dovit.runtime.session import load
 
 EPILOG = """\b
@@ -131,7 +131,7 @@ def command(
     names = names or dataset.class_names or tuple(map(str, range(segmenter.classes)))
     settings = _settings(segmenter, own, threshold, keep, sweep)
 
-    with counting() as counter:
+    with progress_counter() as counter:
 
         def track(numbers: Iterable[int], total: int) -> Iterable[int]:
             return counter(numbers, total, "evaluating")
@@ -158,7 +158,7 @@ def command(
         if len(outcomes) == 1:
             print_classes(output, outcomes[0], names)
     if out is not None:
-        with replacing(out) as part:
+        with atomic_write(out) as part:
             part.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if plot is not None:
         draw(outcomes, plot, f"{(engine or ckpt or plot).absolute().name} on {outcomes[0].images} images")
@@ -220,7 +220,7 @@ def _lines(path: Path | None) -> Iterator[PerImage | None]:
     if path is None:
         yield None
         return
-    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
         yield lambda record: print(json.dumps(record, ensure_ascii=False), file=file)
 
 
