@@ -31,12 +31,7 @@ SAVE_WEIGHTS = (
 
 # pattern of a key → what such a file is; the first that matches
 LAYERS = [
-    (
-        r"(backbone\.)?(blocks|layers)\.\d+\.(ls[12]\.gamma|gamma_[12])",
-        "has LayerScale (timm's ls1 and ls2, DeiT-III's gamma_1), a factor on every layer's output, which dovit's layers lack",
-    ),
     (r"(backbone\.)?blocks\.\d+\.attn\.[qk]_norm\..+", "normalises queries and keys (timm's qk_norm)"),
-    (r"(backbone\.)?(reg_token|register_tokens|storage_tokens)", "has register tokens (DINOv2, DINOv3)"),
     (r"norm_pre\..+", "has a norm before its first layer (timm's pre_norm, CLIP)"),
     (
         r"(backbone\.)?blocks\.\d+\.(attn\.(q_bias|v_bias|rope.*|[qkv]_proj\..+)|mlp\.(w[123]|fc1_[gx])\..+)",

@@ -11,6 +11,7 @@ from torch import Tensor
 from dovit.export.checkpoints.family import Checkpoint
 from dovit.export.checkpoints.literals import parse_change, set_value
 from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.pos_embed import check_bounds
 from dovit.export.checkpoints.safe import read_file
 from dovit.export.checkpoints.section import Section
 from dovit.export.checkpoints.settings import Settings
@@ -293,6 +294,7 @@ def pick_size(
         file=preprocessor.image_size or stated,
         remedy="say --image-size",
     )
+    check_bounds(size, settings.chosen["image_size"].place)
     if any(side < patch or side % patch for side in size):
         raise UsageError(
             f"an image size of {size[0]}x{size[1]} ({settings.chosen['image_size'].place}) is not whole patches of {patch}: say "

@@ -19,8 +19,6 @@ from dovit.export.checkpoints.safe import read_file
 from dovit.export.checkpoints.settings import Setting, Settings
 from dovit.export.checkpoints.tensors import plain_tensors
 from dovit.export.model import DoViT
-from dovit.export.model.bounds import MOST_TOKENS
-from dovit.runtime.bundle.check import MOST_PIXELS
 from dovit.runtime.errors import DovitError, UsageError, describe_validation, printable
 
 
@@ -79,11 +77,8 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
 
 def _check_size(options: ReadOptions) -> None:
     """Before positions are resized to it, which takes memory."""
-    height, width = options.image_size or (1, 1)
-    if max(height, width) > MOST_PIXELS or height * width > MOST_TOKENS * 16**2:
-        raise UsageError(
-            f"--image-size {height}x{width}: too large; at most {MOST_PIXELS} pixels a side and {MOST_TOKENS * 16**2} in all"
-        )
+    if options.image_size is not None:
+        check_bounds(options.image_size, "--image-size")
 
 
 def _read(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> LoadedModel | None:

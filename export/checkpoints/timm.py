@@ -15,12 +15,15 @@ from dovit.export.checkpoints.rstrudel import LAYER
 from dovit.export.checkpoints.segmenters import new_decoder
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.checkpoints.timm_config import TimmConfig, read_timm_config
+from dovit.export.checkpoints.vit_layers import complete_layers
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
 from dovit.export.model.config import HALF, IMAGENET
 from dovit.runtime.errors import DovitError, UsageError
 
 RULES: list[Rule] = [
     (r"blocks\.(\d+)\." + LAYER, r"backbone.layers.\1.\2.\3"),
+    (r"blocks\.(\d+)\.ls([12])\.gamma", r"backbone.layers.\1.scale\2"),
+    (r"blocks\.(\d+)\.gamma_([12])", r"backbone.layers.\1.scale\2"),  # DeiT-III
     (r"patch_embed\.proj\.(.+)", r"backbone.patch_embed.\1"),
 ]
 # timm's models whose heads are not 64 channels wide: so400m, huge, giant, gigantic
@@ -54,14 +57,15 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         raise UsageError(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
     said = read_timm_config(options.config or checkpoint.beside("config.json"), must=options.config is not None)
     account = Account(path, dict(state))
-    special = [account.take(name)[0].float() for name in ("cls_token", "dist_token") if name in state]
+    special = [account.take(name)[0].float() for name in ("cls_token", "dist_token", "reg_token") if name in state]
     embed = account.take("pos_embed")[0].float()
+    tokens = torch.cat(special) if special else embed.new_zeros(0, embed.shape[1])  # [P, E]
     depth, dim = account.count(r"blocks\.(\d+)\..+"), embed.shape[1]
     patch = state["patch_embed.proj.weight"].shape[-1]
     said.check(depth=depth, embed_dim=dim, patch_size=patch, class_token="cls_token" in state)
 
-    apart = _positions_apart(len(embed), len(special), said)
-    rows = embed if apart else embed[len(special) :]
+    apart = _positions_apart(len(embed), len(tokens), said)
+    rows = embed if apart else embed[len(tokens) :]
     stated = said.size_of(len(rows), patch)
     size = image_size_for(len(rows), patch, options.image_size, stated)
     trained = trained_grid(len(rows), patch, options.image_size, stated)
@@ -71,10 +75,10 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
     settings.choose("resizing of positions", assumed=(code, str(how)))
     grid = size[0] // patch, size[1] // patch
     account.weights["backbone.pos_embed"] = resize_positions(rows, grid, how, trained=trained)
-    keep = 0 if options.arch == "setr-mla" else len(special)
-    tokens = torch.cat(special) if special else embed.new_zeros(0, dim)
-    account.weights["backbone.prefix"] = (tokens if apart else tokens + embed[: len(special)])[:keep]
+    keep = 0 if options.arch == "setr-mla" and "reg_token" not in state else len(tokens)
+    account.weights["backbone.prefix"] = (tokens if apart else tokens + embed[: len(tokens)])[:keep]
     account.rename(RULES)
+    complete_layers(account, depth)
     segmenter = options.arch.startswith("segmenter")
     if segmenter and not account.has(r"norm\..+"):
         raise DovitError(
@@ -126,8 +130,8 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
 
 
 def _positions_apart(positions: int, special: int, said: TimmConfig) -> bool:
-    """Whether the class and distillation tokens have no positions (timm's no_embed_class): as config.json says, or where only
-    then the positions are a square."""
+    """Whether the `special` tokens before the patches have no positions (timm's no_embed_class): as config.json says, or where
+    only then the positions are a square."""
     if "no_embed_class" in said.arguments:
         return bool(said.arguments["no_embed_class"])
     return (

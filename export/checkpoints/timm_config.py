@@ -12,13 +12,9 @@ from dovit.runtime.files import parse_json, read_text
 # arguments of timm's VisionTransformer → the values with which its layers are those of `BackboneConfig`
 PLAIN: dict[str, tuple[Any, ...]] = {
     "in_chans": (3,),
-    "qkv_bias": (True,),
-    "proj_bias": (True,),
     "qk_norm": (False,),
     "scale_attn_norm": (False,),
     "scale_mlp_norm": (False,),
-    "init_values": (None,),
-    "reg_tokens": (0,),
     "pre_norm": (False,),
     "pos_embed": ("learn",),
     "norm_layer": (None, "layernorm"),
@@ -30,7 +26,19 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "attn_layer": ("", "attn"),
 }
 # those that are compared with the weights or used, and those that are for training or for the classifier
-USED = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "class_token", "no_embed_class")
+USED = (
+    "img_size",
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "class_token",
+    "no_embed_class",
+    "qkv_bias",
+    "proj_bias",
+    "init_values",
+    "reg_tokens",
+)
 OTHER = (
     "num_classes",
     "global_pool",

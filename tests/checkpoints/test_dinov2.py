@@ -146,6 +146,8 @@ def rewritten(folder: Path, name: str, **changes: Any) -> None:
         ("preprocessor_config.json", {"do_flip_channel_order": True}, "do_flip_channel_order is a setting"),
         ("preprocessor_config.json", {"image_std": [1, 0]}, "image_std is [1, 0], not three numbers"),
         ("preprocessor_config.json", {"size": {"height": 71, "width": 70}}, "71x70"),
+        ("preprocessor_config.json", {"size": {"height": 700_000, "width": 70}}, "too large"),
+        ("preprocessor_config.json", {"size": {"height": 28_000, "width": 28_000}}, "too large"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(name: str, changes: dict[str, Any], words: str, tmp_path: Path) -> None:

@@ -88,7 +88,6 @@ def test_folders_and_bundles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "what"),
     [
-        ("blocks.0.gamma_1", "LayerScale"),
         ("backbone.layers.1.0.attn.attn.in_proj_weight", "SegFormer"),
         ("backbone.stages.0.blocks.0.norm1.weight", "Swin"),
         ("backbone.stages.0.blocks.0.attn.w_msa.relative_position_bias_table", "relative position biases"),
