@@ -15,6 +15,7 @@ from dovit.export.checkpoints.family import Checkpoint
 from dovit.export.checkpoints.foreign import explain_file, explain_keys
 from dovit.export.checkpoints.huggingface import CONFIG, read_folder, read_model_type
 from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.pos_embed import check_bounds
 from dovit.export.checkpoints.safe import read_file
 from dovit.export.checkpoints.settings import Setting, Settings
 from dovit.export.checkpoints.tensors import plain_tensors
