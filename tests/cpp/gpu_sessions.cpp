@@ -1,5 +1,5 @@
-// A GPU session on the stand-ins, for the sanitizers: threads share it, jobs are waited for in another order, sessions
-// come and go.
+// GPU sessions on the stand-ins, for the sanitizers: threads share one, jobs are waited for in another order, sessions
+// come and go, some at the same time.
 //   gpu_sessions BUNDLE BACKEND TENSORRT PLUGINS
 #include <cstring>
 #include <dovit.hpp>
@@ -55,6 +55,15 @@ int main(int count, char** arguments) {
     for (unsigned n = 0; n < 3; ++n) expected.push_back(labels(session.run(pictures[n].image(), options(n))));
   }
   EXPECT(expected[0] != expected[1]);
+  {  // sessions that are loaded, used and closed at the same time share engines and compiled kernels
+    std::vector<std::thread> threads;
+    for (unsigned t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        const dovit::Session session(arguments[1], load);
+        EXPECT(labels(session.run(pictures[t].image(), options(t))) == expected[t]);
+      });
+    for (std::thread& thread : threads) thread.join();
+  }
   for (const dovit_graph graph : {DOVIT_WHOLE_IMAGE, DOVIT_SEGMENTED}) {
     load.graph = graph;
     load.workers = 2;

@@ -21,7 +21,7 @@ struct dovit_session {
 
 namespace {
 
-// What is said of labels, and what copies them to a device.
+// The size and type of a result's labels, and what copies them to device memory; null on a CPU.
 struct LabelsKind {
   Size size;
   int label_bytes;

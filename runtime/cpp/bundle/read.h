@@ -14,7 +14,7 @@ std::filesystem::path manifest_file(const std::filesystem::path& root);
 // The manifest of the folder `root`, its schema checked, its files not. Throws DovitError.
 Manifest read_manifest(const std::filesystem::path& root);
 
-// Whether JSON's brackets lie in one another deeper than any of ours, before a parser makes something of each.
+// Whether JSON is nested deeper than a manifest ever is. Checked before parsing, which allocates for every level.
 bool nested_too_deeply(const std::string& content);
 
 // The manifest in `content`; `file` is what it is called in sentences.

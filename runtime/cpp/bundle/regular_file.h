@@ -1,4 +1,4 @@
-// Reading files that are files: a pipe would wait for a writer, and a device may have no end.
+// Reads regular files only: opening a pipe blocks until something writes to it, and a device may have no end.
 #pragma once
 
 #include <filesystem>
@@ -9,7 +9,7 @@
 
 namespace dovit::runtime {
 
-// What the system, or the check for a regular file, says: `error` is an errno, what() its words.
+// Opening or reading failed, or it is no regular file: `error` is an errno, what() its message.
 struct FileError : std::runtime_error {
   FileError(int error, const std::string& why) : std::runtime_error(why), error(error) {}
   const int error;

@@ -16,11 +16,11 @@ struct BufferPlan {
   std::vector<size_t> sizes;
 };
 
-// Slots are assigned greedily in the order of the steps. Decisions' `keep` has no planned place: its size is the
-// answer.
+// Slots are assigned greedily in the order of the steps. Decisions' `keep` has none: its size is known only when the
+// decision has run.
 BufferPlan plan_buffers(const Manifest& manifest);
 
-// The memory of one image under way.
+// The buffers of one pass.
 class Workspace {
  public:
   explicit Workspace(const BufferPlan& plan);

@@ -12,7 +12,7 @@ namespace dovit::runtime {
 
 enum class Schedule { kExact, kBucketed };
 
-// How many tokens each decision keeps, and what is wanted besides the labels.
+// How many tokens each decision keeps, and which outputs are wanted besides the labels.
 struct Request {
   std::vector<double> thresholds;  // ξ, one a decision
   Schedule schedule = Schedule::kExact;
@@ -31,14 +31,14 @@ struct Frame {
   size_t device_labels_stride = 0;
 };
 
-// What one decision saw and said.
+// The inputs and the outcome of one decision.
 struct Decided {
   std::vector<float> confidence;  // [M]
   std::vector<int32_t> index;     // [M]: positions of the M tokens
   std::vector<int32_t> keep;      // [K]: which of the M stay
 };
 
-// What a pass leaves: decisions may be fewer than D where no token was left.
+// The result of a pass. There are fewer than D decisions where one has kept no token.
 struct Pass {
   Tensor labels;  // [1, H, W] of the frame's size; may be empty where the frame says where they go
   Tensor logits;  // [1, C, h', w'] float32

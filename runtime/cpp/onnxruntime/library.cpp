@@ -12,7 +12,7 @@ namespace dovit::runtime {
 
 namespace {
 
-// The library prints nothing; what matters comes back as a status.
+// Discards log messages: errors are returned as a status.
 void ignore_message(void*, ort::LoggingLevel, const char*, const char*, const char*, const char*) {}
 
 int usable_cpus() {

@@ -1,4 +1,4 @@
-// Images on their way: threads of a session's own that run what was enqueued, in order.
+// A queue of images, which worker threads of the session run in order.
 #pragma once
 
 #include <condition_variable>
