@@ -2,7 +2,8 @@
 
 PYTHON       ?= python3
 VENV         ?= .venv
-PYTEST_ARGS  ?= --numprocesses=2 --dist=loadgroup  # with a thread each: more would wait for one another
+WORKERS      ?= 2
+PYTEST_ARGS  ?=
 ENGINE       ?= build/bench/engines
 BENCH_ARGS   ?=
 FUZZ_SECONDS ?= 3600
@@ -29,9 +30,23 @@ help:  ## list the targets
 demo: $(VENV)/.for-use  ## make a small checkpoint, export it, run it on an image
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
+# Each worker has one thread, because more would wait for one another, and needs about 1 GB of memory.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
+
 .PHONY: test
-test: $(VENV)/.for-development  ## run the tests; PYTEST_ARGS="-k name" for some of them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.for-development  ## run all tests; WORKERS=8 on eight cores, PYTEST_ARGS="-k name" for some of them
+	$(PYTEST) $(PYTEST_ARGS)
+
+# Tests of what everything else builds on, of one decoder of each kind: see CONTRIBUTING.md.
+CHECKED := tests/model/test_token_pass.py tests/export/test_chain_equals_torch.py tests/checkpoints/test_files.py \
+    tests/runtime/test_session.py tests/runtime/test_slide.py tests/runtime/test_open_bundle.py tests/runtime/test_cli_run.py \
+    tests/runtime/gpu/test_modes.py tests/packaging/test_layers.py tests/packaging/test_documents.py
+ONE_OF_EACH := not (naive or pup or linear)
+
+.PHONY: check
+check: $(VENV)/.for-development  ## lint, and the tests that matter most: two minutes, before each commit
+	$(MAKE) --keep-going lint-python lint-native lint-types
+	$(PYTEST) $(CHECKED) -k "$(ONE_OF_EACH)" $(PYTEST_ARGS)
 
 .PHONY: mutations
 mutations: $(VENV)/.for-development  ## put faults into the chain on a GPU, each of which a test must notice (minutes)

@@ -1,4 +1,4 @@
-"""What is measured for a bundle: the dense model as one graph, and the chain at several thresholds."""
+"""Times a bundle on the CPU: the chain at several thresholds against the dense model as one graph."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from dovit.benchmarks.gpu_contest import RATIOS, Chains, Others, contest
 from dovit.benchmarks.gpu_models import MODELS, dense_of, random_model
-from dovit.benchmarks.gpu_rows import counts_for, hold_against
+from dovit.benchmarks.gpu_rows import add_share_of_matrix_rate, counts_for
 from dovit.benchmarks.matrix_rate import matrix_tflop_per_s
 from dovit.benchmarks.torch_chain import torch_chain
 from dovit.benchmarks.torch_contestants import torch_contestants
@@ -94,7 +94,7 @@ def command(
         beside = beside_plans(ckpt, chains, chosen, batch, skipped, compiled=compiled) if ckpt else None
         report = contest(chains, batch, rounds, images, own=True, others=beside)
     rate = matrix_tflop_per_s(chosen)
-    hold_against(report["rows"], rate)
+    add_share_of_matrix_rate(report["rows"], rate)
     report = {
         "gpu": gpu.name,
         "matrix_tflop_per_s": rate,

@@ -1,4 +1,4 @@
-"""The modes of the chain against the dense model, interleaved in one run, on whatever runs their plans."""
+"""Times the modes of the chain against the dense model, interleaved in one run, for any backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that only a GPU can show, in parts: each runs in a process of its own, so that a crash takes nothing else along.
+"""Runs all tests and benchmarks that need a GPU, each part in a process of its own, so that a crash does not end the others.
 
 `python3 benchmarks/gpu_parts.py FOLDER [PART…]`, called by gpu.sh. Needs nothing but Python itself. What a part needs is looked
 for before it runs, and the part is skipped with the reason where something is missing. FOLDER gets PART.json for every part, and
@@ -142,10 +142,10 @@ class Machine:
     """What is here."""
 
     def __init__(self) -> None:
-        told = shutil.which("nvidia-smi") and _said(
+        by_status = shutil.which("nvidia-smi") and _output_of(
             ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader"]
         )
-        self.gpu = (told or "").strip()
+        self.gpu = (by_status or "").strip()
         self._probed: dict[str, str | None] | str | None = None
 
     def lacks(self, need: str) -> str | None:
@@ -164,7 +164,7 @@ class Machine:
         if need in ("cuda_core", "rtx"):
             probed = self._probe()
             return probed if isinstance(probed, str) else probed[need]
-        found = _said([sys.executable, "-c", f"import {need}"])
+        found = _output_of([sys.executable, "-c", f"import {need}"])
         return None if found is not None else f"Python's package {need} is missing, or cannot be imported"
 
     def _probe(self) -> dict[str, str | None] | str:
@@ -280,20 +280,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(given.folder / "parts.json", [asdict(one) for one in outcomes])
         counts = f", {outcome.tests['passed']} tests" if outcome.tests.get("passed") else ""
         print(f"{outcome.status:9} {name:24} {outcome.seconds:6.1f} s{counts}  {outcome.why}", flush=True)
-    told = {
+    by_status = {
         state: [o.part for o in outcomes if o.status == state] for state in ("passed", "failed", "timed out", "skipped")
     }
-    print(", ".join(f"{len(names)} {state}" for state, names in told.items()) + f"; JSON in {given.folder}")
-    if not told["passed"] and not told["failed"] and not told["timed out"]:
+    print(", ".join(f"{len(names)} {state}" for state, names in by_status.items()) + f"; JSON in {given.folder}")
+    if not by_status["passed"] and not by_status["failed"] and not by_status["timed out"]:
         print("no part ran")
-    return 0 if told["passed"] and not told["failed"] and not told["timed out"] else 1
+    return 0 if by_status["passed"] and not by_status["failed"] and not by_status["timed out"] else 1
 
 
 def _write(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _said(command: Sequence[str]) -> str | None:
+def _output_of(command: Sequence[str]) -> str | None:
     """What a command prints; None where it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())

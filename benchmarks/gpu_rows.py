@@ -1,4 +1,4 @@
-"""From times to rows: what is said of each contestant, and how kept counts are brought about."""
+"""The rows of a GPU comparison, and the thresholds by which the graph keeps given counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from dovit.runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Contestant:
-    """`run` waits for one image's labels; `many` for those of so many, which may overlap. `macs`: the true count an image."""
+    """One of the compared implementations. `run` returns when one image's labels are there; `many(n)` when those of n images are,
+    which may overlap. `macs`: the true count per image."""
 
     name: str
     setting: str  # what is kept, as it was asked for
@@ -51,7 +52,7 @@ def row(
     }
 
 
-def hold_against(rows: Sequence[dict[str, Any]], matrix_tflop_per_s: float) -> None:
+def add_share_of_matrix_rate(rows: Sequence[dict[str, Any]], matrix_tflop_per_s: float) -> None:
     """Add the share of that rate which each row reaches."""
     for one in rows:
         one["of_matrix_rate"] = 2 * one["gmacs"] / one["p50_ms"] / matrix_tflop_per_s  # GFLOP a ms are TFLOP/s

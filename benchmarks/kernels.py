@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 L2_CACHES = 3  # so many times the L2 cache is what all copies of a case's memory take
-MOST_COPIES = 64
+MAX_COPIES = 64
 Call = Callable[[int], None]  # queues the kernel on a stream
 
 
@@ -185,7 +185,7 @@ def measure(case: Case, kernels: Kernels, rounds: int) -> dict[str, Any]:
     import torch
 
     cache = torch.cuda.get_device_properties(0).L2_cache_size
-    copies = min(MOST_COPIES, max(2, -(-L2_CACHES * cache // case.floor_bytes)))
+    copies = min(MAX_COPIES, max(2, -(-L2_CACHES * cache // case.floor_bytes)))
     calls = [case.make(kernels) for _ in range(copies)]
     size = max(case.floor_bytes // 2, 1)
     sources = [torch.empty(size, dtype=torch.uint8, device="cuda") for _ in range(copies)]

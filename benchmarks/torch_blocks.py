@@ -1,4 +1,4 @@
-"""A model's blocks in torch in the place of plans, on memory at given addresses: for GPUs where TensorRT is not installed.
+"""Runs a model's blocks in torch instead of TensorRT plans, on memory at given addresses, for GPUs without TensorRT.
 
 What a block allocates comes from a pool of its program's own, so a graph that was captured finds it there in every replay.
 """

@@ -1,4 +1,4 @@
-"""What people run today: the model in eager torch, and the dense model by torch.compile."""
+"""The baselines in torch: the model in eager mode, and the dense model with torch.compile."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def torch_contestants(
     eager, dense = Eager(ready), Dense(ready)
     config = model.config.model_copy(update={"decisions": (), "thresholds": ()})
     dense_macs = evaluate(step_macs(config), [config.backbone.prefix + config.tokens])[1]
-    desk = _Desk(image, config.classes, device)
+    desk = _PinnedMemory(image, config.classes, device)
 
     def found(setting: str, counts: tuple[int, ...] | None) -> list[Contestant]:
         if counts is not None:
@@ -95,8 +95,8 @@ def torch_contestants(
     return found
 
 
-class _Desk:
-    """Where images come from and labels go to, the same way that a chain's do: through pinned memory, as bytes."""
+class _PinnedMemory:
+    """Copies images to the device and labels from it as a chain does: through pinned memory, as uint8."""
 
     def __init__(self, image: np.ndarray, classes: int, device: str) -> None:
         self._image = torch.from_numpy(image.copy())

@@ -1,4 +1,4 @@
-"""What a segmenter is worth and what it costs: accuracy, tokens, MACs, latency; calibration of thresholds; labelled data.
+"""Evaluation of segmenters (accuracy, tokens, MACs, latency), calibration of thresholds, and labelled data sets.
 
-Needs no more than the runtime does; torch only where a torch model is evaluated.
+Has the runtime's dependencies only; torch is needed only to evaluate a torch model.
 """

@@ -1,4 +1,4 @@
-"""What an image costs, block by block, from the tokens that it keeps."""
+"""The MACs of an image, block by block, computed from the tokens that it keeps."""
 
 from __future__ import annotations
 

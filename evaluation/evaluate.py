@@ -1,4 +1,4 @@
-"""The evaluation: every image once through every setting, so that settings compare in accuracy and in time."""
+"""Evaluates settings side by side: every image is run once with every setting, for accuracy and latency."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dovit.evaluation.data.dataset import IGNORE, Dataset
-from dovit.evaluation.metrics import Confusion, counted
+from dovit.evaluation.histogram import LogHistogram
+from dovit.evaluation.metrics import Confusion, valid_pixels
 from dovit.evaluation.segmenter import Segmenter, Setting
-from dovit.evaluation.spread import Spread
 from dovit.runtime.errors import DovitError
 from dovit.runtime.result import Result
 
@@ -22,7 +22,7 @@ PerImage = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Outcome:
-    """What came of one setting. Kept tokens and MACs are means over images (slide: summed over an image's windows)."""
+    """The measurements of one setting. Kept tokens and MACs are means over images (slide: summed over an image's windows)."""
 
     setting: Setting
     tokens: int  # N
@@ -34,7 +34,7 @@ class Outcome:
         default_factory=lambda: np.zeros((0, 0), np.int64)
     )  # [D, N+1]: windows that kept n tokens
     macs: tuple[int, int] = (0, 0)  # summed over all windows
-    latency: Spread = field(default_factory=Spread)
+    latency: LogHistogram = field(default_factory=LogHistogram)
 
     def add(
         self, result: Result, labels: np.ndarray, seconds: float, segmenter: Segmenter
@@ -145,7 +145,7 @@ def _record(
     ignore: int,
 ) -> dict[str, Any]:
     """As the paper's Figure 6: the tokens that each block runs on, and its MACs (the last are the decoder's)."""
-    seen = counted(labels, ignore)
+    seen = valid_pixels(labels, ignore)
     blocks = np.sum([(tokens, *kept) for kept in kept_by_window(result)], axis=0)
     macs = np.sum(costs, axis=0)  # [steps, 2]
     return {

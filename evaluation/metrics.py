@@ -1,4 +1,4 @@
-"""mmsegmentation's metrics, from a confusion matrix: as much memory after a million images as after one."""
+"""mmsegmentation's metrics, computed from a confusion matrix, so memory does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dovit.evaluation.data.dataset import IGNORE
 from dovit.runtime.errors import DovitError
 
 
-def counted(labels: np.ndarray, ignore: int = IGNORE) -> np.ndarray:
+def valid_pixels(labels: np.ndarray, ignore: int = IGNORE) -> np.ndarray:
     """Which pixels count: neither 255, which every data set here has for "no label", nor `ignore`."""
     return (labels != IGNORE) & (labels != ignore)
 
@@ -27,7 +27,7 @@ class Confusion:
         if predicted.shape != labels.shape:
             sizes = (f"{s[1]}×{s[0]}" for s in (labels.shape, predicted.shape))
             raise DovitError("the labels are {} pixels, the image {}; they must be of one size".format(*sizes))
-        seen = counted(labels, self.ignore)
+        seen = valid_pixels(labels, self.ignore)
         true, found = labels[seen].astype(np.int64), predicted[seen]
         if true.size and int(true.max()) >= self.classes:
             raise DovitError(f"a label is {int(true.max())}, and the model has {self.classes} classes")

@@ -1,4 +1,4 @@
-"""What can be evaluated: a bundle, or a torch model with any token policy."""
+"""The interface of what can be evaluated, and its implementation for a bundle."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State
 from dovit.runtime.engine import Engine
 from dovit.runtime.errors import DovitError
 from dovit.runtime.outputs import REMEDY, check_ascending, check_keep, check_labels, check_made
+
+LOG = logging.getLogger("dovit")
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,9 @@ class Chain:
                 before = keep.shape[1]
                 decided.append(Decided(saw[0].copy(), saw[1].copy(), keep))
                 dims |= kept_dims(manifest, len(decided), keep.shape[1])
+                LOG.debug(
+                    "step %s: decision %d keeps %d of %d tokens", step.name, len(decided), before, saw[0].shape[1]
+                )
                 if keep.shape[1] == 0:  # the backbone ends early: the decoder takes over what there is
                     tensors |= self._end_early(deciding, tensors)
                     number, ended = self._decoder, True

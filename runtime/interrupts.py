@@ -30,17 +30,17 @@ def record_interrupts(*, all_signals: bool = False) -> Iterator[list[int]]:
     Yields the list of signals received. With `all_signals`, SIGTERM and SIGHUP interrupt as Ctrl-C does, unless the
     process ignores them. Outside the main thread, which alone gets signals, this does nothing.
     """
-    came: list[int] = []
-    with signal_handlers(came.append, all_signals=all_signals):
+    received: list[int] = []
+    with signal_handlers(received.append, all_signals=all_signals):
         try:
-            yield came
+            yield received
         except Interrupted:
             raise
         except Exception:
-            if came:
+            if received:
                 raise KeyboardInterrupt from None
             raise
-        if came:
+        if received:
             raise KeyboardInterrupt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from dovit.runtime.whole import FittedImage, fit_image
 if TYPE_CHECKING:
     from dovit.runtime.gpu.chain import GpuChain
 
+LOG = logging.getLogger("dovit")
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 LabelSize = Literal["image", "model"]
 
@@ -82,7 +84,9 @@ def _session(
         from dovit.runtime.gpu.open import open_chain
 
         plans = choose_plans(bundle.root, manifest, backend, precision)
+        LOG.debug("%s: loading the %s plans for GPU %d", bundle.root, plans.name, device)
         return Session(manifest, open_chain(bundle, plans, device=device, graph=graph), backend, "bucketed")
+    LOG.debug("%s: loading %d steps with ONNX Runtime on the CPU", bundle.root, len(manifest.steps))
     engines = []
     for step in manifest.steps:
         if step.onnx is None:

@@ -11,7 +11,7 @@ from models import small_config
 
 from dovit.export.checkpoints import load_model
 from dovit.export.model import ModelConfig
-from dovit.training.run import Start, run
+from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 
 READ: dict[str, Any] = {
@@ -32,7 +32,7 @@ def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **s
     """A run on streets; what its log says."""
     chosen = Settings(**{"steps": 4, "batch": 2, "optimiser": "adamw", **settings})
     run(
-        Start(checkpoint=checkpoint, read={**READ, **(read or {})}),
+        StartingPoint(checkpoint=checkpoint, read={**READ, **(read or {})}),
         lambda gpu: chosen,
         "streets:8",
         out,

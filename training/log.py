@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar or plain lines on stderr, OUT/log.jsonl, and TensorBoard where it is installed."""
+"""The log of a run: a progress bar or plain lines on stderr, OUT/log.jsonl, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Value = float | Sequence[float]
 
 
 class Log:
-    """A context manager; `quiet` (the other processes) tells nothing."""
+    """A context manager. With `quiet`, as in all processes but the first, nothing is written."""
 
     def __init__(self, out: Path, steps: int, start: int, *, quiet: bool) -> None:
         self._quiet = quiet
         self._steps, self._start = steps, start
         self._path = out / LOG_NAME
         if not quiet:
-            _forget_after(self._path, start)
+            _drop_lines_from(self._path, start)
             self._board = _tensorboard(out, start)
             console = Console(stderr=True)
             self._plain = not console.is_terminal
@@ -55,10 +55,10 @@ class Log:
                 self._board.close()
 
     def write(self, step: int, values: Mapping[str, Value]) -> None:
-        """Record the values of the step that `step` steps precede."""
+        """Record the values of step `step`, counted from 0."""
         if self._quiet:
             return
-        rounded = {name: _plain(value) for name, value in values.items()}
+        rounded = {name: _as_plain(value) for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **rounded}) + "\n")
         self._file.flush()
         words = ", ".join(
@@ -105,7 +105,7 @@ def read_scores(out: Path, step: int) -> dict[str, float]:
     return found
 
 
-def _plain(value: Value) -> Any:
+def _as_plain(value: Value) -> Any:
     return [float(v) for v in value] if isinstance(value, Sequence) else float(value)
 
 
@@ -113,8 +113,8 @@ def _short(value: Value) -> str:
     return "/".join(f"{v:.0f}" for v in value) if isinstance(value, Sequence) else f"{value:.3f}"
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """A run that goes on from `step` writes the later lines again."""
+def _drop_lines_from(path: Path, step: int) -> None:
+    """Remove the lines from `step` on: a run that continues there writes them again."""
     if path.exists():
         kept = [line for line in _lines(path) if _step_of(line) < step]
         with atomic_write(path) as part:

@@ -19,7 +19,7 @@ from dovit.training.optimiser import learning_rate, make_optimiser, set_learning
 from dovit.training.parallel import Process
 from dovit.training.resume import STATE_NAME, load_state, save_state
 from dovit.training.settings import Settings
-from dovit.training.stop import Stop
+from dovit.training.stop import GracefulStop
 
 Validate = Callable[[DoViT], dict[str, float]]  # the model in evaluation mode → metrics by name
 
@@ -70,13 +70,14 @@ def train(
         workers=workers,
     )
     checked = partial(_due, settings.steps, validate_every)
-    with Log(out, settings.steps, start, quiet=not process.is_first) as log, Stop(alone=process.world == 1) as stop:
+    log = Log(out, settings.steps, start, quiet=not process.is_first)
+    with log, GracefulStop(single_process=process.world == 1) as stop:
 
         def validated(step: int) -> None:
             """Validate after `step` steps, whose state is saved."""
             if validate and process.is_first:
                 model.eval()
-                with stop.at_once(f"{out / STATE_NAME} has step {step}, and --resume validates it"):
+                with stop.interruptible(f"{out / STATE_NAME} has step {step}, and --resume validates it"):
                     log.write(step - 1, validate(model))
             process.wait()
 
@@ -114,14 +115,14 @@ def train(
                     )
                 log.write(step, {**means, "lr": rate})
             # asking the others makes all wait for the slowest, as logging has just done
-            ending = process.any(stop.asked) if process.world == 1 or logged else False
+            ending = process.any(stop.requested) if process.world == 1 or logged else False
             check = bool(validate) and checked(done)
             if ending or check or done % save_every == 0 or done == settings.steps:
                 if process.is_first:
                     save_state(out, done, settings, model, optimiser)
                 process.wait()
             if ending and done < settings.steps:
-                raise stop.ended(f"after {done} of {settings.steps} steps: {out / STATE_NAME} is saved")
+                raise stop.interrupted(f"after {done} of {settings.steps} steps: {out / STATE_NAME} is saved")
             if check:
                 validated(done)
     model.eval()

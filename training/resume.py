@@ -1,4 +1,4 @@
-"""A run's state on disk: enough to go on as if nothing had happened."""
+"""Saves and loads the state of a run, from which training continues with identical results."""
 
 from __future__ import annotations
 

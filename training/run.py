@@ -24,14 +24,14 @@ from dovit.training.policies.checkpoint import save_dynamic_vit
 from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.resume import STATE_NAME
 from dovit.training.settings import Settings
-from dovit.training.start import copied, described_by, fresh, read_config
+from dovit.training.start import frozen_copy, model_with_random_weights, read_config, with_classes_of
 from dovit.training.torch_segmenter import validate
 
 MODEL_NAME = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingPoint:
     """What a run starts from: `checkpoint` read with the options `read` (of ReadOptions), or fresh weights by `config`."""
 
     read: dict[str, Any]
@@ -42,7 +42,7 @@ class Start:
 
 
 def run(
-    start: Start,
+    start: StartingPoint,
     settings_for: Callable[[bool], Settings],
     data: str,
     out: Path,
@@ -69,7 +69,7 @@ def run(
         if here.is_first:
             _prepare(out, resume)
         torch.manual_seed(settings.seed)
-        known = _known(start)
+        known = _known_before_loading(start)
         if known["image_size"] and settings.label_stride > min(known["image_size"]):
             height, width = known["image_size"]
             raise UsageError(
@@ -80,7 +80,7 @@ def run(
             data, "train", size=known["image_size"], classes=known["classes"], reduce_zero_label=reduce_zero_label
         )
         first, student = _models(start, settings, dataset)
-        student = described_by(student, dataset)
+        student = with_classes_of(student, dataset)
         check: Validate | None = None
         if validation is not None:
             check = _validation(
@@ -132,7 +132,7 @@ def _prepare(out: Path, resume: bool) -> None:
         raise DovitError(f"{out}: cannot be written ({error.strerror}); give --out a folder of yours") from None
 
 
-def _known(start: Start) -> dict[str, Any]:
+def _known_before_loading(start: StartingPoint) -> dict[str, Any]:
     """What is known of the model before it is made: procedural data need its size, a plain folder its classes."""
     if start.config is not None:
         config = read_config(start.config)
@@ -147,7 +147,7 @@ def _known(start: Start) -> dict[str, Any]:
     return {"image_size": config.image_size, "classes": config.classes}
 
 
-def _models(start: Start, settings: Settings, dataset: Dataset) -> tuple[DoViT, DoViT]:
+def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple[DoViT, DoViT]:
     """(the model that the run starts from, the one that is trained)."""
     if start.config is not None:
         config = read_config(start.config)
@@ -159,14 +159,14 @@ def _models(start: Start, settings: Settings, dataset: Dataset) -> tuple[DoViT, 
             changes["thresholds"] = given.thresholds_for(len(config.decisions))
         if start.read["image_size"]:
             changes["image_size"] = start.read["image_size"]
-        first = fresh(ModelConfig.model_validate({**config.model_dump(), **changes}))
+        first = model_with_random_weights(ModelConfig.model_validate({**config.model_dump(), **changes}))
     else:
         assert start.checkpoint is not None
         read = {**start.read, "classes": start.read["classes"] or dataset.classes}
         first = load_model(start.checkpoint, ReadOptions(**read, untrained=True)).model
         first.config = first.config.model_copy(update={"merge": start.merge})
     if settings.policy == "confidence":
-        return first, copied(first)
+        return first, frozen_copy(first)
     config = first.config.model_copy(update={"merge": False})
     student = DynamicViT(config, settings.ratio)
     weights = {name: value for name, value in first.state_dict().items() if not name.startswith("heads.")}
@@ -174,7 +174,7 @@ def _models(start: Start, settings: Settings, dataset: Dataset) -> tuple[DoViT, 
     return first, student
 
 
-def _teacher(start: Start, settings: Settings, first: DoViT) -> DoViT | None:
+def _teacher(start: StartingPoint, settings: Settings, first: DoViT) -> DoViT | None:
     """The segmenter that self-distillation follows: the one given, or what a run from a checkpoint started from."""
     if settings.beta == 0 or settings.heads_only:
         return None
@@ -184,7 +184,7 @@ def _teacher(start: Start, settings: Settings, first: DoViT) -> DoViT | None:
             raise UsageError(
                 f"--teacher {start.teacher} has {teacher.config.classes} classes, the model {first.config.classes}"
             )
-        return copied(teacher)
+        return frozen_copy(teacher)
     if start.checkpoint is None or start.read["dense"]:
         return None  # nothing to learn from: fresh weights, or a dense model that would be its own teacher
     return first.eval()

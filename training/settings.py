@@ -1,4 +1,4 @@
-"""Everything that a run's result depends on, beside its data and its first checkpoint."""
+"""The settings that a run's result depends on, apart from its data and initial checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training starts from: a checkpoint, or a configuration with fresh weights."""
+"""The model that training starts from: of a checkpoint, or of a configuration with random weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_config(path: Path) -> ModelConfig:
         raise DovitError(f"{path}: is no model's configuration ({error})") from None
 
 
-def fresh(config: ModelConfig) -> DoViT:
+def model_with_random_weights(config: ModelConfig) -> DoViT:
     """A model with random weights, as ViTs are initialised: normal with σ = 0.02, zero biases."""
     model = DoViT(config)
     for module in model.backbone.modules():
@@ -42,7 +42,7 @@ def fresh(config: ModelConfig) -> DoViT:
     return model
 
 
-def described_by(model: DoViT, dataset: Dataset) -> DoViT:
+def with_classes_of(model: DoViT, dataset: Dataset) -> DoViT:
     """`model` with the class names and colours of the data, which bundles carry.
 
     Raises DovitError where the two differ in the number of classes.
@@ -63,8 +63,8 @@ def described_by(model: DoViT, dataset: Dataset) -> DoViT:
 
 
 @torch.no_grad()
-def copied(model: DoViT) -> DoViT:
-    """A copy of `model` in evaluation mode, for a teacher that stays as training found it."""
+def frozen_copy(model: DoViT) -> DoViT:
+    """A copy of `model` in evaluation mode, for a teacher that training does not change."""
     twin = DoViT(model.config)
     twin.load_state_dict(model.state_dict())
     return twin.eval()

@@ -1,4 +1,4 @@
-"""Ending a run on a signal so that nothing of it is lost."""
+"""Ends a training run on a signal after its state is saved."""
 
 from __future__ import annotations
 
@@ -11,48 +11,49 @@ from dovit.runtime.interrupts import Interrupted, signal_handlers
 HOW_TO_GO_ON = "go on with the same command and --resume"
 
 
-class Stop:
-    """A context manager in which SIGINT, SIGTERM and SIGHUP are noted and interrupt nothing; a second one does.
+class GracefulStop:
+    """A context manager in which a first SIGINT, SIGTERM or SIGHUP only sets `requested`; a second one raises KeyboardInterrupt.
 
-    Not `alone`, with other processes that would wait for this one, none does: torchrun passes every signal on, some twice.
+    Without `single_process`, where other processes would wait for this one, no signal raises: torchrun forwards every signal,
+    some of them twice.
     """
 
-    def __init__(self, *, alone: bool) -> None:
-        self._alone = alone
-        self._came: list[int] = []
-        self._at_once = False
+    def __init__(self, *, single_process: bool) -> None:
+        self._single_process = single_process
+        self._received: list[int] = []
+        self._interruptible = False
         self._handlers = ExitStack()
 
     @property
-    def asked(self) -> bool:
-        """Whether a signal has come."""
-        return bool(self._came)
+    def requested(self) -> bool:
+        """Whether a signal was received."""
+        return bool(self._received)
 
-    def ended(self, what: str) -> Interrupted:
-        """The exception that tells `what` is left of the run."""
-        number = self._came[-1] if self._came else 15  # another process was told
+    def interrupted(self, what: str) -> Interrupted:
+        """The exception to raise: `what` says when the run ended and where its state is."""
+        number = self._received[-1] if self._received else 15  # another process was told
         return Interrupted(f"interrupted {what}; {HOW_TO_GO_ON}", number)
 
     @contextmanager
-    def at_once(self, left: str) -> Iterator[None]:
-        """The first signal interrupts the block: what it does can be done again. Alone, that is an Interrupted that says
-        what is `left`."""
-        if self.asked and self._alone:
-            raise self.ended(f"before validation: {left}")
-        self._at_once = self._alone
+    def interruptible(self, left: str) -> Iterator[None]:
+        """A block that the first signal interrupts, because it can be repeated. With `single_process` this raises Interrupted,
+        whose message says what is `left` to do."""
+        if self.requested and self._single_process:
+            raise self.interrupted(f"before validation: {left}")
+        self._interruptible = self._single_process
         try:
             yield
         except KeyboardInterrupt:
-            raise self.ended(f"during validation: {left}") from None
+            raise self.interrupted(f"during validation: {left}") from None
         finally:
-            self._at_once = False
+            self._interruptible = False
 
     def _note(self, number: int) -> None:
-        self._came.append(number)
-        if self._at_once or (self._alone and len(self._came) > 1):
+        self._received.append(number)
+        if self._interruptible or (self._single_process and len(self._received) > 1):
             raise KeyboardInterrupt
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> GracefulStop:
         self._handlers.enter_context(signal_handlers(self._note, all_signals=True, interrupt=False))
         return self
 

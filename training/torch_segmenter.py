@@ -1,4 +1,4 @@
-"""A torch model as something that evaluation can run: any token policy, and no export needed."""
+"""Evaluates a torch model with any token policy, without exporting it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The capacities that fill up the fewest tokens, given how many tokens images kept."""
+"""Chooses the capacities that pad the fewest tokens, given how many tokens images kept."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fit_capacities(counts: np.ndarray, buckets: int, round_to: int = 1) -> tuple
     return tuple(reversed(chosen))
 
 
-def unseen_fill(folds: np.ndarray, buckets: int, round_to: int = 1) -> float | None:
+def cross_validated_fill(folds: np.ndarray, buckets: int, round_to: int = 1) -> float | None:
     """Mean fill on images that the capacities were not fitted to: each fold's with the capacities of the others.
 
     `folds` [F, N+1]: counts as above, in groups of images. None where fewer than two groups have any.

@@ -1,4 +1,4 @@
-"""How often each confidence was seen, and the ξ that keeps a wanted number of tokens."""
+"""A histogram of confidences, and the threshold ξ that keeps a given number of tokens."""
 
 from __future__ import annotations
 

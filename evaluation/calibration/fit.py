@@ -1,14 +1,14 @@
-"""Calibration as a whole: a target in, thresholds and capacities out."""
+"""Calibration: finds the thresholds and capacities for a target."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from dovit.evaluation.calibration.capacities import check_buckets, fit_capacities, mean_fill, unseen_fill
+from dovit.evaluation.calibration.capacities import check_buckets, cross_validated_fill, fit_capacities, mean_fill
 from dovit.evaluation.calibration.observe import Observer
 from dovit.evaluation.calibration.point import Count, Point
-from dovit.evaluation.calibration.thresholds import check_keep, fit_disagreement, fit_keep, fit_macs, scan
+from dovit.evaluation.calibration.thresholds import check_keep, fit_disagreement, fit_keep, fit_macs, measure_curve
 from dovit.runtime.errors import DovitError, UsageError
 
 FEWEST_POINTS = 3  # of a curve that a search starts from: both ends and something between
@@ -16,7 +16,7 @@ FEWEST_POINTS = 3  # of a curve that a search starts from: both ends and somethi
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked for: exactly one of the first three."""
+    """The target of a calibration: exactly one of the first three fields is set."""
 
     keep: tuple[float, ...] | None = None  # shares of all N tokens after each decision
     macs: float | None = None  # mean MACs / dense MACs
@@ -50,7 +50,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The outcome, not written anywhere yet."""
+    """The result of a calibration, which is not yet written to the bundle."""
 
     before: Point  # at the bundle's ξ
     after: Point  # at the ξ found
@@ -95,7 +95,7 @@ def calibrate(
     if target.keep is not None:
         after, notes = fit_keep(observer, target.keep)
         if points:
-            scan(observer, searched)
+            measure_curve(observer, searched)
     elif target.macs is not None:
         after, notes = fit_macs(observer, target.macs, target.count, searched)
     else:
@@ -105,7 +105,7 @@ def calibrate(
     counts = after.counts.sum(axis=0)  # one list of capacities serves all decisions
     capacities = fit_capacities(counts, most, round_to)
     old = mean_fill(counts, manifest.capacities)
-    unseen = unseen_fill(after.counts, most, round_to)
+    unseen = cross_validated_fill(after.counts, most, round_to)
     if unseen is None or (unseen > old and most >= len(manifest.capacities)):
         notes.append(
             "too few images for so many capacities: on other images they may fill up more than the old ones; "

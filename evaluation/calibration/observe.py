@@ -1,4 +1,4 @@
-"""Images through a session at given ξ: confidences, kept tokens, cost and agreement, without holding on to an image."""
+"""Measures confidences, kept tokens, cost and label agreement of images at given thresholds, one image in memory at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dovit.evaluation.calibration.confidences import Confidences
-from dovit.evaluation.calibration.point import Point, Tally
+from dovit.evaluation.calibration.point import Point, PointAccumulator
 from dovit.runtime.bundle.manifest import Manifest, Mode
 from dovit.runtime.errors import DovitError
 from dovit.runtime.images import read_image
@@ -19,17 +19,19 @@ Track = Callable[[Sequence[Path], str], Iterable[Path]]  # goes through the file
 Settings = Sequence[tuple[float, ...]]
 
 
-def _silent(files: Sequence[Path], what: str) -> Iterable[Path]:
+def _no_progress(files: Sequence[Path], what: str) -> Iterable[Path]:
     return files
 
 
 class Observer:
-    """Runs the same images again for every question, and remembers the answers.
+    """Runs the images once for each set of thresholds, and caches the measurements.
 
     A `window` is one pass of the model: an image in mode whole, one of its windows in mode slide.
     """
 
-    def __init__(self, session: Session, files: Sequence[Path], mode: Mode = "whole", track: Track = _silent) -> None:
+    def __init__(
+        self, session: Session, files: Sequence[Path], mode: Mode = "whole", track: Track = _no_progress
+    ) -> None:
         self.session = session
         self.files = files
         self.mode = mode
@@ -65,7 +67,7 @@ class Observer:
     def spread(self) -> Confidences:
         """All decisions' confidences where nothing stops, pooled: the scale on which a common ξ is looked for."""
         if self._spread is None:
-            seen, tally = Confidences(), Tally(self.manifest, self.dense)
+            seen, tally = Confidences(), PointAccumulator(self.manifest, self.dense)
             for results in self._run([self.dense], "the dense model"):
                 tally.add(results[0], results[0])
                 for part in parts(results[0]):
@@ -79,7 +81,7 @@ class Observer:
         """What each of `settings` keeps, costs and changes; one pass over the images for those not measured yet."""
         new = [s for s in dict.fromkeys(settings) if s not in self.points]
         if new:
-            tallies = [Tally(self.manifest, setting) for setting in new]
+            tallies = [PointAccumulator(self.manifest, setting) for setting in new]
             # the dense labels are made again in every pass: keeping them would need memory for every image
             plural = "s" * (len(new) != 1)
             for dense, *others in self._run([self.dense, *new], f"{len(new)} setting{plural} of ξ"):

@@ -54,7 +54,7 @@ class Point:
         }
 
 
-class Tally:
+class PointAccumulator:
     """Adds up what becomes a Point."""
 
     def __init__(self, manifest: Manifest, thresholds: tuple[float, ...]) -> None:

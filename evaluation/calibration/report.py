@@ -1,4 +1,4 @@
-"""A calibration for people: what was chosen, and the curve it was chosen from."""
+"""Prints a calibration: the thresholds found, and the measured curve."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def fit_keep(observer: Observer, keep: Sequence[float]) -> tuple[Point, list[str
     return point, notes
 
 
-def scan(observer: Observer, points: int) -> list[Point]:
+def measure_curve(observer: Observer, points: int) -> list[Point]:
     """The curve: `points` ξ at even shares of the dense model's confidences, 0 and 1 among them, and the bundle's own."""
     spread = observer.spread()
     inner = spread.between(0.0, 1.0, points - 2) if points > 2 else []
@@ -82,7 +82,7 @@ def fit_macs(observer: Observer, ratio: float, count: Count, points: int) -> tup
     """
     if not 0 < ratio < 1:
         raise UsageError(f"--macs {ratio:g}: give a share of the dense model's MACs between 0 and 1, as 0.5")
-    curve = scan(observer, points)
+    curve = measure_curve(observer, points)
     least = curve[0].ratio(count)
     if least - ratio > TOLERANCE:
         raise DovitError(
@@ -96,7 +96,7 @@ def fit_macs(observer: Observer, ratio: float, count: Count, points: int) -> tup
         if not crossing:
             break
         low, high = crossing[-1]  # cost need not rise everywhere; the largest ξ changes the fewest labels
-        curve = _divide(observer, low, high)
+        curve = _refine_interval(observer, low, high)
         if not curve:
             break
     best = _nearest(observer.curve(), ratio, count)
@@ -119,13 +119,13 @@ def fit_disagreement(
     """
     if not 0 <= limit < 1:
         raise UsageError(f"--max-disagreement {limit:g}: give a share of the pixels below 1, as 0.005 or 0.5%")
-    curve = scan(observer, points)
+    curve = measure_curve(observer, points)
     for _ in range(ROUNDS):
         best = _cheapest(curve, limit, count)
         place = curve.index(best)
         if place == 0 or best.ratio(count) - curve[place - 1].ratio(count) <= TOLERANCE:
             break
-        if not (tried := _divide(observer, curve[place - 1], best)):
+        if not (tried := _refine_interval(observer, curve[place - 1], best)):
             break
         curve = tried
     best = _cheapest(observer.curve(), limit, count)
@@ -165,7 +165,7 @@ def _moves(thresholds: tuple[float, ...], step: float) -> list[tuple[float, ...]
     return lower + [moved({down: step, up: -step}) for down, up in permutations(numbers, 2)]
 
 
-def _divide(observer: Observer, low: Point, high: Point) -> list[Point]:
+def _refine_interval(observer: Observer, low: Point, high: Point) -> list[Point]:
     """`low`, `high` and what lies between, measured; [] where no ξ does."""
     inside = observer.spread().between(low.thresholds[0], high.thresholds[0], INSIDE)
     return [low, *observer.measure([observer.common(x) for x in inside]), high] if inside else []

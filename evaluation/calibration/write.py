@@ -1,4 +1,4 @@
-"""New thresholds and capacities into a bundle: the manifest is the old one or the new one, whole, at any instant."""
+"""Writes new thresholds and capacities into a bundle's manifest, atomically."""
 
 from __future__ import annotations
 

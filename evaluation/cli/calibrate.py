@@ -94,7 +94,9 @@ def command(
         per_decision,
     )
     target.check_choice()
-    files = spread_out([one.file for one in find_inputs([*images, *(more_images or [])], recursive=recursive)], limit)
+    files = sample_evenly(
+        [one.file for one in find_inputs([*images, *(more_images or [])], recursive=recursive)], limit
+    )
     session = load(engine, threads=threads)
     how = mode.value if mode else session.manifest.mode
     if not dry_run:
@@ -136,7 +138,7 @@ def command(
         raise failure
 
 
-def spread_out(files: list[Path], limit: int | None) -> list[Path]:
+def sample_evenly(files: list[Path], limit: int | None) -> list[Path]:
     """At most `limit` of `files`, at even distances: a sorted folder often has one place or day after the other."""
     if limit is None or limit >= len(files):
         return files

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dovit.evaluation.data.dataset import IGNORE
-from dovit.evaluation.data.pairs import Pair, Pairs, match
+from dovit.evaluation.data.pairs import Pair, Pairs, match_pairs
 from dovit.runtime.errors import DovitError
 from dovit.runtime.palettes import palette_for
 
@@ -34,7 +34,7 @@ def cityscapes(root: Path, split: Literal["train", "val"]) -> Pairs:
             f"{image_folder}: no images CITY/*{IMAGE}; unpack leftImg8bit_trainvaltest.zip {SITE} in {root}"
         )
     ids, train_ids = _by_key(label_folder, LABEL_IDS), _by_key(label_folder, LABEL_TRAIN_IDS)
-    found = match(
+    found = match_pairs(
         images,
         ids | train_ids,
         lambda key: label_folder / f"{key}{LABEL_IDS}",

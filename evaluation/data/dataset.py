@@ -1,4 +1,4 @@
-"""What a data set is to training and evaluation: images with labels, by number."""
+"""The interface of a data set: labelled images, accessed by index."""
 
 from __future__ import annotations
 

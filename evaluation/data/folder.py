@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from dovit.evaluation.data.pairs import REDUCE_ZERO, Pair, Pairs, listed, match
+from dovit.evaluation.data.pairs import REDUCE_ZERO, Pair, Pairs, list_files, match_pairs
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import parse_json, read_text
 from dovit.runtime.palettes import Colour, palette_for
@@ -29,7 +29,7 @@ def folder(
     images = _by_stem(image_folder, IMAGES)
     if not images:
         raise DovitError(f"{image_folder}: no images in it; put some there, as PNG, JPEG, WebP, BMP or TIFF")
-    found = match(
+    found = match_pairs(
         images,
         _by_stem(label_folder, LABELS),
         lambda stem: label_folder / f"{stem}.png",
@@ -44,7 +44,7 @@ def folder(
 
 def _by_stem(inside: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     by_stem: dict[str, Path] = {}
-    for path in listed(inside, suffixes):
+    for path in list_files(inside, suffixes):
         other = by_stem.setdefault(path.stem, path)
         if other != path:
             raise DovitError(f"{path}: {other.name} has the same name, and labels go by name; rename or remove one")

@@ -16,14 +16,14 @@ _HUE = np.concatenate([[0], np.rint((HUES << _SHIFT) / (6 * _STEPS))]).astype(np
 _HALF = np.int32(1 << (_SHIFT - 1))
 
 
-def _away() -> np.ndarray:
+def _hue_distance() -> np.ndarray:
     """float32 [3, 256]: how far each hue is from red, green and blue: a channel is value · (1 - saturation · this)."""
     sector = np.arange(256) % HUES / 30
     around = (np.array([[5], [3], [1]]) + sector) % 6
     return np.clip(np.minimum(around, 4 - around), 0, 1).astype(np.float32)
 
 
-_AWAY = _away()
+_HUE_DISTANCE = _hue_distance()
 
 
 def to_hsv(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -48,5 +48,5 @@ def to_rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.nda
     bright = value.astype(np.float32)
     chroma = bright * saturation * np.float32(1 / 255)
     for channel in range(3):
-        image[..., channel] = bright - chroma * _AWAY[channel][hue]  # cut off and not rounded, as OpenCV does
+        image[..., channel] = bright - chroma * _HUE_DISTANCE[channel][hue]  # cut off and not rounded, as OpenCV does
     return image

@@ -1,4 +1,4 @@
-"""Endless batches that any step can be resumed from: what is in one depends on the seed and its number only."""
+"""An endless, resumable stream of batches: the content of a batch depends on the seed and its number only."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def batches(
             "the batch size is at least 1, the others at least 0, and processes count from 0"
         )
     plan = _Plan(dataset, augmentation, seed, batch_size, rank, world)
-    return _ahead(plan, start_step, workers) if workers else _in_turn(plan, start_step)
+    return _prefetching(plan, start_step, workers) if workers else _without_threads(plan, start_step)
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, 0)).permutation(count)
 
 
-def _in_turn(plan: _Plan, step: int) -> Generator[Batch, None, None]:
+def _without_threads(plan: _Plan, step: int) -> Generator[Batch, None, None]:
     while True:
         yield _stack([plan.sample(place) for place in plan.places(step)])
         step += 1
 
 
-def _ahead(plan: _Plan, step: int, workers: int) -> Generator[Batch, None, None]:
+def _prefetching(plan: _Plan, step: int, workers: int) -> Generator[Batch, None, None]:
     waiting = 1 + -(
         -2 * workers // plan.batch_size
     )  # the batch asked for, and enough after it to keep all threads busy

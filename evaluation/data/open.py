@@ -1,4 +1,4 @@
-"""Opens a data set by what a user types: a folder, LAYOUT:FOLDER, or streets:COUNT."""
+"""Opens the data set that an option names: a folder, LAYOUT:FOLDER, or streets:COUNT."""
 
 from __future__ import annotations
 

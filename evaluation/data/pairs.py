@@ -55,7 +55,7 @@ class Pairs:
         return read_pair(pair.image, pair.labels, pair.ids, pair.table)
 
 
-def match(
+def match_pairs(
     images: Mapping[str, Path], labels: Mapping[str, Path], expected: Callable[[str], Path], fix: str
 ) -> list[tuple[Path, Path]]:
     """(image, labels) of each key, sorted by key.
@@ -72,7 +72,7 @@ def match(
     return [(images[key], labels[key]) for key in sorted(images)]
 
 
-def listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """The files in `folder` with one of `suffixes`, sorted; none where there is no such folder.
 
     Hidden files are left out: macOS puts a `._name.png` beside each file that it copies to a foreign disk.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.files import check_regular, read_regular
 
 T = TypeVar("T")
+LOG = logging.getLogger("dovit")
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_ONNX_BYTES = 2 << 30  # protobuf's own limit
 MAX_ATTEMPTS = 20  # an export takes seconds, so a second attempt meets another one hardly ever
@@ -64,6 +66,7 @@ def with_bundle(path: str | Path, use: Callable[[Bundle], T]) -> T:
             return use(_open(root))
         except (DovitError, OSError) as error:
             if _identity(root) != before and attempt < MAX_ATTEMPTS - 1:
+                LOG.debug("%s: the bundle was replaced while it was opened; opening the new one (%s)", root, error)
                 continue
             if isinstance(error, OSError):
                 raise DovitError(f"{root}: cannot be read: {error}") from None

@@ -25,7 +25,8 @@ from dovit.runtime import DovitError
 from dovit.runtime.draw import overlay
 from dovit.runtime.images import read_image
 
-pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, once
+pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, once; others build it with sanitizers
+INSTRUMENTED = {name: [pytest.mark.slow, pytest.mark.xdist_group(f"cpp-{name}")] for name in ("sanitize", "thread")}
 
 STREET = ROOT / "assets" / "street.png"
 
@@ -232,7 +233,7 @@ def test_pkg_config_finds_it(installed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "preset",
-    ["release", pytest.param("sanitize", marks=pytest.mark.slow), pytest.param("thread", marks=pytest.mark.slow)],
+    ["release", *(pytest.param(name, marks=INSTRUMENTED[name]) for name in ("sanitize", "thread"))],
 )
 def test_the_tests_in_cpp(build: Callable[[str], Path], preset: str) -> None:
     """ctest: C99, layout, chain, sessions with eight threads, TensorRT-RTX's library where that is; with AddressSanitizer

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from models import random_images, randomised, small_config
 from PIL import Image
 
-from dovit.evaluation.calibration.capacities import fit_capacities, mean_fill, unseen_fill
+from dovit.evaluation.calibration.capacities import cross_validated_fill, fit_capacities, mean_fill
 from dovit.evaluation.calibration.confidences import Confidences
 from dovit.evaluation.calibration.fit import Calibration, Target, calibrate
 from dovit.evaluation.calibration.observe import Observer
-from dovit.evaluation.calibration.point import COUNTS, Tally
+from dovit.evaluation.calibration.point import COUNTS, PointAccumulator
 from dovit.evaluation.calibration.thresholds import refine
 from dovit.evaluation.calibration.write import write_calibration
 from dovit.runtime.bundle.open import open_bundle, read_manifest
@@ -259,9 +259,9 @@ def test_capacities_of_a_real_size_are_quick_and_better_than_the_sixteenths() ->
     old = tuple(range(0, 8193, 512))
     found = fit_capacities(counts, len(old))
     assert mean_fill(counts, found) < 0.7 * mean_fill(counts, old)
-    assert unseen_fill(np.stack([counts]), 17) is None
+    assert cross_validated_fill(np.stack([counts]), 17) is None
     folds = np.stack([np.bincount(part.astype(int), minlength=8193) for part in np.array_split(kept, 5)])
-    unseen = unseen_fill(folds, len(old))
+    unseen = cross_validated_fill(folds, len(old))
     assert unseen is not None and mean_fill(counts, found) < unseen < mean_fill(counts, old)
 
 
@@ -272,7 +272,7 @@ def test_mean_fill() -> None:
 
 def test_decisions_that_are_not_made_are_not_counted() -> None:
     manifest: Any = SimpleNamespace(decisions=(1, 2, 3), tokens=4, dense_macs=(1, 1), macs=lambda kept: (1, 1))
-    tally = Tally(manifest, (0.5,) * 3)
+    tally = PointAccumulator(manifest, (0.5,) * 3)
     maps = np.zeros((3, 2, 2), bool)
     result = Result(np.zeros((2, 2), np.uint8), (3, 0, 0), 4, maps, maps.astype(np.float32))
     tally.add(result, result)

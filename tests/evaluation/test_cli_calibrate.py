@@ -100,8 +100,8 @@ def test_disagreement_in_per_cent_files_globs_and_a_limit(dovit_calibrate: Calib
 
 def test_a_limit_is_spread_over_the_list() -> None:
     files = [Path(str(k)) for k in range(10)]
-    assert calibrate.spread_out(files, 3) == [Path("0"), Path("3"), Path("6")]
-    assert calibrate.spread_out(files, None) == calibrate.spread_out(files, 99) == files
+    assert calibrate.sample_evenly(files, 3) == [Path("0"), Path("3"), Path("6")]
+    assert calibrate.sample_evenly(files, None) == calibrate.sample_evenly(files, 99) == files
 
 
 @pytest.mark.parametrize(

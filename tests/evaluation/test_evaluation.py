@@ -17,9 +17,9 @@ from oracle import mmseg
 from dovit.evaluation.cost import Cost
 from dovit.evaluation.data.dataset import Sample
 from dovit.evaluation.evaluate import evaluate
+from dovit.evaluation.histogram import LogHistogram
 from dovit.evaluation.metrics import Confusion
 from dovit.evaluation.segmenter import BundleSegmenter, Setting
-from dovit.evaluation.spread import Spread
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.session import Session, load
@@ -110,13 +110,13 @@ def test_another_ignore_index() -> None:
 
 
 def test_quantiles_to_a_percent() -> None:
-    values, spread = np.random.default_rng(0).lognormal(-4, 1, 5000), Spread()
+    values, spread = np.random.default_rng(0).lognormal(-4, 1, 5000), LogHistogram()
     for value in values:
         spread.add(float(value))
     for share in (0.1, 0.5, 0.9):
         assert spread.quantile(share) == pytest.approx(np.quantile(values, share, method="inverted_cdf"), rel=0.011)
     assert spread.mean == pytest.approx(values.mean())
-    assert math.isnan(Spread().quantile(0.5))
+    assert math.isnan(LogHistogram().quantile(0.5))
 
 
 def test_cost_is_the_manifests(session: Session) -> None:

@@ -256,3 +256,19 @@ def test_another_number_of_threads_is_told_once(folder: Path) -> None:
     assert done.stderr.splitlines() == [
         "threads=3 has no effect: the sessions of a process share ONNX Runtime's threads, and the first one made 1"
     ]
+
+
+def test_debug_messages(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """For a person who debugs: what is loaded, and what each decision keeps, from the logger `dovit`."""
+    caplog.set_level("DEBUG", logger="dovit")
+    with load(folder) as session:
+        result = session(np.zeros((*session.manifest.image_size, 3), np.uint8), threshold=1.0)
+    tokens = session.manifest.tokens
+    kept = [
+        f"step {name}: decision {k} keeps {tokens} of {tokens} tokens" for k, name in enumerate(("stem", "block2"), 1)
+    ]
+    assert result.kept == (tokens, tokens)
+    assert [r.getMessage() for r in caplog.records if r.name == "dovit"] == [
+        f"{folder}: loading {len(session.manifest.steps)} steps with ONNX Runtime on the CPU",
+        *kept,
+    ]

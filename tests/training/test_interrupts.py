@@ -21,7 +21,7 @@ from dovit.export.checkpoints import save_model
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.interrupts import Interrupted
 from dovit.training.optimiser import learning_rate
-from dovit.training.run import Start, run
+from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 
 
@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def go_on(out: Path, checkpoint: Path, **more: Any) -> None:
     settings = Settings(steps=4, batch=2, optimiser="adamw")
     run(
-        Start(checkpoint=checkpoint, read=READ),
+        StartingPoint(checkpoint=checkpoint, read=READ),
         lambda gpu: settings,
         "streets:8",
         out,

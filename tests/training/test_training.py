@@ -19,7 +19,7 @@ from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError
 from dovit.training.objective import Objective
 from dovit.training.parallel import Process
-from dovit.training.run import Start, run
+from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 
 
@@ -154,7 +154,7 @@ def test_resuming_needs_the_same_settings(tmp_path: Path, checkpoint: Path) -> N
     trained(tmp_path, checkpoint)
     changed = Settings(steps=4, batch=2, optimiser="adamw", lr=0.5)
     with pytest.raises(UsageError, match=r"other settings \(lr\)"):
-        run(Start(checkpoint=checkpoint, read=READ), lambda gpu: changed, "streets:8", tmp_path, resume=True)
+        run(StartingPoint(checkpoint=checkpoint, read=READ), lambda gpu: changed, "streets:8", tmp_path, resume=True)
 
 
 def test_heads_only_changes_the_heads_and_nothing_else(tmp_path: Path, checkpoint: Path) -> None:
@@ -199,7 +199,7 @@ def test_no_merge_stays_with_the_model_and_is_not_exported(tmp_path: Path, check
     from dovit.runtime.errors import DovitError
 
     settings = Settings(steps=1, batch=2)
-    start = Start(checkpoint=checkpoint, read=READ, merge=False)
+    start = StartingPoint(checkpoint=checkpoint, read=READ, merge=False)
     run(start, lambda gpu: settings, "streets:8", tmp_path / "out", device="cpu", workers=0)
     with pytest.raises(DovitError, match="without token merging"):
         export(tmp_path / "out" / "model.safetensors", tmp_path / "engines", {}, None, None)
@@ -278,7 +278,7 @@ def test_only_the_first_process_touches_the_folder(
 
     monkeypatch.setattr("dovit.training.run.process", lambda device: nullcontext(Second(1, 2, torch.device("cpu"))))
     run(
-        Start(checkpoint=checkpoint, read=READ),
+        StartingPoint(checkpoint=checkpoint, read=READ),
         lambda gpu: Settings(steps=1, batch=2),
         "streets:8",
         tmp_path / "out",
@@ -328,7 +328,7 @@ def test_a_damaged_state_is_named(tmp_path: Path, checkpoint: Path) -> None:
     state.write_bytes(state.read_bytes()[:5000])
     settings = Settings(steps=4, batch=2, optimiser="adamw")
     with pytest.raises(DovitError, match=r"last\.pt: not the state of a run"):
-        run(Start(checkpoint=checkpoint, read=READ), lambda gpu: settings, "streets:8", tmp_path, resume=True)
+        run(StartingPoint(checkpoint=checkpoint, read=READ), lambda gpu: settings, "streets:8", tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dovit.evaluation.cli.options import Data, ReduceZeroLabel
 from dovit.evaluation.data import open_data
 from dovit.evaluation.data.dataset import IGNORE
 from dovit.evaluation.evaluate import Outcome, PerImage, evaluate
@@ -58,9 +59,7 @@ class Split(StrEnum):
 
 
 def command(
-    data: Annotated[
-        str, typer.Option(metavar="DATA", help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")
-    ],
+    data: Data,
     engine: Annotated[Path | None, ENGINE] = None,
     ckpt: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Instead of --engine: a checkpoint, run by torch.")
@@ -84,12 +83,7 @@ def command(
         int | None, typer.Option(min=1, help="At most so many images, the first ones. Default: all.")
     ] = None,
     ignore_index: Annotated[int, typer.Option(min=0, max=255, help="The label that does not count.")] = IGNORE,
-    reduce_zero_label: Annotated[
-        bool | None,
-        typer.Option(
-            "--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore. Default: as the data has it."
-        ),
-    ] = None,
+    reduce_zero_label: ReduceZeroLabel = None,
     threads: Threads = None,
     per_image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write tokens and MACs by block of every image, as JSON lines.")

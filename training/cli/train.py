@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
+from dovit.evaluation.cli.options import Data, ReduceZeroLabel
 from dovit.export.cli import Arch
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import THRESHOLD
@@ -54,9 +55,7 @@ class Precision(StrEnum):
 
 
 def command(
-    data: Annotated[
-        str, typer.Option(metavar="DATA", help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")
-    ],
+    data: Data,
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where model.safetensors, the state and the log go; made if missing.")
     ],
@@ -153,17 +152,12 @@ def command(
     decision_layers: Annotated[
         str | None, typer.Option(metavar="N,…", help="Layers after which tokens are decided on, from 1, as 3,6,9.")
     ] = None,
-    reduce_zero_label: Annotated[
-        bool | None,
-        typer.Option(
-            "--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore. Default: as the data has it."
-        ),
-    ] = None,
+    reduce_zero_label: ReduceZeroLabel = None,
 ) -> None:
     """Train a segmenter with token pass, by the paper's pipeline. The model goes to OUT/model.safetensors."""
     try:
         from dovit.training.log import read_scores
-        from dovit.training.run import Start, run
+        from dovit.training.run import StartingPoint, run
         from dovit.training.settings import Settings
     except ModuleNotFoundError as error:
         raise UsageError(f"dovit-train needs the package {error.name}: pip install 'dovit[training]'") from None
@@ -175,7 +169,7 @@ def command(
     scales = parse_numbers(scale_range, float, "--scale-range")
     if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
         raise UsageError(f"--scale-range {scale_range}: give two factors, as 0.5,2.0")
-    start = Start(
+    start = StartingPoint(
         checkpoint=ckpt,
         config=new,
         teacher=teacher,

@@ -1,1 +1,1 @@
-"""Who decides which tokens stay: the paper's confidence, a fixed ratio, or DynamicViT's prediction modules."""
+"""Policies that select the tokens to keep: the paper's confidence, a fixed ratio, or DynamicViT's prediction modules."""

@@ -1,4 +1,4 @@
-"""Quantiles of many numbers in fixed memory."""
+"""Approximate quantiles of any number of values, in fixed memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LOWEST, STEP = 1e-6, 1.01  # the first bin's edge, and the ratio of a bin's edge
 BINS = 3000  # up to 9 million
 
 
-class Spread:
+class LogHistogram:
     """A histogram of positive numbers with bins of equal ratio."""
 
     def __init__(self) -> None:
