@@ -140,11 +140,16 @@ def _known_before_loading(start: StartingPoint) -> dict[str, Any]:
     assert start.checkpoint is not None
     if start.read["image_size"] and start.read["classes"]:
         return {"image_size": start.read["image_size"], "classes": start.read["classes"]}
-    try:
-        config = load_model(start.checkpoint, ReadOptions(**start.read, untrained=True)).model.config
-    except UsageError:  # a backbone alone: it needs the classes, which the data may tell
-        return {"image_size": start.read["image_size"], "classes": start.read["classes"]}
-    return {"image_size": config.image_size, "classes": config.classes}
+    known = {"image_size": start.read["image_size"], "classes": start.read["classes"]}
+    # a backbone alone needs the classes, which the data may tell; its image size is there whatever their number
+    for classes in (start.read["classes"], known["classes"] or 2):
+        try:
+            read = start.read | {"classes": classes}
+            config = load_model(start.checkpoint, ReadOptions(**read, untrained=True)).model.config
+        except UsageError:
+            continue
+        return {"image_size": config.image_size, "classes": config.classes if classes == known["classes"] else None}
+    return known
 
 
 def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple[DoViT, DoViT]:
@@ -163,7 +168,13 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
     else:
         assert start.checkpoint is not None
         read = {**start.read, "classes": start.read["classes"] or dataset.classes}
-        first = load_model(start.checkpoint, ReadOptions(**read, untrained=True)).model
+        loaded = load_model(start.checkpoint, ReadOptions(**read, untrained=True))
+        if loaded.is_new and settings.heads_only:
+            raise UsageError(
+                f"--heads-only: {start.checkpoint} is a backbone without a decoder, which would stay as it was initialised: train "
+                f"the whole first, or give --head its linear head"
+            )
+        first = loaded.model
         first.config = first.config.model_copy(update={"merge": start.merge})
     if settings.policy == "confidence":
         return first, frozen_copy(first)

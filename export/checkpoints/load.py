@@ -17,6 +17,7 @@ from dovit.export.checkpoints.huggingface import CONFIG, read_folder, read_model
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import check_bounds
 from dovit.export.checkpoints.safe import read_file
+from dovit.export.checkpoints.segmenters import NEW_DECODER
 from dovit.export.checkpoints.settings import Setting, Settings
 from dovit.export.checkpoints.tensors import plain_tensors
 from dovit.export.model import DoViT
@@ -32,6 +33,11 @@ class LoadedModel:
     format: str
     notes: list[str]
     settings: tuple[Setting, ...] = ()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the file is a backbone alone, to which an untrained decoder was added."""
+        return NEW_DECODER in self.notes
 
 
 def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedModel:

@@ -129,14 +129,15 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
     if size != model_config.image_size and options.stride is None:
         changes["slide_stride"] = None
     resized = model_config.model_copy(update=changes)
-    positions = account.take("backbone.pos_embed")
-    if len(positions) != model_config.tokens:
-        raise DovitError(
-            f"{path}: {len(positions)} positions, and its configuration says {model_config.tokens} patches: copy it again"
+    if model_config.backbone.rotary is None:  # rotary positions are computed for any size
+        positions = account.take("backbone.pos_embed")
+        if len(positions) != model_config.tokens:
+            raise DovitError(
+                f"{path}: {len(positions)} positions, and its configuration says {model_config.tokens} patches: copy it again"
+            )
+        account.weights["backbone.pos_embed"] = resize_positions(
+            positions, resized.grid, POSITIONS, trained=model_config.grid
         )
-    account.weights["backbone.pos_embed"] = resize_positions(
-        positions, resized.grid, POSITIONS, trained=model_config.grid
-    )
     if not model_config.decisions and not options.dense:
         changes["decisions"] = options.new_heads(path, model_config.backbone.depth)
     if options.dense:

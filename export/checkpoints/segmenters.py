@@ -21,6 +21,8 @@ from dovit.export.model.config import (
 )
 from dovit.runtime.errors import DovitError, UsageError
 
+NEW_DECODER = "decoder and decision heads are freshly initialised"  # a note
+
 
 @dataclass(frozen=True)
 class ReadBackbone:
@@ -97,7 +99,7 @@ def build_segmenter(
     )
     notes = account.notes()
     if head is None:
-        notes.append("decoder and decision heads are freshly initialised")
+        notes.append(NEW_DECODER)
     return account.model(model_config, untrained), notes
 
 

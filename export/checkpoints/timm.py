@@ -12,7 +12,7 @@ from dovit.export.checkpoints.keys import Account, Rule
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions, trained_grid
 from dovit.export.checkpoints.rstrudel import LAYER
-from dovit.export.checkpoints.segmenters import new_decoder
+from dovit.export.checkpoints.segmenters import NEW_DECODER, new_decoder
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.checkpoints.timm_config import TimmConfig, read_timm_config
 from dovit.export.checkpoints.vit_layers import complete_layers
@@ -125,7 +125,7 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         slide_stride=options.stride,
         mode=options.mode or "whole",
     )
-    notes = [*account.notes(), *said.notes, "decoder and decision heads are freshly initialised"]
+    notes = [*account.notes(), *said.notes, NEW_DECODER]
     return account.model(config, ("heads.", "decoder.")), notes
 
 

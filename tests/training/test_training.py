@@ -179,6 +179,8 @@ def test_missing_heads_are_added(tmp_path: Path) -> None:
 
 def test_training_from_a_backbone(tmp_path: Path) -> None:
     """timm's keys: no decoder, no heads; both are made. The classes come from the data."""
+    from dovit.runtime.errors import UsageError
+
     donor = randomised(street_config())
     state = {}
     for name, value in donor.backbone.state_dict().items():
@@ -189,9 +191,30 @@ def test_training_from_a_backbone(tmp_path: Path) -> None:
     state |= {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)}
     torch.save(state, tmp_path / "vit.pth")
     read = {"arch": "segmenter-linear", "image_size": (64, 96), "classes": 19}
+    with pytest.raises(UsageError, match="a backbone without a decoder, which would stay as it was initialised"):
+        trained(tmp_path / "heads", tmp_path / "vit.pth", read, heads_only=True)
     trained(tmp_path / "out", tmp_path / "vit.pth", read)
     model = load_model(tmp_path / "out" / "model.safetensors").model
     assert model.config.classes == 19 and len(model.heads) == 3 and model.config.image_size == (64, 96)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("kind", "arch"), [("dinov3", "setr-mla"), ("dinov2-registers", "segmenter-linear")])
+def test_training_from_a_hugging_face_folder(kind: str, arch: str, tmp_path: Path) -> None:
+    """A backbone of transformers gets a decoder and heads, and what training saves is a model that token pass runs on."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from oracle.segmenters import backbone
+
+    model = backbone(kind)
+    model.save_pretrained(tmp_path / "folder")
+    size = (64, 96) if kind == "dinov3" else (56, 84)
+    trained(tmp_path / "out", tmp_path / "folder", {"arch": arch, "image_size": size, "classes": 19})
+    made = load_model(tmp_path / "out" / "model.safetensors").model
+    assert made.config.image_size == size and (made.config.backbone.rotary is not None) == (kind == "dinov3")
+    images = random_images(made.config)
+    with torch.no_grad():
+        output = made(images, (0.06,) * len(made.heads))
+    assert output.logits.isfinite().all() and made.config.decoder.kind == arch
 
 
 def test_no_merge_stays_with_the_model_and_is_not_exported(tmp_path: Path, checkpoint: Path) -> None:
