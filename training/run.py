@@ -138,18 +138,18 @@ def _known_before_loading(start: StartingPoint) -> dict[str, Any]:
         config = read_config(start.config)
         return {"image_size": start.read["image_size"] or config.image_size, "classes": config.classes}
     assert start.checkpoint is not None
-    if start.read["image_size"] and start.read["classes"]:
-        return {"image_size": start.read["image_size"], "classes": start.read["classes"]}
-    known = {"image_size": start.read["image_size"], "classes": start.read["classes"]}
-    # a backbone alone needs the classes, which the data may tell; its image size is there whatever their number
-    for classes in (start.read["classes"], known["classes"] or 2):
-        try:
-            read = start.read | {"classes": classes}
-            config = load_model(start.checkpoint, ReadOptions(**read, untrained=True)).model.config
-        except UsageError:
-            continue
-        return {"image_size": config.image_size, "classes": config.classes if classes == known["classes"] else None}
-    return known
+    size, classes = start.read["image_size"], start.read["classes"]
+    if size and classes:
+        return {"image_size": size, "classes": classes}
+    try:
+        config = load_model(start.checkpoint, ReadOptions(**start.read, untrained=True)).model.config
+        return {"image_size": config.image_size, "classes": config.classes}
+    except UsageError:
+        if size or classes:
+            return {"image_size": size, "classes": classes}
+    # a backbone alone needs the classes, which the data may tell; its image size is the same with any number of them
+    config = load_model(start.checkpoint, ReadOptions(**start.read | {"classes": 2}, untrained=True)).model.config
+    return {"image_size": config.image_size, "classes": None}
 
 
 def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple[DoViT, DoViT]:
@@ -171,8 +171,8 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
         loaded = load_model(start.checkpoint, ReadOptions(**read, untrained=True))
         if loaded.is_new and settings.heads_only:
             raise UsageError(
-                f"--heads-only: {start.checkpoint} is a backbone without a decoder, which would stay as it was initialised: train "
-                f"the whole first, or give --head its linear head"
+                f"--heads-only: {start.checkpoint} is a backbone without a decoder, which would stay as it was initialised: "
+                f"train the whole first, or give --head its linear head"
             )
         first = loaded.model
         first.config = first.config.model_copy(update={"merge": start.merge})
