@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# All that only a GPU can show: tests of the kernels and of the chain, the plugins in a captured graph and under compute-sanitizer, timings.
+# Everything that needs a GPU: tests of the kernels and of the chain, the plugins in a captured graph and under compute-sanitizer, timings.
 # Every part is a process of its own, takes at most nine minutes, and writes a JSON; what cannot run here says why.
 #   bash benchmarks/gpu.sh FOLDER                    # all parts
 #   bash benchmarks/gpu.sh FOLDER kernels segmented  # some of them; --help lists them
-#   bash benchmarks/gpu.sh FOLDER --seconds 540      # where a machine is lent by the minute
+#   bash benchmarks/gpu.sh FOLDER --seconds 540      # a limit for all parts together
 # Nothing of dovit has to be installed, and nothing is fetched where .gpu/unpack.sh puts the packages that the machine lacks into
 # DOVIT_GPU_SITE (default /tmp/gpu/site): TensorRT-RTX, cuda-core, cuda-bindings, pydantic, and TensorRT's headers.
 set -uo pipefail

@@ -1,4 +1,4 @@
-"""The kernels on a GPU against the bytes that they have to move: `python -m dovit.benchmarks.kernels --out kernels.json`.
+"""Times the kernels on a GPU against copies of as many bytes: `python -m dovit.benchmarks.kernels --out kernels.json`.
 
 Every call works on other memory than the ones before it, more in all than the L2 cache holds, and many calls are one CUDA graph:
 what is timed is the kernels and the gaps between them, not their launches. Copies of as many bytes are timed in the same way, in

@@ -1,6 +1,6 @@
-"""Interleaved timing: each round runs every contestant once, so that a machine that drifts drifts for all of them.
+"""Interleaved timing: each round runs every contestant once, so that changes of the machine's speed affect all of them.
 
-The order changes from round to round: whoever follows a light contestant finds a cooler processor.
+The order is shuffled in every round, because a contestant that runs after a light one finds a cooler processor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model's plans would be, without exporting it: a manifest without files, and the steps of a plan set.
+"""Describes the plans of a model without exporting it: a manifest without files, and the steps of a plan set.
 
 A ViT-L has weights of 1.2 GB, which need not go through files of ONNX to be timed. Tensors are named and typed as
 `dovit.engines.lowering` leaves them; that they are the same is tested.

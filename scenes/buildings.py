@@ -1,4 +1,4 @@
-"""Rows of houses along the street, with windows, doors, shops and roofs, and what closes the gaps between them."""
+"""Rows of houses along the street, with windows, doors, shops and roofs, and walls and fences between them."""
 
 from __future__ import annotations
 

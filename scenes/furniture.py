@@ -1,4 +1,4 @@
-"""What stands along a kerb: street lamps, traffic lights, traffic signs, bollards."""
+"""Objects along a kerb: street lamps, traffic lights, traffic signs, bollards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A street scene: what there is, painted from far to near."""
+"""Composes a street scene: places its objects at random and draws them from far to near."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dovit.scenes.weather import photographed, random_weather
 
 
 class Thing(Protocol):
-    """Whatever stands between the houses."""
+    """An object between the houses."""
 
     @property
     def z(self) -> float:

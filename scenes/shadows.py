@@ -1,4 +1,4 @@
-"""Large shadows that fall over ground and houses, each of one edge that the sun draws."""
+"""Large shadows on the ground and on houses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Materials: noise of several scales that gives a surface its grain. It is of pixels, not of metres, as a camera's."""
+"""Material textures: noise at several scales, in pixels and not in metres, like the noise of a camera."""
 
 from __future__ import annotations
 

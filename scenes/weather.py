@@ -1,4 +1,4 @@
-"""Light and camera: what lies between a scene and its picture."""
+"""Lighting, haze and camera effects that are applied to a rendered scene."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from dovit.runtime.plans import detect_tensorrt, unsupported_gpu
 ROOT = Path(__file__).parents[1]
 ONNXRUNTIME = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"), None)
 TENSORRT_RTX = find_spec("tensorrt_rtx_libs")  # with libtensorrt_rtx.so.1 beside
-NEEDED = {"cmake": "cmake", "ninja": "ninja-build", "g++": "g++"}
+PACKAGES = {"cmake": "cmake", "ninja": "ninja-build", "g++": "g++"}
 TOOLS = os.pathsep.join(
     [sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
 )  # where pip puts cmake and ninja, first
@@ -56,9 +56,9 @@ def export(*arguments: str | Path) -> None:
     run(sys.executable, "-c", "from dovit.export.cli import main; main()", *arguments)
 
 
-def refuse_unless_here(*programs: str) -> None:
-    """Skip where one is missing, with the package that has it."""
-    missing = [NEEDED.get(name, name) for name in programs if shutil.which(name, path=TOOLS) is None]
+def skip_unless_installed(*programs: str) -> None:
+    """Skip the test where a program is missing, with the Debian package that has it."""
+    missing = [PACKAGES.get(name, name) for name in programs if shutil.which(name, path=TOOLS) is None]
     if missing:
         pytest.skip(f"to build libdovit_runtime, install {' '.join(missing)}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from emulate import QUEUED, compile_kernels, kernel_sources
-from native import ROOT, TOOLS, refuse_unless_here, run
+from native import ROOT, TOOLS, run, skip_unless_installed
 from shared import COMPILED, compiled, locked
 
 SOURCES = ROOT / "tests" / "cpp" / "stand_in"
@@ -39,7 +39,7 @@ class StandIn:
 
 def stand_in() -> StandIn:
     """The libraries, compiled where that has not been done yet. Skips where a tool is missing."""
-    refuse_unless_here("g++")
+    skip_unless_installed("g++")
     headers = _cuda_headers()
     tensorrt10 = tensorrt_headers()
     sources = [*SOURCES.glob("*.*"), *RUNTIME.rglob("*.h"), RUNTIME / "onnxruntime" / "library.cpp", Path(__file__)]
@@ -97,7 +97,7 @@ def _build(folder: Path, headers: Path, tensorrt10: Path | None) -> None:
 
 def tensorrt_headers() -> Path | None:
     """TensorRT 10's, as the build finds them; what it downloads is kept in build/tests."""
-    refuse_unless_here("cmake")
+    skip_unless_installed("cmake")
     COMPILED.mkdir(parents=True, exist_ok=True)
     with locked(COMPILED / ".tensorrt-headers.lock"):
         script, found = COMPILED / "tensorrt-headers.cmake", COMPILED / "tensorrt-headers.txt"

@@ -1,4 +1,4 @@
-"""The whole loss of a batch as one module, which is what data parallelism wraps."""
+"""The loss of a batch as one module, which data parallelism wraps."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ class Objective(nn.Module):
         return teacher(images, keeps=every).logits
 
     def teacher_to(self, device: torch.device) -> None:
-        """The teacher is no submodule, so it has to be moved apart."""
+        """Move the teacher to `device`: it is not a submodule."""
         for teacher in self._teacher:
             teacher.to(device)

@@ -1,4 +1,4 @@
-"""Data parallelism as `torchrun` starts it: one process a GPU, or several on a CPU."""
+"""Data parallelism with `torchrun`: one process per GPU, or several processes on a CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dovit.runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Process:
-    """This process among the others."""
+    """The rank of this process, the number of processes, and its device."""
 
     rank: int
     world: int
@@ -58,7 +58,7 @@ class Process:
         return flag
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have reached this call."""
         if self.world > 1:
             dist.barrier()
 

@@ -1,4 +1,4 @@
-"""A run as one function: what to start from, the data, the settings → OUT/model.safetensors."""
+"""Runs a training: from an initial model, data and settings to OUT/model.safetensors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MODEL_NAME = "model.safetensors"
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a run starts from: `checkpoint` read with the options `read` (of ReadOptions), or fresh weights by `config`."""
+    """The initial model of a run: `checkpoint` read with the options `read` (of ReadOptions), or fresh weights by `config`."""
 
     read: dict[str, Any]
     checkpoint: Path | None = None

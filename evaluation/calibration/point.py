@@ -1,4 +1,4 @@
-"""One setting of ξ, measured: tokens kept, cost, and agreement with the dense model."""
+"""The measurements of one setting of ξ: tokens kept, cost, and agreement with the dense model."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Point:
 
 
 class PointAccumulator:
-    """Adds up what becomes a Point."""
+    """Accumulates the results of images into a Point."""
 
     def __init__(self, manifest: Manifest, thresholds: tuple[float, ...]) -> None:
         self.thresholds = thresholds

@@ -1,4 +1,4 @@
-"""A data set of image files, each with a label file: what Cityscapes, ADE20K and plain folders have in common."""
+"""A data set of image files with label files, the common base of Cityscapes, ADE20K and plain folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads one image and its label file, and checks that they belong together and that every label is in range."""
+"""Reads an image and its label file, and checks that their sizes match and every label is in range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all parts of the manifest have in common."""
+"""The base class of all parts of the manifest."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """A part of the manifest: it never changes, and holds nothing that this version does not know."""
+    """A part of the manifest: immutable, and without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of one step as a polynomial in its number of tokens: what an image cost, without the model."""
+"""The multiply-accumulates (MACs) of a step as a polynomial in its number of tokens: computed without the model."""
 
 from __future__ import annotations
 

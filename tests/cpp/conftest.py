@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nlohmann_json
 import pytest
-from native import ONNXRUNTIME, ROOT, export, has_header, refuse_unless_here, run, tensorrt_rtx
+from native import ONNXRUNTIME, ROOT, export, has_header, run, skip_unless_installed, tensorrt_rtx
 from shared import COMPILED, locked, made_once
 from stand_in import StandIn, stand_in
 
@@ -35,7 +35,7 @@ def library_path() -> Path:
 def build(bundle: Path, library_path: Path) -> Callable[[str], Path]:
     """Builds a preset of runtime/cpp, with its tests, and returns the build folder, build/tests/cpp-PRESET. It stays there, so
     that only what has changed is compiled in the next run."""
-    refuse_unless_here("cmake", "ninja", "g++")
+    skip_unless_installed("cmake", "ninja", "g++")
     if not has_header("openssl/evp.h"):
         pytest.skip("to build libdovit_runtime, install libssl-dev")
     json_headers = Path(nlohmann_json.__file__).parent / "include"

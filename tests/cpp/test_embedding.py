@@ -17,7 +17,7 @@ import pytest
 from c_binding import Failure
 from c_binding import Session as CSession
 from documents import code_blocks
-from native import ROOT, refuse_unless_here, run
+from native import ROOT, run, skip_unless_installed
 from PIL import Image
 
 import dovit
@@ -222,7 +222,7 @@ def test_the_python_example(bundle: Path) -> None:
 
 
 def test_pkg_config_finds_it(installed: Path, tmp_path: Path) -> None:
-    refuse_unless_here("pkg-config")
+    skip_unless_installed("pkg-config")
     moved = Path(shutil.copytree(installed, tmp_path / "elsewhere", symlinks=True))  # an installed tree may be moved
     folder = next(moved.rglob("dovit.pc")).parent
     flags = run("pkg-config", "--cflags", "--libs", "dovit", PKG_CONFIG_PATH=str(folder)).split()
@@ -245,7 +245,7 @@ def test_the_tests_in_cpp(build: Callable[[str], Path], preset: str) -> None:
 
 @pytest.mark.slow
 def test_valgrind_sees_no_leak(examples: Path, bundle: Path, library_path: Path, tmp_path: Path) -> None:
-    refuse_unless_here("valgrind", "taskset")
+    skip_unless_installed("valgrind", "taskset")
     out = tmp_path / "labels.png", tmp_path / "overlay.png"
     run(
         "taskset",
