@@ -13,6 +13,20 @@ from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.errors import UsageError
 
 
+def shown(value: Any) -> str:
+    """A wrong value for a message: its repr in one line of at most 80 characters, or its type where it has none."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an integer of more than 4300 digits, or a __repr__ of the caller's that raises
+        return f"a {type(value).__name__} that cannot be printed"
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def is_one_of(value: Any, choices: Iterable[str]) -> bool:
+    """`value in choices` for any object: arrays compare element by element, and their comparison has no truth value."""
+    return isinstance(value, str) and value in tuple(choices)
+
+
 def check_thresholds(manifest: Manifest, threshold: float | Sequence[float] | np.ndarray | None) -> tuple[float, ...]:
     """One threshold ξ per decision, default the bundle's. Raises UsageError for a wrong number of them or one outside [0, 1]."""
     count = len(manifest.decisions)
@@ -73,8 +87,11 @@ def _as_list(given: Any, name: str, what: str) -> list[Any]:
 
 def _as_float(value: Any, name: str) -> float:
     if not _is_number(value, Real):
-        raise UsageError(f"{name} {value!r} is no number: give numbers within 0…1")
-    return float(value)
+        raise UsageError(f"{name} {shown(value)} is no number: give numbers within 0…1")
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond float64
+        raise UsageError(f"{name} {shown(value)} is too large: give numbers within 0…1") from None
 
 
 def _is_number(value: Any, kind: type) -> bool:
@@ -84,4 +101,6 @@ def _is_number(value: Any, kind: type) -> bool:
 
 
 def _joined(values: Sequence[Any]) -> str:
-    return ", ".join(map(str, values))
+    return ", ".join(shown(value.item() if isinstance(value, np.generic) else value) for value in values[:20]) + (
+        ", …" if len(values) > 20 else ""
+    )

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from dovit.runtime.arguments import is_one_of, shown
 from dovit.runtime.errors import UsageError
 
 Format = Literal["rgb", "rgba", "bgr", "bgra", "gray"]
@@ -16,10 +17,10 @@ CHANNELS = {"rgb": 3, "rgba": 4, "bgr": 3, "bgra": 4, "gray": 1}
 
 def check_layout(format: str, layout: str) -> None:
     """Raises UsageError for names that are unknown."""
-    if format not in get_args(Format):
-        raise UsageError(f"unknown format {format!r}: choose one of {', '.join(get_args(Format))}")
-    if layout not in get_args(Layout):
-        raise UsageError(f"unknown layout {layout!r}: choose hwc or chw")
+    if not is_one_of(format, get_args(Format)):
+        raise UsageError(f"unknown format {shown(format)}: choose one of {', '.join(get_args(Format))}")
+    if not is_one_of(layout, get_args(Layout)):
+        raise UsageError(f"unknown layout {shown(layout)}: choose hwc or chw")
 
 
 def array_as_rgb(image: Any, format: Format = "rgb", layout: Layout = "hwc") -> np.ndarray:

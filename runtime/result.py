@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,8 @@ class Result:
     def save(self, path: str | Path) -> None:
         """Write the labels as an indexed PNG whose pixel values are the class numbers, in the palette's colours; with more
         than 256 classes as 16-bit grey. Raises UsageError for another suffix, DovitError where it cannot be written."""
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"path is a {type(path).__name__}: give the file's name, as a str or a Path")
         if Path(path).suffix.lower() != ".png":
             raise UsageError(f"{path}: labels are written as PNG, which loses none; give a name that ends in .png")
         draw.save_labels(self.labels, self._colours(), Path(path))

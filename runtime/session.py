@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from PIL import Image
 
-from dovit.runtime.arguments import check_counts, check_keep, check_thresholds
+from dovit.runtime.arguments import check_counts, check_keep, check_thresholds, is_one_of, shown
 from dovit.runtime.arrays import Format, Layout, check_layout
 from dovit.runtime.bundle.manifest import Manifest, Mode, Schedule
 from dovit.runtime.bundle.open import Bundle, with_bundle
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("dovit")
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 LabelSize = Literal["image", "model"]
+MAX_THREADS = 4096  # as in C++; ONNX Runtime starts them all at once, and hangs where the system has no more
 
 
 def load(
@@ -57,17 +59,29 @@ def load(
     driver supports.
     Raises DovitError where the bundle or the machine does not allow it, UsageError for an unknown backend.
     """
-    if backend not in get_args(Backend):
-        raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(get_args(Backend))}")
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"path is a {type(path).__name__}: give the folder of the bundle, as a str or a Path")
+    if not is_one_of(backend, get_args(Backend)):
+        raise UsageError(f"unknown backend {shown(backend)}: choose one of {', '.join(get_args(Backend))}")
     if threads is not None:
-        _check_number("threads", threads, 1, "a number of CPU threads from 1, or leave it out for all cores")
-    _check_number("device", device, 0, "the number of a GPU from 0; what runs the model is chosen by backend=")
+        _check_number(
+            "threads",
+            threads,
+            1,
+            MAX_THREADS,
+            f"a number of CPU threads, 1 to {MAX_THREADS}, or leave it out for all cores",
+        )
+    _check_number(
+        "device", device, 0, 2**31 - 1, "the number of a GPU from 0; what runs the model is chosen by backend="
+    )
+    if not isinstance(low_memory, bool | np.bool_):
+        raise UsageError(f"low_memory is a {type(low_memory).__name__}: give True or False")
     return with_bundle(path, lambda bundle: _session(bundle, backend, threads, low_memory, precision, device, graph))
 
 
-def _check_number(name: str, value: Any, least: int, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise UsageError(f"{name}={value!r}: give {what}")
+def _check_number(name: str, value: Any, least: int, most: int, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        raise UsageError(f"{name}={shown(value)}: give {what}")
 
 
 def _session(
@@ -248,10 +262,13 @@ class Session:
     ) -> _Request:
         """The arguments of a call, checked."""
         chosen = self.manifest.mode if mode is None else mode
-        if chosen not in get_args(Mode):
-            raise UsageError(f"unknown mode {chosen!r}: choose {' or '.join(get_args(Mode))}")
-        if labels not in get_args(LabelSize):
-            raise UsageError(f"labels={labels!r}: choose {' or '.join(get_args(LabelSize))}, whose size they get")
+        if not is_one_of(chosen, get_args(Mode)):
+            raise UsageError(f"unknown mode {shown(chosen)}: choose {' or '.join(get_args(Mode))}")
+        if not is_one_of(labels, get_args(LabelSize)):
+            raise UsageError(f"labels={shown(labels)}: choose {' or '.join(get_args(LabelSize))}, whose size they get")
+        for name, flag in (("keep_ratio", keep_ratio), ("return_logits", return_logits)):
+            if flag is not None and not isinstance(flag, bool | int | np.bool_):
+                raise UsageError(f"{name}={shown(flag)}: give True or False")
         if keep_ratio and chosen == "slide":
             raise UsageError(
                 'keep_ratio is for mode="whole": slide runs windows of the image and stretches none of them'
@@ -269,7 +286,7 @@ class Session:
             mode=chosen,
             keep_ratio=self.manifest.keep_ratio if keep_ratio is None else bool(keep_ratio),
             thresholds=self.check_thresholds(threshold),
-            capacities=self.capacities(schedule or self.schedule),
+            capacities=self.capacities(self.schedule if schedule is None else schedule),
             counts=counts,
             own_size=labels == "image",
             logits=bool(return_logits),
@@ -335,11 +352,11 @@ class Session:
 
     def capacities(self, schedule: Schedule) -> Sequence[int]:
         """The kept counts that a schedule allows."""
+        if not is_one_of(schedule, get_args(Schedule)):
+            raise UsageError(f"unknown schedule {shown(schedule)}: choose {' or '.join(get_args(Schedule))}")
         if schedule == "exact":
             return range(self.manifest.tokens + 1)
-        if schedule == "bucketed":
-            return self.manifest.capacities
-        raise UsageError(f"unknown schedule {schedule!r}: choose {' or '.join(get_args(Schedule))}")
+        return self.manifest.capacities
 
     def _result(self, made: ChainResult) -> Result:
         shape = (len(self.manifest.decisions), *self.manifest.grid)

@@ -111,6 +111,42 @@ def test_threads_and_device_are_numbers(folder: Path, arguments: dict[str, Any])
         load(folder, **arguments)
 
 
+@pytest.mark.parametrize("name", ["threads", "device"])
+@pytest.mark.parametrize("exponent", [31, 63, 20_000])  # 2**20000 has more digits than Python prints
+def test_numbers_too_large_are_refused(folder: Path, name: str, exponent: int) -> None:
+    with pytest.raises(UsageError, match=f"^{name}=.*: give "):
+        load(folder, **{name: 2**exponent})
+
+
+ARGUMENTS = ["mode", "schedule", "labels", "format", "layout", "threshold", "counts", "keep", "return_logits"]
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("kind", ["array", "no digits", "empty"])
+def test_arguments_of_any_type_are_refused(session: Session, name: str, kind: str) -> None:
+    value: Any = {"array": np.full(7, np.nan), "no digits": [2**20_000] * 7, "empty": np.zeros(0)}[kind]
+    with pytest.raises(UsageError, match=name):
+        session(IMAGE, **{name: value})
+
+
+@pytest.mark.parametrize("path", [None, 3, b"engines", ["engines"], np.zeros(3)], ids=str)
+def test_a_path_is_a_str_or_a_path(path: Any) -> None:
+    with pytest.raises(UsageError, match=f"^path is a {type(path).__name__}: give the folder of the bundle"):
+        load(path)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"a.png", np.zeros(3)], ids=str)
+def test_labels_are_saved_under_a_str_or_a_path(session: Session, path: Any) -> None:
+    with pytest.raises(UsageError, match=f"^path is a {type(path).__name__}: give the file's name"):
+        session(IMAGE).save(path)
+
+
+@pytest.mark.parametrize("value", [np.zeros(3), "no", 1], ids=str)
+def test_low_memory_is_true_or_false(folder: Path, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"^low_memory is a {type(value).__name__}: give True or False"):
+        load(folder, low_memory=value)
+
+
 def test_shares_are_counts_of_tokens(session: Session) -> None:
     for keep, counts in [((0.5, 0.25), (12, 6)), ((1, 0), (24, 0)), (np.array([0.49, 0.02], np.float32), (12, 0))]:
         found = session(IMAGE, keep=keep)
