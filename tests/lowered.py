@@ -77,9 +77,9 @@ class Lowered:
         return GpuChain(self.manifest, self.plans, self.program, engines, kernels, device, graph=graph)
 
 
-def lowered(folder: Path, decoder: str, head: str, prefix: int, batch: int) -> Lowered:
-    """A small model's, with its files in `folder`."""
-    model = randomised(small_config(decoder, prefix, head))
+def lowered(folder: Path, decoder: str, head: str, prefix: int, batch: int, family: str | None = None) -> Lowered:
+    """A small model's, with its files in `folder`. `family`: one of BACKBONES, with a prefix of its own."""
+    model = randomised(small_config(decoder, prefix, head, family=family))
     manifest = make_bundle(model, folder / "bundle", CAPACITIES)
     engines, described = {}, []
     for step in lower_bundle(open_bundle(folder / "bundle"), "fp32", batch=batch):

@@ -162,7 +162,7 @@ def read_section(checkpoint: Checkpoint, options: ReadOptions, settings: Setting
 def read_activation(section: Section, key: str, default: str) -> Activation:
     """An activation by its name in transformers. DovitError for one that dovit's layers lack."""
     name = section.choose(key, default)
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise section.refusal(key, f"dovit's layers have {', '.join(ACTIVATIONS)}")
     return Activation.model_validate({"kind": ACTIVATIONS[name]})
 

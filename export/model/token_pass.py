@@ -7,7 +7,7 @@
     reconstruct kept tokens go back to `full` at their positions                                     (3.3)
 
 Sizes: B images, N patch tokens of E channels, M of them still kept before a decision and K after it, P prefix tokens
-(class and distillation token; 0…2) that are always kept.
+(class token, distillation token, registers; any number) that are always kept.
 """
 
 from __future__ import annotations

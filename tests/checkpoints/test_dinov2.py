@@ -136,6 +136,7 @@ def rewritten(folder: Path, name: str, **changes: Any) -> None:
             "quantization_config = {'bits': 4}: a setting that dovit does not",
         ),
         ("config.json", {"hidden_act": "quick_gelu"}, "hidden_act = 'quick_gelu': dovit's layers have"),
+        ("config.json", {"hidden_act": {"a": 1}}, "hidden_act = {'a': 1}: dovit's layers have"),
         ("config.json", {"hidden_size": 128}, "hidden_size = 128: the weights have 64"),
         ("config.json", {"num_hidden_layers": 5}, "num_hidden_layers = 5: the weights have 4"),
         ("config.json", {"mlp_ratio": 4}, "mlp_ratio = 4: the weights have 128"),

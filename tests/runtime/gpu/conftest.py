@@ -13,7 +13,9 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Maker:
     """Makes a lowered bundle of a kind, once."""
 
     @cache
-    def build(decoder: str = "setr-naive", head: str = "conv", prefix: int = 1, batch: int = 1) -> Lowered:
-        return lowered(tmp_path_factory.mktemp("lowered"), decoder, head, prefix, batch)
+    def build(
+        decoder: str = "setr-naive", head: str = "conv", prefix: int = 1, batch: int = 1, family: str | None = None
+    ) -> Lowered:
+        return lowered(tmp_path_factory.mktemp("lowered"), decoder, head, prefix, batch, family)
 
     return build

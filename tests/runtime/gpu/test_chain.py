@@ -11,7 +11,7 @@ from fake_gpu import (
     FakeDevice,
 )
 from lowered import CAPACITIES, Maker, same, some_thresholds
-from models import random_images
+from models import BACKBONES, random_images
 
 from dovit.runtime.errors import DovitError, UsageError
 
@@ -47,6 +47,18 @@ def test_schedules_and_counts(make: Maker, decoder: str, head: str, prefix: int)
                     chain.run(images, xi, capacities, counts=counts),
                     made.chain.run(images, xi, capacities, counts=counts),
                 )
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("family", BACKBONES)
+def test_other_backbones(make: Maker, family: str, graph: bool) -> None:
+    """Registers, SwiGLU, rotary positions, whose plans read the tokens' index beside the tokens; taps for a linear head."""
+    made = make("segmenter-linear-taps", "fcn", 1, 1, family)
+    chain = made.gpu_chain(graph=graph)
+    images = random_images(made.model.config).numpy()
+    for xi in some_thresholds(made, images):
+        for capacities in (CAPACITIES, range(made.manifest.tokens + 1)):
+            same(chain.run(images, xi, capacities), made.chain.run(images, xi, capacities))
 
 
 @pytest.mark.parametrize("can_switch", [True, False])
