@@ -240,7 +240,7 @@ class Session:
         does nothing else until the last result was taken. Images are taken from the iterator as they are needed. Raises
         UsageError as a call does, for an image up to two results before its own.
         """
-        if isinstance(images, str | Path | Image.Image):
+        if isinstance(images, str | bytes | Path | Image.Image) or not isinstance(images, Iterable):
             raise UsageError("several images are a list or another iterable of them; for one, call session(image)")
         check_layout(format, layout)
         request = self._request(mode, keep_ratio, threshold, schedule, counts, keep, labels, return_logits)

@@ -173,8 +173,9 @@ def test_lists_give_what_single_calls_give(session: Session, tmp_path: Path) -> 
         same(results[1], results[2])
     with pytest.raises(UsageError, match=r"not list; for several images call session\.batch"):
         session([IMAGE, OTHER])
-    with pytest.raises(UsageError, match=r"for one, call session\(image\)"):
-        session.batch(str(tmp_path / "a.png"))
+    for one in ("image.png", b"image", 5, None):
+        with pytest.raises(UsageError, match=r"for one, call session\(image\)"):
+            session.batch(one)
 
 
 def test_arrays_of_other_kinds(session: Session) -> None:
