@@ -1,9 +1,11 @@
 """For all tests: a folder that the processes of a run share, and a reason where tests that need a GPU are skipped."""
 
 import ctypes
+import functools
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,20 @@ def folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         patch.setenv(shared.RUN, str(folder / "shared"))
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operator_table_built_once() -> Iterator[None]:
+    """torch.onnx.export builds its table of operators anew in each call, which takes a quarter of a small export's time. It only
+    reads the table, so one serves all exports of a process."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")
