@@ -140,7 +140,6 @@ def _read_huggingface(
 
     preprocessor = read_preprocessor(checkpoint)
     stated = section.pair("image_size", 224)
-    assert stated is not None
     size = pick_size(options, preprocessor, ("config.json: image_size", stated), settings, config.patch)
     how = HUGGINGFACE_POSITIONS["dinov2_with_registers" if registers else "dinov2"]
     tokens = [f"{at}embeddings.cls_token"] + [f"{at}embeddings.register_tokens"] * registers

@@ -136,7 +136,6 @@ def _read_huggingface(
         raise section.refusal("patch_size", f"the weights are of patches of {config.patch}")
     preprocessor = read_preprocessor(checkpoint)
     stated = section.pair("image_size", 224)
-    assert stated is not None
     size = pick_size(options, preprocessor, ("config.json: image_size", stated), settings, config.patch)
     account.leave(r"embeddings\.mask_token", "stands for masked patches in training")
     head = read_linear_head(account, config.embed_dim, depth, options, settings)

@@ -283,7 +283,7 @@ def _size(file: Path, content: dict[str, Any]) -> tuple[str, tuple[int, int]] | 
 def pick_size(
     options: ReadOptions,
     preprocessor: Preprocessor,
-    stated: tuple[str, tuple[int, int]] | None,
+    stated: tuple[str, tuple[int, int] | None],
     settings: Settings,
     patch: int,
 ) -> tuple[int, int]:
@@ -291,7 +291,7 @@ def pick_size(
     size: tuple[int, int] = settings.choose(
         "image_size",
         option=("--image-size", options.image_size),
-        file=preprocessor.image_size or stated,
+        file=preprocessor.image_size or (None if stated[1] is None else stated),
         remedy="say --image-size",
     )
     check_bounds(size, settings.chosen["image_size"].place)

@@ -86,7 +86,7 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
     path, config = checkpoint.path, checkpoint.content["dovit"]
     if options.config is not None:
         raise UsageError(f"--config: {path} carries its own configuration; --set changes it")
-    unchanged, config = config, copy.deepcopy(config)
+    stored_config, config = config, copy.deepcopy(config)
     flags = {
         "backbone.heads": ("--heads", options.heads),
         "backbone.norm_eps": ("--norm-eps", options.norm_eps),
@@ -95,17 +95,17 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
         "mode": ("--mode", options.mode),
         "slide_stride": ("--stride", options.stride),
     }
-    told = {key: ("--set", value) for key, value in map(parse_change, options.changes)}
-    told |= {key: (flag, value) for key, (flag, value) in flags.items() if value is not None}
-    if any(key.startswith("image_size") for key in told):
+    overrides = {key: ("--set", value) for key, value in map(parse_change, options.changes)}
+    overrides |= {key: (flag, value) for key, (flag, value) in flags.items() if value is not None}
+    if any(key.startswith("image_size") for key in overrides):
         raise UsageError("--set image_size: give --image-size, which also resizes the positional embedding")
-    for key, (_, value) in told.items():
+    for key, (_, value) in overrides.items():
         set_value(config, key, value)
     try:
         model_config = ModelConfig.model_validate(config)
     except ValidationError as error:
-        if told and _is_valid(unchanged):
-            given = ", ".join(dict.fromkeys(flag for flag, _ in told.values()))
+        if overrides and _is_valid(stored_config):
+            given = ", ".join(dict.fromkeys(flag for flag, _ in overrides.values()))
             raise UsageError(f"{given}: does not fit {path} ({describe_validation(error)})") from None
         raise DovitError(
             f"{path}: its configuration is not one that this dovit reads ({describe_validation(error)})"
@@ -113,7 +113,7 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
     if options.arch and options.arch != model_config.decoder.kind:
         raise UsageError(f"--arch {options.arch}: {path} says that it is {model_config.decoder.kind}")
     check_classes(model_config.classes, options.classes)
-    _record(settings, model_config, told)
+    _record(settings, model_config, overrides)
     layers = tuple(head.layer for head in model_config.decisions)
     if options.decision_layers not in (None, layers) and layers:
         raise UsageError(f"--decision-layers: the heads of {path} sit after layers {', '.join(map(str, layers))}")
@@ -151,7 +151,7 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
     return account.model(resized, ("heads.",) if options.untrained else ()), account.notes()
 
 
-def _record(settings: Settings, config: ModelConfig, told: dict[str, tuple[str, Any]]) -> None:
+def _record(settings: Settings, config: ModelConfig, overrides: dict[str, tuple[str, Any]]) -> None:
     """What a result depends on, and which options changed it."""
     backbone = config.backbone
     known = {
@@ -163,9 +163,9 @@ def _record(settings: Settings, config: ModelConfig, told: dict[str, tuple[str, 
         "slide_stride": config.slide_stride,
     }
     for name, value in known.items():
-        option = (told[name][0], value) if name in told else None
+        option = (overrides[name][0], value) if name in overrides else None
         settings.choose(name.removeprefix("backbone."), option=option, file=("its configuration", value))
-    for key, (flag, value) in told.items():
+    for key, (flag, value) in overrides.items():
         if key not in known:
             settings.choose(key, option=(flag, value))
 

@@ -52,12 +52,12 @@ def read_rstrudel(checkpoint: Checkpoint, options: ReadOptions, settings: Settin
     """As Family.read has it."""
     path, state = checkpoint.path, checkpoint.state
     file = options.config or checkpoint.beside("variant.yml")
-    variant, told = read_variant(file, options.changes)
+    variant, overridden = read_variant(file, options.changes)
     net, window = variant.net_kwargs, variant.inference_kwargs
 
     def choose(name: str, flag: str, given: Any, key: str, value: Any, assumed: tuple[str, Any] | None) -> Any:
         """The setting `name`: the option `flag`, else what --set or the file says at `key`, else `assumed`."""
-        option = ("--set", value) if given is None and key in told else (flag, given)
+        option = ("--set", value) if given is None and key in overridden else (flag, given)
         return settings.choose(
             name, option=option, file=None if value is None else (f"{file.name}: {key}", value), assumed=assumed
         )

@@ -55,18 +55,20 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         )
     if options.arch is None or options.classes is None:
         raise UsageError(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
-    said = read_timm_config(options.config or checkpoint.beside("config.json"), must=options.config is not None)
+    timm_config = read_timm_config(
+        options.config or checkpoint.beside("config.json"), required=options.config is not None
+    )
     account = Account(path, dict(state))
     special = [account.take(name)[0].float() for name in ("cls_token", "dist_token", "reg_token") if name in state]
     embed = account.take("pos_embed")[0].float()
     tokens = torch.cat(special) if special else embed.new_zeros(0, embed.shape[1])  # [P, E]
     depth, dim = account.count(r"blocks\.(\d+)\..+"), embed.shape[1]
     patch = state["patch_embed.proj.weight"].shape[-1]
-    said.check(depth=depth, embed_dim=dim, patch_size=patch, class_token="cls_token" in state)
+    timm_config.check(depth=depth, embed_dim=dim, patch_size=patch, class_token="cls_token" in state)
 
-    apart = _positions_apart(len(embed), len(tokens), said)
-    rows = embed if apart else embed[len(tokens) :]
-    stated = said.size_of(len(rows), patch)
+    no_embed_class = _is_no_embed_class(len(embed), len(tokens), timm_config)
+    rows = embed if no_embed_class else embed[len(tokens) :]
+    stated = timm_config.size_of(len(rows), patch)
     size = image_size_for(len(rows), patch, options.image_size, stated)
     trained = trained_grid(len(rows), patch, options.image_size, stated)
     # DeiT's own files nest their weights under `model`; timm's are flat, or under `state_dict`
@@ -76,7 +78,7 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
     grid = size[0] // patch, size[1] // patch
     account.weights["backbone.pos_embed"] = resize_positions(rows, grid, how, trained=trained)
     keep = 0 if options.arch == "setr-mla" and "reg_token" not in state else len(tokens)
-    account.weights["backbone.prefix"] = (tokens if apart else tokens + embed[: len(tokens)])[:keep]
+    account.weights["backbone.prefix"] = (tokens if no_embed_class else tokens + embed[: len(tokens)])[:keep]
     account.rename(RULES)
     complete_layers(account, depth)
     segmenter = options.arch.startswith("segmenter")
@@ -94,7 +96,7 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
     attention_heads = settings.choose(
         "heads",
         option=("--heads", options.heads),
-        file=said.setting("num_heads"),
+        file=timm_config.setting("num_heads"),
         assumed=("timm's model of this width", HEADS.get(dim, max(dim // 64, 1))),
     )
     norm_eps = settings.choose("norm_eps", option=("--norm-eps", options.norm_eps), assumed=("timm's code", 1e-6))
@@ -109,8 +111,12 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         final_norm=segmenter,
     )
     statistics, place = HALF if segmenter else IMAGENET, f"as {options.arch} is trained"
-    mean = settings.choose("mean", option=("--mean", options.mean), file=said.mean, assumed=(place, statistics["mean"]))
-    std = settings.choose("std", option=("--std", options.std), file=said.std, assumed=(place, statistics["std"]))
+    mean = settings.choose(
+        "mean", option=("--mean", options.mean), file=timm_config.mean, assumed=(place, statistics["mean"])
+    )
+    std = settings.choose(
+        "std", option=("--std", options.std), file=timm_config.std, assumed=(place, statistics["std"])
+    )
     if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=("timm reads RGB", False)):
         account.bgr_to_rgb()
     config = ModelConfig(
@@ -125,15 +131,15 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         slide_stride=options.stride,
         mode=options.mode or "whole",
     )
-    notes = [*account.notes(), *said.notes, NEW_DECODER]
+    notes = [*account.notes(), *timm_config.notes, NEW_DECODER]
     return account.model(config, ("heads.", "decoder.")), notes
 
 
-def _positions_apart(positions: int, special: int, said: TimmConfig) -> bool:
+def _is_no_embed_class(positions: int, special: int, timm_config: TimmConfig) -> bool:
     """Whether the `special` tokens before the patches have no positions (timm's no_embed_class): as config.json says, or where
     only then the positions are a square."""
-    if "no_embed_class" in said.arguments:
-        return bool(said.arguments["no_embed_class"])
+    if "no_embed_class" in timm_config.arguments:
+        return bool(timm_config.arguments["no_embed_class"])
     return (
         special > 0
         and math.isqrt(positions) ** 2 == positions

@@ -93,18 +93,18 @@ class TimmConfig:
                 )
 
 
-def read_timm_config(file: Path, *, must: bool) -> TimmConfig:
-    """What `file` says. A missing or foreign one says nothing, unless it `must` be timm's. Raises DovitError."""
+def read_timm_config(file: Path, *, required: bool) -> TimmConfig:
+    """What `file` says. A missing or foreign one says nothing, unless it is `required` to be timm's. Raises DovitError."""
     try:
         content = parse_json(read_text(file))
     except FileNotFoundError:
-        if must:
+        if required:
             raise DovitError(f"{file}: no such configuration") from None
         return TimmConfig(file)
     except (OSError, ValueError, RecursionError) as error:
         raise DovitError(f"{file}: not timm's config.json ({error}); copy it again, or take it away") from None
     if not isinstance(content, dict) or not ("pretrained_cfg" in content or "architecture" in content):
-        if must:
+        if required:
             raise DovitError(f"{file}: not timm's: it names no architecture")
         return TimmConfig(file, notes=(f"{file.name} is not timm's and was not used",))
     data = content.get("pretrained_cfg", content)

@@ -159,6 +159,15 @@ def test_what_cannot_be_honoured_is_refused(name: str, changes: dict[str, Any], 
     assert words in str(error.value), str(error.value)
 
 
+def test_without_any_image_size(tmp_path: Path) -> None:
+    save(small(), tmp_path)
+    (tmp_path / "preprocessor_config.json").unlink()
+    rewritten(tmp_path, "config.json", image_size=None)
+    with pytest.raises(UsageError, match="nothing says its image_size: say --image-size"):
+        load_model(tmp_path, TRAINING)
+    assert load_model(tmp_path, ReadOptions(**vars(TRAINING) | {"image_size": (70, 70)})).model.config.grid == (5, 5)
+
+
 def test_normalisation_in_words(tmp_path: Path) -> None:
     save(small(), tmp_path)
     rewritten(tmp_path, "preprocessor_config.json", do_normalize=False)

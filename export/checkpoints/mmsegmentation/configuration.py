@@ -17,13 +17,13 @@ ROOTS = ("model", "data_preprocessor", "test_pipeline", "test_dataloader", "data
 
 def read_configuration(path: Path, content: dict[str, Any], options: ReadOptions, settings: Settings) -> Section:
     """The whole configuration: mmengine's `meta.cfg`, mmcv 0.x's `meta.config`, as text or as a dictionary."""
-    said = _said(path, content)
+    config = _stored_config(path, content)
     if options.config is not None:
-        said = read_config(options.config)
-        if not isinstance(said.get("model"), dict):
+        config = read_config(options.config)
+        if not isinstance(config.get("model"), dict):
             raise DovitError(f"{options.config}: no configuration of mmsegmentation: it has no model")
-    known = said is not None
-    tree: dict[str, Any] = _plain(said or {})
+    known = config is not None
+    tree: dict[str, Any] = _copied(config or {})
     changes = [parse_change(change) for change in options.changes]
     for key, value in changes:
         if key.split(".")[0] not in ROOTS:
@@ -48,7 +48,7 @@ def check_changes(root: Section) -> None:
             )
 
 
-def _said(path: Path, content: dict[str, Any]) -> dict[str, Any] | None:
+def _stored_config(path: Path, content: dict[str, Any]) -> dict[str, Any] | None:
     meta = content.get("meta")
     holders = [meta if isinstance(meta, dict) else {}, content]
     for holder in holders:
@@ -61,11 +61,11 @@ def _said(path: Path, content: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _plain(tree: Any) -> Any:
+def _copied(tree: Any) -> Any:
     """A copy that may be changed, of dictionaries and lists."""
     if isinstance(tree, dict):
-        return {str(key): _plain(value) for key, value in tree.items()}
-    return [_plain(value) for value in tree] if isinstance(tree, list) else copy.deepcopy(tree)
+        return {str(key): _copied(value) for key, value in tree.items()}
+    return [_copied(value) for value in tree] if isinstance(tree, list) else copy.deepcopy(tree)
 
 
 def labels_of(content: dict[str, Any], classes: int) -> tuple[Any, Any]:
