@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dovit.runtime.bundle.dimensions import kept_dims
+from dovit.runtime.bundle.dimensions import decided_dims, kept_dims
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import PlanStep, Profile
 from dovit.runtime.errors import UsageError
@@ -37,7 +37,9 @@ def profile_shapes(
 
     Where a plan holds the gather as well, more tokens come in than it runs on, up to all of them.
     """
-    own = max((_decision(size) for spec in step.inputs for size in spec.shape), default=0)
+    decided = decided_dims(manifest)
+    names = {size for spec in step.inputs for size in spec.shape if isinstance(size, str)}
+    own = max((decided[name][0] for name in names if name in decided), default=0)
     counts = range(1, len(manifest.decisions) + 1)
 
     def dims(kept: int, before: int) -> dict[str, int]:
@@ -49,9 +51,3 @@ def profile_shapes(
     least, best = dims(profile.least, profile.least), dims(profile.best, profile.best)
     most = dims(profile.most, manifest.tokens)
     return {spec.name: (spec.resolve(least), spec.resolve(best), spec.resolve(most)) for spec in step.inputs}
-
-
-def _decision(size: int | str) -> int:
-    """The decision that a named size belongs to; 0 for none."""
-    digits = "" if isinstance(size, int) else size.lstrip("abcdefghijklmnopqrstuvwxyz")
-    return int(digits or 0)

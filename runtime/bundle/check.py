@@ -1,6 +1,6 @@
-"""What a manifest must say so that a chain can run it: sizes that can be, and nothing read before it is made.
+"""Bounds of a manifest's sizes and of its steps' tensors, and that no step reads what no step before it makes.
 
-`runtime/cpp/bundle/check.cpp` asks for the same, in the same order and words.
+`runtime/cpp/bundle/check.cpp` checks the same. A plan set's program has checks of its own (program.py).
 """
 
 from __future__ import annotations
@@ -32,37 +32,41 @@ class _Checker:
     manifest: Manifest
     file: Path
 
-    def sure(self, holds: bool, what: str) -> None:
+    def expect(self, holds: bool, what: str) -> None:
         if not holds:
             raise DovitError(f"{self.file}: the manifest contradicts itself ({what}); export the bundle again")
 
     def sizes(self) -> None:
         manifest, sides = self.manifest, range(1, MOST_PIXELS + 1)
-        self.sure(all(side in sides for side in manifest.image_size), "image_size")
-        self.sure(manifest.patch in sides and all(side % manifest.patch == 0 for side in manifest.image_size), "patch")
-        self.sure(0 <= manifest.prefix <= 1024, "prefix")
-        self.sure(1 <= manifest.classes <= MOST_CLASSES, "classes")
+        self.expect(all(side in sides for side in manifest.image_size), "image_size")
+        self.expect(
+            manifest.patch in sides and all(side % manifest.patch == 0 for side in manifest.image_size), "patch"
+        )
+        self.expect(0 <= manifest.prefix <= 1024, "prefix")
+        self.expect(1 <= manifest.classes <= MOST_CLASSES, "classes")
         strides = zip(manifest.slide_stride, manifest.image_size, strict=True)
-        self.sure(all(1 <= stride <= side for stride, side in strides), "slide_stride")  # else pixels without a window
-        self.sure(all(math.isfinite(value) for value in manifest.mean), "mean")
-        self.sure(all(math.isfinite(value) and value > 0 for value in manifest.std), "std")
+        self.expect(
+            all(1 <= stride <= side for stride, side in strides), "slide_stride"
+        )  # else pixels without a window
+        self.expect(all(math.isfinite(value) for value in manifest.mean), "mean")
+        self.expect(all(math.isfinite(value) and value > 0 for value in manifest.std), "std")
         decisions = len(manifest.decisions)
-        self.sure(decisions <= 1024 and len(manifest.thresholds) == decisions, "thresholds")
-        self.sure(all(0 <= threshold <= 1 for threshold in manifest.thresholds), "thresholds")
-        self.sure(all(0 <= capacity <= manifest.tokens for capacity in manifest.capacities), "capacities")
-        self.sure(all(0 <= value <= 255 for colour in manifest.palette or () for value in colour), "palette")
+        self.expect(decisions <= 1024 and len(manifest.thresholds) == decisions, "thresholds")
+        self.expect(all(0 <= threshold <= 1 for threshold in manifest.thresholds), "thresholds")
+        self.expect(all(0 <= capacity <= manifest.tokens for capacity in manifest.capacities), "capacities")
+        self.expect(all(0 <= value <= 255 for colour in manifest.palette or () for value in colour), "palette")
 
     def elements(self, spec: TensorSpec, dims: dict[str, int]) -> int:
         """Of a tensor at its largest."""
         count = 1
-        self.sure(len(spec.shape) <= MOST_DIMENSIONS, f"tensor {spec.name} has an impossible size")
+        self.expect(len(spec.shape) <= MOST_DIMENSIONS, f"tensor {spec.name} has an impossible size")
         for dimension in spec.shape:
             if isinstance(dimension, str):
-                self.sure(dimension in dims, f"tensor {spec.name} has the dimension {dimension}")
+                self.expect(dimension in dims, f"tensor {spec.name} has the dimension {dimension}")
                 dimension = dims[dimension]
             count *= dimension
             possible = 0 <= dimension <= MOST_ELEMENTS and count <= MOST_ELEMENTS
-            self.sure(possible, f"tensor {spec.name} has an impossible size")
+            self.expect(possible, f"tensor {spec.name} has an impossible size")
         return count
 
     def given(self) -> dict[str, TensorSpec]:
@@ -74,24 +78,24 @@ class _Checker:
     def flow(self, step: Step, dims: dict[str, int], made: dict[str, TensorSpec]) -> None:
         """A step reads what was made before, and adds what it makes."""
         for spec in step.inputs:
-            self.sure(spec.name in made, f"step {step.name} reads {spec.name}, which no step before it makes")
-            self.sure(made[spec.name].dtype == spec.dtype, f"tensor {spec.name} has two types")
+            self.expect(spec.name in made, f"step {step.name} reads {spec.name}, which no step before it makes")
+            self.expect(made[spec.name].dtype == spec.dtype, f"tensor {spec.name} has two types")
             if spec.name != "capacities":  # their number is the caller's
                 self.elements(spec, dims)
         for spec in step.outputs:
             self.elements(spec, dims)
-            self.sure(spec.name not in made, f"tensor {spec.name} is made twice")
+            self.expect(spec.name not in made, f"tensor {spec.name} is made twice")
             made[spec.name] = spec
 
     def steps(self) -> None:
         manifest = self.manifest
-        self.sure(bool(manifest.steps), "no steps")
+        self.expect(bool(manifest.steps), "no steps")
         dims, made = full_dims(manifest, 1), self.given()
         decided = 0
         for step in manifest.steps:
             self.flow(step, dims, made)
             decided += self.decides(step, decided)
-        self.sure(decided == len(manifest.decisions), "decisions that no step makes")
+        self.expect(decided == len(manifest.decisions), "decisions that no step makes")
         self.results(manifest.steps[-1])
 
     def decides(self, step: Step, following: int) -> bool:
@@ -99,23 +103,23 @@ class _Checker:
         numbers = {decision.keep: number for number, decision in enumerate(self.manifest.decisions)}
         found = [spec for spec in step.outputs if spec.name in numbers]
         for spec in found:
-            self.sure(numbers[spec.name] == following and spec.dtype == "int32", f"decision {spec.name}")
-        self.sure(len(found) <= 1, f"step {step.name} makes two decisions")
+            self.expect(numbers[spec.name] == following and spec.dtype == "int32", f"decision {spec.name}")
+        self.expect(len(found) <= 1, f"step {step.name} makes two decisions")
         return bool(found)
 
     def results(self, last: Step) -> None:
         manifest, made = self.manifest, {spec.name: spec for spec in last.outputs}
         labels, logits = made.get("labels"), made.get("logits")
         wanted = "uint8" if manifest.classes <= 256 else "int16"
-        self.sure(labels is not None and labels.dtype in ("uint8", "int16"), "labels")
+        self.expect(labels is not None and labels.dtype in ("uint8", "int16"), "labels")
         assert labels is not None
         batches = ("batch", 1)
         fits = len(labels.shape) == 3 and labels.shape[0] in batches and labels.shape[1:] == manifest.image_size
-        self.sure(fits, "labels")
+        self.expect(fits, "labels")
         fits = logits is not None and logits.dtype == "float32" and len(logits.shape) == 4
         fits = fits and logits is not None and logits.shape[0] in batches and logits.shape[1] == manifest.classes
-        self.sure(fits, "logits")
+        self.expect(fits, "logits")
         assert logits is not None
         sides = logits.shape[2:]
-        self.sure(all(isinstance(side, int) and 1 <= side <= MOST_PIXELS for side in sides), "logits")
-        self.sure(labels.dtype == wanted, "labels")
+        self.expect(all(isinstance(side, int) and 1 <= side <= MOST_PIXELS for side in sides), "logits")
+        self.expect(labels.dtype == wanted, "labels")

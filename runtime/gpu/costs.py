@@ -1,4 +1,4 @@
-"""What an operation has to move and a step has to compute, given how many tokens each decision kept."""
+"""Bytes that an operation reads and writes, and arithmetic of a step, given how many tokens each decision kept."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Costs:
             lists = (2 * before + after) * index.itemsize  # index and slots, and the new index
             return self._batch * (((prefix + before) + (prefix + after) + stopped) * row + lists)
         if step.kind == "decide":
-            came, kept = self.tokens(number), self.tokens(number + 1)
-            return self._batch * 4 * (came + came + kept)  # confidences, slots, and the list of the kept
+            before, kept = self.tokens(number), self.tokens(number + 1)
+            return self._batch * 4 * (before + before + kept)  # confidences, slots, and the list of the kept
         if step.kind == "reconstruct":
             full, tokens, index = step.inputs
             rows, row = self.tokens(number), self._manifest.embed_dim * tokens.itemsize

@@ -48,18 +48,18 @@ class CudaDevice:
         return place
 
     def pinned(self, size: int) -> np.ndarray:
-        """Memory of the host that the device copies from and to by itself, [size] uint8."""
+        """Page-locked memory of the host, [size] uint8."""
         with cuda_errors(f"{size / 2**20:,.0f} MiB of pinned memory cannot be allocated"):
             place = int(self._call("cuMemHostAlloc", size, 0)[0])
         self._taken[place] = _Memory(self._driver, self._context, self._driver.cuMemFreeHost, place)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(place))
 
     def release(self, place: int) -> None:
-        """Give memory back, of the device or pinned, by its address. Nothing may use it any longer."""
+        """Free memory of the device or pinned memory, by its address. Nothing may use it any longer."""
         del self._taken[place]
 
     def create_stream(self) -> Stream:
-        """A stream that does not wait for the default one."""
+        """A non-blocking stream: it does not synchronise with the default stream."""
         with cuda_errors(f"{self.name}: no stream"):
             return self._device.create_stream()
 
@@ -96,7 +96,7 @@ class CudaDevice:
         return kinds
 
     def make_current(self) -> None:
-        """Have the calling thread work on this device."""
+        """Make the context of this device current for the calling thread."""
         self._device.set_current()
 
     def copy(self, to: int, source: int, size: int, stream: int) -> None:
@@ -108,7 +108,7 @@ class CudaDevice:
         self._call("cuMemsetD8Async", place, 0, size, stream)
 
     def create_event(self) -> Event:
-        """An event that tells the time."""
+        """An event with timing."""
         from cuda.core import EventOptions
 
         with cuda_errors(f"{self.name}: no event"):

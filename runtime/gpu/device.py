@@ -1,4 +1,4 @@
-"""What the chain asks of a GPU, small enough to be stood in for: memory, streams, graphs, and what runs a plan.
+"""The interface of a GPU that the chain uses, small enough for tests to implement: memory, streams, graphs, and engines of plans.
 
 Addresses are integers. Everything that takes a stream is queued on it, or, while a graph is being built on that stream, becomes
 part of the graph.
@@ -17,10 +17,10 @@ from dovit.runtime.errors import DovitError
 
 
 class Condition(Protocol):
-    """A number on the device that a SWITCH node looks at; kernels set it."""
+    """A conditional handle: a number on the device that chooses the body of a SWITCH node; kernels set it."""
 
     @property
-    def handle(self) -> object: ...  # which int() turns into what kernels are given
+    def handle(self) -> object: ...  # int() makes a CUgraphConditionalHandle of it
 
 
 class Node(Protocol):
@@ -28,19 +28,19 @@ class Node(Protocol):
 
 
 class Definition(Protocol):
-    """A graph that can be looked at."""
+    """A graph whose nodes can be listed."""
 
     def nodes(self) -> Iterable[Node]: ...
 
 
 class Graph(Protocol):
-    """A graph ready to be launched."""
+    """An executable graph."""
 
     def launch(self, stream: Stream) -> None: ...
 
 
 class Stream(Protocol):
-    """Where work is queued."""
+    """A CUDA stream."""
 
     @property
     def handle(self) -> object: ...
@@ -62,7 +62,7 @@ class GraphBuilder(Protocol):
 
 
 class Event(Protocol):
-    """A moment on a stream, once it was recorded and the stream has got there."""
+    """A CUDA event with timing."""
 
 
 class Device(Protocol):
@@ -89,7 +89,7 @@ class Device(Protocol):
     def clear(self, place: int, size: int, stream: int) -> None: ...  # to zeros
     def create_event(self) -> Event: ...
     def record(self, event: Event, stream: int) -> None: ...
-    def elapsed(self, start: Event, end: Event) -> float: ...  # milliseconds, once both have been reached
+    def elapsed(self, start: Event, end: Event) -> float: ...  # milliseconds, once the stream has reached both
 
 
 class Launchers(Protocol):
@@ -145,7 +145,7 @@ def cuda_errors(what: str) -> Iterator[None]:
 
 
 def address(array: np.ndarray) -> int:
-    """Where a host array begins."""
+    """The address of a host array."""
     return int(array.ctypes.data)
 
 

@@ -23,47 +23,47 @@ struct Checker {
   [[noreturn]] void fail(const std::string& what) const {
     throw DovitError(text(file, ": the manifest contradicts itself (", what, "); export the bundle again"));
   }
-  void sure(bool holds, const std::string& what) const {
+  void expect(bool holds, const std::string& what) const {
     if (!holds) fail(what);
   }
 
   void sizes() const {
     const auto within = [](int64_t value, int64_t most) { return value >= 1 && value <= most; };
-    sure(within(manifest.image_size[0], kMostPixels) && within(manifest.image_size[1], kMostPixels), "image_size");
-    sure(within(manifest.patch, kMostPixels) && manifest.image_size[0] % manifest.patch == 0 &&
-             manifest.image_size[1] % manifest.patch == 0,
-         "patch");
-    sure(manifest.prefix >= 0 && manifest.prefix <= 1024, "prefix");
-    sure(within(manifest.classes, kMostClasses), "classes");
-    sure(within(manifest.slide_stride[0], manifest.image_size[0]) &&
-             within(manifest.slide_stride[1], manifest.image_size[1]),
-         "slide_stride");  // a larger one leaves pixels that no window covers
-    for (const double value : manifest.mean) sure(std::isfinite(value), "mean");
-    for (const double value : manifest.std) sure(std::isfinite(value) && value > 0, "std");
-    sure(manifest.decisions.size() <= 1024 && manifest.thresholds.size() == manifest.decisions.size(), "thresholds");
-    for (const double threshold : manifest.thresholds) sure(threshold >= 0 && threshold <= 1, "thresholds");
+    expect(within(manifest.image_size[0], kMostPixels) && within(manifest.image_size[1], kMostPixels), "image_size");
+    expect(within(manifest.patch, kMostPixels) && manifest.image_size[0] % manifest.patch == 0 &&
+               manifest.image_size[1] % manifest.patch == 0,
+           "patch");
+    expect(manifest.prefix >= 0 && manifest.prefix <= 1024, "prefix");
+    expect(within(manifest.classes, kMostClasses), "classes");
+    expect(within(manifest.slide_stride[0], manifest.image_size[0]) &&
+               within(manifest.slide_stride[1], manifest.image_size[1]),
+           "slide_stride");  // a larger one leaves pixels that no window covers
+    for (const double value : manifest.mean) expect(std::isfinite(value), "mean");
+    for (const double value : manifest.std) expect(std::isfinite(value) && value > 0, "std");
+    expect(manifest.decisions.size() <= 1024 && manifest.thresholds.size() == manifest.decisions.size(), "thresholds");
+    for (const double threshold : manifest.thresholds) expect(threshold >= 0 && threshold <= 1, "thresholds");
     for (const int64_t capacity : manifest.capacities)
-      sure(capacity >= 0 && capacity <= manifest.tokens(), "capacities");
+      expect(capacity >= 0 && capacity <= manifest.tokens(), "capacities");
     if (manifest.palette)
       for (const auto& colour : *manifest.palette)
-        for (const int64_t value : colour) sure(value >= 0 && value <= 255, "palette");
+        for (const int64_t value : colour) expect(value >= 0 && value <= 255, "palette");
   }
 
   // The elements of a tensor at its largest.
   int64_t elements(const TensorSpec& spec, const Dimensions& dims) const {
     int64_t count = 1;
-    sure(spec.shape.size() <= kMostDimensions, text("tensor ", spec.name, " has an impossible size"));
+    expect(spec.shape.size() <= kMostDimensions, text("tensor ", spec.name, " has an impossible size"));
     for (const Dimension& dimension : spec.shape) {
       int64_t size = 0;
       if (const auto* name = std::get_if<std::string>(&dimension)) {
         const auto found = dims.find(*name);
-        sure(found != dims.end(), text("tensor ", spec.name, " has the dimension ", *name));
+        expect(found != dims.end(), text("tensor ", spec.name, " has the dimension ", *name));
         size = found->second;
       } else {
         size = std::get<int64_t>(dimension);
       }
-      sure(size >= 0 && size <= kMostElements && (size == 0 || count <= kMostElements / size),
-           text("tensor ", spec.name, " has an impossible size"));
+      expect(size >= 0 && size <= kMostElements && (size == 0 || count <= kMostElements / size),
+             text("tensor ", spec.name, " has an impossible size"));
       count *= size;
     }
     return count;
@@ -80,23 +80,22 @@ struct Checker {
   }
 
   // A step reads what was made before, and adds what it makes.
-  template <class AnyStep>
-  void flow(const AnyStep& step, const Dimensions& dims, std::map<std::string, TensorSpec>& made) const {
+  void flow(const Step& step, const Dimensions& dims, std::map<std::string, TensorSpec>& made) const {
     for (const TensorSpec& spec : step.inputs) {
       const auto found = made.find(spec.name);
-      sure(found != made.end(), text("step ", step.name, " reads ", spec.name, ", which no step before it makes"));
-      sure(found->second.dtype.value == spec.dtype.value, text("tensor ", spec.name, " has two types"));
+      expect(found != made.end(), text("step ", step.name, " reads ", spec.name, ", which no step before it makes"));
+      expect(found->second.dtype.value == spec.dtype.value, text("tensor ", spec.name, " has two types"));
       if (spec.name == "capacities") continue;  // their number is the caller's
       elements(spec, dims);
     }
     for (const TensorSpec& spec : step.outputs) {
       elements(spec, dims);
-      sure(made.emplace(spec.name, spec).second, text("tensor ", spec.name, " is made twice"));
+      expect(made.emplace(spec.name, spec).second, text("tensor ", spec.name, " is made twice"));
     }
   }
 
   void steps() const {
-    sure(!manifest.steps.empty(), "no steps");
+    expect(!manifest.steps.empty(), "no steps");
     const Dimensions dims = full_dims(manifest);
     std::map<std::string, TensorSpec> made = given();
     size_t decided = 0;
@@ -104,7 +103,7 @@ struct Checker {
       flow(step, dims, made);
       decided += decides(step, decided);
     }
-    sure(decided == manifest.decisions.size(), "decisions that no step makes");
+    expect(decided == manifest.decisions.size(), "decisions that no step makes");
     results(manifest.steps.back());
   }
 
@@ -115,9 +114,9 @@ struct Checker {
       for (size_t k = 0; k < manifest.decisions.size(); ++k)
         if (manifest.decisions[k].keep == spec.name) {
           ++found;
-          sure(k == next && spec.dtype == "int32", text("decision ", spec.name));
+          expect(k == next && spec.dtype == "int32", text("decision ", spec.name));
         }
-    sure(found <= 1, text("step ", step.name, " makes two decisions"));
+    expect(found <= 1, text("step ", step.name, " makes two decisions"));
     return found == 1;
   }
 
@@ -127,20 +126,20 @@ struct Checker {
       if (spec.name == "labels") labels = &spec;
       if (spec.name == "logits") logits = &spec;
     }
-    sure(labels && (labels->dtype == "uint8" || labels->dtype == "int16"), "labels");
+    expect(labels && (labels->dtype == "uint8" || labels->dtype == "int16"), "labels");
     const auto is = [](const Dimension& d, int64_t size) { return d == Dimension(size); };
     const auto is_batch = [](const Dimension& d) { return d == Dimension(int64_t{1}) || d == Dimension("batch"); };
-    sure(labels->shape.size() == 3 && is_batch(labels->shape[0]) && is(labels->shape[1], manifest.image_size[0]) &&
-             is(labels->shape[2], manifest.image_size[1]),
-         "labels");
-    sure(logits && logits->dtype == "float32" && logits->shape.size() == 4 && is_batch(logits->shape[0]) &&
-             is(logits->shape[1], manifest.classes),
-         "logits");
-    for (size_t k : {2, 3})
-      sure(std::holds_alternative<int64_t>(logits->shape[k]) && std::get<int64_t>(logits->shape[k]) > 0 &&
-               std::get<int64_t>(logits->shape[k]) <= kMostPixels,
+    expect(labels->shape.size() == 3 && is_batch(labels->shape[0]) && is(labels->shape[1], manifest.image_size[0]) &&
+               is(labels->shape[2], manifest.image_size[1]),
+           "labels");
+    expect(logits && logits->dtype == "float32" && logits->shape.size() == 4 && is_batch(logits->shape[0]) &&
+               is(logits->shape[1], manifest.classes),
            "logits");
-    sure((manifest.classes <= 256) == (labels->dtype == "uint8"), "labels");
+    for (size_t k : {2, 3})
+      expect(std::holds_alternative<int64_t>(logits->shape[k]) && std::get<int64_t>(logits->shape[k]) > 0 &&
+                 std::get<int64_t>(logits->shape[k]) <= kMostPixels,
+             "logits");
+    expect((manifest.classes <= 256) == (labels->dtype == "uint8"), "labels");
   }
 };
 

@@ -62,14 +62,14 @@ Current::~Current() {
 }
 
 DeviceBuffer::DeviceBuffer(DevicePtr device, size_t bytes) : device_(std::move(device)) {
-  const CUresult status = device_->driver.cuMemAlloc(&place_, bytes);
+  const CUresult status = device_->driver.cuMemAlloc(&address_, bytes);
   device_->driver.check(
       status, status == CUDA_SUCCESS ? "" : text(device_->name, ": ", mebibytes(bytes), " cannot be allocated"));
 }
 
 DeviceBuffer::~DeviceBuffer() {
   const Current current(*device_);
-  device_->driver.cuMemFree(place_);
+  device_->driver.cuMemFree(address_);
 }
 
 PinnedBuffer::PinnedBuffer(DevicePtr device, size_t bytes) : device_(std::move(device)), bytes_(bytes) {
@@ -94,7 +94,7 @@ Stream::~Stream() {
 
 void Stream::wait() const { device_->check(device_->driver.cuStreamSynchronize(stream_), "cuStreamSynchronize"); }
 
-Moment::Moment(DevicePtr device, CUstream stream) : device_(std::move(device)) {
+Event::Event(DevicePtr device, CUstream stream) : device_(std::move(device)) {
   const Current current(*device_);
   device_->check(device_->driver.cuEventCreate(&event_, CU_EVENT_DISABLE_TIMING), "cuEventCreate");
   const CUresult status = device_->driver.cuEventRecord(event_, stream);
@@ -102,12 +102,12 @@ Moment::Moment(DevicePtr device, CUstream stream) : device_(std::move(device)) {
   device_->check(status, "cuEventRecord");
 }
 
-Moment::~Moment() {
+Event::~Event() {
   const Current current(*device_);
   device_->driver.cuEventDestroy(event_);
 }
 
-void Moment::hold_back(CUstream stream) const {
+void Event::make_wait(CUstream stream) const {
   device_->check(device_->driver.cuStreamWaitEvent(stream, event_, CU_EVENT_WAIT_DEFAULT), "cuStreamWaitEvent");
 }
 
@@ -119,11 +119,11 @@ void copy_rows(const Device& device, const Rows& to, const Rows& from, size_t by
   CUDA_MEMCPY2D request{};
   request.srcMemoryType = kind(from);
   request.srcHost = from.on_device ? nullptr : from.data;
-  request.srcDevice = from.on_device ? address(from.data) : 0;
+  request.srcDevice = from.on_device ? host_address(from.data) : 0;
   request.srcPitch = from.stride;
   request.dstMemoryType = kind(to);
   request.dstHost = to.on_device ? nullptr : to.data;
-  request.dstDevice = to.on_device ? address(to.data) : 0;
+  request.dstDevice = to.on_device ? host_address(to.data) : 0;
   request.dstPitch = to.stride;
   request.WidthInBytes = bytes;
   request.Height = count;

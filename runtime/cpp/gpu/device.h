@@ -1,5 +1,5 @@
-// One GPU, and what is taken on it: memory, streams, events. All of it is given back by destructors, which need the
-// device, so everything holds on to it.
+// RAII owners of one GPU's resources: its primary context, memory, streams, events. Each holds a shared pointer to the
+// device, which its destructor needs.
 #pragma once
 
 #include <memory>
@@ -36,7 +36,7 @@ class Device : NotCopied {
 
 using DevicePtr = std::shared_ptr<const Device>;
 
-// Has the calling thread work on a device while it lives. Where that fails, what is asked of the device says so.
+// Makes the context of a device current for the calling thread while it lives. A failure shows in the next call.
 class Current : NotCopied {
  public:
   explicit Current(const Device& device) noexcept;
@@ -47,7 +47,7 @@ class Current : NotCopied {
   const bool pushed_;
 };
 
-// A size as a sentence has it.
+// A number of bytes in MiB, for messages.
 std::string mebibytes(size_t bytes);
 
 // Memory on the device, of unspecified content.
@@ -56,11 +56,11 @@ class DeviceBuffer : NotCopied {
   DeviceBuffer(DevicePtr device, size_t bytes);
   ~DeviceBuffer();
 
-  CUdeviceptr place() const { return place_; }
+  CUdeviceptr address() const { return address_; }
 
  private:
   const DevicePtr device_;
-  CUdeviceptr place_ = 0;
+  CUdeviceptr address_ = 0;
 };
 
 // Memory of the host that the device copies from and to by itself.
@@ -81,7 +81,7 @@ class PinnedBuffer : NotCopied {
   void* data_ = nullptr;
 };
 
-// A stream that does not wait for the default one.
+// A non-blocking stream: it does not synchronise with the default stream.
 class Stream : NotCopied {
  public:
   explicit Stream(DevicePtr device);
@@ -95,13 +95,13 @@ class Stream : NotCopied {
   CUstream stream_ = nullptr;
 };
 
-// A moment of a stream, taken when it is made.
-class Moment : NotCopied {
+// A CUDA event, recorded on a stream when it is made.
+class Event : NotCopied {
  public:
-  Moment(DevicePtr device, CUstream stream);
-  ~Moment();
+  Event(DevicePtr device, CUstream stream);
+  ~Event();
 
-  void hold_back(CUstream stream) const;  // until that moment is over
+  void make_wait(CUstream stream) const;  // until the event has been reached
 
  private:
   const DevicePtr device_;
@@ -110,9 +110,9 @@ class Moment : NotCopied {
 
 // Queues a copy in any direction.
 void copy(const Device& device, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream);
-inline CUdeviceptr address(const void* host) { return reinterpret_cast<CUdeviceptr>(host); }
+inline CUdeviceptr host_address(const void* host) { return reinterpret_cast<CUdeviceptr>(host); }
 
-// Some rows of bytes, in memory of the host or of the device.
+// Rows of bytes with a stride, on the host or on the device.
 struct Rows {
   void* data = nullptr;
   size_t stride = 0;

@@ -31,7 +31,7 @@ CallerMemory::CallerMemory(DevicePtr device) : device_(std::move(device)) {
 }
 
 std::shared_ptr<const void> CallerMemory::after(void* stream) const {
-  return std::make_shared<Moment>(device_, static_cast<CUstream>(stream));
+  return std::make_shared<Event>(device_, static_cast<CUstream>(stream));
 }
 
 void CallerMemory::read(void* host, const void* device, size_t device_stride, size_t bytes, size_t count,
@@ -46,9 +46,9 @@ void CallerMemory::write(void* device, size_t device_stride, const void* host, s
 
 void CallerMemory::move(const Rows& to, const Rows& from, size_t bytes, size_t count, void* stream) const {
   const Current current(*device_);
-  const Moment before(device_, static_cast<CUstream>(stream));
+  const Event before(device_, static_cast<CUstream>(stream));
   const std::lock_guard<std::mutex> lock(mutex_);
-  before.hold_back(stream_->get());
+  before.make_wait(stream_->get());
   copy_rows(*device_, to, from, bytes, count, stream_->get());
   stream_->wait();
 }
@@ -78,7 +78,7 @@ Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
   const Current current(*plans_->device);
   const std::shared_ptr<Runner> runner(take().release(),
                                        [&](Runner* done) { give_back(std::unique_ptr<Runner>(done)); });
-  runner->prepare(frame);  // nothing is under way, so what fails here leaves the session as it was
+  runner->prepare(frame);  // nothing is under way, so what fails here dependencies the session as it was
   try {
     return runner->run(frame, request);
   } catch (const DovitError& error) {

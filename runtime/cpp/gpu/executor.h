@@ -1,4 +1,4 @@
-// A bundle's plans as what a session runs: a few runners, which threads take in turns.
+// A session's executor on a GPU: a pool of runners, which threads take in turns.
 #pragma once
 
 #include <condition_variable>

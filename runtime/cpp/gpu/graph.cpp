@@ -47,7 +47,7 @@ void collect_foreign(const Device& device, CUgraph graph, std::set<std::string>&
   }
 }
 
-// Runs `work` and ends the capture, also where something is refused: that is then the news, not that the end fails too.
+// Runs `work` and ends the capture. Where `work` throws, that is rethrown, whatever ending the capture returns.
 void record(const Device& device, CUstream stream, const std::function<void()>& work, CUgraph* graph) {
   try {
     work();
@@ -76,7 +76,7 @@ Graph::Graph(DevicePtr device, CUstream stream, const std::function<void()>& wor
     : Graph(std::move(device), Nothing()) {
   device_->check(device_->driver.cuStreamBeginCapture(stream, kMode), "cuStreamBeginCapture");
   record(*device_, stream, work, &graph_);
-  finish();
+  instantiate();
 }
 
 Graph::~Graph() {
@@ -85,7 +85,7 @@ Graph::~Graph() {
   if (graph_) device_->driver.cuGraphDestroy(graph_);
 }
 
-void Graph::finish() {
+void Graph::instantiate() {
   device_->check(device_->driver.cuGraphInstantiateWithFlags(&ready_, graph_, 0), "cuGraphInstantiate");
 }
 
@@ -93,14 +93,14 @@ void Graph::launch(CUstream stream) const {
   device_->check(device_->driver.cuGraphLaunch(ready_, stream), "cuGraphLaunch");
 }
 
-Leaves capture_into(const Device& device, CUgraph graph, const Leaves& before, CUstream stream,
-                    const std::function<void()>& work) {
+Dependencies capture_into(const Device& device, CUgraph graph, const Dependencies& before, CUstream stream,
+                          const std::function<void()>& work) {
   device.check(device.driver.cuStreamBeginCaptureToGraph(stream, graph, before.nodes.data(), before.edges.data(),
                                                          before.nodes.size(), kMode),
                "cuStreamBeginCaptureToGraph");
-  Leaves leaves;
+  Dependencies dependencies;
   CUgraph same = nullptr;
-  const auto then_look = [&] {
+  const auto work_and_ask = [&] {
     work();
     CUstreamCaptureStatus status{};
     const CUgraphNode* nodes = nullptr;
@@ -108,12 +108,12 @@ Leaves capture_into(const Device& device, CUgraph graph, const Leaves& before, C
     size_t count = 0;
     device.check(device.driver.cuStreamGetCaptureInfo(stream, &status, nullptr, nullptr, &nodes, &edges, &count),
                  "cuStreamGetCaptureInfo");
-    leaves.nodes.assign(nodes, nodes + count);
-    leaves.edges.assign(count, CUgraphEdgeData{});
-    if (edges) leaves.edges.assign(edges, edges + count);
+    dependencies.nodes.assign(nodes, nodes + count);
+    dependencies.edges.assign(count, CUgraphEdgeData{});
+    if (edges) dependencies.edges.assign(edges, edges + count);
   };
-  record(device, stream, then_look, &same);
-  return leaves;
+  record(device, stream, work_and_ask, &same);
+  return dependencies;
 }
 
 CUgraphConditionalHandle add_condition(const Device& device, CUgraph graph, unsigned value) {
@@ -124,7 +124,7 @@ CUgraphConditionalHandle add_condition(const Device& device, CUgraph graph, unsi
   return handle;
 }
 
-Switch add_switch(const Device& device, CUgraph graph, const Leaves& before, CUgraphConditionalHandle condition,
+Switch add_switch(const Device& device, CUgraph graph, const Dependencies& before, CUgraphConditionalHandle condition,
                   size_t count) {
   CUgraphNodeParams parameters{};
   parameters.type = CU_GRAPH_NODE_TYPE_CONDITIONAL;

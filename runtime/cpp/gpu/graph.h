@@ -1,8 +1,8 @@
-// CUDA graphs, built by capture, and what may be in them.
+// CUDA graphs, built by stream capture, and which nodes they may have.
 //
-// The body of a conditional node may hold kernels, copies, clearings, empty nodes, other graphs and conditional nodes.
-// CUDA says no more than "invalid" about the rest, and some of it only at launch, so what was captured is checked
-// first. All captures are relaxed: other threads, and TensorRT, may allocate meanwhile.
+// The body of a conditional node may hold kernel, memcpy, memset, empty, child graph and conditional nodes. For any
+// other node CUDA returns an "invalid" error, in part only at launch, so captured graphs are checked first. The capture
+// mode is relaxed: other threads, and TensorRT, may allocate meanwhile.
 #pragma once
 
 #include <functional>
@@ -13,47 +13,48 @@
 
 namespace dovit::runtime {
 
-// The nodes that what comes next in a graph waits for.
-struct Leaves {
+// The dependencies of the nodes that are added to a graph next.
+struct Dependencies {
   std::vector<CUgraphNode> nodes;
-  std::vector<CUgraphEdgeData> edges;  // how each is waited for
+  std::vector<CUgraphEdgeData> edges;
 };
 
-// A graph on its way, and then ready to be launched.
+// A CUDA graph, and once it is instantiated its executable graph.
 class Graph : NotCopied {
  public:
-  // An empty one, to be filled by the functions below, and finished.
+  // An empty one, to be filled by the functions below and instantiated.
   explicit Graph(DevicePtr device);
-  // What `work` queues on `stream`, finished.
+  // What `work` queues on `stream`, instantiated.
   Graph(DevicePtr device, CUstream stream, const std::function<void()>& work);
   ~Graph();
 
   CUgraph get() const { return graph_; }
-  void finish();  // nothing more is put in
+  void instantiate();
   void launch(CUstream stream) const;
 
  private:
   struct Nothing {};
-  Graph(DevicePtr device, Nothing) : device_(std::move(device)) {}  // from here on, the destructor cleans up
+  Graph(DevicePtr device, Nothing) : device_(std::move(device)) {}  // delegated to, so that the destructor runs
 
   const DevicePtr device_;
   CUgraph graph_ = nullptr;
   CUgraphExec ready_ = nullptr;
 };
 
-// Adds what `work` queues on `stream` to `graph`, after `before`; returns what comes last. Needs Device::can_switch.
-Leaves capture_into(const Device& device, CUgraph graph, const Leaves& before, CUstream stream,
-                    const std::function<void()>& work);
+// Captures what `work` queues on `stream` into `graph`, after `before`; returns the dependencies of what comes next.
+// Needs Device::can_switch.
+Dependencies capture_into(const Device& device, CUgraph graph, const Dependencies& before, CUstream stream,
+                          const std::function<void()>& work);
 
-// A number on the device that a SWITCH node of `graph` looks at and kernels set; every launch begins with `value`.
+// A conditional handle for a SWITCH node of `graph`, which kernels set; every launch begins with `value`.
 CUgraphConditionalHandle add_condition(const Device& device, CUgraph graph, unsigned value);
 
-// A SWITCH node, and the graphs of its bodies, which are empty yet.
+// A SWITCH node, and the graphs of its bodies, still empty.
 struct Switch {
-  Leaves node;
+  Dependencies node;
   std::vector<CUgraph> bodies;
 };
-Switch add_switch(const Device& device, CUgraph graph, const Leaves& before, CUgraphConditionalHandle condition,
+Switch add_switch(const Device& device, CUgraph graph, const Dependencies& before, CUgraphConditionalHandle condition,
                   size_t count);
 
 // Captures what `work` queues on `stream` and discards it: what it holds that the body of a SWITCH node may not, in

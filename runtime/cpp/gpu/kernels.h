@@ -13,12 +13,12 @@
 
 namespace dovit::runtime {
 
-// An address on the device, as the pointer that a field of a kernel's arguments is.
-struct At {
-  CUdeviceptr place;
+// A device address that converts to the pointer type of a kernel's argument.
+struct DevicePointer {
+  CUdeviceptr address;
   template <class T>
   operator T*() const {
-    return reinterpret_cast<T*>(place);
+    return reinterpret_cast<T*>(address);
   }
 };
 

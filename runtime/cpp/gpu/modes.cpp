@@ -17,22 +17,22 @@ GraphMode::GraphMode(const LoadedProgram& program, const Transfers& transfers, c
     conditions.push_back(add_condition(device, graph_.get(), static_cast<unsigned>(capacities.size())));
   conditions.push_back(0);  // the last segment decides nothing
 
-  Leaves leaves = capture_into(device, graph_.get(), {}, stream.get(), [&] {
+  Dependencies dependencies = capture_into(device, graph_.get(), {}, stream.get(), [&] {
     if (source == PixelSource::kPinned) transfers.enqueue_image(stream.get());
     transfers.enqueue_thresholds(stream.get());
     program.enqueue({0, tokens, conditions[0]}, stream.get());
   });
   for (size_t number = 1; number < program.last_segment(); ++number) {
-    Switch made = add_switch(device, graph_.get(), leaves, conditions[number - 1], capacities.size());
+    Switch made = add_switch(device, graph_.get(), dependencies, conditions[number - 1], capacities.size());
     for (size_t k = 0; k < capacities.size(); ++k)
       capture_body(made.bodies[k], {number, capacities[k], conditions[number]});
-    leaves = std::move(made.node);
+    dependencies = std::move(made.node);
   }
-  capture_into(device, graph_.get(), leaves, stream.get(), [&] {
+  capture_into(device, graph_.get(), dependencies, stream.get(), [&] {
     program.enqueue({program.last_segment(), tokens}, stream.get());
     transfers.enqueue_results(stream.get());
   });
-  graph_.finish();
+  graph_.instantiate();
 }
 
 void GraphMode::capture_body(CUgraph body, const SegmentRun& run) const {
@@ -45,8 +45,8 @@ KeptCount::KeptCount(const LoadedProgram& program)
     : program_(program), count_(program.plans().device, sizeof(int32_t)) {}
 
 void KeptCount::enqueue(size_t decision, CUstream stream) const {
-  const CUdeviceptr source = program_.place(program_.program().decisions[decision].capacity);
-  copy(program_.device(), address(count_.as()), source, sizeof(int32_t), stream);
+  const CUdeviceptr source = program_.address(program_.program().decisions[decision].capacity);
+  copy(program_.device(), host_address(count_.as()), source, sizeof(int32_t), stream);
 }
 
 int64_t KeptCount::read(const Stream& stream) const {
@@ -116,7 +116,7 @@ void ExactMode::launch(const Request& request, PixelSource source) const {
     if (request.counts && number < decisions) {
       int64_t& fixed = fixed_.as<int64_t>()[number];
       fixed = (*request.counts)[number];
-      copy(program_.device(), program_.place("fixed_capacity"), address(&fixed), sizeof fixed, stream);
+      copy(program_.device(), program_.address("fixed_capacity"), host_address(&fixed), sizeof fixed, stream);
     }
     program_.enqueue({number, kept, 0, allowed}, stream);
     if (kept == 0) break;

@@ -41,8 +41,8 @@ LoadedProgram::LoadedProgram(const Plans& plans) : plans_(plans), scratch_bytes_
   arena_ = std::make_unique<DeviceBuffer>(plans.device, bytes());
 }
 
-CUdeviceptr LoadedProgram::place(const std::string& name) const {
-  return arena_->place() + static_cast<size_t>(program().tensor(name).offset);
+CUdeviceptr LoadedProgram::address(const std::string& name) const {
+  return arena_->address() + static_cast<size_t>(program().tensor(name).offset);
 }
 
 void LoadedProgram::enqueue(const SegmentRun& run, CUstream stream) const {
@@ -61,7 +61,7 @@ PlanCall LoadedProgram::call_of(const RunPlan& plan, int64_t kept, bool recurrin
   PlanCall call{{}, {}, kept, plan.profile(kept), scratch(), stream, recurring};
   for (const auto* bindings : {&plan.inputs, &plan.outputs})
     for (const Binding& binding : *bindings) {
-      call.addresses[binding.name] = place(binding.tensor);
+      call.addresses[binding.name] = address(binding.tensor);
       call.shapes[binding.name] = binding.resolve(kept);
     }
   return call;
@@ -86,7 +86,7 @@ void LoadedProgram::enqueue(const LaunchKernel& launch, const SegmentRun& run, C
 }
 
 void LoadedProgram::enqueue(const Copy& copied, CUstream stream) const {
-  copy(device(), place(copied.target), place(copied.source),
+  copy(device(), address(copied.target), address(copied.source),
        static_cast<size_t>(program().tensor(copied.source).bytes()), stream);
 }
 
@@ -95,23 +95,22 @@ uint64_t LoadedProgram::value(const Argument& argument, const SegmentRun& run) c
     const bool capacities = run.allowed == Allowed::kCapacities;
     if (name == "scratch") return scratch();
     if (name == "switch") return run.switch_handle;
-    if (name == "capacities") return place(capacities ? "capacities" : "fixed_capacity");
+    if (name == "capacities") return address(capacities ? "capacities" : "fixed_capacity");
     return capacities ? manifest().capacities.size() : run.allowed == Allowed::kFixed;
   };
-  return std::visit(Overloaded{[](int64_t number) { return static_cast<uint64_t>(number); },
-                               [&](const Kept& kept) { return static_cast<uint64_t>(run.kept + kept.plus); },
-                               [&](const Address& address) -> uint64_t {
-                                 return place(address.tensor) + static_cast<uint64_t>(address.offset);
-                               },
-                               [](const ElementType& type) {
-                                 return static_cast<uint64_t>(kernel_type(dtype_of({"", {type.dtype.value}, {}})));
-                               },
-                               variable},
-                    argument);
+  return std::visit(
+      Overloaded{[](int64_t number) { return static_cast<uint64_t>(number); },
+                 [&](const Kept& kept) { return static_cast<uint64_t>(run.kept + kept.plus); },
+                 [&](const Address& at) -> uint64_t { return address(at.tensor) + static_cast<uint64_t>(at.offset); },
+                 [](const ElementType& type) {
+                   return static_cast<uint64_t>(kernel_type(dtype_of({"", {type.dtype.value}, {}})));
+                 },
+                 variable},
+      argument);
 }
 
 void LoadedProgram::warm_up(const Stream& stream) const {
-  device().check(device().driver.cuMemsetD8Async(arena_->place(), 0, bytes(), stream.get()), "cuMemsetD8Async");
+  device().check(device().driver.cuMemsetD8Async(arena_->address(), 0, bytes(), stream.get()), "cuMemsetD8Async");
   for (const SizedPlan& sized : sized_plans()) enqueue_plan(sized, stream.get());
   write_constants(stream);
   warm_up_kernels(stream);
@@ -120,7 +119,7 @@ void LoadedProgram::warm_up(const Stream& stream) const {
 // With all tokens kept throughout, so that each finds what the one before has made.
 void LoadedProgram::warm_up_kernels(const Stream& stream) const {
   const int64_t tokens = program().tokens;
-  copy(device(), place("fixed_capacity"), address(&tokens), sizeof tokens, stream.get());
+  copy(device(), address("fixed_capacity"), host_address(&tokens), sizeof tokens, stream.get());
   for (size_t number = 0; number <= last_segment(); ++number)
     for (const Operation& operation : program().segments[number].operations) {
       if (const auto* launch = std::get_if<LaunchKernel>(&operation))
@@ -157,7 +156,7 @@ void LoadedProgram::write_constants(const Stream& stream) const {
     const size_t item = program().tensor(name).dtype == "int64" ? sizeof(int64_t) : sizeof(int32_t);
     std::vector<uint8_t>& bytes = written.emplace_back(values.size() * item);
     for (size_t k = 0; k < values.size(); ++k) std::memcpy(bytes.data() + k * item, &values[k], item);
-    if (!bytes.empty()) copy(device(), place(name), address(bytes.data()), bytes.size(), stream.get());
+    if (!bytes.empty()) copy(device(), address(name), host_address(bytes.data()), bytes.size(), stream.get());
   };
   for (const Constant& constant : program().constants) write(constant.tensor, constant.values);
   write("capacities", manifest().capacities);

@@ -53,8 +53,8 @@ class LoadedProgram {
   size_t last_segment() const { return program().segments.size() - 1; }
 
   // Where a tensor lies, and all that a caller reads after a pass, in one piece.
-  CUdeviceptr place(const std::string& name) const;
-  CUdeviceptr results() const { return arena_->place(); }
+  CUdeviceptr address(const std::string& name) const;
+  CUdeviceptr results() const { return arena_->address(); }
 
   // Queues a segment.
   void enqueue(const SegmentRun& run, CUstream stream) const;
@@ -70,7 +70,7 @@ class LoadedProgram {
 
  private:
   size_t arena_bytes() const { return static_cast<size_t>(program().arena_bytes); }
-  CUdeviceptr scratch() const { return arena_->place() + arena_bytes(); }
+  CUdeviceptr scratch() const { return arena_->address() + arena_bytes(); }
   bool all_positions(size_t segment) const { return segment == 0 || segment == last_segment(); }
   void write_constants(const Stream& stream) const;
   void warm_up_kernels(const Stream& stream) const;

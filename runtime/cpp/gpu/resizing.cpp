@@ -68,27 +68,27 @@ void ImageResizer::prepare(Size image) {
 
 void ImageResizer::enqueue(const Frame& frame, CUdeviceptr out, CUstream stream) const {
   const auto height = static_cast<size_t>(image_.height), row = static_cast<size_t>(image_.width) * 3;
-  const CUdeviceptr place = buffers_.place();
+  const CUdeviceptr uploaded = buffers_.address();
   if (frame.device_stride) {
-    copy(*device_, place, address(buffers_.pinned()), pixels_, stream);
-    copy_rows(*device_, {reinterpret_cast<void*>(place + pixels_), row, true},
+    copy(*device_, uploaded, host_address(buffers_.pinned()), pixels_, stream);
+    copy_rows(*device_, {reinterpret_cast<void*>(uploaded + pixels_), row, true},
               {const_cast<uint8_t*>(frame.pixels), frame.device_stride, true}, row, height, stream);
   } else {
     std::memcpy(buffers_.pinned() + pixels_, frame.pixels, height * row);
-    copy(*device_, place, address(buffers_.pinned()), pixels_ + height * row, stream);
+    copy(*device_, uploaded, host_address(buffers_.pinned()), pixels_ + height * row, stream);
   }
   dovit_resize_args call{};
-  call.image = At{place + pixels_};
+  call.image = DevicePointer{uploaded + pixels_};
   call.height = image_.height;
   call.width = image_.width;
-  call.out = At{out};
+  call.out = DevicePointer{out};
   call.out_height = size_.height;
   call.out_width = size_.width;
-  call.across = At{place};
+  call.across = DevicePointer{uploaded};
   call.across_width = across_width_;
-  call.down = At{place + down_};
+  call.down = DevicePointer{uploaded + down_};
   call.down_width = down_width_;
-  call.scratch = At{place + scratch_};
+  call.scratch = DevicePointer{uploaded + scratch_};
   kernels_.resize(call, stream);
 }
 
@@ -106,8 +106,8 @@ void ResizedLabels::enqueue(CUstream stream) const {
   const ArenaTensor& logits = program_.program().tensor("logits");  // [1, C, h, w]
   dovit_resized_labels_args call{};
   call.type = DOVIT_FLOAT32;
-  call.logits = At{program_.place(logits.name)};
-  call.labels = At{buffers_.place()};
+  call.logits = DevicePointer{program_.address(logits.name)};
+  call.labels = DevicePointer{buffers_.address()};
   call.batch = 1;
   call.classes = static_cast<int>(logits.shape[1]);
   call.height = static_cast<int>(logits.shape[2]);
@@ -118,7 +118,7 @@ void ResizedLabels::enqueue(CUstream stream) const {
 }
 
 void ResizedLabels::enqueue_download(CUstream stream) const {
-  copy(program_.device(), address(buffers_.pinned()), buffers_.place(), bytes(), stream);
+  copy(program_.device(), host_address(buffers_.pinned()), buffers_.address(), bytes(), stream);
 }
 
 Tensor ResizedLabels::read() const {

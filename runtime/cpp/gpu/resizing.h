@@ -25,7 +25,7 @@ class StagingBuffers {
   T* pinned() const {
     return pinned_->as<T>();
   }
-  CUdeviceptr place() const { return memory_->place(); }
+  CUdeviceptr address() const { return memory_->address(); }
 
  private:
   const DevicePtr device_;
@@ -73,7 +73,7 @@ class ResizedLabels {
   Tensor read() const;
 
   // Where they lie on the device.
-  CUdeviceptr place() const { return buffers_.place(); }
+  CUdeviceptr address() const { return buffers_.address(); }
 
  private:
   size_t bytes() const;

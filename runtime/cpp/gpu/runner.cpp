@@ -37,11 +37,11 @@ Pass Runner::run(const Frame& frame, const Request& request) {
   const bool exact = request.counts || request.schedule == Schedule::kExact;
   const PixelSource source = frame.device_stride || resizes(frame) ? PixelSource::kDevice : PixelSource::kPinned;
   const auto height = static_cast<size_t>(size_.height), row = static_cast<size_t>(size_.width) * 3;
-  if (frame.ready) static_cast<const Moment*>(frame.ready.get())->hold_back(stream_.get());
+  if (frame.ready) static_cast<const Event*>(frame.ready.get())->make_wait(stream_.get());
   if (resizes(frame))
-    resizer_.enqueue(frame, program_.place("image"), stream_.get());
+    resizer_.enqueue(frame, program_.address("image"), stream_.get());
   else if (source == PixelSource::kDevice)
-    copy_rows(*plans_.device, {reinterpret_cast<void*>(program_.place("image")), row, true},
+    copy_rows(*plans_.device, {reinterpret_cast<void*>(program_.address("image")), row, true},
               {const_cast<uint8_t*>(frame.pixels), frame.device_stride, true}, row, height, stream_.get());
   else
     transfers_.write(frame.pixels);
@@ -61,7 +61,7 @@ Pass Runner::run(const Frame& frame, const Request& request) {
     pass.labels = transfers_.labels();
   else if (!frame.device_labels)
     pass.labels = resized_labels_.read();
-  if (frame.device_labels) hand_over(pass.labels, frame);
+  if (frame.device_labels) write_device_labels(pass.labels, frame);
   if (request.logits) pass.logits = read_logits();
   return pass;
 }
@@ -73,21 +73,22 @@ const CapturedMode& Runner::captured(PixelSource source) {
   return *mode;
 }
 
-// From the device's own labels, unless a plan has made larger integers than a caller gets.
-void Runner::hand_over(const Tensor& labels, const Frame& frame) const {
+// To the caller's device memory: from the labels on the device, or from those on the host where a plan made larger
+// integers than a caller gets.
+void Runner::write_device_labels(const Tensor& labels, const Frame& frame) const {
   const auto height = static_cast<size_t>(frame.size.height);
   const size_t row = static_cast<size_t>(frame.size.width) * item_bytes(label_type(plans_.manifest));
   const bool there =
       resizes(frame) || static_cast<size_t>(program_.program().tensor("labels").bytes()) == labels.bytes();
-  const CUdeviceptr place = resizes(frame) ? resized_labels_.place() : program_.place("labels");
-  const Rows from{there ? reinterpret_cast<void*>(place) : labels.data, row, there};
+  const CUdeviceptr on_device = resizes(frame) ? resized_labels_.address() : program_.address("labels");
+  const Rows from{there ? reinterpret_cast<void*>(on_device) : labels.data, row, there};
   copy_rows(*plans_.device, {frame.device_labels, frame.device_labels_stride, true}, from, row, height, stream_.get());
   stream_.wait();
 }
 
 Tensor Runner::read_logits() const {
   Tensor logits = make_tensor(DType::kFloat32, program_.program().tensor("logits").shape);
-  copy(*plans_.device, address(logits.data), program_.place("logits"), logits.bytes(), stream_.get());
+  copy(*plans_.device, host_address(logits.data), program_.address("logits"), logits.bytes(), stream_.get());
   stream_.wait();
   return logits;
 }

@@ -1,4 +1,4 @@
-// One image under way: a program with its stream, its pinned memory and its modes.
+// What computes one image at a time: a program with its stream, its pinned memory and its modes.
 #pragma once
 
 #include "gpu/modes.h"
@@ -15,7 +15,7 @@ class Runner {
 
   size_t device_bytes() const { return program_.bytes(); }
 
-  // What has to be there for frames of such a size. Throws DovitError where they do not fit into memory.
+  // Reserves memory for frames of this size. Throws DovitError where they do not fit.
   void prepare(const Frame& frame);
 
   // One pass over a frame that it is prepared for, to its end. The caller has made the device current. Not for two
@@ -25,7 +25,7 @@ class Runner {
  private:
   bool resizes(const Frame& frame) const { return !(frame.size == size_); }
   const CapturedMode& captured(PixelSource source);
-  void hand_over(const Tensor& labels, const Frame& frame) const;
+  void write_device_labels(const Tensor& labels, const Frame& frame) const;
   Tensor read_logits() const;
 
   const Plans& plans_;

@@ -36,15 +36,15 @@ void Transfers::write(const std::vector<double>& thresholds) const {
 }
 
 void Transfers::enqueue_image(CUstream stream) const {
-  copy(program_.device(), program_.place("image"), address(image_.as()), image_.bytes(), stream);
+  copy(program_.device(), program_.address("image"), host_address(image_.as()), image_.bytes(), stream);
 }
 
 void Transfers::enqueue_thresholds(CUstream stream) const {
-  copy(program_.device(), program_.place("thresholds"), address(thresholds_.as()), thresholds_.bytes(), stream);
+  copy(program_.device(), program_.address("thresholds"), host_address(thresholds_.as()), thresholds_.bytes(), stream);
 }
 
 void Transfers::enqueue_results(CUstream stream) const {
-  copy(program_.device(), address(results_.as()), program_.results(), results_.bytes(), stream);
+  copy(program_.device(), host_address(results_.as()), program_.results(), results_.bytes(), stream);
 }
 
 Pass Transfers::read() const {
