@@ -65,8 +65,8 @@ class ArenaTensor(Strict):
 class Constant(Strict):
     """What is written into a tensor once, when the program is loaded, and never changes."""
 
-    tensor: str
-    values: tuple[int, ...]
+    tensor: str  # of int32 or int64
+    values: tuple[Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)], ...]
 
 
 class Address(Strict):
@@ -193,6 +193,7 @@ class Program(Strict):
         for name in (*INPUTS, *RESULTS):
             self.tensor(name)
         _expect(4 * len(self.decisions), self.tensor("thresholds").bytes, "the thresholds, in bytes")
+        _expect(8, self.tensor("fixed_capacity").bytes, "fixed_capacity, in bytes")
         for decision in self.decisions:
             sizes = {decision.capacity: 4} | dict.fromkeys(
                 (decision.confidence, decision.index, decision.keep), 4 * self.batch * self.tokens
@@ -204,6 +205,8 @@ class Program(Strict):
         _expect(labels.offset + labels.bytes, self.result_bytes, "the end of result labels, in bytes")
         for constant in self.constants:
             tensor = self.tensor(constant.tensor)
+            if tensor.dtype not in ("int32", "int64"):
+                raise ValueError(f"constant {tensor.name}: int32 or int64 expected, got {tensor.dtype}")
             _expect(len(constant.values) * itemsize(tensor.dtype), tensor.bytes, f"constant {tensor.name}, in bytes")
         for segment in self.segments:
             for operation in (*segment.operations, *segment.if_none_kept):
@@ -228,6 +231,8 @@ class Program(Strict):
                 given = ", ".join(operation.arguments)
                 raise ValueError(f"kernel {operation.kernel} takes {', '.join(wanted)}, not {given}")
             for name, value in operation.arguments.items():
+                if isinstance(value, Kept):
+                    _expect(self.tokens + value.kept_plus, (1 << 31) - 1, f"{name} of {operation.name}")
                 if isinstance(value, Address):
                     _expect(value.offset + 1, self.tensor(value.tensor).bytes, f"{name} of {operation.name}, in bytes")
 

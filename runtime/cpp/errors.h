@@ -8,9 +8,23 @@
 
 namespace dovit::runtime {
 
+// `sentence` on one line and without terminal codes: control characters, which names in files may have, as \xNN.
+inline std::string printable(const std::string& sentence) {
+  constexpr const char* kDigits = "0123456789abcdef";
+  std::string line;
+  for (const char letter : sentence) {
+    const auto code = static_cast<unsigned char>(letter);
+    if (code < 0x20 || code == 0x7f)
+      line += {'\\', 'x', kDigits[code >> 4], kDigits[code & 15]};
+    else
+      line += letter;
+  }
+  return line;
+}
+
 // Something failed.
 struct DovitError : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  explicit DovitError(const std::string& sentence) : std::runtime_error(printable(sentence)) {}
 };
 
 // The request itself cannot be right: a wrong argument.

@@ -2,6 +2,7 @@
 //   manifests layout LAYOUT.json      the fields that it knows are those of the file
 //   manifests read FOLDER...          a line for each: "read", or the sentence
 //   manifests open FOLDER...          the same of whole bundles
+//   manifests program FILE...         the same of programs
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -9,6 +10,7 @@
 
 #include "bundle/fields.h"
 #include "bundle/open.h"
+#include "bundle/program.h"
 #include "bundle/read.h"
 #include "errors.h"
 
@@ -100,15 +102,22 @@ int compare_layout(const char* path) {
   return 1;
 }
 
+std::string content(const char* path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   if (count == 3 && !std::strcmp(arguments[1], "layout")) return compare_layout(arguments[2]);
   if (count < 3) return 2;
-  const bool read_only = !std::strcmp(arguments[1], "read");
+  const bool read_only = !std::strcmp(arguments[1], "read"), program = !std::strcmp(arguments[1], "program");
   for (int k = 2; k < count; ++k) {
     try {
-      if (read_only)
+      if (program)
+        parse_program(content(arguments[k]), arguments[k], "build the plans again");
+      else if (read_only)
         read_manifest(arguments[k]);
       else
         open_bundle(arguments[k]);

@@ -368,7 +368,7 @@ def test_programs_that_leave_the_arena_are_refused(setup: Setup, on_gpu: Call, t
     changed = list(broken(program_of(setup)))
     assert len(changed) > 300
     for number, program in enumerate(changed):
-        if number % 9 and number > 60:  # each field of the first operations, and every ninth of the rest
+        if number % 25:  # test_programs.py has thousands; here what a session says
             continue
         one = with_program(setup, tmp_path / str(number), program)
         bundle = open_bundle(one.bundle)

@@ -207,6 +207,9 @@ class BoundsCheck {
                        text("constant ", constant.tensor, ", in bytes"));
       else
         throw DovitError(text("constant ", constant.tensor, ": int32 or int64 expected, got ", tensor.dtype.value));
+      for (const int64_t value : constant.values)
+        if (value < -kMostCount - 1 || value > kMostCount)
+          throw DovitError(text("constant ", constant.tensor, ": a number of 32 bits expected, got ", value));
     }
     for (const Segment& segment : program_.segments)
       for (const auto* operations : {&segment.operations, &segment.if_none_kept})
@@ -215,6 +218,9 @@ class BoundsCheck {
 
  private:
   void check(const ArenaTensor& tensor) const {
+    for (const int64_t operation : {tensor.first, tensor.last})
+      if (operation < 0 || operation > kMostCount)
+        throw DovitError(text("tensor ", tensor.name, ": operation ", operation));
     for (const int64_t size : tensor.shape)
       if (size < 0 || size > kMostCount) throw DovitError(text("tensor ", tensor.name, ": a size of ", size));
     if (tensor.offset < 0 || tensor.offset % kAlignment)
@@ -243,6 +249,8 @@ class BoundsCheck {
         expect_at_most(largest.bytes(), program_.tensor(binding.tensor).bytes(),
                        text(binding.name, " of plan ", run.name, ", in bytes"));
       }
+    for (const int64_t most : run.profiles)
+      if (most < 0 || most > kMostCount) throw DovitError(text("plan ", run.name, ": a profile up to ", most));
     if (!std::is_sorted(run.profiles.begin(), run.profiles.end()))
       throw DovitError(text("the profiles of plan ", run.name, " do not rise"));
   }
