@@ -19,7 +19,7 @@ from dovit.runtime.bundle.program import Program
 
 pytestmark = pytest.mark.xdist_group("cpp")
 
-COUNT = 3000
+COUNT = 400
 # what C++ compares with the header's layouts when the program is loaded: test_gpu_sessions.py
 KERNELS = ("has no kernel", "takes ")
 
@@ -57,4 +57,4 @@ def test_mutants_are_refused_by_both_or_none(build: Callable[[str], Path], tmp_p
         if ((e == "read") != (m == "read") and e != "kernels") or (m != "read" and "build the plans again" not in m)
     ]
     assert not differing, f"{len(differing)} of {len(files)}: {differing[:5]}"
-    assert 50 < expected.count("read") < len(expected) / 2
+    assert 10 < expected.count("read") < len(expected) / 2
