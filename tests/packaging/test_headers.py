@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nlohmann_json
 import pytest
 from native import ROOT, TOOLS
 
@@ -51,3 +52,34 @@ def test_nothing_is_downloaded_where_that_is_off(tmp_path: Path) -> None:
         "set TENSORRT_ROOT to a TensorRT 10.7 or newer)"
     )
     assert not (tmp_path / "build" / "tensorrt-headers").exists()
+
+
+def configured(build: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """runtime/cpp, whose GPU half is compiled with TensorRT's headers."""
+    json_headers = Path(nlohmann_json.__file__).parent / "include"
+    command = [CMAKE, "-S", ROOT / "runtime" / "cpp", "-B", build, f"-DNLOHMANN_JSON_INCLUDE_DIR={json_headers}"]
+    return subprocess.run(map(str, command), env=os.environ | environment, capture_output=True, text=True)
+
+
+def test_the_cpp_runtime_goes_without_tensorrt_10_and_never_without_rtx(tmp_path: Path) -> None:
+    done = configured(tmp_path / "build", TENSORRT_ROOT=str(tmp_path), TENSORRT_RTX_ROOT="")
+    assert done.returncode == 0, done.stderr
+    said = [line.removeprefix("-- dovit: ") for line in done.stdout.splitlines() if line.startswith("-- dovit: ")]
+    declarations = ROOT / "runtime" / "cpp" / "tensorrt" / "declarations"
+    assert said == [
+        "left out: plans of TensorRT 10 (TensorRT headers: not found in TENSORRT_ROOT)",
+        f"tensorrt11's headers: {declarations}",
+        f"tensorrt_rtx's headers: {declarations}",
+    ]
+
+
+@pytest.mark.parametrize("version", [None, "#define TRT_MAJOR_RTX 1\n#define TRT_MINOR_RTX 6\n"])
+def test_tensorrt_rtx_root_has_to_hold_those_of_rtx(version: str | None, tmp_path: Path) -> None:
+    told = f"TensorRT-RTX headers: not found in TENSORRT_RTX_ROOT ({tmp_path})"
+    if version:
+        (tmp_path / "include").mkdir()
+        (tmp_path / "include" / "NvInferRuntime.h").touch()
+        (tmp_path / "include" / "NvInferVersion.h").write_text(version)
+        told = f"TensorRT-RTX headers: {tmp_path / 'include'} has not those of TensorRT-RTX 1.7 or newer"
+    done = configured(tmp_path / "build", TENSORRT_RTX_ROOT=str(tmp_path), DOVIT_DOWNLOAD_HEADERS="OFF")
+    assert done.returncode != 0 and told in " ".join(done.stderr.split()), done.stderr
