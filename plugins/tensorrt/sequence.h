@@ -7,7 +7,7 @@
 
 namespace dovit {
 
-inline constexpr Attribute kPrefixAttribute{"prefix", -1, 16, "the tokens before the patches, 1 with a class token"};
+inline constexpr Attribute kPrefixAttribute{"prefix", -1, 1024, "the tokens before the patches, 1 with a class token"};
 
 // Workspaces begin at 256 bytes' alignment; parts of one should as well.
 inline size_t align(size_t bytes) { return (bytes + 255) / 256 * 256; }

@@ -47,9 +47,9 @@ void wrong_fields(Library& library) {
       "dovit: TokenGather gather1: field prefix is missing: the tokens before the patches, 1 with a class token");
   CHECK(!make(library, "TokenGather", {{"prefix", -1}}, "gather1"));
   CHECK_EQUAL(library.recorder.said(),
-              "dovit: TokenGather gather1: field prefix must be a whole number from 0 to 16: the tokens before the "
+              "dovit: TokenGather gather1: field prefix must be a whole number from 0 to 1024: the tokens before the "
               "patches, 1 with a class token");
-  CHECK(!make(library, "TokenReconstruct", {{"prefix", 17}}));
+  CHECK(!make(library, "TokenReconstruct", {{"prefix", 1025}}));
   CHECK(!library.recorder.said().empty());
   CHECK(!make(library, "TokenDecide", {{"fixed_capacity", 2}}, "decide1"));
   CHECK_EQUAL(library.recorder.said(),
