@@ -38,7 +38,8 @@ def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMac
             else:
                 fixed -= of_head * backbone.prefix
                 per_token += of_head
-        steps.append(StepMacs(fixed=fixed, per_token=per_token, per_pair=len(block) * _attention(dim)))
+        step = StepMacs(fixed=fixed, per_token=per_token, per_pair=len(block) * _attention(dim))
+        steps.append(_with_queries(step, config) if number == len(config.decisions) else step)
     return [*steps, _decoder(config)]
 
 
@@ -62,6 +63,18 @@ def _layer(dim: int, hidden: int, *, gated: bool = False) -> int:
 def _attention(dim: int) -> int:
     """Of one pair of tokens in one layer: its score and its share of the weighted sum, all heads together."""
     return 2 * dim
+
+
+def _with_queries(step: StepMacs, config: ModelConfig) -> StepMacs:
+    """The last block of an EoMT: T tokens meet Q queries in some of its layers, (T + Q)² pairs in the place of T²."""
+    decoder, dim = config.decoder, config.backbone.embed_dim
+    if not isinstance(decoder, configs.EomtDecoder):
+        return step
+    queries, pairs = decoder.queries, decoder.blocks * _attention(dim)
+    layers = decoder.blocks * _layer(dim, config.backbone.mlp_dim, gated=config.backbone.gated)
+    predicted = 3 * dim * dim + dim * (config.classes + 1)  # the mask head, and the class
+    changes = {"fixed": step.fixed + queries * (layers + predicted), "fixed_pairs": pairs * queries * queries}
+    return step.model_copy(update=changes | {"per_joined": 2 * pairs * queries})
 
 
 def _convs(widths: Sequence[int], kernel: int) -> int:
@@ -103,5 +116,14 @@ def _decoder(config: ModelConfig) -> StepMacs:
             return StepMacs(fixed=fixed, fixed_pairs=pairs)
         case configs.SegmenterLinearDecoder():
             return StepMacs(fixed=patches * _head(decoder, decoder.levels * dim, classes))
+        case configs.EomtDecoder():
+            positions, fixed = patches, 0
+            for _ in range(decoder.upscale):
+                fixed += 4 * positions * dim * dim  # a transposed convolution of kernel 2: four products a position
+                positions *= 4
+                fixed += positions * 9 * dim  # depthwise
+            height, width = config.image_size
+            masks = positions * decoder.queries * dim  # patches with mask embeddings, then classes with masks
+            return StepMacs(fixed=fixed, fixed_pairs=masks + height * width * decoder.queries * classes)
         case _:
             assert_never(decoder)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
 from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
 from dovit.export.model import DoViT
-from dovit.export.model.token_pass import confidence
+from dovit.export.model.token_pass import confidence, keep_least_confident
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 7  # sizes 0 and 1 would be taken for constants by the tracer
@@ -42,26 +42,48 @@ class _Decode(_Method):
         return logits, labels.to(torch.uint8 if self.model.config.classes <= 256 else torch.int16)
 
 
-class _TokenHead(nn.Module):
-    """A head of kernel 1 on the kept tokens alone: tokens [B, P+M, E] → confidence [B, M]."""
+class _Join(nn.Module):
+    """EoMT's queries before the tokens: [B, P+M, E] and rotary positions → the same with Q tokens more."""
 
-    def __init__(self, head: nn.Module, prefix: int) -> None:
+    def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
-        self.head, self.prefix = head, prefix
+        self.decoder = decoder
+
+    def forward(self, tokens: Tensor, *rotation: Tensor) -> tuple[Tensor, ...]:
+        return self.decoder.join(tokens, *rotation)
+
+
+class _Leave(_Method):
+    """DoViT.leave: the tokens without the queries, and what the queries predict."""
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.model.leave(tokens)
+
+
+class _TokenHead(nn.Module):
+    """A head of kernel 1 on the kept tokens alone: tokens [B, P+M, E] → confidence [B, M].
+
+    `least_kept`: how many tokens of each image must stay, 0 or 1."""
+
+    def __init__(self, head: nn.Module, prefix: int, least_kept: int) -> None:
+        super().__init__()
+        self.head, self.prefix, self.least_kept = head, prefix, least_kept
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return confidence(self.head(tokens[:, self.prefix :].transpose(1, 2)[..., None])[..., 0])
+        q = confidence(self.head(tokens[:, self.prefix :].transpose(1, 2)[..., None])[..., 0])
+        return keep_least_confident(q) if self.least_kept else q
 
 
 class _MapHead(nn.Module):
     """A head of a larger kernel on the reconstructed map: full [B, N, E], index [B, M] → confidence [B, M]."""
 
-    def __init__(self, head: nn.Module, grid: tuple[int, int]) -> None:
+    def __init__(self, head: nn.Module, grid: tuple[int, int], least_kept: int) -> None:
         super().__init__()
-        self.head, self.grid = head, grid
+        self.head, self.grid, self.least_kept = head, grid, least_kept
 
     def forward(self, full: Tensor, index: Tensor) -> Tensor:
-        return confidence(self.head(full.transpose(1, 2).unflatten(2, self.grid)).flatten(2)).gather(1, index.long())
+        q = confidence(self.head(full.transpose(1, 2).unflatten(2, self.grid)).flatten(2)).gather(1, index.long())
+        return keep_least_confident(q) if self.least_kept else q
 
 
 class _Start(nn.Module):
@@ -114,8 +136,7 @@ class _Assembler:
         embed = _Embed(model)
         example = torch.zeros(EXAMPLE_BATCH, height, width, 3, dtype=torch.uint8)
         traced = trace(embed, {"image": (example, {0: "batch"})}, ["tokens"])
-        weights = {_short_name(name): t for name, t in weights_of(embed).items()}
-        [current] = add_piece(self.graph, _short(traced), "embed", weights, [image])
+        [current] = add_piece(self.graph, _short(traced), "embed", _short_weights(embed), [image])
 
         dims = {0: "batch", 1: "tokens"}
         some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
@@ -132,17 +153,21 @@ class _Assembler:
         full = self.rename(full, "full0", ["batch", tokens, self.dim])
         total = self.rename(total, "stopped_sum0", ["batch", self.dim])
         count: gs.Tensor = gs.Constant("stopped_count0", np.zeros(1, np.int64))
-        taps = []
+        taps: list[gs.Variable] = []
         kept: int | str = tokens  # M and P+M, numbers or names of dimensions
         length: int | str = self.prefix + tokens
         for number, block in enumerate(config.blocks, start=1):
             rotation = self.rotation(number, index)
             for layer in block:
+                if layer == config.joining_layer:
+                    current, *rotation = self.join(data, [current, *rotation])
                 module = model.backbone.layers[layer]
                 [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current, *rotation])
                 if layer + 1 in config.taps:
                     current.shape = ["batch", length, self.dim]
                     taps.append(self.reconstruct(f"tap{layer + 1}", full, current, index))
+            if number > len(model.heads) and config.joining_layer is not None:
+                current, *taps = self.leave(current)
             current = self.rename(current, f"tokens{number}", ["batch", length, self.dim])
             if number > len(model.heads):
                 break
@@ -166,6 +191,22 @@ class _Assembler:
         self.graph.outputs = self.decoder([sequence, *taps])
         return self.graph
 
+    def join(self, example: dict[str, tuple[Tensor, dict[int, str]]], inputs: list[gs.Variable]) -> list[gs.Variable]:
+        """EoMT's queries before the tokens: tokens and rotary positions of a block, `example` for tracing them."""
+        join = _Join(self.model.decoder)
+        traced = trace(join, example, [f"joined_{name}" for name in example])
+        return add_piece(self.graph, _short(traced), "queries", _short_weights(join), inputs)
+
+    def leave(self, tokens: gs.Variable) -> list[gs.Variable]:
+        """The tokens after the last layer without EoMT's queries, and what these predict: `query_classes`, `query_masks`."""
+        leave = _Leave(self.model)
+        queries, classes = self.model.decoder.query.shape[0], self.config.classes
+        some = self.example(queries + self.prefix + EXAMPLE_TOKENS, self.dim)
+        traced = trace(leave, {"tokens": (some, {0: "batch", 1: "tokens"})}, ["left", "classes", "masks"])
+        left, *made = add_piece(self.graph, _short(traced), "prediction", _short_weights(leave), [tokens])
+        shapes = {"query_classes": ["batch", classes, queries], "query_masks": ["batch", queries, self.dim]}
+        return [left, *(self.rename(v, name, shape) for v, (name, shape) in zip(made, shapes.items(), strict=True))]
+
     def rotation(self, number: int, index: gs.Variable) -> list[gs.Variable]:
         """What the layers of block `number` (from 1) take beside the tokens: cosines and sines of rotary positions, each
         [B, 1, P+M, d]."""
@@ -184,13 +225,13 @@ class _Assembler:
         structure = settings.model_copy(update={"layer": 1})
         wrapped: nn.Module
         if settings.on_map:
-            wrapped = _MapHead(head, self.config.grid)
+            wrapped = _MapHead(head, self.config.grid, self.config.least_kept)
             whole = self.example(self.config.tokens, self.dim)
             some = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int32)
             example = {"full": (whole, {0: "batch"}), "index": (some, {0: "batch", 1: "kept"})}
             data = [self.reconstruct(f"map{number}", full, tokens, index), index]
         else:
-            wrapped = _TokenHead(head, self.prefix)
+            wrapped = _TokenHead(head, self.prefix, self.config.least_kept)
             kept_tokens = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
             example = {"tokens": (kept_tokens, {0: "batch", 1: "tokens"})}
             data = [tokens]
@@ -201,10 +242,9 @@ class _Assembler:
 
     def decoder(self, data: list[gs.Variable]) -> list[gs.Variable]:
         decode = _Decode(self.model)
-        example = {v.name: (self.example(self.config.tokens, self.dim), {0: "batch"}) for v in data}
+        example = {v.name: (self.example(*v.shape[1:]), {0: "batch"}) for v in data}
         traced = trace(decode, example, ["logits", "labels"])
-        weights = {_short_name(name): t for name, t in weights_of(decode).items()}
-        logits, labels = add_piece(self.graph, _short(traced), "decoder", weights, data)
+        logits, labels = add_piece(self.graph, _short(traced), "decoder", _short_weights(decode), data)
         self.rename(logits, "logits", ["batch", self.config.classes, *(logits.shape or [])[2:]])
         self.rename(labels, "labels", ["batch", *self.config.image_size])
         return [logits, labels]
@@ -214,6 +254,10 @@ def _short(piece: Piece) -> Piece:
     for tensor in piece.graph.inputs[piece.data :]:
         tensor.name = _short_name(tensor.name)
     return piece
+
+
+def _short_weights(module: nn.Module) -> dict[str, Tensor]:
+    return {_short_name(name): t for name, t in weights_of(module).items()}
 
 
 def _short_name(name: str) -> str:

@@ -206,8 +206,24 @@ class SegmenterMaskDecoder(_Frozen):
     activation: Activation = Activation(kind="gelu")
 
 
+class EomtDecoder(_Frozen):
+    """EoMT: `queries` join the tokens before the last `blocks` layers of the backbone; each predicts a class and a mask.
+
+    Masks are products with the patches after `upscale` upsamplings by 2 (transposed convolution, `activation`, depthwise
+    convolution, LayerNorm with `norm_eps`). Logits are sums over the queries of class probability times mask probability.
+    """
+
+    kind: Literal["eomt"] = "eomt"
+    queries: int = Field(ge=1, le=MOST_PREFIX)
+    blocks: Layer
+    upscale: int = Field(default=2, ge=0, le=5)
+    norm_eps: Epsilon = 1e-6
+    activation: Activation = Activation(kind="gelu")
+
+
 DecoderConfig = Annotated[
-    SetrUpDecoder | SetrMlaDecoder | SegmenterLinearDecoder | SegmenterMaskDecoder, Field(discriminator="kind")
+    SetrUpDecoder | SetrMlaDecoder | SegmenterLinearDecoder | SegmenterMaskDecoder | EomtDecoder,
+    Field(discriminator="kind"),
 ]
 
 
@@ -271,6 +287,8 @@ class ModelConfig(_Frozen):
                 )
         elif isinstance(decoder, SetrUpDecoder):
             scale = decoder.up_scale**decoder.num_convs
+        elif isinstance(decoder, EomtDecoder):
+            scale = self._check_queries(decoder)
         elif isinstance(decoder, SegmenterMaskDecoder) and decoder.embed_dim % decoder.heads:
             raise ValueError(
                 f"{decoder.heads} attention heads do not divide the decoder's {decoder.embed_dim} channels"
@@ -278,6 +296,30 @@ class ModelConfig(_Frozen):
         if self.classes * self.tokens * scale**2 > MOST_LOGITS or max(self.grid) * scale > MOST_PIXELS:
             height, width = self.grid[0] * scale, self.grid[1] * scale
             raise ValueError(f"the decoder makes logits of {self.classes}×{height}×{width}, more than can be")
+
+    def _check_queries(self, decoder: EomtDecoder) -> int:
+        """Returns the factor by which logits are larger than the grid of patches."""
+        depth, patch = self.backbone.depth, self.backbone.patch
+        if decoder.blocks > depth:
+            raise ValueError(f"queries cannot join before the last {decoder.blocks} of {depth} layers")
+        if self.decisions and self.decisions[-1].layer > depth - decoder.blocks:
+            raise ValueError(
+                f"a decision after layer {self.decisions[-1].layer} lies behind layer {depth - decoder.blocks}, after which "
+                f"EoMT's queries join"
+            )
+        if decoder.queries * self.tokens * max(patch, 1 << decoder.upscale) ** 2 > MOST_LOGITS:
+            raise ValueError(f"masks of {decoder.queries} queries at {self.image_size} pixels are more than can be")
+        return patch
+
+    @property
+    def joining_layer(self) -> int | None:
+        """The layer (from 0) before which EoMT's queries join the tokens; None where there are none."""
+        return self.backbone.depth - self.decoder.blocks if isinstance(self.decoder, EomtDecoder) else None
+
+    @property
+    def least_kept(self) -> int:
+        """How many tokens a decision keeps at least: with queries 1, since the layers after it have to run."""
+        return int(isinstance(self.decoder, EomtDecoder))
 
     @property
     def grid(self) -> tuple[int, int]:

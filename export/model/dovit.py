@@ -17,10 +17,19 @@ from torch import Tensor, nn
 
 from dovit.export.model import config as configs
 from dovit.export.model.config import ModelConfig
+from dovit.export.model.eomt import Eomt
 from dovit.export.model.heads import DecisionHead
 from dovit.export.model.segmenter import SegmenterLinear, SegmenterMask
 from dovit.export.model.setr import SetrMla, SetrUp
-from dovit.export.model.token_pass import TokenState, confidence, decide, gather, reconstruct, with_tokens
+from dovit.export.model.token_pass import (
+    TokenState,
+    confidence,
+    decide,
+    gather,
+    keep_least_confident,
+    reconstruct,
+    with_tokens,
+)
 from dovit.export.model.vit import Backbone
 
 
@@ -59,6 +68,8 @@ def _decoder(config: ModelConfig) -> nn.Module:
             return SegmenterMask(decoder, dim, classes)
         case configs.SegmenterLinearDecoder():
             return SegmenterLinear(decoder, dim, classes)
+        case configs.EomtDecoder():
+            return Eomt(decoder, dim, classes, config.image_size)
         case _:
             assert_never(decoder)
 
@@ -105,7 +116,9 @@ class DoViT(nn.Module):
         return self.follow(image, policy)
 
     def follow(self, image: Tensor, policy: Policy) -> Output:
-        """The same for `image` [B, H, W, 3], with `policy` deciding; `decisions` then has one tuple for the batch."""
+        """The same for `image` [B, H, W, 3], with `policy` deciding; `decisions` then has one tuple for the batch.
+
+        Raises ValueError where the policy keeps fewer tokens than the config's `least_kept`."""
         prefix = self.config.backbone.prefix
         taps: list[Tensor] = []
         decisions = []
@@ -113,15 +126,23 @@ class DoViT(nn.Module):
         for number, block in enumerate(self.config.blocks):
             rotation = self.backbone.rotation(state.index)
             for layer in block:
+                if layer == self.config.joining_layer:
+                    joined, *rotation = self.decoder.join(state.tokens, *rotation)
+                    state = with_tokens(state, joined)
                 state = with_tokens(state, self.backbone.layers[layer](state.tokens, *rotation))
                 if layer + 1 in self.config.taps:
                     taps.append(reconstruct(state, prefix))
             if number < len(self.heads):
                 q, keep = policy(number, state)
                 decisions.append(Decision(q, state.index, state.index.gather(1, keep)))
+                if keep.shape[1] < self.config.least_kept:
+                    raise ValueError("the layers that EoMT's queries join need at least one token")
                 if keep.shape[1] == 0:  # nothing is left to compute: the backbone ends early
                     break
                 state = gather(state, keep, prefix, merge=self.config.merge)
+        if self.config.joining_layer is not None:
+            tokens, *taps = self.leave(state.tokens)
+            state = with_tokens(state, tokens)
         full = reconstruct(state, prefix)
         taps += [full] * (len(self.config.taps) - len(taps))
         return Output(self.decode(full, taps), (tuple(decisions),))
@@ -136,15 +157,26 @@ class DoViT(nn.Module):
         prefix = self.config.backbone.prefix
         if not self.config.decisions[number].on_map:  # kernel 1: each token by itself, so only those that are kept
             kept = state.tokens[:, prefix:].transpose(1, 2)[..., None]  # [B, E, M, 1]
-            return confidence(self.heads[number](kept)[..., 0])
-        return confidence(self.head_logits(number, state).flatten(2)).gather(1, state.index.long())
+            q = confidence(self.heads[number](kept)[..., 0])
+        else:
+            q = confidence(self.head_logits(number, state).flatten(2)).gather(1, state.index.long())
+        return keep_least_confident(q) if self.config.least_kept else q
 
     def head_logits(self, number: int, state: TokenState) -> Tensor:
         """Logits [B, C, h, w] of head `number` (from 0) for every token, stopped or not (2)."""
         return self.heads[number](self._as_map(reconstruct(state, self.config.backbone.prefix)))
 
+    def leave(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """After the last layer of an EoMT: tokens [B, Q+P+M, E] → those without the queries [B, P+M, E], and what the queries
+        predict: probabilities of the classes [B, C, Q] and mask embeddings [B, Q, E]."""
+        queries = self.decoder.query.shape[0]
+        return tokens[:, queries:], *self.decoder.predict(self.backbone.norm(tokens[:, :queries]))
+
     def decode(self, full: Tensor, taps: list[Tensor]) -> Tensor:
-        """The full sequence and the tapped ones, each [B, N, E] → logits [B, C, h', w']."""
+        """The full sequence and the tapped ones, each [B, N, E] → logits [B, C, h', w']. In the place of taps an EoMT takes
+        what its queries predict."""
+        if isinstance(self.config.decoder, configs.EomtDecoder):
+            return self.decoder(self._as_map(self.backbone.norm(full)), taps)
         if isinstance(
             self.config.decoder, configs.SegmenterLinearDecoder
         ):  # SETR-MLA has norms of its own for its taps
@@ -153,6 +185,8 @@ class DoViT(nn.Module):
 
     def resize_logits(self, logits: Tensor) -> Tensor:
         """[B, C, h', w'] → [B, C, H, W], bilinear."""
+        if logits.shape[2:] == self.config.image_size:
+            return logits
         return F.interpolate(logits, self.config.image_size, mode="bilinear", align_corners=False)
 
     def _as_map(self, full: Tensor) -> Tensor:

@@ -43,6 +43,12 @@ def confidence(logits: Tensor) -> Tensor:
     return logits.float().softmax(dim=1).amax(dim=1)
 
 
+def keep_least_confident(q: Tensor) -> Tensor:
+    """q [B, M] with 0 in the place of the lowest of each image, which no ξ stops: one token or more are kept."""
+    place = torch.arange(q.shape[1], device=q.device)
+    return torch.where(place == q.argmin(dim=1, keepdim=True), 0.0, q)
+
+
 def decide(q: Tensor, threshold: float, capacities: Sequence[int] | None = None) -> Tensor:
     """Which of M tokens stay: int64 [B, K], ascending, into the M tokens.
 

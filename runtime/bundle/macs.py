@@ -13,6 +13,7 @@ class StepMacs(Frozen):
 
     fixed: int = 0
     per_token: int = 0
+    per_joined: int = 0  # of a token with the queries that join some of a step's layers: the same products
     per_pair: int = 0  # of tokens: the attention products QKᵀ and AV
     fixed_pairs: int = 0  # the same in a decoder, over a number of tokens that never changes; its mask product
 
@@ -22,4 +23,4 @@ class StepMacs(Frozen):
 
     def true(self, tokens: int) -> int:
         """With them."""
-        return self.paper(tokens) + self.fixed_pairs + self.per_pair * tokens * tokens
+        return self.paper(tokens) + self.fixed_pairs + (self.per_joined + self.per_pair * tokens) * tokens

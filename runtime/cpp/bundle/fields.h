@@ -17,6 +17,7 @@ template <class Visitor>
 void fields(Visitor& visit, StepMacs& macs) {
   visit.optional("fixed", macs.fixed);
   visit.optional("per_token", macs.per_token);
+  visit.optional("per_joined", macs.per_joined);
   visit.optional("per_pair", macs.per_pair);
   visit.optional("fixed_pairs", macs.fixed_pairs);
 }

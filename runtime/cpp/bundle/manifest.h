@@ -52,7 +52,7 @@ struct TensorSpec {
 };
 
 struct StepMacs {
-  int64_t fixed = 0, per_token = 0, per_pair = 0, fixed_pairs = 0;
+  int64_t fixed = 0, per_token = 0, per_joined = 0, per_pair = 0, fixed_pairs = 0;
 };
 
 struct Step {
