@@ -50,9 +50,9 @@ def check_counts(manifest: Manifest, counts: Sequence[int] | np.ndarray) -> tupl
         if not _is_number(value, Integral):
             raise UsageError(f"counts {_joined(values)}: give whole numbers of tokens; for shares of them, keep=")
     given = [int(value) for value in values]
-    most, decisions = manifest.tokens, len(manifest.decisions)
-    if len(given) != decisions or not _never_rises(given, most):
-        raise UsageError(f"counts {_joined(given)}: give {decisions} falling numbers of tokens, from {most} to 0")
+    most, least, decisions = manifest.tokens, manifest.least_kept, len(manifest.decisions)
+    if len(given) != decisions or not _never_rises(given, most) or any(count < least for count in given):
+        raise UsageError(f"counts {_joined(given)}: give {decisions} falling numbers of tokens, from {most} to {least}")
     return tuple(given)
 
 
@@ -63,7 +63,7 @@ def check_keep(manifest: Manifest, keep: Sequence[float] | np.ndarray) -> tuple[
     decisions = len(manifest.decisions)
     if len(given) != decisions or not _never_rises(given, 1):
         raise UsageError(f"keep {_joined(values)}: give {decisions} falling shares of the tokens, from 1 to 0")
-    return tuple(math.floor(share * manifest.tokens + 0.5) for share in given)
+    return tuple(max(math.floor(share * manifest.tokens + 0.5), manifest.least_kept) for share in given)
 
 
 def _never_rises(values: Sequence[float], most: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dovit.export.checkpoints import dinov2, dinov3, mmsegmentation, own, rstrudel, timm
+from dovit.export.checkpoints import dinov2, dinov3, eomt, mmsegmentation, own, rstrudel, timm
 from dovit.export.checkpoints.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -11,5 +11,6 @@ FAMILIES: tuple[Family, ...] = (
     rstrudel.FAMILY,
     dinov2.FAMILY,
     dinov3.FAMILY,
+    eomt.FAMILY,
     timm.FAMILY,
 )

@@ -181,11 +181,15 @@ def class_names(section: Section, classes: int) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """preprocessor_config.json: (place, value) of each setting, None where it is not said. mean and std are RGB, 0…255."""
+    """preprocessor_config.json: (place, value) of each setting, None where it is not said. mean and std are RGB, 0…255.
+
+    `split`: whether windows slide over an image of another size; `pad`: whether it keeps its aspect ratio and is padded."""
 
     image_size: tuple[str, tuple[int, int]] | None = None
     mean: tuple[str, tuple[float, ...]] | None = None
     std: tuple[str, tuple[float, ...]] | None = None
+    split: tuple[str, bool] | None = None
+    pad: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -223,8 +227,10 @@ PROCESSOR_OTHER = (
 )
 
 
-def read_preprocessor(checkpoint: Checkpoint) -> Preprocessor:
-    """What lies in the folder or beside the file; nothing where there is no such file. Raises DovitError."""
+def read_preprocessor(checkpoint: Checkpoint, *, splits: bool = False) -> Preprocessor:
+    """What lies in the folder or beside the file; nothing where there is no such file. Raises DovitError.
+
+    `splits`: its do_pad and do_split_image mean what EoMT's do; otherwise they are refused."""
     file = checkpoint.beside(PREPROCESSOR)
     if not file.is_file():
         return Preprocessor(notes=(f"there is no {PREPROCESSOR}: mean and std are assumed",))
@@ -234,7 +240,7 @@ def read_preprocessor(checkpoint: Checkpoint) -> Preprocessor:
         raise DovitError(
             f"{file}: {unknown[0]} is a setting whose effect dovit does not know; take it out where it has none"
         )
-    if content.get("do_pad") or content.get("do_split_image"):
+    if not splits and (content.get("do_pad") or content.get("do_split_image")):
         raise DovitError(
             f"{file}: do_pad and do_split_image are not done by dovit, which resizes images or slides over them"
         )
@@ -262,7 +268,26 @@ def read_preprocessor(checkpoint: Checkpoint) -> Preprocessor:
         notes.append(f"{PREPROCESSOR} crops images at their centre; dovit resizes the whole image instead")
     if content.get("do_resize", True) and content.get("resample") not in (None, 2):
         notes.append(f"{PREPROCESSOR} resizes with resample {content['resample']} of Pillow; dovit resizes bilinearly")
-    return Preprocessor(size, values["image_mean"], values["image_std"], tuple(notes))
+    split, pad = content.get("do_split_image"), bool(content.get("do_pad"))
+    if split:
+        notes.append(
+            f"{PREPROCESSOR} resizes an image's shorter side to the window's before it is split (do_split_image); dovit slides "
+            f"over the image as it is: give it images of that height or width"
+        )
+    if pad:
+        notes.append(
+            f"{PREPROCESSOR} pads (do_pad), as for panoptic or instance segmentation; dovit adds the queries up to semantic "
+            f"labels, which tell no instances apart, and pads with the mean colour"
+        )
+    place = f"{PREPROCESSOR}: do_split_image"
+    return Preprocessor(
+        size,
+        values["image_mean"],
+        values["image_std"],
+        None if split is None else (place, bool(split)),
+        pad,
+        tuple(notes),
+    )
 
 
 def _size(file: Path, content: dict[str, Any]) -> tuple[str, tuple[int, int]] | None:

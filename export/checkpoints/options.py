@@ -59,11 +59,20 @@ class ReadOptions:
             raise UsageError(f"{len(given)} thresholds for {decisions} decisions: give one for all, or one each")
         return given[:decisions]
 
-    def new_heads(self, path: object, depth: int) -> tuple[HeadConfig, ...]:
+    def new_heads(self, path: object, depth: int, last: int | None = None) -> tuple[HeadConfig, ...]:
         """Heads for a checkpoint that has none: no decision if dense or plain, the paper's 1×1 convolutions if untrained
-        parts are allowed, otherwise DovitError."""
+        parts are allowed, otherwise DovitError. `last`: the last layer after which there may be one, where later
+        ones may not decide."""
         if self.dense or self.plain:
             return ()
         if not self.untrained:
             raise DovitError(NO_HEADS.format(path=path))
-        return tuple(HeadConfig(layer=layer) for layer in self.decision_layers or paper_decision_layers(depth))
+        layers = self.decision_layers or paper_decision_layers(depth)
+        if last is not None and self.decision_layers is None:
+            layers = tuple(layer for layer in layers if layer <= last)
+        if last is not None and any(layer > last for layer in layers):
+            raise UsageError(
+                f"--decision-layers {','.join(map(str, layers))}: queries join after layer {last} of {depth}, and decisions lie "
+                f"before that"
+            )
+        return tuple(HeadConfig(layer=layer) for layer in layers)

@@ -139,7 +139,7 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
             positions, resized.grid, POSITIONS, trained=model_config.grid
         )
     if not model_config.decisions and not options.dense:
-        changes["decisions"] = options.new_heads(path, model_config.backbone.depth)
+        changes["decisions"] = options.new_heads(path, model_config.backbone.depth, model_config.joining_layer)
     if options.dense:
         changes["decisions"] = ()
         for name in [name for name in account.weights if name.startswith("heads.")]:

@@ -115,6 +115,13 @@ class Manifest(Frozen):
         """N = h·w."""
         return self.grid[0] * self.grid[1]
 
+    @property
+    def least_kept(self) -> int:
+        """How many tokens every decision keeps at least: 1 where the decoder reads what the last block alone makes (the
+        queries of EoMT), else 0."""
+        known = {self.final.tokens, self.final.index, self.final.full, *self.taps}
+        return int(any(spec.name not in known for spec in self.steps[-1].inputs))
+
     def macs(self, kept: tuple[int, ...]) -> tuple[int, int]:
         """(paper's count, true count) of one image that keeps `kept` tokens after each decision made."""
         counts = [self.tokens, *kept]

@@ -36,13 +36,14 @@ std::vector<int64_t> checked_counts(const Manifest& manifest, const std::vector<
   const size_t decisions = manifest.decisions.size();
   bool falling = given.size() == decisions;
   int64_t most = manifest.tokens();
+  const int64_t least = manifest.least_kept();
   for (const int64_t count : given) {
-    falling = falling && count >= 0 && count <= most;
+    falling = falling && count >= least && count <= most;
     most = count;
   }
   if (!falling)
     throw UsageError(text("counts ", joined(given), ": give ", decisions, " falling numbers of tokens, from ",
-                          manifest.tokens(), " to 0"));
+                          manifest.tokens(), " to ", least));
   return given;
 }
 
