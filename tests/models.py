@@ -12,6 +12,7 @@ from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import (
     Activation,
     DecoderConfig,
+    EomtDecoder,
     SegmenterLinearDecoder,
     SegmenterMaskDecoder,
     SetrMlaDecoder,
@@ -49,6 +50,8 @@ def small_decoder(kind: str, depth: int, taps: tuple[int, ...] | None = None) ->
         return SetrMlaDecoder(taps=taps or (1, 3, depth - 1, depth), channels=32, head_channels=16)
     if kind == "segmenter-mask":
         return SegmenterMaskDecoder(embed_dim=64, layers=2, heads=2, mlp_dim=128)
+    if kind == "eomt":
+        return EomtDecoder(queries=5, blocks=2)
     if kind == "segmenter-linear-taps":  # DINOv2's head on four layers
         return SegmenterLinearDecoder(taps=taps or (1, 3, depth - 1, depth))
     assert kind == "segmenter-linear", kind
@@ -76,7 +79,7 @@ def small_config(
         "heads": embed_dim // 32,
         "mlp_dim": 2 * embed_dim,
         "prefix": prefix,
-        "final_norm": decoder_kind.startswith("segmenter"),
+        "final_norm": decoder_kind.startswith(("segmenter", "eomt")),
     }
     backbone = BackboneConfig(**settings | (BACKBONES[family] if family else {}))
     given: dict[str, Any] = {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dovit.export.model import DoViT
+from dovit.export.model.config import EomtDecoder
 from dovit.training.losses import cross_entropy, self_distillation, strided
 from dovit.training.policies.dynamic_vit import RATIO_WEIGHT, DynamicViT
 from dovit.training.policies.ranked import AverageByConfidence
@@ -18,7 +19,8 @@ class Objective(nn.Module):
 
     `teacher`: the same segmenter, run without token pass; None leaves L_SD out. `label_stride`: labels at every so many
     pixels only, which makes the losses of a small model affordable; 1 is the paper's.
-    For a DynamicViT: L_CE + 2 L_ratio + β L_SD.
+    For a DynamicViT: L_CE + 2 L_ratio + β L_SD. For an EoMT: Σ_ℓ L_AH alone, since its logits are sums of probabilities,
+    which L_CE does not take.
     """
 
     def __init__(
@@ -54,8 +56,11 @@ class Objective(nn.Module):
             extra = self.alpha * torch.stack(heads).sum() if heads else logits.new_zeros(())
             counts = [decision.kept.shape[1] for decision in output.decisions[0]]
             kept = (*counts, *[0] * (len(self.thresholds) - len(counts)))  # where the backbone ended early
-        parts["segmentation"] = cross_entropy(logits, labels)
-        total = parts["segmentation"] + extra
+        if isinstance(self.model.config.decoder, EomtDecoder):
+            total = extra
+        else:
+            parts["segmentation"] = cross_entropy(logits, labels)
+            total = parts["segmentation"] + extra
         if self._teacher:
             parts["distillation"] = self_distillation(logits, self._dense(images), (labels.shape[1], labels.shape[2]))
             total = total + self.beta * parts["distillation"]

@@ -15,6 +15,7 @@ from dovit.evaluation.data import Dataset, open_data
 from dovit.evaluation.data.overlap import count_shared
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.model import DoViT, ModelConfig
+from dovit.export.model.config import EomtDecoder
 from dovit.runtime.cli.output import print_line
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.training.log import LOG_NAME
@@ -80,6 +81,13 @@ def run(
             data, "train", size=known["image_size"], classes=known["classes"], reduce_zero_label=reduce_zero_label
         )
         first, student = _models(start, settings, dataset)
+        if isinstance(first.config.decoder, EomtDecoder) and not (
+            settings.heads_only and settings.policy == "confidence"
+        ):
+            raise UsageError(
+                "EoMT's decoder is trained by its own project (tue-mps/eomt), with losses of masks; dovit-train gives such a "
+                "checkpoint decision heads: say --heads-only"
+            )
         student = with_classes_of(student, dataset)
         check: Validate | None = None
         if validation is not None:

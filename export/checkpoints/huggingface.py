@@ -217,6 +217,7 @@ PROCESSOR_OTHER = (
     "default_to_square",
     "disable_grouping",
     "do_reduce_labels",
+    "do_pad",
     "do_split_image",
     "ignore_index",
     "num_labels",

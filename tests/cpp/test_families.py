@@ -17,9 +17,14 @@ import dovit
 pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, once
 
 
-@pytest.mark.parametrize("family", BACKBONES)
-def test_results_are_pythons(family: str, build: Callable[[str], Path], library_path: Path, tmp_path: Path) -> None:
-    model = randomised(small_config("segmenter-linear-taps", head="setr-k3", family=family))
+@pytest.mark.parametrize(
+    ("decoder", "family"),
+    [*(("segmenter-linear-taps", family) for family in BACKBONES), ("eomt", "registers"), ("eomt", "rotary")],
+)
+def test_results_are_pythons(
+    decoder: str, family: str, build: Callable[[str], Path], library_path: Path, tmp_path: Path
+) -> None:
+    model = randomised(small_config(decoder, head="setr-k3", family=family))
     make_bundle(model, tmp_path)
     made = CSession(build("release") / "libdovit_runtime.so", tmp_path, library_path)
     picture = random_images(small_config(image_size=(128, 160)))[0].numpy()
@@ -39,3 +44,16 @@ def test_results_are_pythons(family: str, build: Callable[[str], Path], library_
             confidences = expected.confidence_maps.reshape(result.confidence_maps.shape)
             assert np.array_equal(result.confidence_maps, confidences, equal_nan=True)
             assert np.array_equal(result.logits, expected.logits)
+
+
+def test_queries_need_a_token(build: Callable[[str], Path], library_path: Path, tmp_path: Path) -> None:
+    """A count of 0 is refused in both languages; a share that comes to less than a token keeps one."""
+    make_bundle(randomised(small_config("eomt")), tmp_path)
+    picture = random_images(small_config())[0].numpy()
+    words = "counts 13, 0: give 2 falling numbers of tokens, from 24 to 1"
+    with pytest.raises(Exception, match=words):
+        CSession(build("release") / "libdovit_runtime.so", tmp_path, library_path)(picture, counts=[13, 0])
+    with dovit.load(tmp_path) as session:
+        with pytest.raises(dovit.UsageError, match=words):
+            session(picture, counts=(13, 0))
+        assert session(picture, keep=(0.5, 0)).kept == (12, 1)

@@ -39,6 +39,8 @@ OTHER_BACKBONES = [
     ("segmenter-linear-taps", "registers"),
     ("segmenter-linear", "rotary"),
     ("segmenter-linear-taps", "rotary-gated"),
+    ("eomt", "registers"),
+    ("eomt", "rotary"),
 ]
 
 

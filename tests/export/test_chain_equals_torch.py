@@ -26,6 +26,9 @@ CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
     ("segmenter-linear-taps", 5, "conv", "registers"),
     ("segmenter-linear", 5, "setr-k3", "rotary"),
     ("segmenter-linear-taps", 1, "conv", "rotary-gated"),
+    ("eomt", 1, "conv", None),
+    ("eomt", 5, "setr-k3", "registers"),
+    ("eomt", 5, "conv", "rotary"),
 ]
 
 

@@ -19,7 +19,7 @@ def counted(model: DoViT, image: torch.Tensor, thresholds: tuple[float, ...]) ->
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         output = model(image, thresholds)
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}  # 2 a MAC
-    weighted = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    weighted = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
     weights = sum(flops.get(f"DoViT.{name}", 0) for name in weighted)
     kept = [decision.kept.shape[1] for decision in output.decisions[0]]
     tokens = [model.config.backbone.prefix + count for count in [model.config.tokens, *kept] if count]
@@ -49,6 +49,15 @@ def test_count_is_torchs_for_other_backbones(family: str) -> None:
     model = randomised(small_config("segmenter-linear-taps", family=family))
     image = random_images(model.config)
     for thresholds in (spreading_thresholds(model, image), (STOP_NONE,) * 2, (STOP_ALL,) * 2):
+        paper, true, tokens = counted(model, image, thresholds)
+        assert evaluate(step_macs(model.config), tokens) == (paper, true)
+
+
+@pytest.mark.parametrize("family", [None, "registers", "rotary"])
+def test_count_is_torchs_with_queries(family: str | None) -> None:
+    model = randomised(small_config("eomt", family=family))
+    image = random_images(model.config)
+    for thresholds in (spreading_thresholds(model, image), (STOP_NONE,) * 2, (0.0,) * 2):
         paper, true, tokens = counted(model, image, thresholds)
         assert evaluate(step_macs(model.config), tokens) == (paper, true)
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import BACKBONES, DECODERS, HEADS, random_images, randomised, small_config, spreading_thresholds
@@ -226,6 +227,24 @@ def masked_layer(
     return torch.where(alive[..., None], y, x)
 
 
+def eomt_scores(model: DoViT, queries: Tensor, patches: Tensor) -> Tensor:
+    """EoMT's semantic scores [B, C, H, W] from its normed queries [B, Q, E] and patches [B, E, h, w]."""
+    decoder = model.decoder
+    classes = F.softmax(queries @ decoder.class_head.weight.T + decoder.class_head.bias, dim=2)
+    masks = queries
+    for number, linear in enumerate(decoder.mask_head):
+        masks = linear(F.gelu(masks) if number else masks)
+    for block in decoder.upscale:
+        patches = F.gelu(F.conv_transpose2d(patches, block.conv1.weight, block.conv1.bias, stride=2))
+        patches = F.conv2d(patches, block.conv2.weight, padding=1, groups=patches.shape[1])
+        mean, variance = patches.mean(1, keepdim=True), patches.var(1, keepdim=True, correction=0)
+        weight, bias = (v[None, :, None, None] for v in (block.norm.weight, block.norm.bias))
+        patches = (patches - mean) / (variance + 1e-6).sqrt() * weight + bias
+    products = torch.einsum("bqe,behw->bqhw", masks, patches)
+    products = F.interpolate(products, model.config.image_size, mode="bilinear")
+    return torch.einsum("bqc,bqhw->bchw", classes[:, :, :-1], products.sigmoid())
+
+
 def masked_forward(
     model: DoViT, images: Tensor, xi: tuple[float, ...], capacities: list[int] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
@@ -240,9 +259,14 @@ def masked_forward(
     left = torch.ones(len(images), config.tokens, dtype=torch.bool)
     always = torch.ones(len(images), prefix, dtype=torch.bool)
     taps, masks = [], []
+    queries = 0
     rotary = (config.backbone.rotary, config.grid) if config.backbone.rotary else None
     normed = config.decoder.kind == "segmenter-linear"  # SETR-MLA's neck has norms of its own
     for number, layer in enumerate(model.backbone.layers, start=1):
+        if config.decoder.kind == "eomt" and number == config.backbone.depth - config.decoder.blocks + 1:
+            queries = config.decoder.queries
+            x = torch.cat([model.decoder.query.expand(len(x), -1, -1), x], dim=1)
+            always = torch.ones(len(images), queries + prefix, dtype=torch.bool)
         x = masked_layer(layer, x, torch.cat([always, left], dim=1), rotary)
         if number in config.taps:
             taps.append(as_map(model.backbone.norm(x) if normed else x))
@@ -251,6 +275,8 @@ def masked_forward(
                 continue
             q = head(as_map(x)).softmax(dim=1).amax(dim=1).flatten(1)  # [B, N]
             stay = left & ~(q > threshold)
+            if config.decoder.kind == "eomt":  # the least confident token stays
+                stay[range(len(images)), q.masked_fill(~left, math.inf).argmin(dim=1)] = True
             if capacities is not None:
                 capacity = min(c for c in capacities if c >= int(stay.sum(dim=1).max()))
                 for image in range(len(images)):
@@ -264,6 +290,8 @@ def masked_forward(
                 if prefix and not left[image].all():
                     x[image, 0] = (x[image, 0] + x[image, prefix:][~left[image]].mean(dim=0)) / 2
     final = model.backbone.norm(x)
+    if queries:
+        return eomt_scores(model, final[:, :queries], as_map(final[:, queries:])), masks
     return model.decoder(as_map(final), taps), masks
 
 
@@ -320,6 +348,26 @@ def test_sparse_forwarding_of_other_backbones(family: str, decoder: str, head: s
     capacities = [0, 6, 12, 15, 18, 24]
     xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
     assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
+
+
+@pytest.mark.parametrize("layers", [(2, 4), (1, 3)])
+@pytest.mark.parametrize("head", ["conv", "setr-k3"])
+@pytest.mark.parametrize("family", [None, *BACKBONES])
+def test_queries_join_the_tokens_that_are_left(family: str | None, head: str, layers: tuple[int, ...]) -> None:
+    """EoMT; at ξ = 0 the token of lowest confidence stays, since the layers with queries have to run."""
+    model = double(small_config("eomt", head=head, family=family, layers=layers))
+    images = random_images(model.config, batch=3)
+    counts = compare(model, images, spreading_thresholds(model, images))
+    assert all(24 >= first >= second > 0 for first, second in counts) and min(counts) < [24, 24]
+    capacities = [0, 6, 12, 15, 18, 24]
+    xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
+    assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
+    assert compare(model, images, (0.0, 0.0)) == [[1, 1]] * 3
+    assert compare(model, images, (1.0, 0.0), [0, 1, 2, 24]) == [[24, 1]] * 3
+    assert compare(model, images, (1.0, 1.0)) == [[24, 24]] * 3
+    none = [torch.zeros(3, 0, dtype=torch.int64)] * 2
+    with pytest.raises(ValueError, match="at least one token"):
+        model(images, keeps=none)
 
 
 @pytest.mark.parametrize("taps", [(1, 3, 5, 6), (2, 3, 4, 6), (1, 4, 6), (3, 6)])

@@ -16,7 +16,7 @@ from street_runs import READ, street_config, trained, weights
 
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, UsageError
 from dovit.training.objective import Objective
 from dovit.training.parallel import Process
 from dovit.training.run import StartingPoint, run
@@ -149,8 +149,6 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, checkpo
 
 
 def test_resuming_needs_the_same_settings(tmp_path: Path, checkpoint: Path) -> None:
-    from dovit.runtime.errors import UsageError
-
     trained(tmp_path, checkpoint)
     changed = Settings(steps=4, batch=2, optimiser="adamw", lr=0.5)
     with pytest.raises(UsageError, match=r"other settings \(lr\)"):
@@ -175,6 +173,22 @@ def test_missing_heads_are_added(tmp_path: Path) -> None:
     images = random_images(dense.config)
     with torch.no_grad():
         torch.testing.assert_close(model(images, (1, 1, 1)).logits, dense(images).logits)
+
+
+def test_an_eomt_gets_decision_heads(tmp_path: Path) -> None:
+    """The heads alone are trained, by their own losses; its decoder needs losses of masks, so other runs are refused."""
+    dense = randomised(street_config("eomt", layers=()))
+    save_model(dense, tmp_path / "plain.safetensors")
+    lines = trained(tmp_path / "out", tmp_path / "plain.safetensors", steps=6, lr=0.01, heads_only=True)
+    assert "segmentation" not in lines[0] and lines[0]["loss"] == pytest.approx(lines[0]["head1"] + lines[0]["head2"])
+    model = load_model(tmp_path / "out" / "model.safetensors").model
+    assert [head.layer for head in model.config.decisions] == [1, 2]  # queries join after layer 2 of 4
+    images = random_images(dense.config)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images, (1, 1)).logits, dense(images).logits)
+    for number, settings in enumerate(({}, {"policy": "dynamicvit"})):
+        with pytest.raises(UsageError, match="say --heads-only"):
+            trained(tmp_path / str(number), tmp_path / "plain.safetensors", **settings)
 
 
 def test_training_from_a_backbone(tmp_path: Path) -> None:

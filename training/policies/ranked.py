@@ -39,7 +39,8 @@ class AverageByConfidence:
         logits = self.model.head_logits(number, state)
         self.logits.append(logits)
         q = confidence(logits.detach().flatten(2)).gather(1, state.index.long())
-        return q, least_confident(q, average_kept(q, self.thresholds[number]))
+        count = max(average_kept(q, self.thresholds[number]), self.model.config.least_kept)
+        return q, least_confident(q, count)
 
 
 class FixedRatio:
@@ -51,4 +52,4 @@ class FixedRatio:
 
     def __call__(self, number: int, state: TokenState) -> tuple[Tensor, Tensor]:
         q = self.model.confidence(number, state)
-        return q, least_confident(q, self.counts[number])
+        return q, least_confident(q, max(self.counts[number], self.model.config.least_kept))
