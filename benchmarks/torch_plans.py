@@ -16,6 +16,7 @@ import dovit
 from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import DoViT
 from dovit.export.model.config import (
+    EomtDecoder,
     ModelConfig,
     SegmenterLinearDecoder,
     SegmenterMaskDecoder,
@@ -25,6 +26,7 @@ from dovit.export.model.config import (
 from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State, Step
 from dovit.runtime.bundle.plans import Plan, PlanSet, PlanStep, Precision
 from dovit.runtime.bundle.tensors import DType, TensorSpec
+from dovit.runtime.errors import UsageError
 
 ELEMENTS: dict[Precision, DType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -234,6 +236,10 @@ def _logits_size(config: ModelConfig) -> tuple[int, int]:
             scale = decoder.up_scale
         case SegmenterLinearDecoder() | SegmenterMaskDecoder():
             scale = 1
+        case EomtDecoder():
+            raise UsageError(
+                "an EoMT is not among the models that torch can be compared with: its queries are left out there"
+            )
         case _:
             assert_never(decoder)
     return config.grid[0] * scale, config.grid[1] * scale

@@ -105,7 +105,7 @@ def _read_huggingface(
         upscale=section.whole("num_upscale_blocks", 2, least=0),
         activation=activation,
     )
-    for name, found, default in (
+    for name, size_found, size_default in (
         ("hidden_size", config.embed_dim, 1024),
         ("num_hidden_layers", depth, 24),
         ("num_channels", 3, 3),
@@ -113,7 +113,7 @@ def _read_huggingface(
         ("num_queries", decoder.queries, 200),
         ("num_upscale_blocks", _upscale(account), 2),
     ):
-        section.same(name, found, default)
+        section.same(name, size_found, size_default)
     if section.pair("patch_size", 16) != (config.patch,) * 2:
         raise section.refusal("patch_size", f"the weights are of patches of {config.patch}")
     preprocessor = read_preprocessor(checkpoint, splits=True)
@@ -173,9 +173,7 @@ def _read_official(account: Account, options: ReadOptions, settings: Settings) -
         settings.choose("image_size", option=("--image-size", options.image_size), file=("its positions", size))
         _place_positions(account, positions, size, config.patch, settings, None)
     blocks = settings.choose("num_blocks", file=("its attn_mask_probs", _blocks(account)), assumed=("EoMT's code", 4))
-    decoder = EomtDecoder(
-        queries=account.weights["decoder.query"].shape[0], blocks=blocks, upscale=_upscale(account)
-    )
+    decoder = EomtDecoder(queries=account.weights["decoder.query"].shape[0], blocks=blocks, upscale=_upscale(account))
     return _build(account, config, decoder, size, preprocessor, options, settings, None)
 
 
@@ -192,8 +190,8 @@ def _rename(account: Account) -> int:
     probabilities = next((value for key, value in account.state.items() if key.endswith("attn_mask_probs")), None)
     if probabilities is not None and not bool((probabilities == 0).all()):
         raise DovitError(
-            f"{account.path}: attn_mask_probs is {[round(v, 4) for v in probabilities.flatten().tolist()[:8]]}: masks still limit "
-            f"the attention of this EoMT, whose training is not finished; train it until all are 0"
+            f"{account.path}: attn_mask_probs is {[round(v, 4) for v in probabilities.flatten().tolist()[:8]]}: masks still "
+            f"limit the attention of this EoMT, whose training is not finished; train it until all are 0"
         )
     account.leave(r"(?:network\.)?attn_mask_probs", "mask annealing is finished: all are 0")
     return depth
@@ -284,9 +282,7 @@ def _build(
     mean = settings.choose(
         "mean", option=("--mean", options.mean), file=preprocessor.mean, assumed=(place, IMAGENET["mean"])
     )
-    std = settings.choose(
-        "std", option=("--std", options.std), file=preprocessor.std, assumed=(place, IMAGENET["std"])
-    )
+    std = settings.choose("std", option=("--std", options.std), file=preprocessor.std, assumed=(place, IMAGENET["std"]))
     if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=("EoMT reads RGB", False)):
         account.bgr_to_rgb()
     where, split = preprocessor.split or ("the processor's default for do_split_image", False)

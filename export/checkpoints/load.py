@@ -75,8 +75,8 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
             raise DovitError(f"{path}: {known}")
         kind = read_model_type(checkpoint)
         raise DovitError(
-            f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, DINOv2, DINOv3, EoMT, "
-            f"timm, DeiT){f', and its config.json says model_type {kind}' if kind else ''}; its keys begin "
+            f"{path}: none of the known formats (dovit, mmsegmentation's SETR and Segmenter, rstrudel/segmenter, DINOv2, DINOv3, "
+            f"EoMT, timm, DeiT){f', and its config.json says model_type {kind}' if kind else ''}; its keys begin "
             f"{', '.join(list(checkpoint.state)[:3])}"
         )
     return found

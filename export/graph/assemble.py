@@ -6,6 +6,8 @@ it makes `index1`, `full1`, `stopped_sum1`, `stopped_count1`; the state before a
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import onnx_graphsurgeon as gs
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
 from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
 from dovit.export.model import DoViT
+from dovit.export.model.eomt import Eomt
 from dovit.export.model.token_pass import confidence, keep_least_confident
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
@@ -45,7 +48,7 @@ class _Decode(_Method):
 class _Join(nn.Module):
     """EoMT's queries before the tokens: [B, P+M, E] and rotary positions → the same with Q tokens more."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: Eomt) -> None:
         super().__init__()
         self.decoder = decoder
 
@@ -138,13 +141,7 @@ class _Assembler:
         traced = trace(embed, {"image": (example, {0: "batch"})}, ["tokens"])
         [current] = add_piece(self.graph, _short(traced), "embed", _short_weights(embed), [image])
 
-        dims = {0: "batch", 1: "tokens"}
-        some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
-        data = {"tokens": (some, dims)}
-        if model.backbone.rotary is not None:
-            shape = 1, self.prefix + EXAMPLE_TOKENS, config.backbone.head_dim
-            data |= {name: (self.example(*shape), {0: "batch", 2: "tokens"}) for name in ("cosine", "sine")}
-        layer_piece = trace(model.backbone.layers[0], data, ["out"])
+        layer_piece = self.layer("tokens")
         start = _Start(self.prefix)
         every = self.example(self.prefix + tokens, self.dim)
         traced = trace(start, {"tokens": (every, {0: "batch"})}, ["index", "full", "stopped_sum"])
@@ -160,7 +157,9 @@ class _Assembler:
             rotation = self.rotation(number, index)
             for layer in block:
                 if layer == config.joining_layer:
-                    current, *rotation = self.join(data, [current, *rotation])
+                    current, *rotation = self.join([current, *rotation])
+                    # ONNX Runtime takes dimensions of one name for one size, and there are more tokens now
+                    layer_piece = self.layer("joined")
                 module = model.backbone.layers[layer]
                 [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current, *rotation])
                 if layer + 1 in config.taps:
@@ -191,20 +190,35 @@ class _Assembler:
         self.graph.outputs = self.decoder([sequence, *taps])
         return self.graph
 
-    def join(self, example: dict[str, tuple[Tensor, dict[int, str]]], inputs: list[gs.Variable]) -> list[gs.Variable]:
-        """EoMT's queries before the tokens: tokens and rotary positions of a block, `example` for tracing them."""
-        join = _Join(self.model.decoder)
+    def layer_inputs(self, count: str) -> dict[str, tuple[Tensor, dict[int, str]]]:
+        """Examples of what a layer takes: tokens, and rotary positions where there are some. `count`: the name of how many."""
+        data = {"tokens": (self.example(self.prefix + EXAMPLE_TOKENS, self.dim), {0: "batch", 1: count})}
+        if self.model.backbone.rotary is not None:
+            shape = 1, self.prefix + EXAMPLE_TOKENS, self.config.backbone.head_dim
+            data |= {name: (self.example(*shape), {0: "batch", 2: count}) for name in ("cosine", "sine")}
+        return data
+
+    def layer(self, count: str) -> Piece:
+        """A layer of the backbone, traced."""
+        return trace(self.model.backbone.layers[0], self.layer_inputs(count), ["out"])
+
+    def join(self, inputs: list[gs.Variable]) -> list[gs.Variable]:
+        """EoMT's queries before the tokens: tokens and rotary positions of a block."""
+        join, example = _Join(cast(Eomt, self.model.decoder)), self.layer_inputs("tokens")
         traced = trace(join, example, [f"joined_{name}" for name in example])
         return add_piece(self.graph, _short(traced), "queries", _short_weights(join), inputs)
 
     def leave(self, tokens: gs.Variable) -> list[gs.Variable]:
         """The tokens after the last layer without EoMT's queries, and what these predict: `query_classes`, `query_masks`."""
         leave = _Leave(self.model)
-        queries, classes = self.model.decoder.query.shape[0], self.config.classes
+        queries, classes = self.config.queries, self.config.classes
         some = self.example(queries + self.prefix + EXAMPLE_TOKENS, self.dim)
-        traced = trace(leave, {"tokens": (some, {0: "batch", 1: "tokens"})}, ["left", "classes", "masks"])
+        traced = trace(leave, {"tokens": (some, {0: "batch", 1: "joined"})}, ["left", "classes", "masks"])
         left, *made = add_piece(self.graph, _short(traced), "prediction", _short_weights(leave), [tokens])
-        shapes = {"query_classes": ["batch", classes, queries], "query_masks": ["batch", queries, self.dim]}
+        shapes: dict[str, list[int | str]] = {
+            "query_classes": ["batch", classes, queries],
+            "query_masks": ["batch", queries, self.dim],
+        }
         return [left, *(self.rename(v, name, shape) for v, (name, shape) in zip(made, shapes.items(), strict=True))]
 
     def rotation(self, number: int, index: gs.Variable) -> list[gs.Variable]:

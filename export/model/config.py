@@ -317,6 +317,11 @@ class ModelConfig(_Frozen):
         return self.backbone.depth - self.decoder.blocks if isinstance(self.decoder, EomtDecoder) else None
 
     @property
+    def queries(self) -> int:
+        """How many queries join the tokens."""
+        return self.decoder.queries if isinstance(self.decoder, EomtDecoder) else 0
+
+    @property
     def least_kept(self) -> int:
         """How many tokens a decision keeps at least: with queries 1, since the layers after it have to run."""
         return int(isinstance(self.decoder, EomtDecoder))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import assert_never, cast
 
 import torch
 import torch.nn.functional as F
@@ -127,8 +127,8 @@ class DoViT(nn.Module):
             rotation = self.backbone.rotation(state.index)
             for layer in block:
                 if layer == self.config.joining_layer:
-                    joined, *rotation = self.decoder.join(state.tokens, *rotation)
-                    state = with_tokens(state, joined)
+                    joined, *turned = cast(Eomt, self.decoder).join(state.tokens, *rotation)
+                    state, rotation = with_tokens(state, joined), tuple(turned)
                 state = with_tokens(state, self.backbone.layers[layer](state.tokens, *rotation))
                 if layer + 1 in self.config.taps:
                     taps.append(reconstruct(state, prefix))
@@ -169,8 +169,9 @@ class DoViT(nn.Module):
     def leave(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """After the last layer of an EoMT: tokens [B, Q+P+M, E] → those without the queries [B, P+M, E], and what the queries
         predict: probabilities of the classes [B, C, Q] and mask embeddings [B, Q, E]."""
-        queries = self.decoder.query.shape[0]
-        return tokens[:, queries:], *self.decoder.predict(self.backbone.norm(tokens[:, :queries]))
+        queries = self.config.queries
+        classes, masks = cast(Eomt, self.decoder).predict(self.backbone.norm(tokens[:, :queries]))
+        return tokens[:, queries:], classes, masks
 
     def decode(self, full: Tensor, taps: list[Tensor]) -> Tensor:
         """The full sequence and the tapped ones, each [B, N, E] → logits [B, C, h', w']. In the place of taps an EoMT takes

@@ -19,7 +19,9 @@ def counted(model: DoViT, image: torch.Tensor, thresholds: tuple[float, ...]) ->
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         output = model(image, thresholds)
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}  # 2 a MAC
-    weighted = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    weighted = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    ]
     weights = sum(flops.get(f"DoViT.{name}", 0) for name in weighted)
     kept = [decision.kept.shape[1] for decision in output.decisions[0]]
     tokens = [model.config.backbone.prefix + count for count in [model.config.tokens, *kept] if count]
