@@ -156,8 +156,8 @@ struct Manifest {
   int64_t grid_height() const { return image_size[0] / patch; }
   int64_t grid_width() const { return image_size[1] / patch; }
   int64_t tokens() const { return grid_height() * grid_width(); }  // N = h·w
-  // How many tokens every decision keeps at least: 1 where the decoder reads what the last block alone makes (the queries of
-  // EoMT), else 0.
+  // How many tokens every decision keeps at least: 1 where the decoder reads what the last block alone makes (the
+  // queries of EoMT), else 0.
   int64_t least_kept() const {
     for (const TensorSpec& spec : steps.back().inputs) {
       const bool known = spec.name == final.tokens || spec.name == final.index || spec.name == final.full ||
