@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dovit.benchmarks.torch_plans import ELEMENTS
+from dovit.benchmarks.torch_plans import ELEMENTS, check_blocks
 from dovit.export.model import DoViT
 from dovit.export.model.token_pass import confidence
 from dovit.runtime.bundle.plans import PlanStep, Precision
@@ -39,6 +39,7 @@ class TorchBlocks:
     """A copy of a model in one precision, on the host or a GPU, and the memory that its blocks need for a while."""
 
     def __init__(self, model: DoViT, precision: Precision, device: str | torch.device = "cpu") -> None:
+        check_blocks(model.config)
         self.device = torch.device(device)
         dtype = getattr(torch, ELEMENTS[precision])
         self.model = copy.deepcopy(model).eval().requires_grad_(False).to(self.device, dtype)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dovit.benchmarks.gpu_rows import Contestant
-from dovit.benchmarks.torch_plans import ELEMENTS
+from dovit.benchmarks.torch_plans import ELEMENTS, check_blocks
 from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import DoViT
 from dovit.export.model.token_pass import TokenState
@@ -23,6 +23,7 @@ class Dense(nn.Module):
 
     def __init__(self, model: DoViT) -> None:
         super().__init__()
+        check_blocks(model.config)
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:

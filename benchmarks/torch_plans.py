@@ -89,7 +89,9 @@ def parts_of(model: DoViT) -> dict[str, list[nn.Module]]:
 
 
 def plans_of(model: DoViT, precision: Precision, batch: int) -> PlanSet:
-    """The steps of `model` as TensorRT-RTX's would be cut, for `batch` images at a time."""
+    """The steps of `model` as TensorRT-RTX's would be cut, for `batch` images at a time. Raises UsageError where torch's blocks
+    would not compute it."""
+    check_blocks(model.config)
     described = _Described(model, ELEMENTS[precision], batch)
     return PlanSet(
         flavour="tensorrt-rtx",
@@ -222,6 +224,14 @@ class _Described:
         return PlanStep(name=name, step=step, kind="plan", inputs=tuple(inputs), outputs=tuple(outputs), plan=described)
 
 
+def check_blocks(config: ModelConfig) -> None:
+    """Raises UsageError for a model whose layers take more than its tokens: the benchmarks call them without."""
+    if config.backbone.rotary is not None or isinstance(config.decoder, EomtDecoder):
+        raise UsageError(
+            "--backend torch runs neither rotary positions (DINOv3) nor EoMT's queries: give another model, or compare its plans"
+        )
+
+
 def _name(layer: int, number: int, block: range) -> str:
     """Of the tokens that `layer` (from 0) leaves: the last one of a block leaves the block's."""
     return f"tokens{number + 1}" if layer == block[-1] else f"layers.{layer + 1}.out"
@@ -237,9 +247,7 @@ def _logits_size(config: ModelConfig) -> tuple[int, int]:
         case SegmenterLinearDecoder() | SegmenterMaskDecoder():
             scale = 1
         case EomtDecoder():
-            raise UsageError(
-                "an EoMT is not among the models that torch can be compared with: its queries are left out there"
-            )
+            raise AssertionError("check_blocks refuses it")
         case _:
             assert_never(decoder)
     return config.grid[0] * scale, config.grid[1] * scale

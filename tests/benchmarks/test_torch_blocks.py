@@ -11,12 +11,15 @@ from bundles import make_bundle
 from models import random_images, randomised, small_config, spreading_thresholds
 from torch_chains import torch_chain
 
+from dovit.benchmarks.torch_blocks import TorchBlocks
+from dovit.benchmarks.torch_contestants import Dense
 from dovit.benchmarks.torch_plans import manifest_of, plans_of
 from dovit.engines.lowering.lower import lower_bundle
 from dovit.export.capacities import default_capacities
 from dovit.export.checkpoints import load_model
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Precision
+from dovit.runtime.errors import UsageError
 from dovit.runtime.images import read_image
 from dovit.runtime.resize import resize_image
 from dovit.runtime.session import load
@@ -29,6 +32,15 @@ KINDS = [
     ("segmenter-mask", "fcn", 2),
     ("segmenter-linear", "setr-k1", 0),
 ]
+
+
+@pytest.mark.parametrize(("decoder", "family"), [("segmenter-linear", "rotary"), ("eomt", "registers")])
+def test_what_blocks_in_torch_would_leave_out_is_refused(decoder: str, family: str) -> None:
+    model = randomised(small_config(decoder, family=family))
+    makers = (lambda: TorchBlocks(model, "fp32"), lambda: Dense(model), lambda: plans_of(model, "fp32", 1))
+    for make in makers:
+        with pytest.raises(UsageError, match="neither rotary positions"):
+            make()
 
 
 @pytest.mark.parametrize(
