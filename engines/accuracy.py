@@ -1,8 +1,8 @@
-"""What a precision costs, before any GPU has seen it: the lowered graphs against the float32 ones, on scenes.
+"""The accuracy of a precision, measured without a GPU: the lowered graphs against the float32 ones, on scenes.
 
-Twice for every scene: each plan fed with what float32 fed it, where a difference is that plan's own; and a pass of its own
-from image to labels, where differences add up and tokens near ξ go other ways. And both again with every token kept: ξ is free at
-run time, and at the bundle's own ξ some plans may see few tokens, or none.
+Two comparisons a scene: each plan run on the float32 chain's inputs, which isolates its own error; and a whole pass from image to
+labels, in which errors add up and tokens near ξ may be decided differently. Both are repeated with every token kept: ξ can be
+set at run time, and at the bundle's own ξ some plans may see few tokens, or none.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def measure_accuracy(
         chain = _chain(bundle, precision, Path(scratch))
         for number, ((scene, way), reference) in enumerate(zip(passes, references, strict=True), start=1):
             progress(f"{precision}, pass {number} of {len(passes)}")
-            for name, difference in _forced(chain, scene, reference).items():
+            for name, difference in _plan_differences(chain, scene, reference).items():
                 differences[name] = max(differences.get(name, 0.0), difference)
             made = _run(chain, scene, keep_all=way)
             equal[way].append(float((made.labels == reference.labels).mean()))
@@ -177,7 +177,7 @@ def _on_disk(result: ChainResult, folder: Path) -> ChainResult:
     return replace(result, logits=moved(result.logits, len(tensors)), tensors=tensors)
 
 
-def _forced(chain: Chain, scene: Scene, reference: ChainResult) -> dict[str, float]:
+def _plan_differences(chain: Chain, scene: Scene, reference: ChainResult) -> dict[str, float]:
     """Each plan's largest difference from `reference` when it reads what float32 made; infinite where it is not finite."""
     known = {**reference.tensors, "image": scene.image[None], "logits": reference.logits}
     found: dict[str, float] = {}

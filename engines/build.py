@@ -145,8 +145,8 @@ def _make(parts: list[_Part], options: BuildOptions, progress: Progress) -> tupl
     for part in missing:
         progress(f"writing {part.request.name} in {options.precision}")
         write_part(part.step.graph, Path(part.request.onnx))
-    with _announced(progress, [part.request.name for part in missing]) as heard:
-        reports = build_all([part.request for part in missing], _jobs(options), heard)
+    with _combined_progress(progress, [part.request.name for part in missing]) as report_progress:
+        reports = build_all([part.request for part in missing], _jobs(options), report_progress)
     for part, report in zip(missing, reports, strict=True):
         plan = Path(part.request.out)
         digest = sha256(plan)
@@ -171,7 +171,7 @@ def _plan(file: str, part: _Part, report: BuildReport) -> Plan:
 
 
 def _jobs(options: BuildOptions) -> int:
-    """TensorRT times kernels while it builds: builds beside each other would spoil each other's figures."""
+    """The number of concurrent builds: one for TensorRT, which measures kernels on the GPU while it builds."""
     if options.jobs is not None:
         return options.jobs
     return 1 if FLAVOURS[options.flavour].needs_gpu else default_jobs()
@@ -179,7 +179,7 @@ def _jobs(options: BuildOptions) -> int:
 
 def _key(bundle: Bundle, step: LoweredStep, request: BuildRequest, version: str, options: BuildOptions) -> str:
     """What the plan is made of, as one hash: its ONNX (whose file names its weights by their hash), how that is lowered, and
-    all that the builder is told."""
+    every setting of the builder."""
     source = next(s for s in bundle.manifest.steps if s.name == step.described.step)
     assert source.onnx is not None
     parts = {
@@ -196,12 +196,12 @@ def _key(bundle: Bundle, step: LoweredStep, request: BuildRequest, version: str,
 
 
 @contextmanager
-def _announced(progress: Progress, names: list[str]) -> Iterator[Callable[[str, float], None]]:
-    """Turns the workers' fractions into one."""
+def _combined_progress(progress: Progress, names: list[str]) -> Iterator[Callable[[str, float], None]]:
+    """A callback for `build_all` that reports the mean fraction of all plans to `progress`."""
     done = dict.fromkeys(names, 0.0)
     lock = threading.Lock()
 
-    def heard(name: str, fraction: float) -> None:
+    def report_progress(name: str, fraction: float) -> None:
         with lock:
             done[name] = max(done[name], fraction)
             share = sum(done.values()) / len(done)
@@ -210,4 +210,4 @@ def _announced(progress: Progress, names: list[str]) -> Iterator[Callable[[str, 
 
     if names:
         progress(f"building {len(names)} plans", 0.0)
-    yield heard
+    yield report_progress

@@ -1,6 +1,6 @@
-"""What a TensorRT builder says while it builds: errors for the user, and facts that it tells nowhere else.
+"""A TensorRT builder's log: errors for the user, and facts about the engine.
 
-An engine can be inspected only on a GPU, the log is there on every machine.
+An engine can be inspected only on a GPU; the log has the same facts on every machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LAYERS = "Engine Layer Information:"
 
 @dataclass
 class BuildLog:
-    """The lines so far, as far as they matter."""
+    """What the log has said so far."""
 
     errors: list[str] = field(default_factory=list)
     fused: set[str] = field(default_factory=set)  # nodes that belong to an attention which the builder recognised
@@ -39,5 +39,5 @@ class BuildLog:
 
     @property
     def reason(self) -> str:
-        """The errors as one clause: the first says what was wrong, later ones where it came through."""
+        """The first error: later ones only say where it was passed on."""
         return self.errors[0][:400] if self.errors else "the builder gave no reason"

@@ -25,11 +25,11 @@ else:
     trt = lazy_import_trt()
 
 G_LOGGER.module_severity = G_LOGGER.CRITICAL  # Polygraphy's own remarks; TensorRT's go to a BuildLog
-Say = Callable[[BuildReport], None]
+Report = Callable[[BuildReport], None]
 
 
-def build_plan(request: BuildRequest, log: BuildLog, say: Say) -> BuildReport:
-    """Build one plan into its file; `say` hears how far it is. Raises what the builder raises, and `log` says why."""
+def build_plan(request: BuildRequest, log: BuildLog, report: Report) -> BuildReport:
+    """Build one plan into its file, and call `report` with the progress. Raises what the builder raises; `log` has the reason."""
     start = time.perf_counter()
     logger = _Logger(log)
     if request.plugin_library:
@@ -44,7 +44,7 @@ def build_plan(request: BuildRequest, log: BuildLog, say: Say) -> BuildReport:
 
     save = request.timing_cache if request.flavour == "tensorrt" else None
     flag = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None) if request.user_allocation else None
-    config = _config(request, say)
+    config = _config(request, report)
     if flag is not None:
         config = PostprocessConfig(config, lambda _builder, _network, made: made.set_flag(flag))
     engine = EngineBytesFromNetwork((builder, network), config, save_timing_cache=save)()
@@ -70,7 +70,7 @@ def _strongly_typed() -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _config(request: BuildRequest, say: Say) -> Any:
+def _config(request: BuildRequest, report: Report) -> Any:
     """Polygraphy's loader of a builder configuration: all in which the flavours' builders differ."""
     pools = {}
     if request.workspace_mib is not None:
@@ -81,7 +81,7 @@ def _config(request: BuildRequest, say: Say) -> Any:
         "profiling_verbosity": trt.ProfilingVerbosity.LAYER_NAMES_ONLY,  # then the builder lists the layers as well
         "builder_optimization_level": request.optimisation_level,
         "max_aux_streams": 0,  # a plan is captured into a graph that allows no second stream
-        "progress_monitor": _Monitor(say),
+        "progress_monitor": _Monitor(report),
     }
     if request.flavour == "tensorrt-rtx":
         pairs = [tuple(map(int, c.split("."))) for c in request.compute_capabilities] or None
@@ -134,9 +134,9 @@ class _Logger(trt.ILogger):
 class _Monitor(trt.IProgressMonitor):
     """Reports the fraction of the outermost phase: phases nest, and only the outermost knows how much is left."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, report: Report) -> None:
         trt.IProgressMonitor.__init__(self)
-        self._say = say
+        self._report = report
         self._outermost: str | None = None
         self._steps = 1
 
@@ -146,7 +146,7 @@ class _Monitor(trt.IProgressMonitor):
 
     def step_complete(self, phase_name: str, step: int) -> bool:
         if phase_name == self._outermost:
-            self._say(BuildReport(kind="progress", fraction=min((step + 1) / self._steps, 1.0)))
+            self._report(BuildReport(kind="progress", fraction=min((step + 1) / self._steps, 1.0)))
         return True
 
     def phase_finish(self, phase_name: str) -> None:

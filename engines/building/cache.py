@@ -1,8 +1,8 @@
-"""Plans that were built before, by what they were built of.
+"""A cache of built plans on disk; the key is the hash of everything that a plan is built from.
 
-`<key>.json` says what the builder reported and which `<hash>.plan` belongs to it. Both come by renaming and the key last,
-and a plan's name is its content's hash: so any number of exports may use one folder at a time, and whatever in it is
-damaged or half there counts as not there.
+`<key>.json` holds the builder's report and names the `<hash>.plan` that belongs to it. Both are written to a temporary file and
+renamed, the key last, and a plan's name is its content's hash: so any number of exports may use one folder at the same time, and
+a damaged or incomplete entry is a cache miss.
 """
 
 from __future__ import annotations

@@ -24,21 +24,21 @@ def main() -> None:
     os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = str(int(sys.argv[1] == "tensorrt-rtx"))
     from dovit.engines.building.builder import build_plan  # reads that variable
 
-    def say(report: BuildReport) -> None:
-        print(report.model_dump_json(), file=reports, flush=True)
+    def report(message: BuildReport) -> None:
+        print(message.model_dump_json(), file=reports, flush=True)
 
     for line in sys.stdin:
         request = BuildRequest.model_validate_json(line)
         log = BuildLog()
         try:
-            say(build_plan(request, log, say))
+            report(build_plan(request, log, report))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             what = "the disk is full; free some space and export again" if full else str(error)
-            say(BuildReport(kind="failed", error=what))
+            report(BuildReport(kind="failed", error=what))
         except Exception as error:  # Polygraphy's, TensorRT's and pybind's own
             what = log.reason if log.errors else " ".join(str(error).split())[:400] or type(error).__name__
-            say(BuildReport(kind="failed", error=what))
+            report(BuildReport(kind="failed", error=what))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Build workers side by side, as many as the memory allows."""
+"""Concurrent build processes, as many as the available memory allows."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ Progress = Callable[[str, float], None]
 
 
 def build_all(requests: Sequence[BuildRequest], jobs: int, progress: Progress) -> list[BuildReport]:
-    """Build every plan, up to `jobs` at a time; `progress` hears a plan's name and how much of it is done.
+    """Build every plan, up to `jobs` at a time; `progress` is called with a plan's name and the fraction done.
 
-    Raises DovitError for the first that fails; workers that still build are ended, and so they are on an interrupt.
+    Raises DovitError for the first that fails; the other workers are killed, as they are on an interrupt.
     """
-    team = _Team()
-    room = _Room()
+    workers = _WorkerPool()
+    memory = _MemoryLimit()
 
     def build(request: BuildRequest) -> BuildReport:
-        with room.place(BASE_BYTES + WEIGHTS_TIMES * _weights(request)):
-            report = team.mine(request.flavour).build(request, lambda fraction: progress(request.name, fraction))
+        with memory.reserve(BASE_BYTES + WEIGHTS_TIMES * _weights(request)):
+            report = workers.for_this_thread(request.flavour).build(
+                request, lambda fraction: progress(request.name, fraction)
+            )
         if report.kind == "failed":
             raise DovitError(f"{request.flavour} cannot build {request.name}: {report.error}")
         return report
@@ -46,14 +48,14 @@ def build_all(requests: Sequence[BuildRequest], jobs: int, progress: Progress) -
             done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            team.end()
+            workers.end()
     for future in done:
-        future.result()  # of several failures, the first: the others only say that they were ended
+        future.result()  # raises the first failure: the others only report that they were killed
     return [futures[request.name].result() for request in requests]
 
 
 def default_jobs() -> int:
-    """One a core: a build is one thread for most of its time."""
+    """The number of cores: a build is single-threaded most of the time."""
     return len(os.sched_getaffinity(0))
 
 
@@ -62,8 +64,8 @@ def _weights(request: BuildRequest) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-class _Team:
-    """The workers, one a thread; once it has ended there are no new ones."""
+class _WorkerPool:
+    """One worker process for each thread; after `end` no more are started."""
 
     def __init__(self) -> None:
         self._workers: list[_Worker] = []
@@ -71,8 +73,8 @@ class _Team:
         self._lock = threading.Lock()
         self._ended = False
 
-    def mine(self, flavour: Flavour) -> _Worker:
-        """This thread's worker, which builds for `flavour`, as all of a build's do."""
+    def for_this_thread(self, flavour: Flavour) -> _Worker:
+        """The calling thread's worker, started at the first call. Every call of a build names the same `flavour`."""
         with self._lock:
             if self._ended:
                 raise DovitError("the build was stopped")
@@ -93,12 +95,12 @@ class _Worker:
     """One build process."""
 
     def __init__(self, flavour: Flavour) -> None:
-        self._complaints = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - as long as the process
+        self._stderr = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dovit.engines.building.worker", flavour],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._stderr,
             text=True,
             bufsize=1,
         )
@@ -112,42 +114,42 @@ class _Worker:
                 if report.kind != "progress":
                     return report
                 progress(report.fraction)
-        return BuildReport(kind="failed", error=self._death())
+        return BuildReport(kind="failed", error=self._exit_reason())
 
-    def _death(self) -> str:
+    def _exit_reason(self) -> str:
         status = self._process.wait()
         if status == -signal.SIGKILL:
             return "the build process was killed, most likely because memory ran out: try --jobs 1"
         how = f"died of {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").split()
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").split()
         return f"the build process {how}" + (f", last saying: {' '.join(said)[-300:]}" if said else "")
 
     def end(self) -> None:
-        """At once, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
 
-class _Room:
-    """Memory that builds may still take. One is always let in, or a small machine could build nothing."""
+class _MemoryLimit:
+    """The memory that builds may still reserve. One build may always start, or a small machine could build nothing."""
 
     def __init__(self) -> None:
         self._free = available_memory()
-        self._inside = 0
+        self._running = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def place(self, need: int) -> Iterator[None]:
+    def reserve(self, need: int) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: self._inside == 0 or need <= self._free)
-            self._inside += 1
+            self._changed.wait_for(lambda: self._running == 0 or need <= self._free)
+            self._running += 1
             self._free -= need
         try:
             yield
         finally:
             with self._changed:
-                self._inside -= 1
+                self._running -= 1
                 self._free += need
                 self._changed.notify_all()
 
