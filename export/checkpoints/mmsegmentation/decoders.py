@@ -345,7 +345,7 @@ def _head(account: Account, section: Section, key: str, layer: int) -> HeadConfi
     )
     if kind == "FCNHead":
         fcn = _fcn(account, section, key)
-        head = HeadConfig(layer=layer, **fcn.model_dump(exclude={"kind"}))
+        head = HeadConfig(layer=layer, **fcn.model_dump(exclude={"kind", "taps"}))
     else:
         first: torch.Tensor = account.tensor(f"{key}.up_convs.0.0.conv.weight")
         section.same("num_convs", setr, 1)
