@@ -33,6 +33,11 @@ def source_of(
         content = _folder(checkpoint) if checkpoint.is_dir() else sha256(checkpoint)
     except FileNotFoundError:
         raise DovitError(f"{checkpoint}: no such checkpoint") from None
+    except IsADirectoryError:
+        raise DovitError(
+            f"{checkpoint}: a folder without config.json; give --ckpt a checkpoint file, or a folder as Hugging Face's libraries "
+            "write it"
+        ) from None
     except OSError as error:
         raise DovitError(f"{checkpoint}: cannot be read ({error.strerror}); give --ckpt a checkpoint file") from None
     told = {

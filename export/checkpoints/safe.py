@@ -66,7 +66,9 @@ def read_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DovitError(f"{path}: no such checkpoint") from None
     except IsADirectoryError:
-        raise DovitError(f"{path}: a folder; give the checkpoint file in it") from None
+        raise DovitError(
+            f"{path}: a folder without config.json; give a checkpoint file, or a folder as Hugging Face's libraries write it"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         raise DovitError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not head:

@@ -10,9 +10,10 @@ import pytest
 from models import randomised, small_config
 
 from dovit.export import source
-from dovit.export.checkpoints import save_model
+from dovit.export.checkpoints import load_model, save_model
 from dovit.export.run import export
 from dovit.export.source import is_same, source_of
+from dovit.runtime.errors import DovitError
 
 
 @pytest.fixture
@@ -80,3 +81,9 @@ def test_an_export_notices(tmp_path: Path) -> None:
     assert [again(), again()] == [False, True]
     palette.write_text(json.dumps({"colours": [*colours[:-1], [9, 9, 9]]}))
     assert [again(), again()] == [False, True]
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    for read in (lambda: source_of(tmp_path, {}, None, None, verified=True), lambda: load_model(tmp_path)):
+        with pytest.raises(DovitError, match=r"a folder without config\.json; give .* Hugging Face"):
+            read()
