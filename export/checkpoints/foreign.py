@@ -54,7 +54,7 @@ MODELS = [
         "has a ViT of mmpretrain or timm as its backbone, not mmsegmentation's VisionTransformer",
     ),
 ]
-READS = "dovit reads plain ViTs with SETR's and Segmenter's decoders"
+READS = "dovit reads plain ViTs with SETR's and Segmenter's decoders, DINOv2 and DINOv3 with linear heads, and EoMT"
 
 
 def unlike_vit(keys: Iterable[str]) -> str | None:
