@@ -21,13 +21,17 @@ from dovit.export.checkpoints.keys import Account, Rule
 from dovit.export.checkpoints.linear_heads import add_head_file, read_linear_head
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions
-from dovit.export.checkpoints.section import Section
-from dovit.export.checkpoints.segmenters import ReadBackbone, build_segmenter, read_attention_heads
+from dovit.export.checkpoints.segmenters import ReadBackbone, build_segmenter, refuse_configuration
 from dovit.export.checkpoints.settings import Settings
+from dovit.export.checkpoints.transformers_vit import (
+    BACKBONE_OUTPUTS,
+    TRAINING_KEYS,
+    check_mlp_ratio,
+    read_attention_heads,
+)
 from dovit.export.checkpoints.vit_layers import backbone_config, complete_layers
-from dovit.export.model import BackboneConfig, DoViT
+from dovit.export.model import DoViT
 from dovit.export.model.config import Activation
-from dovit.runtime.errors import UsageError
 
 MODEL_TYPES = ("dinov2", "dinov2_with_registers")
 # Dinov2Embeddings.interpolate_pos_encoding; Dinov2WithRegistersEmbeddings' antialiases
@@ -68,19 +72,10 @@ OFFICIAL_RULES: list[Rule] = [
     (r"(?:backbone\.)?norm\.(weight|bias)", r"backbone.norm.\1"),
     (r"(?:backbone\.)?patch_embed\.proj\.(weight|bias)", r"backbone.patch_embed.\1"),
 ]
-TRAINING_KEYS = (
+OWN_TRAINING_KEYS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
-    "drop_path_rate",
-    "initializer_range",
-    "layerscale_value",  # what LayerScale starts from
     "use_mask_token",
-    # which outputs a backbone class hands on: a head on this backbone takes the last layer's
-    "out_features",
-    "out_indices",
-    "stage_names",
-    "apply_layernorm",
-    "reshape_hidden_states",
 )
 
 
@@ -108,7 +103,7 @@ def _read_huggingface(
 ) -> tuple[DoViT, list[str]]:
     section = read_section(checkpoint, options, settings)
     registers = section.content.get("model_type") == "dinov2_with_registers"
-    section.ignore(*TRAINING_KEYS)
+    section.ignore(*OWN_TRAINING_KEYS, *TRAINING_KEYS, *BACKBONE_OUTPUTS)
     at = next((f"{name}." for name in MODEL_TYPES if account.has(rf"{name}\.embeddings\..+")), "")
     depth = account.count(_LAYER + r".+")
     account.rename(HUGGINGFACE_RULES)
@@ -133,7 +128,7 @@ def _read_huggingface(
         ("head_dim", config.head_dim, None),
     ):
         section.same(key, found, default)
-    _check_mlp(section, config)
+    check_mlp_ratio(section, config)
     if section.pair("patch_size", 16 if registers else 14) != (config.patch,) * 2:
         raise section.refusal("patch_size", f"the weights are of patches of {config.patch}")
     section.same("qkv_bias", account.has(_LAYER + r"attention\..*(query|q_proj)\.bias"), True)
@@ -155,11 +150,7 @@ def _read_huggingface(
 
 
 def _read_official(account: Account, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
-    if options.config is not None or any(not change.startswith("head.") for change in options.changes):
-        raise UsageError(
-            f"{account.path}: DINOv2's own files have no configuration; --heads, --norm-eps, --mean, --std and --image-size set "
-            f"what they do not say"
-        )
+    refuse_configuration(account, options, "DINOv2", "--heads, --norm-eps, --mean, --std and --image-size")
     at = "backbone." if account.has(r"backbone\.pos_embed") else ""
     depth = account.count(_BLOCK + r".+")
     gated = account.has(_BLOCK + r"mlp\.w12\.weight")
@@ -188,17 +179,6 @@ def _read_official(account: Account, options: ReadOptions, settings: Settings) -
     account.leave(r"(dino_head|ibot_head)\..+", "heads of the pre-training")
     head = read_linear_head(account, config.embed_dim, depth, options, settings)
     return build_segmenter(account, ReadBackbone("DINOv2", config, size), head, options, settings)
-
-
-def _check_mlp(section: Section, config: BackboneConfig) -> None:
-    """mlp_ratio belongs to these weights: of SwiGLU two thirds are taken, rounded up to a multiple of 8."""
-    ratio = section.get("mlp_ratio", 4)
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < 1000:
-        raise section.refusal("mlp_ratio", "not a number above 0")
-    width = int(config.embed_dim * ratio)
-    width = (int(width * 2 / 3) + 7) // 8 * 8 if config.gated else width
-    if width != config.mlp_dim:
-        raise section.refusal("mlp_ratio", f"the weights have {config.mlp_dim} channels there, and not {width}")
 
 
 def _place_tokens(

@@ -6,8 +6,6 @@ Register tokens follow the class token.
 
 from __future__ import annotations
 
-import torch
-
 from dovit.export.checkpoints.family import Checkpoint, Family
 from dovit.export.checkpoints.huggingface import (
     class_names,
@@ -20,13 +18,22 @@ from dovit.export.checkpoints.huggingface import (
 from dovit.export.checkpoints.keys import Account, Rule
 from dovit.export.checkpoints.linear_heads import add_head_file, read_linear_head
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.segmenters import ReadBackbone, build_segmenter, read_attention_heads
+from dovit.export.checkpoints.pos_embed import image_size_for
+from dovit.export.checkpoints.segmenters import ReadBackbone, build_segmenter, refuse_configuration
 from dovit.export.checkpoints.settings import Settings
-from dovit.export.checkpoints.vit_layers import backbone_config, complete_layers
-from dovit.export.model import BackboneConfig, DoViT
+from dovit.export.checkpoints.transformers_vit import (
+    BACKBONE_OUTPUTS,
+    ROTARY_AUGMENTATIONS,
+    TRAINING_KEYS,
+    check_biases,
+    read_attention_heads,
+    read_gated,
+    read_rope_theta,
+)
+from dovit.export.checkpoints.vit_layers import backbone_config, complete_layers, place_prefix, with_rotary
+from dovit.export.model import DoViT
 from dovit.export.model.config import Activation
-from dovit.export.model.rotary import rotary_periods
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError
 
 MODEL_TYPE = "dinov3_vit"
 _LAYER = r"(?:model\.)?layer\.(\d+)\."
@@ -52,22 +59,7 @@ OFFICIAL_RULES: list[Rule] = [
     (_AT + r"norm\.(weight|bias)", r"backbone.norm.\1"),
     (_AT + r"patch_embed\.proj\.(weight|bias)", r"backbone.patch_embed.\1"),
 ]
-TRAINING_KEYS = (
-    "attention_dropout",
-    "drop_path_rate",
-    "initializer_range",
-    "layerscale_value",  # what LayerScale starts from
-    "pos_embed_shift",  # augmentations of the rotary positions
-    "pos_embed_jitter",
-    "pos_embed_rescale",
-    # which outputs a backbone class hands on: a head on this backbone takes the last layer's
-    "out_features",
-    "out_indices",
-    "stage_names",
-    "apply_layernorm",
-    "reshape_hidden_states",
-    "return_class_token",
-)
+OWN_TRAINING_KEYS = ("attention_dropout", "return_class_token")
 SIZE = 512, 512  # of dinov3's segmentation configurations
 
 
@@ -92,37 +84,22 @@ def _read_huggingface(
     checkpoint: Checkpoint, account: Account, options: ReadOptions, settings: Settings
 ) -> tuple[DoViT, list[str]]:
     section = read_section(checkpoint, options, settings)
-    section.ignore(*TRAINING_KEYS)
+    section.ignore(*OWN_TRAINING_KEYS, *TRAINING_KEYS, *ROTARY_AUGMENTATIONS, *BACKBONE_OUTPUTS)
     depth = account.count(_LAYER + r".+")
     account.rename(HUGGINGFACE_RULES)
-    for key, projection, default in (
-        ("query_bias", "attention.q_proj", True),
-        ("key_bias", "attention.k_proj", False),
-        ("value_bias", "attention.v_proj", True),
-        ("proj_bias", "attention.o_proj", True),
-        ("mlp_bias", "mlp.down_proj", True),
-    ):
-        section.same(key, account.has(_LAYER + projection.replace(".", r"\.") + r"\.bias"), default)
+    check_biases(section, account, _LAYER)
     complete_layers(account, depth)
-    gated = section.flag("use_gated_mlp", False)
-    if gated != account.has(_LAYER + r"mlp\.gate_proj\.weight"):
-        raise section.refusal(
-            "use_gated_mlp", "the weights say otherwise; is this the configuration of this checkpoint?"
-        )
-    heads = read_attention_heads(section, options, 6)
-    theta = section.choose("rope_theta", 100.0)
-    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 1 < theta < 1e9:
-        raise section.refusal("rope_theta", "not a number above 1")
+    gated = read_gated(section, "use_gated_mlp", account.has(_LAYER + r"mlp\.gate_proj\.weight"))
     config = backbone_config(
         account,
         depth,
-        heads=heads,
+        heads=read_attention_heads(section, options, 6),
         norm_eps=section.choose("layer_norm_eps", 1e-5, option=("--norm-eps", options.norm_eps)),
         gated=gated,
         activation=read_activation(section, "hidden_act", "gelu"),
-        prefix=_place_tokens(account, ("embeddings.cls_token", "embeddings.register_tokens")),
+        prefix=place_prefix(account, "embeddings.cls_token", "embeddings.register_tokens"),
+        rope_theta=read_rope_theta(section),
     )
-    config = BackboneConfig(**config.model_dump() | {"rotary": rotary_periods(config.head_dim, float(theta))})
     for name, found, standard in (
         ("hidden_size", config.embed_dim, 384),
         ("intermediate_size", config.mlp_dim, 1536),
@@ -147,11 +124,7 @@ def _read_huggingface(
 
 
 def _read_official(account: Account, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
-    if options.config is not None or any(not change.startswith("head.") for change in options.changes):
-        raise UsageError(
-            f"{account.path}: DINOv3's own files have no configuration; --norm-eps, --mean, --std and --image-size set what they "
-            f"do not say"
-        )
+    refuse_configuration(account, options, "DINOv3", "--norm-eps, --mean, --std and --image-size")
     at = "backbone." if account.has(r"backbone\.rope_embed\.periods") else ""
     depth = account.count(_BLOCK + r".+")
     account.rename(OFFICIAL_RULES)
@@ -175,29 +148,19 @@ def _read_official(account: Account, options: ReadOptions, settings: Settings) -
         ),
         gated=gated,
         activation=Activation(kind="silu" if gated else "gelu"),
-        prefix=_place_tokens(account, (f"{at}cls_token", f"{at}storage_tokens")),
+        prefix=place_prefix(account, f"{at}cls_token", f"{at}storage_tokens"),
     )
-    config = BackboneConfig(**config.model_dump() | {"rotary": periods})
+    config = with_rotary(config, periods)
     size = settings.choose(
         "image_size",
         option=("--image-size", options.image_size),
         assumed=("DINOv3's segmentation", SIZE),
     )
-    if any(side < config.patch or side % config.patch for side in size):
-        raise UsageError(
-            f"--image-size {size[0]}x{size[1]}: both sides must be multiples of the patch size {config.patch}"
-        )
+    image_size_for(0, config.patch, size)  # refuses one that is no multiple of the patch
     account.leave(rf"{at}mask_token", "stands for masked patches in training")
     account.leave(rf"{at}(local_)?cls_norm\.(weight|bias)", "a norm of the class token alone")
     head = read_linear_head(account, config.embed_dim, depth, options, settings)
     return build_segmenter(account, ReadBackbone("DINOv3", config, size), head, options, settings)
-
-
-def _place_tokens(account: Account, keys: tuple[str, str]) -> int:
-    """Class token and registers, the latter of which may not be there, as prefix tokens; how many there are."""
-    found = [account.take(key).flatten(0, -2).float() for key in keys if key in account.state]
-    account.weights["backbone.prefix"] = torch.cat(found)
-    return len(account.weights["backbone.prefix"])
 
 
 FAMILY = Family("DINOv3", is_dinov3, read_dinov3, takes_head=True)

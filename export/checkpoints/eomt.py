@@ -9,10 +9,9 @@ DINOv3 hold differences to Meta's weights, which are no model by themselves.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from dovit.export.checkpoints.eomt_keys import BACKBONE_RULES, DECODER_RULES, LAYER, TRAINING_KEYS
+from dovit.export.checkpoints.eomt_keys import BACKBONE_RULES, DECODER_RULES, LAYER, OWN_TRAINING_KEYS
 from dovit.export.checkpoints.family import Checkpoint, Family
 from dovit.export.checkpoints.huggingface import (
     Preprocessor,
@@ -27,12 +26,20 @@ from dovit.export.checkpoints.keys import Account, check_classes
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions, trained_grid
 from dovit.export.checkpoints.section import Section
-from dovit.export.checkpoints.segmenters import read_attention_heads
+from dovit.export.checkpoints.segmenters import read_pixels, refuse_configuration
 from dovit.export.checkpoints.settings import Settings
-from dovit.export.checkpoints.vit_layers import backbone_config, complete_layers
+from dovit.export.checkpoints.transformers_vit import (
+    ROTARY_AUGMENTATIONS,
+    TRAINING_KEYS,
+    check_biases,
+    check_mlp_ratio,
+    read_attention_heads,
+    read_gated,
+    read_rope_theta,
+)
+from dovit.export.checkpoints.vit_layers import backbone_config, complete_layers, place_prefix
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
-from dovit.export.model.config import IMAGENET, Activation, EomtDecoder
-from dovit.export.model.rotary import rotary_periods
+from dovit.export.model.config import Activation, EomtDecoder
 from dovit.runtime.errors import DovitError, UsageError
 
 MODEL_TYPES = ("eomt", "eomt_dinov3")
@@ -65,23 +72,12 @@ def _read_huggingface(
     checkpoint: Checkpoint, account: Account, options: ReadOptions, settings: Settings
 ) -> tuple[DoViT, list[str]]:
     section = read_section(checkpoint, options, settings)
-    section.ignore(*TRAINING_KEYS)
+    section.ignore(*OWN_TRAINING_KEYS, *TRAINING_KEYS, *ROTARY_AUGMENTATIONS)
     rotary = section.get("model_type") == "eomt_dinov3"
     if rotary:
-        for key, projection, default in (
-            ("query_bias", r"attention\.q_proj", True),
-            ("key_bias", r"attention\.k_proj", False),
-            ("value_bias", r"attention\.v_proj", True),
-            ("proj_bias", r"attention\.o_proj", True),
-            ("mlp_bias", r"mlp\.down_proj", True),
-        ):
-            section.same(key, account.has(LAYER + projection + r"\.bias"), default)
-    gated = section.flag("use_gated_mlp" if rotary else "use_swiglu_ffn", False)
-    if gated != account.has(LAYER + r"mlp\.(gate_proj|weights_in)\.weight"):
-        raise section.refusal(
-            "use_gated_mlp" if rotary else "use_swiglu_ffn",
-            "the weights say otherwise; is this the configuration of this checkpoint?",
-        )
+        check_biases(section, account, LAYER)
+    found = account.has(LAYER + r"mlp\.(gate_proj|weights_in)\.weight")
+    gated = read_gated(section, "use_gated_mlp" if rotary else "use_swiglu_ffn", found)
     depth = _rename(account)
     activation = read_activation(section, "hidden_act", "gelu")
     config = backbone_config(
@@ -91,14 +87,13 @@ def _read_huggingface(
         norm_eps=section.choose("layer_norm_eps", 1e-6, option=("--norm-eps", options.norm_eps)),
         gated=gated,
         activation=Activation(kind="silu") if gated and not rotary else activation,
-        prefix=_place_prefix(account, "embeddings.cls_token", "embeddings.register_tokens"),
+        prefix=place_prefix(account, "embeddings.cls_token", "embeddings.register_tokens"),
+        rope_theta=_read_theta(section) if rotary else None,
     )
     if rotary:
-        theta = _read_theta(section)
-        config = BackboneConfig(**config.model_dump() | {"rotary": rotary_periods(config.head_dim, theta)})
         section.same("intermediate_size", config.mlp_dim, 4096)
     else:
-        _check_mlp(section, config)
+        check_mlp_ratio(section, config)
     decoder = EomtDecoder(
         queries=account.weights["decoder.query"].shape[0],
         blocks=section.choose("num_blocks", 4),
@@ -129,11 +124,7 @@ def _read_huggingface(
 
 
 def _read_official(account: Account, options: ReadOptions, settings: Settings) -> tuple[DoViT, list[str]]:
-    if options.config is not None or options.changes:
-        raise UsageError(
-            f"{account.path}: EoMT's own files have no configuration that dovit reads; --heads, --norm-eps, --mean, --std and "
-            f"--image-size set what they do not say"
-        )
+    refuse_configuration(account, options, "EoMT", "--heads, --norm-eps, --mean, --std and --image-size")
     network = "network." if account.has(r"network\.q\.weight") else ""
     at = f"{network}encoder.backbone."
     rotary = account.has(rf"{network}encoder\.backbone\.patch_embed\.patch_embeddings\.weight")
@@ -157,11 +148,10 @@ def _read_official(account: Account, options: ReadOptions, settings: Settings) -
         ),
         gated=gated,
         activation=Activation(kind="silu" if gated else "gelu"),
-        prefix=_place_prefix(account, f"{at}{tokens[0]}", f"{at}{tokens[1]}"),
+        prefix=place_prefix(account, f"{at}{tokens[0]}", f"{at}{tokens[1]}"),
+        rope_theta=settings.choose("rope_theta", assumed=("DINOv3's models", 100.0)) if rotary else None,
     )
     if rotary:
-        theta = settings.choose("rope_theta", assumed=("DINOv3's models", 100.0))
-        config = BackboneConfig(**config.model_dump() | {"rotary": rotary_periods(config.head_dim, theta)})
         size = settings.choose("image_size", option=("--image-size", options.image_size), remedy="say --image-size")
         image_size_for(0, config.patch, size)
     else:
@@ -207,13 +197,6 @@ def _upscale(account: Account) -> int:
     return sum(name.startswith("decoder.upscale.") and name.endswith("conv1.weight") for name in account.weights)
 
 
-def _place_prefix(account: Account, *keys: str) -> int:
-    """Class token and registers, the latter of which may not be there, as prefix tokens; how many there are."""
-    found = [account.take(key).flatten(0, -2).float() for key in keys if key in account.state]
-    account.weights["backbone.prefix"] = torch.cat(found)
-    return len(account.weights["backbone.prefix"])
-
-
 def _place_positions(
     account: Account,
     positions: Tensor,
@@ -231,23 +214,12 @@ def _place_positions(
 
 
 def _read_theta(section: Section) -> float:
-    """The base of the rotary periods, which transformers 5 has in `rope_parameters`."""
+    """The base of the rotary periods, which transformers 5 has in `rope_parameters` for this model."""
     inner = section.section("rope_parameters")
     inner.only("rope_type", "default", default="default", reason="dovit has DINOv3's rotary positions only")
-    at = inner if "rope_theta" in inner else section
-    theta = at.choose("rope_theta", 100.0)
-    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 1 < theta < 1e9:
-        raise at.refusal("rope_theta", "not a number above 1")
+    theta = read_rope_theta(inner if "rope_theta" in inner else section)
     inner.finish()
-    return float(theta)
-
-
-def _check_mlp(section: Section, config: BackboneConfig) -> None:
-    """mlp_ratio belongs to these weights: of SwiGLU two thirds are taken, rounded up to a multiple of 8."""
-    width = config.embed_dim * section.whole("mlp_ratio", 4)
-    width = (int(width * 2 / 3) + 7) // 8 * 8 if config.gated else width
-    if width != config.mlp_dim:
-        raise section.refusal("mlp_ratio", f"the weights have {config.mlp_dim} channels there, and not {width}")
+    return theta
 
 
 def _pixels(account: Account, at: str) -> Preprocessor:
@@ -278,13 +250,7 @@ def _build(
     names: tuple[str, ...] | None,
 ) -> tuple[DoViT, list[str]]:
     classes = check_classes(account.weights["decoder.class_head.weight"].shape[0] - 1, options.classes)
-    place = "as DINOv2 and DINOv3 are trained"
-    mean = settings.choose(
-        "mean", option=("--mean", options.mean), file=preprocessor.mean, assumed=(place, IMAGENET["mean"])
-    )
-    std = settings.choose("std", option=("--std", options.std), file=preprocessor.std, assumed=(place, IMAGENET["std"]))
-    if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=("EoMT reads RGB", False)):
-        account.bgr_to_rgb()
+    pixels = read_pixels(account, options, settings, "EoMT", preprocessor.mean, preprocessor.std)
     where, split = preprocessor.split or ("the processor's default for do_split_image", False)
     mode = settings.choose("mode", option=("--mode", options.mode), file=(where, "slide" if split else "whole"))
     stride = settings.choose("stride", option=("--stride", options.stride), assumed=("the window's size", size))
@@ -296,8 +262,8 @@ def _build(
         decoder=decoder,
         decisions=decisions,
         thresholds=options.thresholds_for(len(decisions)),
-        mean=mean,
-        std=std,
+        mean=pixels.mean,
+        std=pixels.std,
         slide_stride=stride,
         mode=mode,
         keep_ratio=preprocessor.pad,

@@ -43,15 +43,9 @@ DECODER_RULES: list[Rule] = [
         r"decoder.upscale.\1.norm.\2",
     ),
 ]
-TRAINING_KEYS = (
+OWN_TRAINING_KEYS = (
     "hidden_dropout_prob",
     "attention_dropout",
-    "drop_path_rate",
-    "initializer_range",
-    "layerscale_value",  # what LayerScale starts from
-    "pos_embed_shift",  # augmentations of the rotary positions
-    "pos_embed_jitter",
-    "pos_embed_rescale",
     # the loss
     "no_object_weight",
     "class_weight",

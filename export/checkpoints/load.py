@@ -93,9 +93,11 @@ def _read(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> L
     family = next((family for family in FAMILIES if family.recognise(checkpoint)), None)
     if family is None:
         return None
-    if options.head is not None and not family.takes_head:
+    told = next((f"--set {change}" for change in options.changes if change.startswith("head.")), None)
+    told = "--head" if options.head is not None else told
+    if told and not family.takes_head:
         able = ", ".join(family.name for family in FAMILIES if family.takes_head)
-        raise UsageError(f"--head: {checkpoint.path} is of {family.name}; heads of their own have backbones of {able}")
+        raise UsageError(f"{told}: {checkpoint.path} is of {family.name}; heads of their own have backbones of {able}")
     model, notes = family.read(checkpoint, options, settings)
     return LoadedModel(
         model, family.name, [printable(note) for note in notes], tuple(settings)

@@ -8,7 +8,6 @@ from typing import Any
 from dovit.export.checkpoints.keys import Account, check_classes
 from dovit.export.checkpoints.linear_heads import LinearHead
 from dovit.export.checkpoints.options import ReadOptions
-from dovit.export.checkpoints.section import Section
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import BackboneConfig, DoViT, ModelConfig
 from dovit.export.model.config import (
@@ -69,13 +68,7 @@ def build_segmenter(
             for name in ("weight", "bias"):
                 account.weights.pop(f"backbone.norm.{name}", None)
             account.unused.setdefault("SETR's decoders have norms of their own", []).append("the final norm")
-    place = f"as {backbone.family} is trained"
-    mean = settings.choose(
-        "mean", option=("--mean", options.mean), file=backbone.mean, assumed=(place, IMAGENET["mean"])
-    )
-    std = settings.choose("std", option=("--std", options.std), file=backbone.std, assumed=(place, IMAGENET["std"]))
-    if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=(f"{backbone.family} reads RGB", False)):
-        account.bgr_to_rgb()
+    pixels = read_pixels(account, options, settings, backbone.family, backbone.mean, backbone.std)
     mode = settings.choose("mode", option=("--mode", options.mode), assumed=("the image is resized", "whole"))
     height, width = backbone.image_size
     stride = settings.choose(
@@ -91,8 +84,8 @@ def build_segmenter(
         decoder=decoder,
         decisions=decisions,
         thresholds=options.thresholds_for(len(decisions)),
-        mean=mean,
-        std=std,
+        mean=pixels.mean,
+        std=pixels.std,
         slide_stride=stride,
         mode=mode,
         class_names=class_names if class_names and len(class_names) == classes else None,
@@ -103,12 +96,40 @@ def build_segmenter(
     return account.model(model_config, untrained), notes
 
 
-def read_attention_heads(section: Section, options: ReadOptions, default: int) -> int:
-    """`num_attention_heads` of a configuration of transformers."""
-    heads = section.choose("num_attention_heads", default, option=("--heads", options.heads))
-    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1:
-        raise section.refusal("num_attention_heads", "not a whole number from 1 up")
-    return heads
+@dataclass(frozen=True)
+class Pixels:
+    """Mean and deviation of the channels, RGB from 0 to 255."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def read_pixels(
+    account: Account,
+    options: ReadOptions,
+    settings: Settings,
+    family: str,
+    mean: tuple[str, Any] | None,
+    std: tuple[str, Any] | None,
+) -> Pixels:
+    """How pixels are normalised; weights for BGR become weights for RGB. `mean` and `std`: (place, values) in the files."""
+    place = f"as {family} is trained"
+    chosen = Pixels(
+        settings.choose("mean", option=("--mean", options.mean), file=mean, assumed=(place, IMAGENET["mean"])),
+        settings.choose("std", option=("--std", options.std), file=std, assumed=(place, IMAGENET["std"])),
+    )
+    if settings.choose("BGR weights", option=("--bgr", options.bgr), assumed=(f"{family} reads RGB", False)):
+        account.bgr_to_rgb()
+    return chosen
+
+
+def refuse_configuration(account: Account, options: ReadOptions, family: str, said_by: str) -> None:
+    """Raises UsageError for --config and --set (but of a head) with a family's own files, which have no configuration. `said_by`:
+    the options that say the same."""
+    if options.config is not None or any(not change.startswith("head.") for change in options.changes):
+        raise UsageError(
+            f"{account.path}: {family}'s own files have no configuration that dovit reads; {said_by} set what they do not say"
+        )
 
 
 def new_decoder(arch: str, backbone: BackboneConfig) -> DecoderConfig:

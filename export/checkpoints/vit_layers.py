@@ -16,6 +16,7 @@ from torch import Tensor
 from dovit.export.checkpoints.keys import Account
 from dovit.export.model import BackboneConfig
 from dovit.export.model.config import Activation
+from dovit.export.model.rotary import rotary_periods
 from dovit.runtime.errors import DovitError
 
 
@@ -26,14 +27,22 @@ def complete_layers(account: Account, depth: int) -> None:
 
 
 def backbone_config(
-    account: Account, depth: int, *, heads: int, norm_eps: float, gated: bool, activation: Activation, prefix: int
+    account: Account,
+    depth: int,
+    *,
+    heads: int,
+    norm_eps: float,
+    gated: bool,
+    activation: Activation,
+    prefix: int,
+    rope_theta: float | None = None,
 ) -> BackboneConfig:
-    """The configuration with the sizes of the account's weights, which are ours already, and a final norm. DovitError where
-    images have other than 3 channels."""
+    """The configuration with the sizes of the account's weights, which are ours already, and a final norm; with rotary positions
+    where `rope_theta` is given. DovitError where images have other than 3 channels."""
     kernel = account.weights["backbone.patch_embed.weight"]
     if kernel.ndim != 4 or kernel.shape[1] != 3:
         raise DovitError(f"{account.path}: its patch embedding is {list(kernel.shape)}; dovit's images have 3 channels")
-    return BackboneConfig(
+    config = BackboneConfig(
         embed_dim=kernel.shape[0],
         depth=depth,
         heads=heads,
@@ -45,6 +54,19 @@ def backbone_config(
         activation=activation,
         gated=gated,
     )
+    return config if rope_theta is None else with_rotary(config, rotary_periods(config.head_dim, rope_theta))
+
+
+def with_rotary(config: BackboneConfig, periods: tuple[float, ...]) -> BackboneConfig:
+    """The same backbone with rotary positions of these periods."""
+    return BackboneConfig(**config.model_dump() | {"rotary": periods})
+
+
+def place_prefix(account: Account, *keys: str) -> int:
+    """Class token and registers, the latter of which may not be there, as prefix tokens; how many there are."""
+    found = [account.take(key).flatten(0, -2).float() for key in keys if key in account.state]
+    account.weights["backbone.prefix"] = torch.cat(found)
+    return len(account.weights["backbone.prefix"])
 
 
 class _Layer:

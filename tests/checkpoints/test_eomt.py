@@ -152,6 +152,8 @@ def test_classes_and_decision_layers(tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(UsageError, match="whose decoder is its own"):
         load_model(tmp_path, ReadOptions(dense=True, arch="setr-pup"))
+    with pytest.raises(UsageError, match="heads of their own have backbones of DINOv2"):
+        load_model(tmp_path, ReadOptions(dense=True, changes=("head.layers=(1,2,3,4)",)))
     with pytest.raises(UsageError, match="--classes 4: the checkpoint has 5"):
         load_model(tmp_path, ReadOptions(dense=True, classes=4))
 
