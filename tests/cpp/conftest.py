@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nlohmann_json
 import pytest
+from gpu_images import CAPACITIES, VERSIONS, Call
+from gpu_process import Setup, gpu_process
+from models import random_images, randomised, small_config, spreading_thresholds
 from native import ONNXRUNTIME, ROOT, export, has_header, run, skip_unless_installed, tensorrt_rtx
+from plan_bundles import make_plan_bundle
 from shared import COMPILED, locked, made_once
 from stand_in import StandIn, stand_in
+
+from dovit.export.model import DoViT
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +93,52 @@ def examples(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stand_in_gpu() -> StandIn:
     """Libraries that stand in for the CUDA driver, TensorRT and the plugins."""
     return stand_in()
+
+
+@pytest.fixture(scope="session")
+def on_gpu() -> Iterator[Call]:
+    with gpu_process() as call:
+        yield call
+
+
+@pytest.fixture(scope="session")
+def make(
+    build: Callable[[str], Path], stand_in_gpu: StandIn, library_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Setup, DoViT]]:
+    made: dict[tuple[object, ...], tuple[Setup, DoViT]] = {}
+
+    def one(
+        decoder: str = "setr-naive", head: str = "conv", prefix: int = 1, library: str = "tensorrt-rtx"
+    ) -> tuple[Setup, DoViT]:
+        key = (decoder, head, prefix, library)
+        path = {
+            "tensorrt10": stand_in_gpu.tensorrt,
+            "tensorrt11": stand_in_gpu.tensorrt11,
+            "tensorrt-rtx": stand_in_gpu.tensorrt_rtx,
+        }[library]
+        if path is None:
+            pytest.skip("TensorRT 10's headers are not here: set TENSORRT_ROOT, or have pip download kernel-lens")
+        if key not in made:
+            model = randomised(small_config(decoder, prefix, head))
+            flavour = library.rstrip("01")
+            bundle = make_plan_bundle(
+                model, tmp_path_factory.mktemp("gpu") / "bundle", CAPACITIES, flavour, VERSIONS[library]
+            )
+            runtime = build("release") / "libdovit_runtime.so"
+            made[key] = Setup(stand_in_gpu, runtime, library_path, bundle, flavour, path), model
+        return made[key]
+
+    return one
+
+
+@pytest.fixture(scope="session")
+def setup(make: Callable[..., tuple[Setup, DoViT]]) -> Setup:
+    return make()[0]
+
+
+@pytest.fixture(scope="session")
+def some(make: Callable[..., tuple[Setup, DoViT]]) -> dict[str, Any]:
+    """Settings with which some tokens stop at each decision."""
+    _, model = make()
+    xi = spreading_thresholds(model, random_images(model.config), (0.7, 0.7), list(CAPACITIES))
+    return {"schedule": "bucketed", "threshold": xi}

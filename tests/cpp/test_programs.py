@@ -20,7 +20,7 @@ from dovit.runtime.bundle.program import Program
 pytestmark = pytest.mark.xdist_group("cpp")
 
 COUNT = 400
-# what C++ compares with the header's layouts when the program is loaded: test_gpu_sessions.py
+# what C++ compares with the header's layouts when the program is loaded: test_gpu_refusals.py
 KERNELS = ("has no kernel", "takes ")
 
 
