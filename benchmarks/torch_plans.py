@@ -12,8 +12,8 @@ from typing import assert_never
 import torch
 from torch import nn
 
-import dovit
-from dovit.export.macs import evaluate, step_macs
+from dovit.export.describe import describe
+from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
 from dovit.export.model.config import (
     EomtDecoder,
@@ -23,7 +23,7 @@ from dovit.export.model.config import (
     SetrMlaDecoder,
     SetrUpDecoder,
 )
-from dovit.runtime.bundle.manifest import DecisionSpec, Manifest, State, Step
+from dovit.runtime.bundle.manifest import Manifest, Step
 from dovit.runtime.bundle.plans import Plan, PlanSet, PlanStep, Precision
 from dovit.runtime.bundle.tensors import DType, TensorSpec
 from dovit.runtime.errors import UsageError
@@ -35,44 +35,12 @@ def manifest_of(model: DoViT, capacities: Sequence[int]) -> Manifest:
     """Of a bundle of `model` that was never written: its steps name no files and no tensors."""
     config = model.config
     modules = parts_of(model)
-    dense = config.model_copy(update={"decisions": (), "thresholds": ()})
     macs = step_macs(config)
     steps = [
         Step(name=name, onnx=None, inputs=(), outputs=(), parameters=_parameters(parts), macs=of_step)
         for (name, parts), of_step in zip(modules.items(), macs, strict=True)
     ]
-    return Manifest(
-        dovit_version=dovit.__version__,
-        architecture=f"{config.decoder.kind}, ViT {config.backbone.depth}×{config.backbone.embed_dim}",
-        image_size=config.image_size,
-        patch=config.backbone.patch,
-        embed_dim=config.backbone.embed_dim,
-        prefix=config.backbone.prefix,
-        classes=config.classes,
-        class_names=config.class_names,
-        palette=config.palette,
-        mean=config.mean,
-        std=config.std,
-        slide_stride=config.slide_stride or config.image_size,
-        precision="fp32",
-        thresholds=config.thresholds,
-        capacities=tuple(capacities),
-        dense_macs=evaluate(step_macs(dense), [dense.backbone.prefix + dense.tokens]),
-        steps=tuple(steps),
-        decisions=tuple(
-            DecisionSpec(
-                layer=head.layer,
-                state=_state(number),
-                threshold=f"threshold{number + 1}",
-                confidence=f"confidence{number + 1}",
-                keep=f"keep{number + 1}",
-            )
-            for number, head in enumerate(config.decisions)
-        ),
-        final=_state(len(config.decisions)),
-        taps=tuple(f"tap{layer}" for layer in config.taps),
-        files={},
-    )
+    return describe(config, capacities, steps, {})
 
 
 def parts_of(model: DoViT) -> dict[str, list[nn.Module]]:
@@ -251,10 +219,6 @@ def _logits_size(config: ModelConfig) -> tuple[int, int]:
         case _:
             assert_never(decoder)
     return config.grid[0] * scale, config.grid[1] * scale
-
-
-def _state(number: int) -> State:
-    return State(tokens=f"tokens{number + 1}", index=f"index{number}", full=f"full{number}")
 
 
 def _parameters(modules: Sequence[nn.Module]) -> int:

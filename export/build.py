@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from dovit.export.describe import describe
 from dovit.export.graph.assemble import assemble
 from dovit.export.graph.save import save_step
 from dovit.export.graph.split import StepGraph, split
-from dovit.export.macs import evaluate, step_macs
+from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
-from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step
+from dovit.runtime.bundle.manifest import FileEntry, Manifest, Step
 from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.errors import DovitError
 
@@ -51,57 +51,7 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
                 macs=macs,
             )
         )
-    count = len(config.decisions)
-    return Manifest(
-        dovit_version=version("dovit"),
-        architecture=architecture(model),
-        image_size=config.image_size,
-        patch=config.backbone.patch,
-        embed_dim=config.backbone.embed_dim,
-        prefix=config.backbone.prefix,
-        classes=config.classes,
-        class_names=config.class_names,
-        palette=config.palette,
-        mean=config.mean,
-        std=config.std,
-        slide_stride=config.slide_stride or config.image_size,
-        mode=config.mode,
-        keep_ratio=config.keep_ratio,
-        precision="fp32",
-        thresholds=config.thresholds,
-        capacities=capacities,
-        dense_macs=_dense_macs(model),
-        steps=tuple(described),
-        decisions=tuple(
-            DecisionSpec(
-                layer=head.layer,
-                state=_state(k),
-                threshold=f"threshold{k + 1}",
-                confidence=f"confidence{k + 1}",
-                keep=f"keep{k + 1}",
-            )
-            for k, head in enumerate(config.decisions)
-        ),
-        final=_state(count),
-        taps=tuple(f"tap{layer}" for layer in config.taps),
-        files=files,
-    )
-
-
-def architecture(model: DoViT) -> str:
-    """Such as `setr-pup, ViT 24×1024`."""
-    backbone = model.config.backbone
-    return f"{model.config.decoder.kind}, ViT {backbone.depth}×{backbone.embed_dim}"
-
-
-def _dense_macs(model: DoViT) -> tuple[int, int]:
-    dense = model.config.model_copy(update={"decisions": (), "thresholds": ()})
-    return evaluate(step_macs(dense), [dense.backbone.prefix + dense.tokens])
-
-
-def _state(number: int) -> State:
-    """The state after `number` decisions and the block that follows them."""
-    return State(tokens=f"tokens{number + 1}", index=f"index{number}", full=f"full{number}")
+    return describe(config, capacities, described, files)
 
 
 def _specs(tensors: list[gs.Variable]) -> tuple[TensorSpec, ...]:
