@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dovit.evaluation.data.dataset import IGNORE, Dataset
+from dovit.evaluation.cost import Macs
+from dovit.evaluation.data.dataset import IGNORE, Dataset, Sample
 from dovit.evaluation.histogram import LogHistogram
 from dovit.evaluation.metrics import Confusion, valid_pixels
 from dovit.evaluation.segmenter import Segmenter, Setting
@@ -18,6 +19,8 @@ from dovit.runtime.result import Result
 
 Track = Callable[[Iterable[int], int], Iterable[int]]  # goes through the images' numbers and shows how far it is
 PerImage = Callable[[dict[str, Any]], None]
+# the setting's number, the image, what was found, and the MACs of each step of each window
+Observe = Callable[[int, Sample, Result, list[list[Macs]]], None]
 
 
 @dataclass
@@ -36,9 +39,7 @@ class Outcome:
     macs: tuple[int, int] = (0, 0)  # summed over all windows
     latency: LogHistogram = field(default_factory=LogHistogram)
 
-    def add(
-        self, result: Result, labels: np.ndarray, seconds: float, segmenter: Segmenter
-    ) -> list[list[tuple[int, int]]]:
+    def add(self, result: Result, labels: np.ndarray, seconds: float, segmenter: Segmenter) -> list[list[Macs]]:
         """Count one image; returns the MACs of each step of each of its windows."""
         self.confusion.add(result.labels, labels)
         self.latency.add(seconds)
@@ -77,13 +78,15 @@ def evaluate(
     limit: int | None = None,
     ignore: int = IGNORE,
     per_image: PerImage | None = None,
+    observe: Observe | None = None,
     track: Track = lambda numbers, total: numbers,
 ) -> list[Outcome]:
     """Run `dataset`, or its first `limit` images, through `segmenter` at all `settings`.
 
     Memory does not grow with the number of images: each is read, run, counted and let go. The settings take turns in
     being first, so that none is always the one that finds cold caches, and each has run once before the clock starts.
-    `per_image` gets one record for each image. Raises DovitError naming the image that cannot be run or counted.
+    `per_image` gets one record for each image, `observe` each result. Raises DovitError naming the image that cannot be run
+    or counted.
     """
     _check(segmenter, dataset)
     tokens = segmenter.cost.tokens
@@ -112,6 +115,8 @@ def evaluate(
                 costs = outcomes[place].add(result, sample.labels, seconds, segmenter)
             except DovitError as error:
                 raise type(error)(f"{sample.name}: {error}") from None
+            if observe is not None:
+                observe(place, sample, result, costs)
             if per_image is not None:
                 record["settings"][place] = _record(
                     settings[place], result, costs, sample.labels, seconds, tokens, ignore
@@ -138,7 +143,7 @@ def kept_by_window(result: Result) -> list[tuple[int, ...]]:
 def _record(
     setting: Setting,
     result: Result,
-    costs: list[list[tuple[int, int]]],
+    costs: list[list[Macs]],
     labels: np.ndarray,
     seconds: float,
     tokens: int,

@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import sys
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -352,3 +353,19 @@ def test_wrong_usage_is_one_line(
     places = {"ENGINE": str(place / "engines"), "DATA": str(place / "data")}
     status, _, errors = command(capfd, monkeypatch, *[places.get(one, one) for one in arguments])
     assert status == code and sentence in errors and errors.count("\n") == 1 and "Traceback" not in errors
+
+
+def test_command_writes_a_report(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--engine", str(place / "engines"), "--data", str(place / "data"), "--mode", "slide"]
+    report = tmp_path / "report.html"
+    status, output, errors = command(capfd, monkeypatch, *arguments, "--report", str(report))
+    assert status == 0, errors
+    assert f"report: {report}" in output
+    assert "pixel accuracy" in report.read_text() and "Figure 4" not in report.read_text()  # no sweep
+    status, _, errors = command(capfd, monkeypatch, *arguments, "--report", str(tmp_path / "report.pdf"))
+    assert status == 2 and "ends in .html" in errors
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    status, _, errors = command(capfd, monkeypatch, *arguments, "--report", str(report))
+    assert status == 2 and "pip install 'dovit[report]'" in errors

@@ -12,9 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from dovit.evaluation.cli.options import Data, ReduceZeroLabel
+from dovit.evaluation.cost import Macs
 from dovit.evaluation.data import open_data
-from dovit.evaluation.data.dataset import IGNORE
+from dovit.evaluation.data.dataset import IGNORE, Sample
 from dovit.evaluation.evaluate import Outcome, PerImage, evaluate
+from dovit.evaluation.page.gallery import Gallery
+from dovit.evaluation.page.write import check_page, write_page
 from dovit.evaluation.plot import check_plot
 from dovit.evaluation.plot import plot as draw
 from dovit.evaluation.report import as_json as outcome_as_json
@@ -34,10 +37,12 @@ from dovit.runtime.cli.options import (
     Threads,
     Threshold,
 )
-from dovit.runtime.cli.output import output_console, progress_counter
+from dovit.runtime.cli.output import output_console, print_line, progress_counter
 from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
+from dovit.runtime.palettes import Colour, default_palette
+from dovit.runtime.result import Result
 from dovit.runtime.session import load
 
 EPILOG = """\b
@@ -47,6 +52,8 @@ Examples:
         --sweep 0.95,0.96,0.97,0.98,0.99,1 --plot sweep.png --out sweep.json
     dovit-eval --engine engines/ --data streets:200 --sweep 0.95,0.98 \\
         --fixed-ratio --per-image images.jsonl
+    dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.98,1 \\
+        --report report.html
     dovit-eval --ckpt dyvit.safetensors --data streets:200
 """
 
@@ -89,7 +96,13 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Write tokens and MACs by block of every image, as JSON lines.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the sweep, as .png, .svg or .pdf.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the report as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the measurements as JSON.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a report as .html: tables, figures, classes, the images at the extremes."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a bundle on labelled images: mIoU, PA, mPA, tokens kept, MACs, latency."""
@@ -101,29 +114,37 @@ def command(
         raise UsageError("--fixed-ratio goes with ξ, and --keep is a fixed ratio by itself: give one of them")
     if ckpt is not None and (schedule or threads or backend is not BackendChoice.auto):
         raise UsageError("--schedule, --backend and --threads are for a bundle: a checkpoint is run by torch, exact")
-    written = [(path, flag) for path, flag in ((out, "--out"), (plot, "--plot"), (per_image, "--per-image")) if path]
+    files = ((out, "--out"), (plot, "--plot"), (per_image, "--per-image"), (report, "--report"))
+    written = [(path, flag) for path, flag in files if path]
     if len({path for path, _ in written}) < len(written):
-        raise UsageError("--out, --plot and --per-image need a file each")
+        raise UsageError("--out, --plot, --per-image and --report need a file each")
     for path, flag in written:  # now, and not after hours of work
         check_output(path, flag)
     if plot is not None:
         check_plot(plot)
+    if report is not None:
+        check_page(report)
     about: dict[str, Any]
     if engine is not None:
         session = load(engine, backend.value, threads=threads)
         how, chosen = mode.value if mode else session.manifest.mode, schedule.value if schedule else session.schedule
         segmenter: Segmenter = BundleSegmenter(session, how, chosen)
         own, size = Setting("bundle's ξ", session.manifest.thresholds), session.manifest.image_size
-        names = session.manifest.class_names
+        names, own_palette = session.manifest.class_names, session.manifest.palette
         about = {"engine": str(engine), "backend": session.backend, "schedule": chosen}
     else:
         assert ckpt is not None
         how = (mode or ModeChoice.whole).value
-        segmenter, own, size, names = _torch(ckpt, how)
+        segmenter, own, size, names, own_palette = _torch(ckpt, how)
         about = {"ckpt": str(ckpt), "backend": "torch", "schedule": "exact"}
     dataset = open_data(data, split.value, size=size, classes=segmenter.classes, reduce_zero_label=reduce_zero_label)
     names = names or dataset.class_names or tuple(map(str, range(segmenter.classes)))
+    palette = own_palette or dataset.palette or default_palette(segmenter.classes)
     settings = _settings(segmenter, own, threshold, keep, sweep)
+    galleries = [Gallery(segmenter.cost, palette, size, ignore_index) for _ in settings if report is not None]
+
+    def look(place: int, sample: Sample, result: Result, costs: list[list[Macs]]) -> None:
+        galleries[place].add(sample, result, costs)
 
     with progress_counter() as counter:
 
@@ -132,12 +153,19 @@ def command(
 
         with _lines(per_image) as write:
             outcomes = evaluate(
-                segmenter, dataset, settings, limit=limit, ignore=ignore_index, per_image=write, track=track
+                segmenter,
+                dataset,
+                settings,
+                limit=limit,
+                ignore=ignore_index,
+                per_image=write,
+                observe=look if galleries else None,
+                track=track,
             )
         if fixed_ratio:
             matched = [_matched(o) for o in outcomes if o.setting.counts is None]
             outcomes += evaluate(segmenter, dataset, matched, limit=limit, ignore=ignore_index, track=track)
-    report = {
+    measured = {
         **about,
         "data": data,
         "split": split.value,
@@ -145,7 +173,7 @@ def command(
         "settings": [outcome_as_json(outcome, names) for outcome in outcomes],
     }
     if as_json:
-        print(json.dumps(report, ensure_ascii=False))
+        print(json.dumps(measured, ensure_ascii=False))
     else:
         output = output_console()
         print_outcomes(output, outcomes)
@@ -153,12 +181,33 @@ def command(
             print_classes(output, outcomes[0], names)
     if out is not None:
         with atomic_write(out) as part:
-            part.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(measured, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if plot is not None:
         draw(outcomes, plot, f"{(engine or ckpt or plot).absolute().name} on {outcomes[0].images} images")
+    if report is not None:
+        described = {
+            **{name: str(value) for name, value in about.items()},
+            "data": data,
+            "split": split.value,
+            "mode": how,
+        }
+        model = (engine or ckpt or report).absolute().name
+        write_page(
+            report,
+            outcomes,
+            galleries,
+            title=f"{model} on {data}",
+            about=described,
+            names=names,
+            palette=palette,
+        )
+        if not as_json:
+            print_line(output_console(), f"report: {report}")
 
 
-def _torch(ckpt: Path, mode: RunMode) -> tuple[Segmenter, Setting, tuple[int, int], tuple[str, ...] | None]:
+def _torch(
+    ckpt: Path, mode: RunMode
+) -> tuple[Segmenter, Setting, tuple[int, int], tuple[str, ...] | None, tuple[Colour, ...] | None]:
     try:
         import torch
 
@@ -168,7 +217,7 @@ def _torch(ckpt: Path, mode: RunMode) -> tuple[Segmenter, Setting, tuple[int, in
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     segmenter = read_segmenter(ckpt, device, mode)
     config = segmenter.model.config
-    return segmenter, segmenter.own, config.image_size, config.class_names
+    return segmenter, segmenter.own, config.image_size, config.class_names, config.palette
 
 
 def _settings(
