@@ -98,7 +98,7 @@ typedef struct dovit_load_options {
   const char* plugins;      /* path of libdovit_plugins.so, the kernels; NULL: beside this library, or the system's */
   const char* precision;    /* of the plans: "fp32", "fp16", "bf16"; NULL: of those built last */
   int graph;                /* dovit_graph; default: whole image where the driver has CUDA 12.8 */
-  int threads;              /* of the CPU; 0: all. The first session of a process decides for all */
+  int threads;              /* of the CPU, for each image; 0: all that the process may use */
   int low_memory;           /* 1: no repacked copy of the weights, which is somewhat slower */
   int workers;              /* images that run at a time, each with memory of its own on a GPU; 0: one */
   int schedule;             /* dovit_schedule; default: exact on a CPU, bucketed on a GPU */

@@ -14,7 +14,6 @@ constexpr uint32_t kApiVersion = 19;  // ONNX Runtime 1.19, the oldest that the 
 
 struct Status;
 struct Env;
-struct ThreadingOptions;
 struct ArenaConfig;
 struct MemoryInfo;
 struct SessionOptions;
@@ -64,12 +63,7 @@ struct Api {
   Function<2, const char*(const Status*)> get_error_message{table};
   Function<93, void(Status*)> release_status{table};
 
-  Function<121, Status*(ThreadingOptions**)> create_threading_options{table};
-  Function<147, Status*(ThreadingOptions*, int)> set_global_intra_op_num_threads{table};
-  Function<148, Status*(ThreadingOptions*, int)> set_global_inter_op_num_threads{table};
-  Function<122, void(ThreadingOptions*)> release_threading_options{table};
-  Function<151, Status*(LogFunction, void*, LoggingLevel, const char*, const ThreadingOptions*, Env**)>
-      create_env_with_custom_logger_and_global_thread_pools{table};
+  Function<4, Status*(LogFunction, void*, LoggingLevel, const char*, Env**)> create_env_with_custom_logger{table};
   Function<92, void(Env*)> release_env{table};
 
   Function<69, Status*(AllocatorType, MemoryType, MemoryInfo**)> create_cpu_memory_info{table};
@@ -80,7 +74,8 @@ struct Api {
 
   Function<10, Status*(SessionOptions**)> create_session_options{table};
   Function<22, Status*(SessionOptions*, int)> set_session_log_severity_level{table};
-  Function<120, Status*(SessionOptions*)> disable_per_session_threads{table};
+  Function<24, Status*(SessionOptions*, int)> set_intra_op_num_threads{table};
+  Function<25, Status*(SessionOptions*, int)> set_inter_op_num_threads{table};
   Function<130, Status*(SessionOptions*, const char*, const char*)> add_session_config_entry{table};
   Function<100, void(SessionOptions*)> release_session_options{table};
   Function<7, Status*(const Env*, const char*, const SessionOptions*, Session**)> create_session{table};

@@ -24,7 +24,7 @@ struct Values {
 }  // namespace
 
 OnnxRuntimeEngine::OnnxRuntimeEngine(std::shared_ptr<const OnnxRuntime> library, std::string name,
-                                     const std::filesystem::path& model, bool prepack)
+                                     const std::filesystem::path& model, int threads, bool prepack)
     : library_(std::move(library)), name_(std::move(name)) {
   const ort::Api& api = library_->api;
   const std::string what = "ONNX Runtime cannot load step " + name_;
@@ -32,13 +32,19 @@ OnnxRuntimeEngine::OnnxRuntimeEngine(std::shared_ptr<const OnnxRuntime> library,
   library_->check(api.create_session_options(&options), what);
   const std::unique_ptr<ort::SessionOptions, decltype(api.release_session_options)> owned(options,
                                                                                           api.release_session_options);
-  const auto set = [&](const char* key) { library_->check(api.add_session_config_entry(options, key, "1"), what); };
-  library_->check(api.disable_per_session_threads(options), what);
-  set("session.use_env_allocators");
+  const auto set = [&](const char* key, const char* value) {
+    library_->check(api.add_session_config_entry(options, key, value), what);
+  };
+  // Each step has threads of its own, which sleep unless the step runs: threads that spin would take CPU time from the
+  // other steps' and from the program's own between two images.
+  library_->check(api.set_intra_op_num_threads(options, threads), what);
+  library_->check(api.set_inter_op_num_threads(options, 1), what);
+  set("session.intra_op.allow_spinning", "0");
+  set("session.use_env_allocators", "1");
   // weights lie outside the arena, which is never given back: closing a session frees them
-  set("session.use_device_allocator_for_initializers");
+  set("session.use_device_allocator_for_initializers", "1");
   library_->check(api.set_session_log_severity_level(options, ort::kError), what);
-  if (!prepack) set("session.disable_prepacking");
+  if (!prepack) set("session.disable_prepacking", "1");
   library_->check(api.create_session(library_->env, model.c_str(), options, &session_), what);
 }
 

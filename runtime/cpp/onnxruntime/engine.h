@@ -11,9 +11,10 @@ namespace dovit::runtime {
 
 class OnnxRuntimeEngine : public Engine, NotCopied {
  public:
-  // Without `prepack` the weights are used as they lie in the file, which is mapped: slower, but no copy of them.
+  // `threads`: CPU threads that run the step, the caller's among them. Without `prepack` the weights are used as they
+  // lie in the file, which is mapped: slower, but no copy of them.
   OnnxRuntimeEngine(std::shared_ptr<const OnnxRuntime> library, std::string name, const std::filesystem::path& model,
-                    bool prepack);
+                    int threads, bool prepack);
   ~OnnxRuntimeEngine() override;
 
   void run(const Tensors& inputs, Tensors& outputs) const override;

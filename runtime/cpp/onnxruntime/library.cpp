@@ -1,9 +1,7 @@
 #include "onnxruntime/library.h"
 
 #include <dlfcn.h>
-#include <sched.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "errors.h"
@@ -14,11 +12,6 @@ namespace {
 
 // Discards log messages: errors are returned as a status.
 void ignore_message(void*, ort::LoggingLevel, const char*, const char*, const char*, const char*) {}
-
-int usable_cpus() {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) ? 1 : std::max(1, CPU_COUNT(&set));
-}
 
 // Never closed: threads and thread-local memory of the library outlive the last environment.
 void* open_library(const std::string& path) {
@@ -36,7 +29,7 @@ void* open_library(const std::string& path) {
 
 }  // namespace
 
-OnnxRuntime::OnnxRuntime(const std::string& path, int threads) {
+OnnxRuntime::OnnxRuntime(const std::string& path) {
   void* library = open_library(path);
   const auto get_base = reinterpret_cast<const ort::ApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
   const std::string name = path.empty() ? "libonnxruntime.so" : path;
@@ -46,20 +39,13 @@ OnnxRuntime::OnnxRuntime(const std::string& path, int threads) {
     throw DovitError(
         text(name, ": ONNX Runtime ", get_base()->version(), " is too old: install 1.", ort::kApiVersion, " or newer"));
   api = ort::Api(table);
-  make_environment(threads);
+  make_environment();
 }
 
 // ONNX Runtime keeps one environment a process and counts its users: where the program or another session has made one
-// before, that one is taken, its threads too.
-void OnnxRuntime::make_environment(int threads) {
-  ort::ThreadingOptions* pool = nullptr;
-  check(api.create_threading_options(&pool), "ONNX Runtime cannot start");
-  const std::unique_ptr<ort::ThreadingOptions, decltype(api.release_threading_options)> owned(
-      pool, api.release_threading_options);
-  check(api.set_global_intra_op_num_threads(pool, threads ? threads : usable_cpus()), "ONNX Runtime cannot start");
-  check(api.set_global_inter_op_num_threads(pool, 1), "ONNX Runtime cannot start");
-  check(api.create_env_with_custom_logger_and_global_thread_pools(&ignore_message, nullptr, ort::kFatal, "dovit", pool,
-                                                                  &env),
+// before, that one is taken. It gets no thread pool of ours, which a program's own sessions would have to use.
+void OnnxRuntime::make_environment() {
+  check(api.create_env_with_custom_logger(&ignore_message, nullptr, ort::kFatal, "dovit", &env),
         "ONNX Runtime cannot start");
   try {
     check(api.create_cpu_memory_info(ort::kArenaAllocator, ort::kMemoryDefault, &memory), "ONNX Runtime cannot start");

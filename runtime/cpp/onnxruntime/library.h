@@ -1,4 +1,4 @@
-// ONNX Runtime's library, opened at run time, and its environment: one thread pool and one memory arena for all steps.
+// ONNX Runtime's library, opened at run time, and its environment: one memory arena for all steps.
 #pragma once
 
 #include <memory>
@@ -12,8 +12,8 @@ namespace dovit::runtime {
 class OnnxRuntime : NotCopied {
  public:
   // Opens `path`, or, where it is empty, libonnxruntime.so.1 or libonnxruntime.so where the system finds them.
-  // `threads`: of the pool, 0 for all CPUs. Throws DovitError where there is none, or one that is too old.
-  OnnxRuntime(const std::string& path, int threads);
+  // Throws DovitError where there is none, or one that is too old.
+  explicit OnnxRuntime(const std::string& path);
   ~OnnxRuntime();
 
   // Throws DovitError with the first line of what ONNX Runtime says, after `what`.
@@ -24,7 +24,7 @@ class OnnxRuntime : NotCopied {
   ort::MemoryInfo* memory = nullptr;
 
  private:
-  void make_environment(int threads);
+  void make_environment();
 };
 
 }  // namespace dovit::runtime

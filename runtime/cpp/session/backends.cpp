@@ -1,5 +1,8 @@
 #include "session/backends.h"
 
+#include <sched.h>
+
+#include <algorithm>
 #include <functional>
 
 #include "chain/chain.h"
@@ -13,6 +16,12 @@ namespace dovit::runtime {
 
 namespace {
 
+// CPUs that this process may run on.
+int usable_cpus() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) ? 1 : std::max(1, CPU_COUNT(&set));
+}
+
 std::unique_ptr<Executor> onnxruntime_chain(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
   for (const Step& step : bundle.manifest.steps) {
     if (step.onnx) continue;
@@ -21,11 +30,12 @@ std::unique_ptr<Executor> onnxruntime_chain(const Bundle& bundle, const std::str
                           "dovit-export --ckpt model.pth --out ",
                           path, " --backend onnxruntime"));
   }
-  const auto library = std::make_shared<const OnnxRuntime>(options.onnxruntime, options.threads);
+  const auto library = std::make_shared<const OnnxRuntime>(options.onnxruntime);
+  const int threads = options.threads ? options.threads : usable_cpus();
   std::vector<std::unique_ptr<Engine>> engines;
   for (const Step& step : bundle.manifest.steps)
-    engines.push_back(
-        std::make_unique<OnnxRuntimeEngine>(library, step.name, bundle.root / *step.onnx, !options.low_memory));
+    engines.push_back(std::make_unique<OnnxRuntimeEngine>(library, step.name, bundle.root / *step.onnx, threads,
+                                                          !options.low_memory));
   return std::make_unique<Chain>(bundle.manifest, std::move(engines));
 }
 

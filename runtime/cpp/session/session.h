@@ -14,7 +14,7 @@ struct LoadOptions {
   std::string tensorrt, plugins;
   std::string precision;             // of the plans; empty: of those built last
   std::optional<bool> graph;         // the whole image as one CUDA graph, or one a segment; none: what the driver can
-  int threads = 0;                   // 0: all; the first session of a process decides for all
+  int threads = 0;                   // of the CPU; 0: all that the process may use
   int workers = 1;                   // images that are under way at a time
   bool low_memory = false;           // no repacked copy of the weights, which is somewhat slower
   std::optional<Schedule> schedule;  // none: the backend's
