@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Iterator
@@ -39,6 +40,15 @@ def read_pages(path: str | Path) -> Iterator[np.ndarray]:
             yield _rgb(image)
 
 
+def decode_image(content: bytes, name: str) -> np.ndarray:
+    """An image file's content as `read_image` returns it. `name` stands for the file in errors. Raises DovitError."""
+    if not content:
+        raise DovitError(f"{name}: holds no bytes; give the content of an image file, as PNG or JPEG")
+    with _decoder_errors(name), Image.open(io.BytesIO(content)) as image:
+        image.load()
+        return _rgb(image)
+
+
 @contextmanager
 def _readable_errors(path: str | Path) -> Iterator[None]:
     try:
@@ -49,9 +59,7 @@ def _readable_errors(path: str | Path) -> Iterator[None]:
         check_regular(found, Path(path))  # opening a pipe would wait for a writer
         if not found.st_size:
             raise DovitError(f"{path}: the file is empty; get a whole copy")
-        with warnings.catch_warnings():
-            # Pillow warns of metadata that we do not use, and of images half as large as those it refuses
-            warnings.simplefilter("ignore")
+        with _decoder_errors(path):
             yield
     except FileNotFoundError:
         if is_url(path):
@@ -61,16 +69,28 @@ def _readable_errors(path: str | Path) -> Iterator[None]:
         raise DovitError(f"{path}: a folder, not an image; name a file in it") from None
     except PermissionError:
         raise DovitError(f"{path}: may not be read; check its permissions") from None
+    except OSError as error:
+        raise DovitError(f"{path}: cannot be read ({error.strerror}); name an image file") from None
+
+
+@contextmanager
+def _decoder_errors(name: str | Path) -> Iterator[None]:
+    """What Pillow raises for a file that is no whole image, as DovitError; the system's own OSErrors are passed on."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of metadata that we do not use, and of images half as large as those it refuses
+            warnings.simplefilter("ignore")
+            yield
     except UnidentifiedImageError:
-        raise DovitError(f"{path}: not an image that Pillow can read; convert it to PNG or JPEG") from None
+        raise DovitError(f"{name}: not an image that Pillow can read; convert it to PNG or JPEG") from None
     except Image.DecompressionBombError:
-        raise DovitError(f"{path}: too many pixels; scale it down or cut it first") from None
+        raise DovitError(f"{name}: too many pixels; scale it down or cut it first") from None
     except (DovitError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder makes of a damaged file: each of Pillow's plugins has its own
         if isinstance(error, OSError) and error.errno is not None:  # the system's, and not a decoder's
-            raise DovitError(f"{path}: cannot be read ({error.strerror}); name an image file") from None
-        raise DovitError(f"{path}: the image is damaged or cut off ({_reason(error)}); get a whole copy") from None
+            raise
+        raise DovitError(f"{name}: the image is damaged or cut off ({_reason(error)}); get a whole copy") from None
 
 
 def is_url(text: str | Path) -> bool:

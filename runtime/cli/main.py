@@ -1,4 +1,4 @@
-"""`dovit`: the seven commands under one name. A command's own modules are imported when it is asked for."""
+"""`dovit`: the commands under one name. A command's own modules are imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate": ("dovit.evaluation.cli.calibrate", "Fit a bundle's thresholds to unlabelled images."),
     "eval": ("dovit.training.cli.eval", "Measure mIoU, tokens, MACs and latency on labelled images."),
     "bench": ("dovit.benchmarks.cli", "Time a bundle against the dense model."),
+    "serve": ("dovit.serving.cli", "Write a model repository for Triton Inference Server."),
 }
 EPILOG = "\n".join(
     [

@@ -13,11 +13,12 @@ BELOW = {
     "scenes": set(),
     "plugins": set(),
     "runtime": {"plugins"},
+    "serving": {"runtime"},
     "evaluation": {"runtime", "scenes"},
     "engines": {"plugins", "runtime", "evaluation", "scenes"},
     "export": {"runtime", "engines"},
     "training": {"runtime", "evaluation", "export"},
-    "benchmarks": {"runtime", "plugins", "scenes", "evaluation", "engines", "export", "training"},
+    "benchmarks": {"runtime", "serving", "plugins", "scenes", "evaluation", "engines", "export", "training"},
 }
 ERRORS = "dovit.runtime.errors"
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dovit.runtime.arrays import Format, Layout
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.images import as_rgb, read_image
+from dovit.runtime.images import as_rgb, decode_image, read_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (12, 17, 3), dtype=np.uint8)
@@ -223,3 +223,18 @@ def test_torch_is_not_imported() -> None:
         "import sys, numpy, dovit; from dovit.runtime.images import as_rgb; as_rgb(numpy.zeros((2, 2, 3), 'uint8')); "
     )
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
+
+
+def test_the_content_of_a_file_is_read_as_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90°
+    Image.fromarray(np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)).save(file, exif=exif)
+    np.testing.assert_array_equal(decode_image(file.read_bytes(), "row 1"), read_image(file))
+    for content, sentence in (
+        (b"", "row 1: holds no bytes"),
+        (b"text", "row 1: not an image that Pillow can read"),
+        (file.read_bytes()[:60], "row 1: the image is damaged or cut off"),
+    ):
+        with pytest.raises(DovitError, match=sentence):
+            decode_image(content, "row 1")
