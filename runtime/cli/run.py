@@ -32,7 +32,8 @@ from dovit.runtime.cli.output import print_line
 from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan_pictures
 from dovit.runtime.cli.profile import profile_images
 from dovit.runtime.cli.values import parse_thresholds
-from dovit.runtime.errors import DovitError, printable
+from dovit.runtime.cli.video import VideoOptions, find_videos, run_videos
+from dovit.runtime.errors import DovitError, UsageError, printable
 from dovit.runtime.images import read_image, read_pages
 from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
@@ -47,11 +48,15 @@ Examples:
     dovit-run --engine engines/ 'frames/*.jpg' --threshold 0.98,0.97,0.96 \\
         --json
     dovit-run --engine engines/ image.png --backend tensorrt-rtx --profile
+    dovit-run --engine engines/ drive.mp4 --overlay
+    dovit-run --engine engines/ rtsp://camera/stream --max-frames 500
 """
 
 
 def command(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES…", help="Image files, folders, or quoted globs.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES…", help="Image files, folders, or quoted globs; or videos.")
+    ],
     engine: Engine,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures go; made if missing.")] = Path(
         "dovit-out"
@@ -86,17 +91,40 @@ def command(
     confidence_maps: Annotated[
         bool, typer.Option("--confidence-maps", help="Also NAME.confidenceK.png: the confidence at each decision K.")
     ] = False,
+    video: Annotated[
+        bool, typer.Option("--video", help="IMAGES are videos, whatever their names: files, addresses, cameras.")
+    ] = False,
+    frames: Annotated[
+        bool,
+        typer.Option(
+            "--frames", help="Of a video, labels as a PNG a frame: NAME/000000.png, … Default: NAME.labels.mkv."
+        ),
+    ] = False,
+    video_format: Annotated[
+        str | None, typer.Option(metavar="NAME", help="FFmpeg's name of a video's format or device, as v4l2.")
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of a video, the first N frames only.")
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Time every operation on the GPU instead, and write no pictures.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Segment images: the labels go to OUT/NAME.png, a PNG whose pixel values are the class numbers.
+    """Segment images: the labels go to OUT/NAME.png, a PNG whose pixel values are the class numbers. Of a video they go to
+    OUT/NAME.labels.mkv, without loss.
 
     A picture in OUT that was made from the same image is replaced. One that was made from another image, or by another
     program, stays, and the command ends before it begins, unless --overwrite is given.
     """
-    inputs = find_inputs(images, recursive=recursive, skip=out)
+    videos = find_videos(images, every=video)
+    for_images = {"--recursive": recursive, "--all-pages": all_pages, "--profile": profile}
+    for_videos = {"--frames": frames, "--video-format": video_format, "--max-frames": max_frames}
+    wrong = next((flag for flag, given in (for_images if videos else for_videos).items() if given), None)
+    if wrong is not None:
+        hint = f"leave it out for {videos[0]}" if videos else f"name one, or say --video if {images[0]} is one"
+        raise UsageError(f"{wrong} is for {'images' if videos else 'videos'}: {hint}")
+    inputs = [] if videos else find_inputs(images, recursive=recursive, skip=out)
     files = [one.file for one in inputs]
     session = load(
         engine,
@@ -111,6 +139,13 @@ def command(
     thresholds = session.check_thresholds(parse_thresholds(threshold))
     if profile:
         profile_images(session, files, thresholds, chosen, as_json=as_json)
+        return
+    if videos:
+        options = VideoOptions(
+            frames, overlay, keep_maps, confidence_maps, video_format, max_frames, overwrite, as_json
+        )
+        settings = {"mode": how, "threshold": thresholds, "schedule": chosen}
+        run_videos(session, videos, out, options, settings)
         return
     decisions = len(session.manifest.decisions)
     endings = [".png"] + [".overlay.png"] * overlay
