@@ -38,7 +38,7 @@ def describe(
         decisions=tuple(
             DecisionSpec(
                 layer=head.layer,
-                state=state_after(number),
+                state=state_after(number) if head.lens is None else lens_state(number),
                 threshold=f"threshold{number + 1}",
                 confidence=f"confidence{number + 1}",
                 keep=f"keep{number + 1}",
@@ -49,6 +49,11 @@ def describe(
         taps=tuple(f"tap{layer}" for layer in config.taps),
         files=dict(files),
     )
+
+
+def lens_state(number: int) -> State:
+    """The same before decision `number` (from 0), as the decoder reads it where all tokens stop: through the lens."""
+    return State(tokens=f"lens{number + 1}", index=f"index{number}", full=f"full{number + 1}")
 
 
 def state_after(number: int) -> State:

@@ -33,6 +33,8 @@ def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMac
         if number < len(config.decisions):
             head = config.decisions[number]
             of_head = _head(head, dim, config.classes) if per_patch is None else per_patch
+            if head.lens is not None:  # every token of the step passes through it, prefix tokens too
+                per_token += dim * dim + 2 * dim * head.lens.hidden
             if head.on_map:
                 fixed += of_head * config.tokens
             else:

@@ -186,9 +186,11 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
         first.config = first.config.model_copy(update={"merge": start.merge})
     if settings.policy == "confidence":
         return first, frozen_copy(first)
-    config = first.config.model_copy(update={"merge": False})
+    # its prediction modules stand in the place of decision heads and of their lenses
+    decisions = tuple(head.model_copy(update={"lens": None}) for head in first.config.decisions)
+    config = first.config.model_copy(update={"merge": False, "decisions": decisions})
     student = DynamicViT(config, settings.ratio)
-    weights = {name: value for name, value in first.state_dict().items() if not name.startswith("heads.")}
+    weights = {n: value for n, value in first.state_dict().items() if not n.startswith(("heads.", "lenses."))}
     student.load_state_dict(weights, strict=False)
     return first, student
 

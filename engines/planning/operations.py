@@ -28,6 +28,8 @@ from dovit.runtime.bundle.program import (
 from dovit.runtime.bundle.tensors import DType, TensorSpec
 from dovit.runtime.errors import DovitError
 
+UNUSED_FULL = "unused_full"  # takes what a gather writes to `full` where a decision's lens has written to it instead
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -141,8 +143,12 @@ class Operations:
         self.tensors[spec.name] = Sized(spec.dtype, spec.resolve(kept | {"batch": self._batch}))
 
     def _in_place_of(self, step: PlanStep, spec: TensorSpec) -> str | None:
-        if step.kind == "gather" and spec in step.outputs[2:4]:  # full, and the sums of the stopped tokens
-            return step.inputs[2 + step.outputs[2:4].index(spec)].name
+        if step.kind == "gather":
+            _, _, full, rest = _gathered(step)
+            if spec == full:
+                return step.inputs[2].name
+            if spec in rest[:1]:  # the sums of the stopped tokens
+                return step.inputs[3].name
         if step.kind == "reconstruct" and spec.name not in self._manifest.taps:
             # what `full` says of the kept tokens is not needed after this
             return step.inputs[0].name
@@ -225,8 +231,11 @@ class Operations:
 
     def _gather(self, step: PlanStep, number: int) -> Planned:
         manifest, batch = self._manifest, self._batch
-        tokens, index, _, total, count, keep = step.inputs
-        new_tokens, new_index, full, *rest = step.outputs
+        tokens, index, before, total, count, keep = step.inputs
+        new_tokens, new_index, full, rest = _gathered(step)
+        if full is None and UNUSED_FULL not in self.tensors:
+            self.tensors[UNUSED_FULL] = Sized(before.dtype, (batch, manifest.tokens, manifest.embed_dim))
+        full_at = Address(tensor=UNUSED_FULL) if full is None else self._at(full)
         reads: dict[str, Argument] = {
             "tokens": self._at(tokens),
             "index": self._at(index),
@@ -239,7 +248,7 @@ class Operations:
         writes: dict[str, Argument] = {
             "kept": self._at(new_tokens),
             "kept_index": self._at(new_index),
-            "full": self._at(full),
+            "full": full_at,
             "sum_after": self._at(rest[0] if rest else total),
             "stopped_after": self._at(rest[1]) if rest else Address(tensor="unused_count"),
         }
@@ -255,7 +264,7 @@ class Operations:
         }
         planned = self._kernel(step, "gather", reads, writes, sizes, (batch, manifest.tokens, manifest.embed_dim))
         # changed in place: what it was before goes on in it
-        return Planned(planned.operation, (*planned.reads, self._named(full.name)), planned.writes)
+        return Planned(planned.operation, (*planned.reads, full_at.tensor), planned.writes)
 
     def _reconstruct(self, step: PlanStep, number: int) -> list[Planned]:
         manifest = self._manifest
@@ -298,6 +307,14 @@ class Operations:
                 "scale": labels.resolve({"batch": self._batch})[1] // height,
             },
         )
+
+
+def _gathered(step: PlanStep) -> tuple[TensorSpec, TensorSpec, TensorSpec | None, list[TensorSpec]]:
+    """A gather's outputs: tokens, index, full [B, N, E], and sum [B, E] and count of stopped tokens, which the last gather may
+    not have. None for `full` where a decision has a lens: nothing reads it then."""
+    tokens, index, *rest = step.outputs
+    full = rest.pop(0) if rest and len(rest[0].shape) == 3 else None
+    return tokens, index, full, rest
 
 
 def _element(spec: TensorSpec) -> ElementType:

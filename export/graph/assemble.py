@@ -2,6 +2,10 @@
 
 Tensors that cross from one block to the next carry their block's number: `tokens1` leaves block 1; the gather after
 it makes `index1`, `full1`, `stopped_sum1`, `stopped_count1`; the state before any decision has number 0.
+
+A decision with a lens maps the tokens of its block to `lens1`, which its head reads, and writes these to `full1` before it
+decides: the positions of kept tokens are written again by the block that moves them on. What its gather makes of `full` is
+then not used.
 """
 
 from __future__ import annotations
@@ -109,6 +113,8 @@ class _Assembler:
         self.graph = gs.Graph(opset=OPSET, name="dovit", import_domains=_opsets(), ir_version=10)
         self._heads: dict[object, Piece] = {}
         self._rotation: Piece | None = None
+        self._lenses: dict[int, Piece] = {}
+        self.lenses: list[gs.Variable] = []
 
     def piece(self, name: str, piece: Piece, module: nn.Module, data: list[gs.Variable]) -> list[gs.Variable]:
         return add_piece(self.graph, piece, name, weights_of(module), data)
@@ -172,22 +178,32 @@ class _Assembler:
                 break
             threshold = gs.Variable(f"threshold{number}", np.float32, [])
             self.graph.inputs.append(threshold)
-            q = self.head(number, current, full, index, kept)
+            mapped = self.lens(number, current)
+            q = self.head(number, current if mapped is None else mapped, full, index, kept)
+            if mapped is not None:
+                full = self.reconstruct(f"full{number}", full, mapped, index)
+                self.lenses.append(mapped)
             kept, length = f"kept{number}", f"length{number}"
             keep = gs.Variable(f"keep{number}", np.int32, ["batch", kept])
             self.node("TokenDecide", f"decide{number}", [q, threshold, capacities], [keep])
             outputs = [
                 gs.Variable(f"gathered{number}", np.float32, ["batch", length, self.dim]),
                 gs.Variable(f"index{number}", np.int32, ["batch", kept]),
-                gs.Variable(f"full{number}", np.float32, ["batch", tokens, self.dim]),
+                gs.Variable(
+                    f"full{number}" if mapped is None else f"unused_full{number}",
+                    np.float32,
+                    ["batch", tokens, self.dim],
+                ),
                 gs.Variable(f"stopped_sum{number}", np.float32, ["batch", self.dim]),
                 gs.Variable(f"stopped_count{number}", np.int64, [1]),
             ]
             state = [current, index, full, total, count, keep]
-            current, index, full, total, count = self.node("TokenGather", f"gather{number}", state, outputs)
+            current, index, gathered, total, count = self.node("TokenGather", f"gather{number}", state, outputs)
+            full = gathered if mapped is None else full
 
         sequence = self.reconstruct("sequence", full, current, index)
-        self.graph.outputs = self.decoder([sequence, *taps])
+        # where a decision keeps no token, the decoder reads what its lens made
+        self.graph.outputs = [*self.decoder([sequence, *taps]), *self.lenses]
         return self.graph
 
     def layer_inputs(self, count: str) -> dict[str, tuple[Tensor, dict[int, str]]]:
@@ -231,6 +247,17 @@ class _Assembler:
             some = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int32)
             self._rotation = trace(rotary, {"index": (some, {0: "batch", 1: "kept"})}, ["cosines", "sines"])
         return self.piece(f"rotation{number}", self._rotation, rotary, [index])
+
+    def lens(self, number: int, tokens: gs.Variable) -> gs.Variable | None:
+        """`lens{number}` [B, P+M, E], what the lens of a decision makes of its block's tokens; None where it has none."""
+        config, lens = self.config.decisions[number - 1].lens, self.model.lenses[number - 1]
+        if config is None:
+            return None
+        if config.hidden not in self._lenses:
+            some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
+            self._lenses[config.hidden] = trace(lens, {"tokens": (some, {0: "batch", 1: "tokens"})}, ["mapped"])
+        [mapped] = self.piece(f"lens{number}", self._lenses[config.hidden], lens, [tokens])
+        return self.rename(mapped, f"lens{number}", list(tokens.shape or []))
 
     def head(
         self, number: int, tokens: gs.Variable, full: gs.Variable, index: gs.Variable, kept: int | str

@@ -126,16 +126,27 @@ class FcnConfig(_Frozen):
     conv: ConvConfig = ConvConfig()
 
 
+class LensConfig(_Frozen):
+    """What a decision's stopping tokens pass through on their way to the decoder: x → A x + b, an E×E matrix and a bias.
+
+    With `hidden` channels it is x → A x + b + W₂ gelu(W₁ x + b₁)."""
+
+    hidden: int = Field(default=0, ge=0, le=1 << 15)
+
+
 class HeadConfig(FcnConfig):
     """A decision head after layer `layer` (from 1): [LayerNorm] → num_convs × (conv, BN, ReLU) → [concat] → 1×1 conv.
 
     The paper's head is `num_convs=0`: a single 1×1 convolution. SETR's auxiliary heads have a norm and 1 or 2
     convolutions of kernel 1 or 3; FCN heads have none to two, and may convolve their input and output together.
+    With a `lens` the head reads what the lens makes of a token.
     """
 
     layer: Layer
     norm: bool = False
     norm_eps: Epsilon = 1e-6
+    # left out of files where there is none, so that they stay readable for versions that know no lens
+    lens: LensConfig | None = Field(default=None, exclude_if=lambda lens: lens is None)
 
     @property
     def on_map(self) -> bool:
@@ -270,7 +281,21 @@ class ModelConfig(_Frozen):
             if given is not None and len(given) != self.classes:
                 raise ValueError(f"{len(given)} entries in {name} for {self.classes} classes")
         self._check_decoder()
+        self._check_lenses()
         return self
+
+    def _check_lenses(self) -> None:
+        for head in self.decisions:
+            if head.lens is not None and self.taps:
+                raise ValueError(
+                    f"a lens maps tokens to the last layer's, and this decoder also reads layers {self.taps}: lenses are for "
+                    f"decoders that read the last layer alone"
+                )
+            if head.lens is not None and head.on_map:
+                raise ValueError(
+                    f"the head after layer {head.layer} has a kernel of {head.kernel} and a lens: a lens goes with a head of "
+                    f"kernel 1, which reads each token by itself"
+                )
 
     def _check_decoder(self) -> None:
         """Its layers are there, and what it makes has a size that can be."""

@@ -19,6 +19,7 @@ from dovit.export.model import config as configs
 from dovit.export.model.config import ModelConfig
 from dovit.export.model.eomt import Eomt
 from dovit.export.model.heads import DecisionHead
+from dovit.export.model.lens import Lens
 from dovit.export.model.segmenter import SegmenterLinear, SegmenterMask
 from dovit.export.model.setr import SetrMla, SetrUp
 from dovit.export.model.token_pass import (
@@ -87,6 +88,10 @@ class DoViT(nn.Module):
         self.heads = nn.ModuleList(
             DecisionHead(head, config.backbone.embed_dim, config.classes) for head in config.decisions
         )
+        self.lenses = nn.ModuleList(
+            nn.Identity() if head.lens is None else Lens(head.lens, config.backbone.embed_dim)
+            for head in config.decisions
+        )
         self.decoder = _decoder(config)
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
@@ -137,9 +142,10 @@ class DoViT(nn.Module):
                 decisions.append(Decision(q, state.index, state.index.gather(1, keep)))
                 if keep.shape[1] < self.config.least_kept:
                     raise ValueError("the layers that EoMT's queries join need at least one token")
+                lens = self.lenses[number] if self.config.decisions[number].lens else None
+                state = gather(state, keep, prefix, merge=self.config.merge, lens=lens)
                 if keep.shape[1] == 0:  # nothing is left to compute: the backbone ends early
                     break
-                state = gather(state, keep, prefix, merge=self.config.merge)
         if self.config.joining_layer is not None:
             tokens, *taps = self.leave(state.tokens)
             state = with_tokens(state, tokens)
@@ -156,7 +162,8 @@ class DoViT(nn.Module):
         """q [B, M] of decision `number` (from 0) for the tokens of `state`."""
         prefix = self.config.backbone.prefix
         if not self.config.decisions[number].on_map:  # kernel 1: each token by itself, so only those that are kept
-            kept = state.tokens[:, prefix:].transpose(1, 2)[..., None]  # [B, E, M, 1]
+            patches = self.lenses[number](state.tokens[:, prefix:])  # [B, M, E]
+            kept = patches.transpose(1, 2)[..., None]  # [B, E, M, 1]
             q = confidence(self.heads[number](kept)[..., 0])
         else:
             q = confidence(self.head_logits(number, state).flatten(2)).gather(1, state.index.long())
@@ -164,6 +171,7 @@ class DoViT(nn.Module):
 
     def head_logits(self, number: int, state: TokenState) -> Tensor:
         """Logits [B, C, h, w] of head `number` (from 0) for every token, stopped or not (2)."""
+        state = with_tokens(state, self.lenses[number](state.tokens))
         return self.heads[number](self._as_map(reconstruct(state, self.config.backbone.prefix)))
 
     def leave(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,12 @@
 """Token pass: the one definition. Every other backend (ONNX functions, CUDA kernels) is tested against this file.
 
     confidence  q = max_c softmax(H(f))[c]                                                           (2), (3)
+    lens        L: R^E → R^E of a decision, optional: what the decoder is to read of a token that stops there; q is then
+                of H(L(f))
     decide      a token stops if q > ξ, strictly; a NaN keeps; a stopped token never returns         (4), (5)
-    gather      kept tokens are compacted in ascending order of position; stopping ones go to `full` (6)
-                and into the class token: T_0 ← ½ (T_0 + mean of all tokens stopped so far)          (8)
+    gather      kept tokens are compacted in ascending order of position; stopping ones go to `full` (6), as
+                L(token) where the decision has a lens, and as they are
+                into the class token: T_0 ← ½ (T_0 + mean of all tokens stopped so far)          (8)
     reconstruct kept tokens go back to `full` at their positions                                     (3.3)
 
 Sizes: B images, N patch tokens of E channels, M of them still kept before a decision and K after it, P prefix tokens
@@ -12,7 +15,7 @@ Sizes: B images, N patch tokens of E channels, M of them still kept before a dec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +28,9 @@ class TokenState:
 
     tokens: Tensor  # [B, P+M, E] prefix tokens first
     index: Tensor  # [B, M] int32: original positions of the patch tokens, ascending
-    full: Tensor  # [B, N, E] every position's latest value
+    full: (
+        Tensor  # [B, N, E] what the decoder reads of stopped tokens; of kept ones an earlier value, which nothing reads
+    )
     stopped_sum: Tensor  # [B, E] float32: sum of all tokens stopped so far
     stopped_count: int  # per image; a batch has it in common because K is common
 
@@ -72,10 +77,20 @@ def decide(q: Tensor, threshold: float, capacities: Sequence[int] | None = None)
     return rank.argsort(dim=1, stable=True)[:, :capacity].sort(dim=1).values
 
 
-def gather(state: TokenState, keep: Tensor, prefix: int, *, merge: bool = True) -> TokenState:
-    """The state after a decision: `keep` [B, K] stays (6), the others stop and, with `merge`, go into the class token (8)."""
+def gather(
+    state: TokenState,
+    keep: Tensor,
+    prefix: int,
+    *,
+    merge: bool = True,
+    lens: Callable[[Tensor], Tensor] | None = None,
+) -> TokenState:
+    """The state after a decision: `keep` [B, K] stays (6), the others stop and, with `merge`, go into the class token (8).
+
+    `lens`: [B, P+M, E] → the same shape, each token by itself. `full` gets what it makes of the stopping tokens; the class
+    token and the kept tokens see none of it."""
     patches = state.tokens[:, prefix:]  # [B, M, E]
-    full = reconstruct(state, prefix)
+    full = reconstruct(state if lens is None else with_tokens(state, lens(state.tokens)), prefix)
     stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
     stopped_sum = state.stopped_sum + torch.where(stops[..., None], patches.float(), 0.0).sum(dim=1)
     stopped_count = state.stopped_count + state.index.shape[1] - keep.shape[1]

@@ -115,6 +115,11 @@ class Manifest(Frozen):
         """N = h·w."""
         return self.grid[0] * self.grid[1]
 
+    def has_lens(self, decision: DecisionSpec) -> bool:
+        """Whether the decoder reads other values of the tokens that stop there than the next step would go on with."""
+        following = next((s for s in self.steps if any(spec.name == decision.keep for spec in s.inputs)), None)
+        return following is not None and all(spec.name != decision.state.tokens for spec in following.inputs)
+
     @property
     def least_kept(self) -> int:
         """How many tokens every decision keeps at least: 1 where the decoder reads what the last block alone makes (the

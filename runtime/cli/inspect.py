@@ -103,7 +103,10 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     height, width = manifest.image_size
     named = f" ({', '.join(names[:6])}{', …' if len(names) > 6 else ''})" if names else ""
     paired = zip(manifest.decisions, manifest.thresholds, strict=True)
-    decisions = [f"after layer {decision.layer}: ξ = {threshold:g}" for decision, threshold in paired]
+    decisions = [
+        f"after layer {decision.layer}: ξ = {threshold:g}" + (", with a lens" if manifest.has_lens(decision) else "")
+        for decision, threshold in paired
+    ]
     return {
         "architecture": manifest.architecture,
         "image size": f"{height}×{width}, patch {manifest.patch}, {manifest.tokens} tokens",

@@ -27,3 +27,16 @@ def test_other_backbones_are_saved_and_read(family: str, suffix: str, tmp_path: 
         same = randomised(small_config("segmenter-linear-taps", family=family, image_size=(96, 80)))
         image = random_images(same.config)
         assert torch.equal(larger(image, (1.0, 1.0)).logits, same(image, (1.0, 1.0)).logits)
+
+
+def test_lenses_are_saved_and_read(tmp_path: Path) -> None:
+    """--dense leaves them out; a file without lenses does not name them, so that versions without lenses read it."""
+    model = randomised(small_config("setr-pup", head="lens"))
+    file = tmp_path / "model.safetensors"
+    save_model(model, file)
+    read = load_model(file).model
+    image = random_images(model.config)
+    assert read.config == model.config and torch.equal(read(image).logits, model(image).logits)
+    dense = load_model(file, ReadOptions(dense=True)).model
+    assert torch.equal(dense(image).logits, model(image, (1.0, 1.0)).logits)
+    assert "lens" not in small_config("setr-pup").model_dump_json()

@@ -29,6 +29,9 @@ CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
     ("eomt", 1, "conv", None),
     ("eomt", 5, "setr-k3", "registers"),
     ("eomt", 5, "conv", "rotary"),
+    ("setr-pup", 1, "lens", None),
+    ("segmenter-mask", 0, "lens", None),
+    ("eomt", 5, "lens", "rotary"),
 ]
 
 
@@ -53,6 +56,12 @@ def check(model: DoViT, result: ChainResult, images: torch.Tensor, thresholds: t
         assert np.array_equal(made.index, said.index.numpy())
         assert np.array_equal(np.take_along_axis(made.index, made.keep.astype(np.int64), 1), said.kept.numpy())
         np.testing.assert_allclose(made.confidence, said.confidence.numpy(), rtol=1e-4)
+
+
+def test_which_decisions_have_lenses(exported: tuple[DoViT, Session]) -> None:
+    model, session = exported
+    manifest = session.chain.manifest
+    assert [manifest.has_lens(d) for d in manifest.decisions] == [h.lens is not None for h in model.config.decisions]
 
 
 def test_exact(exported: tuple[DoViT, Session]) -> None:

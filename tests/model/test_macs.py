@@ -64,6 +64,22 @@ def test_count_is_torchs_with_queries(family: str | None) -> None:
         assert evaluate(step_macs(model.config), tokens) == (paper, true)
 
 
+def test_a_lens_is_counted_for_every_token_of_its_step() -> None:
+    """Against torch's counter over the lens alone: affine after layer 4, of two layers after layer 2."""
+    config = small_config("setr-pup", 2, head="lens")
+    without = config.model_copy(
+        update={"decisions": tuple(h.model_copy(update={"lens": None}) for h in config.decisions)}
+    )
+    for number, lens in enumerate(DoViT(config).lenses):
+        for tokens in (2, 3, 26):
+            with FlopCounterMode(display=False) as counter:
+                lens(torch.zeros(1, tokens, config.backbone.embed_dim))
+            step, plain = step_macs(config)[number], step_macs(without)[number]
+            assert step.paper(tokens) - plain.paper(tokens) == counter.get_total_flops() // 2
+            assert step.true(tokens) - plain.true(tokens) == counter.get_total_flops() // 2
+    assert step_macs(config)[2:] == step_macs(without)[2:]
+
+
 @pytest.mark.parametrize("tokens", [[], [25, 25, 25, 25]])
 def test_there_is_a_token_count_for_each_block(tokens: list[int]) -> None:
     with pytest.raises(ValueError, match="3 blocks"):

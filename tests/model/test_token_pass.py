@@ -15,6 +15,8 @@ from models import BACKBONES, DECODERS, HEADS, random_images, randomised, small_
 from torch import Tensor
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
+from dovit.export.model.config import LensConfig
+from dovit.export.model.lens import Lens
 from dovit.export.model.token_pass import TokenState, confidence, decide, gather, reconstruct, with_tokens
 from dovit.export.model.vit import Layer
 
@@ -227,6 +229,16 @@ def masked_layer(
     return torch.where(alive[..., None], y, x)
 
 
+def through_lens(lens: Lens, x: Tensor) -> Tensor:
+    """A x + b + W₂ gelu(W₁ x + b₁) of each token x [B, T, E], with gelu by the error function."""
+    y = torch.einsum("oi,bti->bto", lens.linear.weight, x) + lens.linear.bias
+    if lens.hidden is None:
+        return y
+    hidden = torch.einsum("oi,bti->bto", lens.hidden.weight, x) + lens.hidden.bias
+    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    return y + torch.einsum("oi,bti->bto", lens.out.weight, hidden)
+
+
 def eomt_scores(model: DoViT, queries: Tensor, patches: Tensor) -> Tensor:
     """EoMT's semantic scores [B, C, H, W] from its normed queries [B, Q, E] and patches [B, E, h, w]."""
     decoder = model.decoder
@@ -259,6 +271,7 @@ def masked_forward(
     left = torch.ones(len(images), config.tokens, dtype=torch.bool)
     always = torch.ones(len(images), prefix, dtype=torch.bool)
     taps, masks = [], []
+    read = x.clone()  # what the decoder reads of stopped tokens, where decisions have lenses
     queries = 0
     rotary = (config.backbone.rotary, config.grid) if config.backbone.rotary else None
     normed = config.decoder.kind == "segmenter-linear"  # SETR-MLA's neck has norms of its own
@@ -266,14 +279,16 @@ def masked_forward(
         if config.decoder.kind == "eomt" and number == config.backbone.depth - config.decoder.blocks + 1:
             queries = config.decoder.queries
             x = torch.cat([model.decoder.query.expand(len(x), -1, -1), x], dim=1)
+            read = torch.cat([x[:, :queries], read], dim=1)
             always = torch.ones(len(images), queries + prefix, dtype=torch.bool)
         x = masked_layer(layer, x, torch.cat([always, left], dim=1), rotary)
         if number in config.taps:
             taps.append(as_map(model.backbone.norm(x) if normed else x))
-        for head, decision, threshold in zip(model.heads, config.decisions, xi, strict=True):
+        for head, lens, decision, threshold in zip(model.heads, model.lenses, config.decisions, xi, strict=True):
             if decision.layer != number:
                 continue
-            q = head(as_map(x)).softmax(dim=1).amax(dim=1).flatten(1)  # [B, N]
+            mapped = through_lens(lens, x) if decision.lens else x
+            q = head(as_map(mapped)).softmax(dim=1).amax(dim=1).flatten(1)  # [B, N]
             stay = left & ~(q > threshold)
             if config.decoder.kind == "eomt":  # the least confident token stays
                 stay[range(len(images)), q.masked_fill(~left, math.inf).argmin(dim=1)] = True
@@ -284,12 +299,14 @@ def masked_forward(
                         (left & ~stay)[image].nonzero().flatten().tolist(), key=lambda i: float(q[image, i])
                     )
                     stay[image, waiting[: capacity - int(stay[image].sum())]] = True
+            stopping = torch.cat([torch.zeros_like(always), left & ~stay], dim=1)
+            read = torch.where(stopping[..., None], mapped, read)
             left = stay
             masks.append(left)
             for image in range(len(images)):
                 if prefix and not left[image].all():
                     x[image, 0] = (x[image, 0] + x[image, prefix:][~left[image]].mean(dim=0)) / 2
-    final = model.backbone.norm(x)
+    final = model.backbone.norm(torch.where(torch.cat([always, left], dim=1)[..., None], x, read))
     if queries:
         return eomt_scores(model, final[:, :queries], as_map(final[:, queries:])), masks
     return model.decoder(as_map(final), taps), masks
@@ -348,6 +365,52 @@ def test_sparse_forwarding_of_other_backbones(family: str, decoder: str, head: s
     capacities = [0, 6, 12, 15, 18, 24]
     xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
     assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "family"),
+    [(decoder, None) for decoder in DECODERS if decoder != "setr-mla"]
+    + [("segmenter-linear", "rotary"), ("eomt", "registers")],
+)
+def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: str | None) -> None:
+    """Also where a decision keeps no token, and the backbone ends there."""
+    model = double(small_config(decoder, head="lens", family=family))
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
+    capacities = [0, 6, 12, 15, 18, 24]
+    compare(model, images, spreading_thresholds(model, images, (0.55, 0.6), capacities), capacities)
+    for ended in ((0.0, 0.0), (xi[0], 0.0), (1.0, 0.0), (1.0, 1.0)):
+        compare(model, images, ended)
+    with torch.no_grad():
+        dense = model(images, (1.0, 1.0)).logits
+        assert float((model(images, xi).logits - dense).abs().max()) > 0.01 * float(dense.abs().max())
+
+
+def test_an_identity_lens_changes_nothing() -> None:
+    """A new lens is the identity: the same model without it decides and computes the same."""
+    plain = double(small_config("setr-pup", head="setr-k1"))
+    decisions = [head.model_copy(update={"lens": LensConfig(hidden=8)}) for head in plain.config.decisions]
+    lensed = DoViT(ModelConfig.model_validate({**plain.config.model_dump(), "decisions": decisions})).double().eval()
+    lensed.load_state_dict(plain.state_dict() | {n: v for n, v in lensed.state_dict().items() if n.startswith("lens")})
+    images = random_images(plain.config)
+    xi = spreading_thresholds(plain, images)
+    with torch.no_grad():
+        one, other = plain(images, xi), lensed(images, xi)
+    torch.testing.assert_close(one.logits, other.logits)
+    assert [d.kept.tolist() for d in one.decisions[0]] == [d.kept.tolist() for d in other.decisions[0]]
+
+
+@pytest.mark.parametrize("decoder", ["setr-mla", "segmenter-linear-taps"])
+def test_a_lens_is_refused_where_the_decoder_taps_earlier_layers(decoder: str) -> None:
+    with pytest.raises(ValueError, match="also reads layers"):
+        small_config(decoder, head="lens")
+
+
+def test_a_lens_is_refused_with_a_head_that_sees_neighbours() -> None:
+    heads = [HeadConfig(layer=2, num_convs=1, kernel=3, lens=LensConfig())]
+    with pytest.raises(ValueError, match="head of kernel 1"):
+        small_config("setr-pup", decisions=heads, thresholds=(0.5,))
 
 
 @pytest.mark.parametrize("layers", [(2, 4), (1, 3)])

@@ -163,6 +163,15 @@ def test_heads_only_changes_the_heads_and_nothing_else(tmp_path: Path, checkpoin
     assert "distillation" not in lines[0]
 
 
+def test_heads_only_trains_lenses_too(tmp_path: Path) -> None:
+    model = randomised(street_config(head="lens"))
+    save_model(model, tmp_path / "lens.safetensors")
+    trained(tmp_path / "out", tmp_path / "lens.safetensors", steps=6, lr=0.01, heads_only=True)
+    before, after = weights(tmp_path / "lens.safetensors"), weights(tmp_path / "out" / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith(("heads.", "lenses."))}
+
+
 def test_missing_heads_are_added(tmp_path: Path) -> None:
     """A plain segmenter becomes a DoViT with the paper's 1×1 heads; at ξ = 1 it is still the segmenter it was."""
     dense = randomised(street_config(layers=()))

@@ -77,7 +77,7 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     heads_only: Annotated[
-        bool, typer.Option("--heads-only", help="Train the decision heads and nothing else.")
+        bool, typer.Option("--heads-only", help="Train the decision heads, with their lenses, and nothing else.")
     ] = False,
     dense: Annotated[bool, typer.Option("--dense", help="Train the plain segmenter, without decisions.")] = False,
     policy: Annotated[

@@ -15,10 +15,10 @@ from models import BACKBONES, random_images
 
 from dovit.runtime.errors import DovitError, UsageError
 
-CHAIN_KINDS = [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2)]
+CHAIN_KINDS = [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2), ("segmenter-linear", "lens", 1)]
 
 
-@pytest.mark.parametrize(("decoder", "head", "prefix"), [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2)])
+@pytest.mark.parametrize(("decoder", "head", "prefix"), CHAIN_KINDS)
 def test_with_the_kernels_themselves(
     make: Maker, emulated_library: ctypes.CDLL, decoder: str, head: str, prefix: int
 ) -> None:
