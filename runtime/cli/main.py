@@ -14,6 +14,7 @@ from dovit.runtime.errors import UsageError
 # name: (module, what it does), in the order in which a model meets them
 COMMANDS = {
     "train": ("dovit.training.cli.train", "Train a segmenter with token pass, or decision heads for one."),
+    "adapt": ("dovit.training.cli.adapt", "Give a frozen segmenter token pass, from unlabelled images."),
     "export": ("dovit.export.cli", "Turn a checkpoint into a bundle, with TensorRT plans."),
     "inspect": ("dovit.runtime.cli.inspect", "Show what is in a bundle."),
     "run": ("dovit.runtime.cli.run", "Segment images."),

@@ -1,0 +1,133 @@
+"""dovit-adapt: what it fits, against closed forms of others; what it must not touch; what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from models import random_images, randomised, small_config
+from PIL import Image
+from typer.testing import CliRunner
+
+from dovit.export.checkpoints import load_model, save_model
+from dovit.export.model import DoViT
+from dovit.export.model.lens import Lens
+from dovit.runtime.errors import DovitError
+from dovit.runtime.progress import no_progress
+from dovit.training.adapt.features import compute_features
+from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_ridge
+from dovit.training.adapt.run import Adaptation, adapt, adapted_config
+
+
+def dense_model(decoder: str = "segmenter-linear") -> DoViT:
+    return randomised(small_config(decoder, layers=(), depth=4))
+
+
+def photos(folder: Path, model: DoViT, count: int) -> list[Path]:
+    folder.mkdir()
+    for k, image in enumerate(random_images(model.config, count, seed=4).numpy()):
+        Image.fromarray(image).save(folder / f"{k}.png")
+    return sorted(folder.iterdir())
+
+
+def tokens_after(model: DoViT, file: Path, layer: int) -> torch.Tensor:
+    x = model.embed(torch.from_numpy(np.array(Image.open(file)))[None])
+    for one in model.backbone.layers[:layer]:
+        x = one(x)
+    return x[0, model.config.backbone.prefix :]
+
+
+def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> None:
+    """Ridge is least squares with √λ·I appended: solved here by SVD in float64, over other code's features."""
+    model = dense_model()
+    files = photos(tmp_path / "photos", model, 6)
+    features = compute_features(model, [2, 4], files, tmp_path, no_progress)
+    lens = Lens(small_config("segmenter-linear", head="lens").decisions[1].lens, 64).requires_grad_(False)
+    fit_ridge(lens, features, 2, 4, range(6))
+    x = torch.cat([tokens_after(model, file, 2) for file in files]).half().double().numpy()
+    y = torch.cat([tokens_after(model, file, 4) for file in files]).half().double().numpy()
+    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    ridge = RIDGE * np.mean(np.sum(x * x, axis=0))
+    augmented = np.concatenate([x, np.sqrt(ridge) * np.eye(x.shape[1])])
+    solved = np.linalg.lstsq(augmented, np.concatenate([y, np.zeros((x.shape[1], y.shape[1]))]), rcond=None)[0]
+    np.testing.assert_allclose(lens.linear.weight.numpy(), solved[:-1].T, atol=2e-3)
+    np.testing.assert_allclose(lens.linear.bias.numpy(), solved[-1], atol=2e-3)
+
+
+@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-mask", "setr-naive", "setr-pup"])
+def test_distillation_lowers_the_divergence(decoder: str, tmp_path: Path) -> None:
+    dense = dense_model(decoder)
+    model = DoViT(adapted_config(dense.config, Adaptation((2,), (0.5,), 16))).eval().requires_grad_(False)
+    model.load_state_dict(dense.state_dict(), strict=False)
+    features = compute_features(model, [2, 4], photos(tmp_path / "photos", dense, 6), tmp_path, no_progress)
+    lens = cast(Lens, model.lenses[0])
+    fit_ridge(lens, features, 2, 4, range(6))
+
+    def over_all() -> float:
+        with torch.no_grad():
+            return float(divergence(model, lens(features.take(2, range(6))), features.take(4, range(6))))
+
+    before = over_all()
+    lens.requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    distil(model, lens, features, 2, range(6), steps=40, lr=1e-3, generator=generator, progress=lambda done: None)
+    assert over_all() < 0.8 * before
+
+
+def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
+    dense = dense_model("setr-pup")
+    before = {name: value.clone() for name, value in dense.state_dict().items()}
+    files = photos(tmp_path / "photos", dense, 12)
+    model, reports = adapt(dense, files, Adaptation((1, 2), (0.3, 0.4), 16, 3), tmp_path, no_progress)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert model.config.thresholds == (0.3, 0.4) and [h.layer for h in model.config.decisions] == [1, 2]
+    assert all(0 < report.confident <= 1 and report.agreement > 0.5 for report in reports), reports
+    image = random_images(dense.config)
+    with torch.no_grad():
+        torch.testing.assert_close(model(image, (1.0, 1.0)).logits, dense(image).logits)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize("decoder", ["setr-mla", "eomt", "segmenter-linear-taps"])
+def test_decoders_that_lenses_do_not_serve_are_refused(decoder: str, tmp_path: Path) -> None:
+    with pytest.raises(DovitError, match=r"adapted|dovit-adapt"):
+        adapt(
+            randomised(small_config(decoder, layers=())),
+            [Path("a"), Path("b")],
+            Adaptation((1,), (0.5,)),
+            tmp_path,
+            no_progress,
+        )
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is read again; an interrupt leaves neither a model nor features."""
+    import typer
+
+    from dovit.training.cli.adapt import command
+
+    dense = dense_model()
+    save_model(dense, tmp_path / "dense.safetensors")
+    photos(tmp_path / "photos", dense, 5)
+    app = typer.Typer()
+    app.command()(command)
+    out = tmp_path / "adapted.safetensors"
+    arguments = ["--ckpt", str(tmp_path / "dense.safetensors"), "--images", str(tmp_path / "photos"), "--out", str(out)]
+    done = CliRunner().invoke(app, [*arguments, "--steps", "3", "--json", "--threshold", "0.9"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    model = load_model(out).model
+    assert said["images"] == 5 and [d["layer"] for d in said["decisions"]] == [1, 2, 3]
+    assert model.config.thresholds == (0.9,) * 3 and all(head.lens is not None for head in model.config.decisions)
+    out.unlink()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dovit.training.adapt.run.distil", interrupt)
+    assert CliRunner().invoke(app, arguments).exit_code != 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dense.safetensors", "photos"]

@@ -1,0 +1,82 @@
+"""Tokens of a frozen model on disk: what each decision layer and the last layer make of some images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dovit.export.model import DoViT, ModelConfig
+from dovit.runtime.errors import DovitError
+from dovit.runtime.images import read_image
+from dovit.runtime.progress import Progress
+from dovit.runtime.resize import resize_image
+from dovit.runtime.whole import fit_image
+
+
+class Features:
+    """Patch tokens after some layers, float16 in a file for each layer; [N, E] an image. Read from disk as they are asked for."""
+
+    def __init__(self, folder: Path, layers: Sequence[int], images: int, shape: tuple[int, int]) -> None:
+        self.images = images
+        whole = (images, *shape)
+        self._maps = {layer: np.memmap(_file(folder, layer), np.float16, "r", shape=whole) for layer in layers}
+
+    def take(self, layer: int, images: Sequence[int]) -> Tensor:
+        """[len(images), N, E] float32: patch tokens after `layer` (from 1)."""
+        return torch.from_numpy(np.stack([self._maps[layer][k] for k in images]).astype(np.float32))
+
+
+@torch.inference_mode()
+def compute_features(
+    model: DoViT, layers: Sequence[int], files: Sequence[Path], folder: Path, progress: Progress
+) -> Features:
+    """Run all layers of `model` on `files` without token pass, and write the tokens after `layers` (from 1) into `folder`.
+
+    Raises DovitError where an image cannot be read, the disk is full, or a value does not fit float16."""
+    prefix = model.config.backbone.prefix
+    written = {layer: _file(folder, layer).open("wb") for layer in layers}
+    try:
+        for done, file in enumerate(files):
+            progress(f"running the model on {len(files)} images", done / len(files))
+            pixels = torch.tensor(window(read_image(file), model.config))
+            tokens = model.embed(pixels[None])
+            rotation = model.backbone.rotation(torch.arange(model.config.tokens, dtype=torch.int32)[None])
+            for number, layer in enumerate(model.backbone.layers, start=1):
+                tokens = layer(tokens, *rotation)
+                if number in written:
+                    values = tokens[0, prefix:].half()
+                    if not values.isfinite().all():
+                        raise DovitError(
+                            f"{file}: the tokens after layer {number} are beyond float16 (65504) or not finite"
+                        )
+                    values.numpy().tofile(written[number])
+    except OSError as error:
+        raise DovitError(
+            f"{folder}: the model's features cannot be written ({error}); free space, or lower --limit"
+        ) from None
+    finally:
+        for stream in written.values():
+            stream.close()
+    return Features(folder, layers, len(files), (model.config.tokens, model.config.backbone.embed_dim))
+
+
+def window(image: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """What the model sees of `image` uint8 [H, W, 3]: the whole at its size; in mode slide, the window in the middle."""
+    height, width = config.image_size
+    if config.mode == "whole":
+        return fit_image(image, config.image_size, keep_ratio=config.keep_ratio, fill=config.mean).pixels
+    scale = max(height / image.shape[0], width / image.shape[1], 1.0)
+    if scale > 1:  # a window does not fit into it
+        image = resize_image(
+            image, (max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale)))
+        )
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def _file(folder: Path, layer: int) -> Path:
+    return folder / f"layer{layer}.f16"

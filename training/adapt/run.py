@@ -1,0 +1,99 @@
+"""From a frozen segmenter to one with token pass: decisions with lenses and heads, and nothing else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import torch
+from pydantic import ValidationError
+
+from dovit.export.model import DoViT, HeadConfig, ModelConfig
+from dovit.export.model.config import EomtDecoder, LensConfig
+from dovit.export.model.lens import Lens
+from dovit.runtime.errors import DovitError, describe_validation
+from dovit.runtime.progress import Progress
+from dovit.training.adapt.features import compute_features
+from dovit.training.adapt.fit import Fitted, distil, fit_head, fit_ridge, judge
+
+HELD_OUT = 10  # one image of so many is kept for temperatures and for the report
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How to adapt. `layers` count from 1, `thresholds` are ξ of each; `hidden`: channels of the lenses' second part, 0 for
+    none."""
+
+    layers: tuple[int, ...]
+    thresholds: tuple[float, ...]
+    hidden: int = 0
+    steps: int = 500
+    lr: float = 3e-4
+    seed: int = 0
+
+
+def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
+    """`config` with decisions after `how.layers`, each with a lens and a linear head behind a norm.
+
+    Raises DovitError for a decoder that lenses do not serve."""
+    if isinstance(config.decoder, EomtDecoder):
+        raise DovitError(
+            "an EoMT's decoder reads queries that pass through its last layers, and dovit-adapt fits to the decoder's output on "
+            "cached tokens alone: give it decision heads with dovit-train --heads-only"
+        )
+    heads = tuple(
+        HeadConfig(layer=layer, norm=True, norm_eps=config.backbone.norm_eps, lens=LensConfig(hidden=how.hidden))
+        for layer in how.layers
+    )
+    try:
+        return ModelConfig.model_validate({**config.model_dump(), "decisions": heads, "thresholds": how.thresholds})
+    except ValidationError as error:
+        raise DovitError(f"this model cannot be adapted: {describe_validation(error)}") from None
+
+
+def adapt(
+    dense: DoViT, files: Sequence[Path], how: Adaptation, scratch: Path, progress: Progress
+) -> tuple[DoViT, list[Fitted]]:
+    """`dense` with decisions that were fitted to its own output on `files`, and how each does on one in ten of them.
+
+    Features lie in a folder within `scratch` meanwhile: 2·N·E·(D+1) bytes an image. Raises DovitError."""
+    if len(files) < 2:
+        raise DovitError(
+            f"{len(files)} image: give two or more, one of them to check the fit with; some hundred serve well"
+        )
+    config = adapted_config(dense.config, how)
+    model = DoViT(config).eval().requires_grad_(False)
+    model.load_state_dict(dense.state_dict(), strict=False)
+    last = config.backbone.depth
+    generator = torch.Generator().manual_seed(how.seed)
+    order = torch.randperm(len(files), generator=generator).tolist()
+    count = max(1, len(files) // HELD_OUT)
+    held_out, images = sorted(order[:count]), sorted(order[count:])
+    with TemporaryDirectory(dir=scratch, prefix=".dovit-adapt-") as folder:
+        features = compute_features(model, [*how.layers, last], files, Path(folder), progress)
+        reports = []
+        for number, layer in enumerate(how.layers):
+            what = f"decision {number + 1} of {len(how.layers)}, after layer {layer}"
+            lens = cast(Lens, model.lenses[number])
+            progress(f"{what}: ridge regression")
+            fit_ridge(lens, features, layer, last, images)
+            lens.requires_grad_(True)
+            distil(
+                model,
+                lens,
+                features,
+                layer,
+                images,
+                steps=how.steps,
+                lr=how.lr,
+                generator=generator,
+                progress=lambda done, what=what: progress(f"{what}: distilling the lens", done / how.steps),  # type: ignore[misc]
+            )
+            lens.requires_grad_(False)
+            progress(f"{what}: fitting the head")
+            temperature = fit_head(model, number, features, images, held_out, generator)
+            reports.append(judge(model, number, features, held_out, temperature))
+    return model, reports

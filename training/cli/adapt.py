@@ -1,0 +1,119 @@
+"""`dovit-adapt`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dovit.evaluation.cli.calibrate import sample_evenly
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.inputs import find_inputs
+from dovit.runtime.cli.options import THRESHOLD, Json
+from dovit.runtime.cli.output import (
+    new_table,
+    output_console,
+    print_line,
+    print_table,
+    stage_progress,
+)
+from dovit.runtime.cli.values import parse_numbers, parse_thresholds
+from dovit.runtime.errors import UsageError
+from dovit.runtime.files import check_output
+
+EPILOG = """\b
+Examples:
+    dovit-adapt --ckpt model.pth --images photos/ --out adapted.safetensors
+    dovit-adapt --ckpt dinov2-small/ --head linear_head.pth --images photos/ \\
+        --limit 300 --threshold 0.99,0.98,0.98 --out adapted.safetensors
+"""
+DEFAULT_THRESHOLD = 0.98
+
+
+def command(
+    ckpt: Annotated[Path, typer.Option(metavar="PATH", help="A segmenter that dovit-export reads. It is not changed.")],
+    images: Annotated[
+        list[str],
+        typer.Option(metavar="PATH", help="Image files, folders, or quoted globs, without labels; may be repeated."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The model with token pass: .safetensors or .pth.")],
+    head: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The linear head of a DINOv2 or DINOv3 backbone, where it is a file of its own."
+        ),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders with all their folders.")] = False,
+    limit: Annotated[
+        int, typer.Option(min=2, metavar="N", help="At most so many images, evenly spread over the list.")
+    ] = 300,
+    decision_layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,…", help="Layers after which tokens are decided on, from 1. Default: the paper's, 3,6,9 of 12."
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar=THRESHOLD.metavar, help="Confidence ξ, one value or one for each decision. Default: 0.98."
+        ),
+    ] = None,
+    hidden: Annotated[
+        int,
+        typer.Option(min=0, max=1 << 15, help="Channels of a second part of the lens, of two layers; 0: affine alone."),
+    ] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of distillation for each lens.")] = 500,
+    lr: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
+    seed: Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Of the order of images and tokens.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Give a frozen segmenter token pass: lenses and decision heads, fitted to its own output on unlabelled images."""
+    try:
+        from dovit.export.checkpoints import ReadOptions, load_model, save_model
+        from dovit.export.model.config import paper_decision_layers
+        from dovit.training.adapt.run import Adaptation, adapt, adapted_config
+    except ModuleNotFoundError as error:
+        raise UsageError(f"dovit-adapt needs the package {error.name}: pip install 'dovit[training]'") from None
+
+    check_output(out, "--out")
+    if out.suffix not in (".safetensors", ".pth"):
+        raise UsageError(f"--out {out}: name a .safetensors or .pth file")
+    files = sample_evenly([one.file for one in find_inputs(images, recursive=recursive)], limit)
+    chosen = parse_numbers(decision_layers, int, "--decision-layers")
+    options = ReadOptions(dense=True, head=head)
+    model = load_model(ckpt, options).model.requires_grad_(False)
+    layers = chosen or paper_decision_layers(model.config.backbone.depth)
+    given = ReadOptions(thresholds=parse_thresholds(threshold))
+    thresholds = given.thresholds_for(len(layers), (DEFAULT_THRESHOLD,))
+    how = Adaptation(layers, thresholds, hidden, steps, lr, seed)
+    adapted_config(model.config, how)  # refuse before the work begins
+    with stage_progress() as progress:
+        model, reports = adapt(model, files, how, out.absolute().parent, progress)
+    save_model(model, out)
+    if as_json:
+        print(json.dumps({"out": str(out), "images": len(files), "decisions": [asdict(report) for report in reports]}))
+        return
+    table = new_table(
+        "after layer", "ξ", "confident\nof all patches", "of these as\nthe model says", "KL", "temperature"
+    )
+    for report, xi in zip(reports, thresholds, strict=True):
+        table.add_row(
+            str(report.layer),
+            f"{xi:g}",
+            f"{report.confident:.1%}",
+            "–" if report.agreement != report.agreement else f"{report.agreement:.2%}",
+            f"{report.divergence:.4f}",
+            f"{report.temperature:.2f}",
+        )
+    screen = output_console()
+    print_table(screen, "Images that nothing was fitted to, all tokens kept", table)
+    print_line(screen, f"{out}: fitted to {len(files)} images; export it with dovit-export --ckpt {out}")
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(command, "dovit-adapt", epilog=EPILOG)
