@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,28 +82,41 @@ def whole_maps(
     return [_spread(m, size) for m in keeps], [_spread(m, size) for m in confidences]
 
 
-def save(image: Image.Image, path: Path, source: str | None = None) -> None:
-    """Write a PNG whole or not at all; `source` becomes its text `Source`, which `source_of` reads.
+def save(image: Image.Image, path: Path, source: str | None = None, more_text: Mapping[str, str] | None = None) -> None:
+    """Write a PNG whole or not at all; `source` becomes its text `Source`, which `source_of` reads, `more_text` further ones.
 
     Raises DovitError where the disk is full or the folder is not to be written.
     """
     text = PngInfo()
     if source is not None:
         text.add_text("Source", source)
+    for key, value in (more_text or {}).items():
+        text.add_text(key, value)
     with atomic_write(path) as part:
         image.save(part, "PNG", pnginfo=text)
 
 
 def source_of(path: Path) -> str | None:
     """What `save` was given as the source of the PNG at `path`; None where it says nothing, or is no image."""
+    return text_of(path).get("Source")
+
+
+def text_of(path: Path) -> dict[str, str]:
+    """The texts of the PNG at `path`; none where there is no such image."""
     with suppress(Exception), Image.open(path) as image:
-        return str(image.info["Source"])
-    return None
+        return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    return {}
 
 
-def save_labels(labels: np.ndarray, palette: Sequence[Sequence[int]], path: Path, source: str | None = None) -> None:
-    """labels [H, W] as an indexed PNG whose pixel values are the class numbers."""
-    save(labels_image(labels, palette), path, source)
+def save_labels(
+    labels: np.ndarray,
+    palette: Sequence[Sequence[int]],
+    path: Path,
+    source: str | None = None,
+    more_text: Mapping[str, str] | None = None,
+) -> None:
+    """labels [H, W] as an indexed PNG whose pixel values are the class numbers; `source`, `more_text`: see `save`."""
+    save(labels_image(labels, palette), path, source, more_text)
 
 
 def side_by_side(pictures: Sequence[Image.Image], gap: int = 6) -> Image.Image:

@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": ("dovit.evaluation.cli.calibrate", "Fit a bundle's thresholds to unlabelled images."),
     "eval": ("dovit.training.cli.eval", "Measure mIoU, tokens, MACs and latency on labelled images."),
     "bench": ("dovit.benchmarks.cli", "Time a bundle against the dense model."),
+    "map": ("dovit.batch.cli", "Segment many images with Ray, on one machine or many."),
     "serve": ("dovit.serving.cli", "Write a model repository for Triton Inference Server."),
 }
 EPILOG = "\n".join(

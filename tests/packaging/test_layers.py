@@ -14,6 +14,7 @@ BELOW = {
     "plugins": set(),
     "runtime": {"plugins"},
     "serving": {"runtime"},
+    "batch": {"runtime"},
     "evaluation": {"runtime", "scenes"},
     "engines": {"plugins", "runtime", "evaluation", "scenes"},
     "export": {"runtime", "engines"},

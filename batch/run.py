@@ -1,0 +1,208 @@
+"""Runs a Segmenter over images with Ray Data, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pd
+
+from dovit.batch.rows import ROWS, bundle_hash, check_settings, finished, summary
+from dovit.batch.segmenter import COLUMNS, Segmenter
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.cli.inputs import Input
+from dovit.runtime.cli.outputs import check_outputs, make_folders, plan_pictures
+from dovit.runtime.errors import DovitError, UsageError
+
+# Ray reports to its makers unless this is 0, as ONNX Runtime does (see dovit.runtime)
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+try:
+    import ray
+    import ray.data
+    from ray.exceptions import RayError
+except ModuleNotFoundError as error:
+    raise UsageError(f"dovit-map needs the package {error.name}: pip install 'dovit[ray]'") from None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run. `settings`: arguments of Segmenter, the same for all images."""
+
+    engine: Path
+    output: Path
+    workers: int
+    settings: dict[str, Any]
+    rows_per_file: int = 64
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+        return int(self.settings.get("threads") or 1)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run did: `images` now and `before`, and how many rows of all have an error."""
+
+    images: int
+    before: int
+    errors: int
+
+
+def map_files(job: Job, inputs: Sequence[Input], *, labels: str) -> Done:
+    """Segment files; `labels`: `png`, a file an image below the output, or `parquet`, a column of the table.
+
+    Raises UsageError and DovitError as dovit-run does.
+    """
+    _begin(job, labels)
+    done = finished(job.output, "image")
+    pictures = plan_pictures(inputs, [1] * len(inputs), job.output, [".png"])
+    left = [picture for picture in pictures if str(picture.file) not in done]
+    rows: list[dict[str, Any]] = [
+        {"image": str(picture.file), "path": os.path.abspath(picture.file)} for picture in left
+    ]
+    columns: dict[str, Any] = {"image": "path"}
+    if labels == "png":
+        check_outputs(left, [".png"], overwrite=False)
+        make_folders(left, job.output)
+        for row, picture in zip(rows, left, strict=True):
+            row |= {"labels_file": os.path.abspath(picture.output(".png")), "source": picture.source}
+        columns |= {"labels_file": "labels_file", "source": "source"}
+    if left:
+        with _connected(job):
+            blocks = -(-len(rows) // _rows_per_block(job, len(rows)))
+            dataset = ray.data.from_items(rows, override_num_blocks=blocks)
+            _run(job, dataset, columns, [name for name in ("path", "source") if name in rows[0]])
+    return Done(len(left), len(done), summary(job.output)[1])
+
+
+def map_parquet(job: Job, given: Path, *, image: str, identity: str) -> Done:
+    """Segment the images in the column `image` of parquet files; the labels become a column. `identity`: a column that says
+    which row is which, so that a run can go on."""
+    table = _parquet(given)
+    for name, flag in ((image, "--column"), (identity, "--id")):
+        if name not in table.schema.names:
+            raise UsageError(f"{given}: no column {name!r}, it has {', '.join(table.schema.names)}; give {flag}")
+    if clash := sorted({*COLUMNS, "labels"} & set(table.schema.names) - {image}):
+        raise UsageError(
+            f"{given}: the columns {', '.join(clash)} are there already and would be replaced: rename them"
+        )
+    _begin(job, "parquet", column=image, id=identity)
+    total = table.count_rows()
+    done = finished(job.output, identity)
+    if len(done) < total:
+        with _connected(job):
+            seen = ray.put(done)
+
+            def not_done(batch: pa.Table) -> pa.Table:
+                known = ray.get(seen)
+                return batch.filter(
+                    pa.array([value not in known for value in batch.column(identity).to_pylist()], pa.bool_())
+                )
+
+            dataset = ray.data.read_parquet([os.path.abspath(file) for file in table.files])
+            dataset = dataset.repartition(-(-total // _rows_per_block(job, total)))
+            if done:
+                dataset = dataset.map_batches(not_done, batch_format="pyarrow")
+            _run(job, dataset, {"image": image}, [])
+    rows, errors = summary(job.output)
+    return Done(rows - len(done), len(done), errors)
+
+
+def _begin(job: Job, labels: str, **more: str) -> None:
+    """Open the bundle and note the settings in the output's folder."""
+    open_bundle(job.engine)
+    threshold = job.settings.get("threshold")
+    settings = {
+        "bundle": bundle_hash(job.engine),
+        "labels": labels,
+        "mode": job.settings.get("mode"),
+        "threshold": None if threshold is None else list(threshold),
+        **more,
+    }
+    check_settings(job.output, settings)
+
+
+def _parquet(given: Path) -> Any:
+    try:
+        return pd.dataset(given, format="parquet")
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DovitError(f"{given}: cannot be read as parquet ({str(error).splitlines()[0]}); check the path") from None
+
+
+def _rows_per_block(job: Job, rows: int) -> int:
+    """A file of rows for each; few images are spread over the workers."""
+    return max(1, min(job.rows_per_file, -(-rows // (4 * job.workers))))
+
+
+class _connected:
+    """A connection to Ray: the caller's own where there is one, else to RAY_ADDRESS, else Ray started on this machine."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __enter__(self) -> None:
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                ray.init(
+                    num_cpus=self._job.workers * self._job.threads
+                    + 1,  # reading and writing tables are tasks of one CPU
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _node_ip_address="127.0.0.1",
+                )
+        try:
+            self._check()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        if self._ours:
+            ray.shutdown()
+
+    def _check(self) -> None:
+        there, needed = ray.cluster_resources().get("CPU", 0), self._job.workers * self._job.threads + 1
+        if needed > there:
+            raise UsageError(
+                f"{self._job.workers} workers of {self._job.threads} CPUs, and one for reading and writing, need {needed} CPUs, "
+                f"and Ray has {there:g}: give fewer --workers or --threads"
+            )
+
+
+def _run(job: Job, dataset: Any, columns: dict[str, Any], drop: list[str]) -> None:
+    gpu = str(job.settings.get("backend", "auto")).startswith("tensorrt")
+    made = dataset.map_batches(
+        Segmenter,
+        fn_constructor_kwargs={"engine": os.path.abspath(job.engine), **job.settings, **columns},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=job.workers),
+        num_cpus=job.threads,
+        num_gpus=1 if gpu else None,
+    )
+    if drop:
+        made = made.drop_columns(drop)
+    try:
+        made.write_parquet(os.path.abspath(job.output / ROWS))
+    except RayError as error:
+        raise DovitError(
+            f"{_reason(error)}; what was finished is in {job.output}, and the same command goes on from there"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of a worker's DovitError, which Ray passes on as a traceback's text; else what Ray says."""
+    text = str(error)
+    found = re.findall(r"^dovit\.runtime\.errors\.\w+: (.*)$", text, re.MULTILINE)
+    return found[-1] if found else f"Ray gave up: {' '.join(text.split())[-600:]}"

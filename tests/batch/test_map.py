@@ -1,0 +1,235 @@
+"""dovit-map on a cluster of two nodes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from bundles import make_bundle
+from models import randomised, small_config
+from PIL import Image
+
+from dovit.batch import Segmenter, cli, run
+from dovit.batch.run import Job, map_files
+from dovit.runtime.cli.inputs import find_inputs
+from dovit.runtime.errors import DovitError
+from dovit.runtime.session import load
+
+IMAGES = 40
+Outcome = tuple[int, str, str]  # exit status, stdout, stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With `engines/`, and `photos/` of which the last is damaged."""
+    folder = tmp_path_factory.mktemp("map")
+    make_bundle(randomised(small_config()), folder / "engines")
+    (folder / "photos").mkdir()
+    for number in range(IMAGES - 1):
+        image = np.random.default_rng(number).integers(0, 256, (40 + number % 3, 60, 3), np.uint8)
+        Image.fromarray(image).save(folder / "photos" / f"{number:02}.png")
+    (folder / "photos" / "broken.png").write_bytes((folder / "photos" / "00.png").read_bytes()[:300])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head with two CPUs and a node with one; this process is connected to it."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        quiet = {"object_store_memory": 100 << 20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **quiet})
+        cluster.second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        try:
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+@pytest.fixture
+def dovit_map(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("DOVIT_DEBUG", raising=False)
+
+    def call(*arguments: str, engine: str = "engines") -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["dovit-map", "--engine", engine, *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def logging_segmenter(log: Path, seconds: float) -> type:
+    """A Segmenter that takes its time, and notes which files it wrote. Defined here, so that its code travels to the workers."""
+
+    class LoggingSegmenter(Segmenter):
+        def _row(self, image: Any, file: str | None, source: str | None) -> dict[str, Any]:
+            there = file is not None and os.path.exists(file)
+            row = super()._row(image, file, source)
+            if file is not None and not there and "error" not in row:
+                with log.open("a") as stream:
+                    stream.write(f"{file} {os.getpid()}\n")
+            time.sleep(seconds)
+            return row
+
+    return LoggingSegmenter
+
+
+def rows_of(output: Path) -> dict[str, dict[str, Any]]:
+    rows = pq.read_table(output / "rows").to_pylist()
+    assert len({row["image"] for row in rows}) == len(rows)
+    return {Path(row["image"]).name: row for row in rows}
+
+
+def assert_complete(folder: Path, output: Path) -> None:
+    """Labels of all images as a session makes them, one row for each, and an error for the damaged one."""
+    rows, session = rows_of(output), load(folder / "engines", threads=1)
+    assert len(rows) == IMAGES
+    assert "damaged or cut off" in rows.pop("broken.png")["error"]
+    for name, row in rows.items():
+        want = session(folder / "photos" / name)
+        np.testing.assert_array_equal(np.asarray(Image.open(output / name)), want.labels)
+        assert (row["error"], row["kept"], row["tokens"]) == (None, list(want.kept), want.tokens)
+    assert len(list(output.glob("*.png"))) == IMAGES - 1
+
+
+def test_a_killed_worker_and_a_killed_node_lose_nothing(
+    cluster: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, log = tmp_path / "labels", tmp_path / "log"
+    log.touch()
+    monkeypatch.setattr(run, "Segmenter", logging_segmenter(log, 0.4))
+    killed: list[int] = []
+
+    def written() -> list[list[str]]:
+        return [line.split() for line in log.read_text().splitlines()]
+
+    def kill() -> None:
+        while len(written()) < 6:
+            time.sleep(0.05)
+        killed.append(int(written()[-1][1]))
+        os.kill(killed[0], signal.SIGKILL)
+        while len(written()) < 14:
+            time.sleep(0.05)
+        cluster.remove_node(cluster.second, allow_graceful=False)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    inputs = find_inputs([str(folder / "photos")])
+    done = map_files(Job(folder / "engines", output, 2, {"threads": 1}), inputs, labels="png")
+    killer.join(1)
+    assert not killer.is_alive() and killed
+    assert (done.images, done.before, done.errors) == (IMAGES, 0, 1)
+    assert_complete(folder, output)
+    assert max(Counter(file for file, _ in written()).values()) == 1
+    cluster.second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+
+
+def test_a_run_that_failed_goes_on(cluster: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of labels that cannot be written ends the run; after that, what is there is not written again."""
+    output = tmp_path / "labels"
+    job = Job(folder / "engines", output, 1, {"threads": 1}, rows_per_file=4)
+    inputs = find_inputs([str(folder / "photos")])
+    (output / "30.png").mkdir(parents=True)  # in the place of a file
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "check_outputs", lambda *_, **__: None)
+        with pytest.raises(DovitError, match=r"30\.png: a folder; name a file; what was finished is in"):
+            map_files(job, inputs, labels="png")
+    (output / "30.png").rmdir()
+    before = {file: file.stat().st_mtime_ns for file in output.glob("*.png")}
+    assert before
+    whole = next((output / "rows").glob("*.parquet"), None)
+    (output / "rows" / "cut.parquet").write_bytes(b"PAR1")  # as a run leaves it that is killed while it writes
+    done = map_files(job, inputs, labels="png")
+    assert done.images + done.before == IMAGES and (whole is None or done.before)
+    assert_complete(folder, output)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    again = map_files(job, inputs, labels="png")
+    assert (again.images, again.before, again.errors) == (0, IMAGES, 1)
+
+
+def test_parquet_in_and_out(cluster: Any, folder: Path, dovit_map: Callable[..., Outcome], tmp_path: Path) -> None:
+    files = sorted((folder / "photos").glob("*.png"))[-6:]
+    table = pa.table({"jpeg": [file.read_bytes() for file in files], "id": [file.name for file in files]})
+    pq.write_table(table.slice(0, 4), tmp_path / "images.parquet")
+    arguments = ["--input", str(tmp_path / "images.parquet"), "--column", "jpeg", "--id", "id", "--json"]
+    status, out, err = dovit_map(*arguments, "--output", str(tmp_path / "out"))
+    assert (status, json.loads(out)["images"]) == (0, 4), err
+    pq.write_table(table, tmp_path / "images.parquet")  # two more, the last of which is damaged
+    status, out, err = dovit_map(*arguments, "--output", str(tmp_path / "out"))
+    report = json.loads(out)
+    assert status == 1 and "1 of 6 images failed" in err and (report["images"], report["before"]) == (2, 4)
+    session = load(folder / "engines", threads=1)
+    rows = pq.read_table(tmp_path / "out" / "rows").to_pylist()
+    assert sorted(row["id"] for row in rows) == [file.name for file in files]
+    for row in rows:
+        if row["id"] != "broken.png":
+            (tmp_path / "one.png").write_bytes(row["labels"])
+            want = session(folder / "photos" / row["id"]).labels
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "one.png")), want)
+
+
+def test_wrong_requests_are_refused(
+    cluster: Any, folder: Path, dovit_map: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"image": [b"x"], "error": [""]}), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_text("text")
+    for arguments, status, sentence in (
+        (
+            ["--input", "photos", "--workers", "9"],
+            2,
+            "9 workers of 1 CPUs, and one for reading and writing, need 10 CPUs",
+        ),
+        (["--input", "photos", "--column", "x"], 2, "--column and --id are for parquet files"),
+        (["--input", "nowhere/*.png"], 2, "no file matches"),
+        (["--input", "photos", "--threshold", "2"], 2, "--threshold 2 lies outside [0, 1]"),
+        (
+            ["--input", str(tmp_path / "a.parquet"), "--column", "x"],
+            2,
+            "no column 'x', it has image, error; give --column",
+        ),
+        (["--input", str(tmp_path / "a.parquet"), "--id", "image"], 2, "the columns error are there already"),
+        (["--input", str(tmp_path / "b.parquet")], 1, "cannot be read as parquet"),
+        (["--input", str(tmp_path / "c.parquet")], 1, "cannot be read as parquet"),
+        (["--input", str(tmp_path / "a.parquet"), "--labels", "png"], 2, "--labels png is for image files"),
+    ):
+        found, _, err = dovit_map(*arguments, "--output", str(tmp_path / "refused"))
+        assert found == status and sentence in err and err.count("\n") == 1, err
+    found, _, err = dovit_map("--input", "photos", "--output", str(tmp_path / "other"), engine="photos")
+    assert found == 1 and "not a dovit bundle" in err and not (tmp_path / "other").exists()
+
+
+def test_another_runs_folder_is_refused(
+    cluster: Any, folder: Path, dovit_map: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    one = ["--input", "photos/00.png", "--output", str(output)]
+    assert dovit_map(*one)[0] == 0
+    status, _, err = dovit_map(*one, "--threshold", "0.3")
+    assert status == 2 and "holds a run with another threshold" in err
+    (tmp_path / "mine").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "mine" / "00.png")
+    status, _, err = dovit_map(*one[:3], str(tmp_path / "mine"))
+    assert status == 2 and "00.png is there and was not written by dovit" in err
