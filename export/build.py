@@ -40,11 +40,12 @@ def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Cal
         inputs, outputs = _specs(step.graph.inputs), _specs(step.graph.outputs)
         parameters = _parameters(step)
         saved = save_step(step, folder / FOLDER)
-        files |= {f"{FOLDER}/{file.path}": FileEntry(sha256=file.sha256, size=file.size) for file in saved}
+        files |= {f"{FOLDER}/{file.path}": FileEntry(sha256=file.sha256, size=file.size) for file in saved.files}
         described.append(
             Step(
                 name=step.name,
-                onnx=f"{FOLDER}/{saved[0].path}",
+                onnx=f"{FOLDER}/{saved.onnx.path}",
+                openvino=tuple(f"{FOLDER}/{file.path}" for file in saved.openvino),
                 inputs=inputs,
                 outputs=outputs,
                 parameters=parameters,

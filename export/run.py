@@ -167,6 +167,6 @@ def _without_onnx(manifest: Manifest) -> Manifest:
     if not manifest.plans:
         raise DovitError("without ONNX files and without plans a bundle would be empty: choose a --backend with plans")
     plans = {name for plan_set in manifest.plans for name in plan_set.files}
-    steps = tuple(step.model_copy(update={"onnx": None}) for step in manifest.steps)
+    steps = tuple(step.model_copy(update={"onnx": None, "openvino": ()}) for step in manifest.steps)
     files = {name: entry for name, entry in manifest.files.items() if name in plans}
     return manifest.model_copy(update={"steps": steps, "files": files, "source": None})

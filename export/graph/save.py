@@ -13,6 +13,7 @@ from onnx.external_data_helper import set_external_data
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from dovit.export.graph.functions import token_pass_functions
+from dovit.export.graph.openvino import inlined, precision_parts
 from dovit.export.graph.split import StepGraph
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
@@ -29,8 +30,22 @@ class SavedFile:
     size: int
 
 
-def save_step(step: StepGraph, folder: Path) -> tuple[SavedFile, ...]:
-    """Write `step` into `folder` as `<name>-<hash>.onnx` and `<name>-<hash>.weights`; the ONNX file comes first.
+@dataclass(frozen=True)
+class SavedStep:
+    """The files of a step: its ONNX file, the same for OpenVINO, and the weights that both refer to, if there are any."""
+
+    onnx: SavedFile
+    openvino: tuple[SavedFile, ...]
+    weights: SavedFile | None
+
+    @property
+    def files(self) -> tuple[SavedFile, ...]:
+        """All of them."""
+        return (self.onnx, *self.openvino, *([self.weights] if self.weights else []))
+
+
+def save_step(step: StepGraph, folder: Path) -> SavedStep:
+    """Write `step` into `folder` as `<name>-<hash>.onnx` and `<name>-<hash>.weights`, and what OpenVINO reads beside them.
 
     Names carry a part of their content's hash, so two exports never overwrite each other's files.
     """
@@ -41,12 +56,19 @@ def save_step(step: StepGraph, folder: Path) -> tuple[SavedFile, ...]:
     if used:  # TokenGather's body calls TokenReconstruct
         used |= {"TokenReconstruct"}
         model.functions.extend(f for f in token_pass_functions() if f.name in used)
-    content = model.SerializeToString()
+    saved = _save(step.name, model.SerializeToString(), folder)
+    decisions = {node.inputs[0].name for node in step.graph.nodes if node.op == "TokenDecide"}
+    parts = precision_parts(step.graph, {"logits", *decisions})
+    names = (step.name,) if len(parts) == 1 else (f"{step.name}.body", f"{step.name}.tail")
+    openvino = tuple(_save(name, inlined(part), folder) for name, part in zip(names, parts, strict=True))
+    return SavedStep(saved, openvino, weights)
+
+
+def _save(name: str, content: bytes, folder: Path) -> SavedFile:
     digest = hashlib.sha256(content).hexdigest()
-    name = f"{step.name}-{digest[:12]}.onnx"
-    (folder / name).write_bytes(content)
-    saved = SavedFile(name, digest, len(content))
-    return (saved, weights) if weights else (saved,)
+    file = f"{name}-{digest[:12]}.onnx"
+    (folder / file).write_bytes(content)
+    return SavedFile(file, digest, len(content))
 
 
 def _save_weights(step: StepGraph, folder: Path) -> SavedFile | None:

@@ -11,7 +11,7 @@ from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.bundle.tensors import TensorSpec
 
-SCHEMA_VERSION = 3  # 2: plans, and bundles without ONNX files; 3: mode and keep_ratio
+SCHEMA_VERSION = 4  # 2: plans, and bundles without ONNX files; 3: mode and keep_ratio; 4: files for OpenVINO
 MANIFEST_NAME = "bundle.json"
 OPERATOR_DOMAIN = "dovit"  # of the token pass's nodes in the ONNX files
 # By these a node of that domain tells TensorRT which plugin it is. Parsers before 10.15 find it by its name as well, from then on
@@ -26,6 +26,10 @@ class Step(Frozen):
 
     name: str
     onnx: str | None = Field(description="path of the ONNX file, relative to the bundle; None where it was left out")
+    openvino: tuple[str, ...] = Field(
+        default=(),
+        description="paths of the same for OpenVINO, without functions: run in this order, the last of two in float32 always",
+    )
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: int

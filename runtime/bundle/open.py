@@ -85,7 +85,9 @@ def _identity(root: Path) -> tuple[int, ...] | None:
 
 def _open(root: Path) -> Bundle:
     bundle = Bundle(root, read_manifest(root))
-    steps = {step.onnx: step.name for step in bundle.manifest.steps if step.onnx is not None}
+    steps = {
+        file: step.name for step in bundle.manifest.steps for file in (step.onnx, *step.openvino) if file is not None
+    }
     used = [(f"step {name}", file) for file, name in steps.items()]
     used += [
         (f"step {step.name}", step.plan.file) for plans in bundle.manifest.plans for step in plans.steps if step.plan

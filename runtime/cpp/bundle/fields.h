@@ -26,6 +26,7 @@ template <class Visitor>
 void fields(Visitor& visit, Step& step) {
   visit("name", step.name);
   visit("onnx", step.onnx);
+  visit.optional("openvino", step.openvino);
   visit("inputs", step.inputs);
   visit("outputs", step.outputs);
   visit("parameters", step.parameters);

@@ -13,7 +13,7 @@
 
 namespace dovit::runtime {
 
-constexpr int64_t kSchemaVersion = 3;
+constexpr int64_t kSchemaVersion = 4;
 constexpr const char* kManifestName = "bundle.json";
 
 // A string that is one of Names::all.
@@ -58,7 +58,8 @@ struct StepMacs {
 
 struct Step {
   std::string name;
-  std::optional<std::string> onnx;  // none where the bundle holds plans only
+  std::optional<std::string> onnx;    // none where the bundle holds plans only
+  std::vector<std::string> openvino;  // the same for OpenVINO: run in this order, the last of two in float32 always
   std::vector<TensorSpec> inputs, outputs;
   int64_t parameters = 0;
   StepMacs macs;

@@ -126,11 +126,14 @@ Bundle read_bundle(const std::string& path) {
   Bundle bundle{root, read_manifest(root)};
   std::vector<std::pair<std::string, std::string>> used;  // by what, file
   std::map<std::string, std::string> steps;               // ONNX file, step
-  for (const Step& step : bundle.manifest.steps)
-    if (step.onnx) {
-      used.emplace_back("step " + step.name, *step.onnx);
-      steps[*step.onnx] = step.name;
+  for (const Step& step : bundle.manifest.steps) {
+    std::vector<std::string> files = step.openvino;
+    if (step.onnx) files.push_back(*step.onnx);
+    for (const std::string& file : files) {
+      used.emplace_back("step " + step.name, file);
+      steps[file] = step.name;
     }
+  }
   for (const PlanSet& plans : bundle.manifest.plans)
     for (const PlanStep& step : plans.steps)
       if (step.plan) used.emplace_back("step " + step.name, step.plan->file);
