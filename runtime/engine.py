@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -35,36 +34,21 @@ class Engine(Protocol):
 
 
 _process_lock = threading.Lock()
-_process_threads: int | None = None  # of the pool, once there is one
-_warned_of: set[int] = set()  # thread counts that a warning was logged for
+_process_is_ready = False
 
 
-def prepare_process(threads: int | None) -> None:
-    """One thread pool and one memory arena for all sessions of the process.
-
-    ONNX Runtime's default is one of each a session: idle pools spin against the one at work, and the steps of a chain,
-    which run one after the other, would each hold the memory that only one of them needs at a time. The pool is
-    the process's: once it is there, ONNX Runtime wants `use_per_session_threads = False` of every other session in it.
-    """
+def prepare_process() -> None:
+    """One memory arena for all our sessions of the process: the steps of a chain run one after the other, and with arenas of
+    their own each would hold the memory that only one of them needs at a time. Sessions of other libraries keep theirs."""
     import onnxruntime as ort
 
-    global _process_threads
+    global _process_is_ready
     with _process_lock:
-        if _process_threads is not None:
-            if threads is not None and threads not in (_process_threads, *_warned_of):
-                _warned_of.add(threads)
-                logging.getLogger("dovit").warning(
-                    "threads=%d has no effect: the sessions of a process share ONNX Runtime's threads, and the first one made %d",
-                    threads,
-                    _process_threads,
-                )
-            return
-        wanted = threads or len(os.sched_getaffinity(0))
-        ort.set_global_thread_pool_sizes(wanted, 1)
-        memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-        # grow by what is asked for (1), not to the next power of two
-        ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
-        _process_threads = wanted
+        if not _process_is_ready:
+            memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+            # grow by what is asked for (1), not to the next power of two
+            ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+            _process_is_ready = True
 
 
 class OnnxRuntimeEngine:
@@ -85,9 +69,12 @@ class OnnxRuntimeEngine:
         """
         import onnxruntime as ort
 
-        prepare_process(threads)
+        prepare_process()
         options = ort.SessionOptions()
-        options.use_per_session_threads = False
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        # Every step has its threads, of which all but the running step's sleep: active waiting (ONNX Runtime's default) takes
+        # the cores from the step that runs, and for 20 ms after a call from the program's own work.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         # weights lie outside the arena, which is never given back: closing a session frees them
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")

@@ -22,11 +22,11 @@ from dovit.runtime.bundle.manifest import Manifest, Mode, Schedule
 from dovit.runtime.bundle.open import Bundle, with_bundle
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.chain import Chain, ChainResult, Decided
-from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import ImageLike, as_rgb
 from dovit.runtime.palettes import Colour, default_palette
 from dovit.runtime.plans import choose_plans
+from dovit.runtime.providers import Provider, open_cpu_chain
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
 from dovit.runtime.whole import FittedImage, fit_image
@@ -49,14 +49,22 @@ def load(
     precision: Precision | None = None,
     device: int = 0,
     graph: bool | None = None,
+    provider: Provider = "auto",
+    check_accuracy: bool = True,
+    cache: str | Path | None = None,
 ) -> Session:
     """Load the bundle in the folder `path`.
 
     `auto` selects `onnxruntime` on the CPU. The TensorRT backends have not run on a GPU yet, so they must be named.
-    For `onnxruntime`: `threads`, the number of CPU threads, default all, set by the first session of a process for all sessions;
-    `low_memory`, no prepacked copy of the weights, which is somewhat slower. For plans: `precision`, default that built last;
-    `device`, the GPU's number; `graph`, the whole image as one CUDA graph (CUDA 12.8) or one graph per segment, default what the
-    driver supports.
+    For `onnxruntime`: `provider`, what runs the steps on the CPU, ONNX Runtime's own (`cpu`) or OpenVINO (`openvino`, extra
+    `dovit[openvino]`), default OpenVINO where it is installed, or what the variable DOVIT_PROVIDER says; `threads`, the
+    number of CPU threads, default all cores that the process may use; `precision`, fp32 (default) or, with OpenVINO on a CPU
+    that has its instructions, bf16, in which confidences, sums of stopped tokens and logits stay float32. bf16 is compared
+    with float32 when a bundle is first loaded so, and refused where they differ too much, unless `check_accuracy` is False;
+    `cache`, a folder in which OpenVINO keeps what it compiled, so that the next process starts faster; `low_memory`, with
+    ONNX Runtime: no prepacked copy of the weights, which is somewhat slower.
+    For plans: `precision`, default that built last; `device`, the GPU's number; `graph`, the whole image as one CUDA graph
+    (CUDA 12.8) or one graph per segment, default what the driver supports.
     Raises DovitError where the bundle or the machine does not allow it, UsageError for an unknown backend.
     """
     if not isinstance(path, str | os.PathLike):
@@ -76,7 +84,36 @@ def load(
     )
     if not isinstance(low_memory, bool | np.bool_):
         raise UsageError(f"low_memory is a {type(low_memory).__name__}: give True or False")
-    return with_bundle(path, lambda bundle: _session(bundle, backend, threads, low_memory, precision, device, graph))
+    if not is_one_of(provider, get_args(Provider)):
+        raise UsageError(f"unknown provider {shown(provider)}: choose one of {', '.join(get_args(Provider))}")
+    if not isinstance(check_accuracy, bool | np.bool_):
+        raise UsageError(f"check_accuracy is a {type(check_accuracy).__name__}: give True or False")
+    if cache is not None and not isinstance(cache, str | os.PathLike):
+        raise UsageError(f"cache is a {type(cache).__name__}: give a folder, as a str or a Path")
+
+    def open_session(bundle: Bundle) -> Session:
+        manifest = bundle.manifest
+        if backend == "tensorrt" or backend == "tensorrt-rtx":
+            from dovit.runtime.gpu.open import open_chain
+
+            plans = choose_plans(bundle.root, manifest, backend, precision)
+            LOG.debug("%s: loading the %s plans for GPU %d", bundle.root, plans.name, device)
+            return Session(manifest, open_chain(bundle, plans, device=device, graph=graph), backend, "bucketed")
+        if precision == "fp16":
+            raise UsageError("precision fp16 is for plans: on a CPU choose fp32 or bf16")
+        _check_onnx(bundle)
+        chain, chosen = open_cpu_chain(
+            bundle,
+            provider,
+            precision or "fp32",
+            threads=None if threads is None else int(threads),
+            low_memory=bool(low_memory),
+            check_accuracy=bool(check_accuracy),
+            cache=None if cache is None else Path(cache),
+        )
+        return Session(manifest, chain, "onnxruntime", provider=chosen, precision=precision or "fp32")
+
+    return with_bundle(path, open_session)
 
 
 def _check_number(name: str, value: Any, least: int, most: int, what: str) -> None:
@@ -84,36 +121,13 @@ def _check_number(name: str, value: Any, least: int, most: int, what: str) -> No
         raise UsageError(f"{name}={shown(value)}: give {what}")
 
 
-def _session(
-    bundle: Bundle,
-    backend: Backend,
-    threads: int | None,
-    low_memory: bool,
-    precision: Precision | None,
-    device: int,
-    graph: bool | None,
-) -> Session:
-    manifest = bundle.manifest
-    if backend == "tensorrt" or backend == "tensorrt-rtx":
-        from dovit.runtime.gpu.open import open_chain
-
-        plans = choose_plans(bundle.root, manifest, backend, precision)
-        LOG.debug("%s: loading the %s plans for GPU %d", bundle.root, plans.name, device)
-        return Session(manifest, open_chain(bundle, plans, device=device, graph=graph), backend, "bucketed")
-    LOG.debug("%s: loading %d steps with ONNX Runtime on the CPU", bundle.root, len(manifest.steps))
-    engines = []
-    for step in manifest.steps:
-        if step.onnx is None:
-            there = ", ".join(plans.name for plans in manifest.plans)
-            raise DovitError(
-                f"{bundle.root}: holds plans only ({there}): choose their backend on a machine with a GPU, or add ONNX Runtime's "
-                f"files with dovit-export --ckpt model.pth --out {bundle.root} --backend onnxruntime"
-            )
-        file = bundle.path(step.onnx)
-        engine = OnnxRuntimeEngine(step.name, file, threads=threads, prepack=not low_memory)
-        engine.check(step.inputs, step.outputs)
-        engines.append(engine)
-    return Session(manifest, Chain(manifest, engines), "onnxruntime")
+def _check_onnx(bundle: Bundle) -> None:
+    if any(step.onnx is None for step in bundle.manifest.steps):
+        there = ", ".join(plans.name for plans in bundle.manifest.plans)
+        raise DovitError(
+            f"{bundle.root}: holds plans only ({there}): choose their backend on a machine with a GPU, or add ONNX Runtime's "
+            f"files with dovit-export --ckpt model.pth --out {bundle.root} --backend onnxruntime"
+        )
 
 
 class Session:
@@ -122,10 +136,21 @@ class Session:
     A context manager, which closes the session.
     """
 
-    def __init__(self, manifest: Manifest, chain: Chain | GpuChain, backend: str, schedule: Schedule = "exact") -> None:
-        """`schedule`: the default of calls."""
+    def __init__(
+        self,
+        manifest: Manifest,
+        chain: Chain | GpuChain,
+        backend: str,
+        schedule: Schedule = "exact",
+        *,
+        provider: str | None = None,
+        precision: str | None = None,
+    ) -> None:
+        """`schedule`: the default of calls. `provider` and `precision`: what runs the steps on a CPU; None with plans."""
         self.manifest = manifest
         self.backend = backend
+        self.provider = provider
+        self.precision = precision
         self.schedule = schedule
         self._chain: Chain | GpuChain | None = chain
 
@@ -159,10 +184,11 @@ class Session:
     def __repr__(self) -> str:
         manifest = self.manifest
         height, width = manifest.image_size
+        provider = f" by {self.provider} in {self.precision}" if self.provider == "openvino" else ""
         closed = ", closed" if self._chain is None else ""
         return (
             f"Session({manifest.architecture}, {height}×{width}, {manifest.classes} classes, {manifest.tokens} tokens, "
-            f"{len(manifest.decisions)} decisions, {self.backend}{closed})"
+            f"{len(manifest.decisions)} decisions, {self.backend}{provider}{closed})"
         )
 
     def __call__(

@@ -18,7 +18,8 @@ DOMAIN_VERSION = 1
 OPSET = 20
 
 # keep [B, K] int32, ascending, into the M tokens. confidence [B, M] float32; threshold [] float32; capacities [k] int64.
-# TopK gives equal values in order of index, so ties fill by lower index; NaN > ξ is false, so a NaN keeps.
+# TopK gives equal values in order of index, so ties fill by lower index; NaN > ξ is false, so a NaN keeps. OpenVINO's TopK
+# takes no K of 0, so where nothing is kept one token is chosen and then cut off.
 _DECIDE = """
 TokenDecide <PLUGIN> (confidence, threshold, capacities) => (keep)
 {
@@ -34,9 +35,12 @@ TokenDecide <PLUGIN> (confidence, threshold, capacities) => (keep)
   capacity = ReduceMin <keepdims = 1> (candidates)
   first = Constant <value = float[1] {-inf}> ()
   rank = Where (stops, confidence, first)
-  ranks, chosen = TopK <axis = 1, largest = 0, sorted = 1> (rank, capacity)
-  ascending, places = TopK <axis = 1, largest = 0, sorted = 1> (chosen, capacity)
-  keep = Cast <to = 6> (ascending)
+  some = Max (capacity, one)
+  ranks, chosen = TopK <axis = 1, largest = 0, sorted = 1> (rank, some)
+  ascending, places = TopK <axis = 1, largest = 0, sorted = 1> (chosen, some)
+  begin = Constant <value = int64[1] {0}> ()
+  held = Slice (ascending, begin, capacity, one)
+  keep = Cast <to = 6> (held)
 }
 """
 

@@ -16,7 +16,14 @@ from dovit.export.graph.functions import token_pass_functions
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 _PRODUCTS = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
-_LAYOUT = {"Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}  # no arithmetic: the tail may begin with these
+_LAYOUT = {
+    "Flatten",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}  # no arithmetic: the tail may begin with these
 
 
 def precision_parts(graph: gs.Graph, results: set[str]) -> list[gs.Graph]:
@@ -71,7 +78,9 @@ def _part(graph: gs.Graph, nodes: list[gs.Node]) -> gs.Graph:
         for t in node.outputs
         if id(t) in wanted or any(id(user) not in inside for user in t.outputs)
     ]
-    return gs.Graph(nodes, given, outputs, name=graph.name, opset=graph.opset, import_domains=graph.import_domains, ir_version=10)
+    return gs.Graph(
+        nodes, given, outputs, name=graph.name, opset=graph.opset, import_domains=graph.import_domains, ir_version=10
+    )
 
 
 def inlined(graph: gs.Graph) -> bytes:

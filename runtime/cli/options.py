@@ -24,7 +24,7 @@ class ScheduleChoice(StrEnum):
 
 
 class PrecisionChoice(StrEnum):
-    """What TensorRT plans compute in."""
+    """What plans, or OpenVINO on a CPU, compute in."""
 
     fp32 = "fp32"
     fp16 = "fp16"
@@ -40,6 +40,14 @@ class BackendChoice(StrEnum):
     tensorrt_rtx = "tensorrt-rtx"
 
 
+class ProviderChoice(StrEnum):
+    """What runs a bundle's steps on a CPU."""
+
+    auto = "auto"
+    cpu = "cpu"
+    openvino = "openvino"
+
+
 ENGINE = typer.Option(metavar="FOLDER", help="The bundle, as dovit-export wrote it.")
 MODE = typer.Option(
     metavar="MODE",
@@ -53,8 +61,15 @@ SCHEDULE = typer.Option(
 BACKEND = typer.Option(
     metavar="NAME", help="What runs the steps: onnxruntime (CPU), tensorrt, tensorrt-rtx (GPU), or auto: onnxruntime."
 )
-PRECISION = typer.Option(metavar="TYPE", help="Plans in fp32, fp16 or bf16. Default: those built last.")
-THREADS = typer.Option(min=1, metavar="N", help="CPU threads of ONNX Runtime. Default: all cores.")
+PRECISION = typer.Option(
+    metavar="TYPE",
+    help="Plans in fp32, fp16 or bf16, default those built last; on a CPU fp32, the default, or with OpenVINO bf16.",
+)
+PROVIDER = typer.Option(
+    metavar="NAME",
+    help="On a CPU: cpu, ONNX Runtime's own provider, openvino, or auto: OpenVINO where it is installed.",
+)
+THREADS = typer.Option(min=1, metavar="N", help="CPU threads. Default: all cores.")
 THRESHOLD = typer.Option(
     metavar="ξ,…",
     help="Confidence ξ at which a token stops: one value for all decisions, or one each, as 0.98,0.97,0.96. "
@@ -69,6 +84,7 @@ Mode = Annotated[ModeChoice | None, MODE]
 Schedule = Annotated[ScheduleChoice | None, SCHEDULE]
 Backend = Annotated[BackendChoice, BACKEND]
 Precision = Annotated[PrecisionChoice | None, PRECISION]
+Provider = Annotated[ProviderChoice, PROVIDER]
 Threads = Annotated[int | None, THREADS]
 Threshold = Annotated[list[str] | None, THRESHOLD]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from dovit.runtime import draw
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.backends import print_backends
 from dovit.runtime.cli.inputs import find_inputs, page_count
 from dovit.runtime.cli.options import (
     Backend,
@@ -24,6 +25,8 @@ from dovit.runtime.cli.options import (
     Json,
     Mode,
     Precision,
+    Provider,
+    ProviderChoice,
     Schedule,
     Threads,
     Threshold,
@@ -47,10 +50,18 @@ Examples:
     dovit-run --engine engines/ dataset/ --recursive --out labels/
     dovit-run --engine engines/ 'frames/*.jpg' --threshold 0.98,0.97,0.96 \\
         --json
+    dovit-run --engine engines/ image.png --provider openvino --precision bf16
     dovit-run --engine engines/ image.png --backend tensorrt-rtx --profile
     dovit-run --engine engines/ drive.mp4 --overlay
     dovit-run --engine engines/ rtsp://camera/stream --max-frames 500
+    dovit-run --list-backends
 """
+
+
+def _list_backends(wanted: bool) -> None:
+    if wanted:
+        print_backends()
+        raise typer.Exit
 
 
 def command(
@@ -76,6 +87,18 @@ def command(
     schedule: Schedule = None,
     backend: Backend = BackendChoice.auto,
     precision: Precision = None,
+    provider: Provider = ProviderChoice.auto,
+    check_accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--check-accuracy/--no-check-accuracy",
+            help="bf16 on a CPU: refuse it where its results are too far from float32's.",
+        ),
+    ] = True,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where OpenVINO keeps what it compiled, to start faster the next time."),
+    ] = None,
     threads: Threads = None,
     device: Annotated[int, typer.Option(min=0, metavar="N", help="Number of the GPU.")] = 0,
     graph: Annotated[
@@ -109,6 +132,15 @@ def command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Time every operation on the GPU instead, and write no pictures.")
     ] = False,
+    list_backends: Annotated[
+        bool,
+        typer.Option(
+            "--list-backends",
+            is_eager=True,
+            callback=_list_backends,
+            help="What can run bundles on this machine, what `auto` takes, and why; then exit.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Segment images: the labels go to OUT/NAME.png, a PNG whose pixel values are the class numbers. Of a video they go to
@@ -133,6 +165,9 @@ def command(
         precision=precision.value if precision else None,
         device=device,
         graph=graph,
+        provider=provider.value,
+        check_accuracy=check_accuracy,
+        cache=cache,
     )
     chosen = schedule.value if schedule else session.schedule
     how = mode.value if mode else session.manifest.mode
@@ -192,6 +227,7 @@ def command(
                 "tokens": result.tokens,
                 "kept": list(result.kept),
                 "backend": session.backend,
+                "provider": session.provider,
                 "mode": how,
                 "schedule": chosen,
                 "latency_ms": round(milliseconds, 3),

@@ -22,7 +22,7 @@ from dovit.engines.lowering.parts import cut_parts
 from dovit.engines.lowering.precision import LOW_TYPES, lower_precision
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Precision
-from dovit.runtime.engine import OnnxRuntimeEngine, prepare_process
+from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.session import load
 
 ARCHITECTURES = [(decoder, "conv") for decoder in DECODERS] + [("setr-naive", "fcn"), ("setr-mla", "setr-k3")]
@@ -87,9 +87,7 @@ def test_types(bundle: Path, precision: Precision, tmp_path: Path) -> None:
 def test_fp16_files_run_as_they_are(bundle: Path, tmp_path: Path) -> None:
     """The files that a builder is given, under ONNX Runtime's own fp16 kernels, against their emulation."""
     opened = open_bundle(bundle)
-    prepare_process(None)
     options = ort.SessionOptions()
-    options.use_per_session_threads = False
     for step, emulated in zip(lower_bundle(opened, "fp16"), lower_bundle(opened, "fp16"), strict=True):
         if step.described.kind != "plan":
             continue

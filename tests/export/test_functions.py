@@ -11,7 +11,6 @@ from onnx import TensorProto, helper
 from dovit.export.graph.functions import DOMAIN_VERSION, OPSET, token_pass_functions
 from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
-from dovit.runtime.engine import prepare_process
 
 STATE = ["tokens", "index", "full", "stopped_sum", "stopped_count"]
 TYPES = {"index": TensorProto.INT32, "keep": TensorProto.INT32, "stopped_count": TensorProto.INT64}
@@ -28,12 +27,7 @@ def session(op: str, inputs: list[str], outputs: list[str], **attributes: int) -
     graph = helper.make_graph([node], op, infos(inputs), infos(outputs))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OPERATOR_DOMAIN, DOMAIN_VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, functions=list(token_pass_functions()), ir_version=10)
-    prepare_process(
-        None
-    )  # other tests of this process may have: ONNX Runtime then takes no session with its own threads
-    options = ort.SessionOptions()
-    options.use_per_session_threads = False
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 BELOW = {
     "scenes": set(),
     "plugins": set(),
-    "runtime": {"plugins"},
+    "runtime": {"plugins", "scenes"},
     "serving": {"runtime"},
     "batch": {"runtime"},
     "evaluation": {"runtime", "scenes"},

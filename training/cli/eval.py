@@ -33,6 +33,9 @@ from dovit.runtime.cli.options import (
     Json,
     Mode,
     ModeChoice,
+    Precision,
+    Provider,
+    ProviderChoice,
     Schedule,
     Threads,
     Threshold,
@@ -75,6 +78,8 @@ def command(
     mode: Mode = None,
     schedule: Schedule = None,
     backend: Backend = BackendChoice.auto,
+    provider: Provider = ProviderChoice.auto,
+    precision: Precision = None,
     threshold: Threshold = None,
     keep: Annotated[
         str | None, typer.Option(metavar="SHARES", help=f"Instead of --threshold, for every image alike: {KEEP}.")
@@ -112,8 +117,12 @@ def command(
         raise UsageError("--plot draws a sweep: give --sweep with some ξ, as 0.95,0.97,0.99,1")
     if fixed_ratio and keep is not None:
         raise UsageError("--fixed-ratio goes with ξ, and --keep is a fixed ratio by itself: give one of them")
-    if ckpt is not None and (schedule or threads or backend is not BackendChoice.auto):
-        raise UsageError("--schedule, --backend and --threads are for a bundle: a checkpoint is run by torch, exact")
+    if ckpt is not None and (
+        schedule or threads or precision or backend is not BackendChoice.auto or provider is not ProviderChoice.auto
+    ):
+        raise UsageError(
+            "--schedule, --backend, --provider, --precision and --threads are for a bundle: a checkpoint is run by torch, exact"
+        )
     files = ((out, "--out"), (plot, "--plot"), (per_image, "--per-image"), (report, "--report"))
     written = [(path, flag) for path, flag in files if path]
     if len({path for path, _ in written}) < len(written):
@@ -126,12 +135,24 @@ def command(
         check_page(report)
     about: dict[str, Any]
     if engine is not None:
-        session = load(engine, backend.value, threads=threads)
+        session = load(
+            engine,
+            backend.value,
+            threads=threads,
+            provider=provider.value,
+            precision=precision.value if precision else None,
+        )
         how, chosen = mode.value if mode else session.manifest.mode, schedule.value if schedule else session.schedule
         segmenter: Segmenter = BundleSegmenter(session, how, chosen)
         own, size = Setting("bundle's ξ", session.manifest.thresholds), session.manifest.image_size
         names, own_palette = session.manifest.class_names, session.manifest.palette
-        about = {"engine": str(engine), "backend": session.backend, "schedule": chosen}
+        about = {
+            "engine": str(engine),
+            "backend": session.backend,
+            "provider": session.provider,
+            "precision": session.precision,
+            "schedule": chosen,
+        }
     else:
         assert ckpt is not None
         how = (mode or ModeChoice.whole).value

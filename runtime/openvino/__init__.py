@@ -1,0 +1,6 @@
+"""OpenVINO as the provider of a session on a CPU.
+
+device.py    whether it is there, and what its CPU computes in
+engine.py    runs one step
+accuracy.py  what bf16 costs a bundle, measured once
+"""

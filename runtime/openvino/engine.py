@@ -1,0 +1,119 @@
+"""Runs one step under OpenVINO: its body in the session's precision, its tail in float32."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dovit.runtime.bundle.tensors import TensorSpec
+from dovit.runtime.errors import DovitError
+from dovit.runtime.openvino.device import CpuPrecision, core, options_for, reason_of
+
+# what OpenVINO calls the manifest's types
+ELEMENT_TYPES = {
+    "uint8": "u8",
+    "int16": "i16",
+    "int32": "i32",
+    "int64": "i64",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "float32": "f32",
+}
+
+
+class OpenVinoEngine:
+    """A step's files for OpenVINO on its CPU device. See `dovit.runtime.engine.Engine`."""
+
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        *,
+        threads: int | None,
+        precision: CpuPrecision,
+        cache: Path | None = None,
+    ) -> None:
+        """`files`: as `Step.openvino` lists them; `cache`: a folder for what OpenVINO compiles, from which the next process takes
+        it. Raises DovitError where a file cannot be compiled."""
+        self._name = name
+        self.models: list[Any] = []  # openvino.CompiledModel: body and tail
+        for number, file in enumerate(files):
+            tail = number > 0  # confidences and logits
+            options = options_for(threads, "fp32" if tail else precision)
+            if cache is not None:
+                options["CACHE_DIR"] = str(cache)
+            try:
+                self.models.append(core().compile_model(str(file), "CPU", options))
+            except Exception as error:  # of its own kinds, or std::exception's
+                raise DovitError(f"OpenVINO cannot load step {name}: {reason_of(error)}") from None
+        self._inputs = [_ports(model.inputs) for model in self.models]
+        self._outputs = [_ports(model.outputs) for model in self.models]
+        self._idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+
+    def check(self, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
+        """Raises DovitError where the files have no such inputs and outputs, have them of another type, or need more inputs."""
+        given = list(inputs)
+        for kind, specs, ports in (("input", given, self._inputs), ("output", list(outputs), self._outputs)):
+            there = {name: port.element_type for found in ports for port in found for name in port.names}
+            for spec in specs:
+                expected = ELEMENT_TYPES[spec.dtype]
+                if there.get(spec.name) != expected:
+                    raise DovitError(
+                        f"step {self._name}: {kind} {spec.name} is {there.get(spec.name, 'missing')} in its file for OpenVINO, "
+                        f"the manifest says {expected}; export the bundle again"
+                    )
+        known = {spec.name for spec in given}
+        for takes, makes in zip(self._inputs, self._outputs, strict=True):
+            if missing := [port for port in takes if not port.names & known]:
+                raise DovitError(
+                    f"step {self._name}: its file for OpenVINO needs {min(missing[0].names)} too; export the bundle again"
+                )
+            known |= {name for port in makes for name in port.names}
+
+    def run(self, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
+        """See Engine."""
+        import openvino
+
+        try:
+            requests = self._idle.get_nowait()
+        except queue.Empty:
+            requests = [model.create_infer_request() for model in self.models]
+        made: dict[str, np.ndarray] = {}
+        try:
+            tensors = {name: openvino.Tensor(array, shared_memory=True) for name, array in inputs.items()}
+            for request, takes, makes in zip(requests, self._inputs, self._outputs, strict=True):
+                for port in takes:
+                    name = next(name for name in port.names if name in tensors)
+                    request.set_tensor(name, tensors[name])
+                for port in makes:
+                    for name in port.names & outputs.keys():
+                        place = outputs[name]
+                        if place is not None:
+                            request.set_tensor(name, openvino.Tensor(place, shared_memory=True))
+                            made[name] = place
+                request.infer()
+                for port in makes:
+                    tensors |= dict.fromkeys(port.names, request.get_tensor(port.any_name))
+            made |= {name: np.array(tensors[name].data) for name, place in outputs.items() if place is None}
+        except Exception as error:
+            raise DovitError(f"OpenVINO failed in step {self._name}: {reason_of(error)}") from None
+        self._idle.put(requests)
+        return made
+
+
+@dataclass(frozen=True)
+class _Port:
+    """An input or output of a compiled model. It has several names where OpenVINO found nodes that do nothing."""
+
+    names: frozenset[str]
+    any_name: str
+    element_type: str
+
+
+def _ports(ports: Iterable[Any]) -> list[_Port]:
+    return [_Port(frozenset(port.names), port.any_name, port.element_type.get_type_name()) for port in ports]

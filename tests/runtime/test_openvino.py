@@ -1,0 +1,172 @@
+"""The provider openvino: the same results as ONNX Runtime's in float32, bounds in bf16, and sentences where it cannot be used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+from models import randomised, small_config
+
+from dovit.runtime import providers
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.cli import run
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.openvino import accuracy, device
+from dovit.runtime.openvino.accuracy import Bf16Accuracy
+from dovit.runtime.openvino.engine import OpenVinoEngine
+from dovit.runtime.session import load
+
+pytest.importorskip("openvino", reason="the extra dovit[openvino] is not installed")
+needs_bf16 = pytest.mark.skipif(not device.computes_bf16(), reason="this CPU has no bf16 instructions")
+
+# name → decoder and changes: every kind of decoder, head and backbone once
+MODELS = {
+    "naive": ("setr-naive", {}),
+    "mla, heads on the map": ("setr-mla", {"head": "setr-k3"}),
+    "mask": ("segmenter-mask", {}),
+    "rotary": ("segmenter-linear", {"family": "rotary-gated"}),
+    "eomt": ("eomt", {}),
+}
+
+
+def bundle_of(name: str, folder: Path) -> Path:
+    decoder, changes = MODELS[name]
+    make_bundle(randomised(small_config(decoder, **changes)), folder)
+    return folder
+
+
+def image_for(manifest: object, seed: int = 0) -> np.ndarray:
+    height, width = manifest.image_size  # type: ignore[attr-defined]
+    return np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def naive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundle_of("naive", tmp_path_factory.mktemp("naive"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_float32_is_onnx_runtimes(name: str, tmp_path: Path) -> None:
+    """Whole passes in both schedules, and with a batch: kept sets and labels equal, logits within 1e-4."""
+    bundle = bundle_of(name, tmp_path)
+    expected, found = load(bundle, provider="cpu"), load(bundle, provider="openvino")
+    assert (found.provider, found.precision) == ("openvino", "fp32")
+    images = np.concatenate([image_for(found.manifest, seed) for seed in range(2)])
+    fewest = 0.0 if found.manifest.least_kept == 0 else 0.3
+    for thresholds in ((1.0, 1.0), (0.5, 0.4), (fewest, fewest)):
+        for schedule in ("exact", "bucketed"):
+            capacities = found.capacities(schedule)
+            a, b = (s.chain.run(images, thresholds, capacities) for s in (expected, found))
+            assert [d.keep.tolist() for d in a.decisions] == [d.keep.tolist() for d in b.decisions]
+            np.testing.assert_allclose(b.logits, a.logits, atol=1e-4 * np.abs(a.logits).max(), rtol=0)
+            assert (a.labels == b.labels).mean() > 0.999
+            for one, other in zip(a.decisions, b.decisions, strict=True):
+                np.testing.assert_allclose(other.confidence, one.confidence, atol=1e-5)
+
+
+@needs_bf16
+def test_bf16_leaves_confidences_sums_and_logits_in_float32(naive: Path) -> None:
+    """By the precisions that OpenVINO says it executes: products of the body in bf16, everything else named here in float32."""
+    opened = open_bundle(naive)
+    executed: dict[str, str] = {}
+    products = []
+    for step in opened.manifest.steps:
+        engine = OpenVinoEngine(step.name, [opened.path(f) for f in step.openvino], threads=1, precision="bf16")
+        for model in engine.models:
+            for node in model.get_runtime_model().get_ordered_ops():
+                about = node.get_rt_info()
+                kind, precision = (about[key].astype(str) for key in ("layerType", "runtimePrecision"))
+                executed[node.get_friendly_name()] = precision
+                if kind in ("FullyConnected", "MatMul", "Convolution"):
+                    products.append((node.get_friendly_name(), precision))
+    assert sum(precision == "bf16" for _, precision in products) >= 4 * len(opened.manifest.steps)
+    results = [name for name in executed if name.startswith(("confidence", "stopped_sum", "logits", "head"))]
+    assert any(name.startswith("confidence") for name in results) and any(name.startswith("head") for name in results)
+    assert {name: executed[name] for name in results if executed[name] == "bf16"} == {}
+    sums = {precision for name, precision in products if name.startswith("sum3")}
+    assert sums == {"f32"}, "the sum of stopped tokens is a product with ones"
+
+
+@needs_bf16
+def test_bf16_is_compared_with_float32_once_and_refused_below_the_bounds(
+    naive: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured = []
+    real = accuracy.measure
+    monkeypatch.setattr(accuracy, "measure", lambda *chains: measured.append(1) or real(*chains))
+    monkeypatch.setattr(accuracy, "MIN_LABELS_EQUAL", 0.5)  # random weights: near-equal logits everywhere
+    monkeypatch.setattr(accuracy, "MIN_SAME_FATE", 0.5)
+    for _ in range(2):
+        session = load(naive, provider="openvino", precision="bf16")
+    assert len(measured) == 1 and session.precision == "bf16"
+    [file] = (tmp_path / "dovit" / "openvino").iterdir()
+    kept = Bf16Accuracy.model_validate_json(file.read_text())
+    assert 0.5 < kept.labels_equal < 1 and 0.5 < kept.same_fate <= 1
+    file.write_text('{"labels_equal": 7}')  # damaged: measured again
+    load(naive, provider="openvino", precision="bf16")
+    assert len(measured) == 2
+    monkeypatch.setattr(accuracy, "MIN_LABELS_EQUAL", 1.0)
+    with pytest.raises(DovitError, match=r"bf16 is too far from float32 .* labels are equal \(at least 100%\)"):
+        load(naive, provider="openvino", precision="bf16")
+    assert load(naive, provider="openvino", precision="bf16", check_accuracy=False).precision == "bf16"
+
+
+def test_what_cannot_be_used_is_said_in_a_sentence(naive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, sentence in [
+        ({"provider": "tpu"}, "unknown provider"),
+        ({"provider": "cpu", "precision": "bf16"}, "needs the provider openvino, and cpu was chosen"),
+        ({"provider": "cpu", "cache": "here"}, "cache is for the provider openvino"),
+        ({"provider": "openvino", "precision": "fp16"}, "precision fp16 is for plans"),
+        ({"provider": "openvino", "check_accuracy": 1}, "give True or False"),
+        ({"provider": "openvino", "cache": 1}, "give a folder"),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            load(naive, **arguments)  # type: ignore[arg-type]
+    monkeypatch.setattr(device, "computes_bf16", lambda: False)
+    with pytest.raises(UsageError, match="this CPU has no bf16 instructions"):
+        load(naive, provider="openvino", precision="bf16")
+    monkeypatch.setenv("DOVIT_PROVIDER", "tpu")
+    with pytest.raises(UsageError, match="DOVIT_PROVIDER=tpu: choose one of"):
+        load(naive)
+
+
+def test_auto_takes_what_is_there_and_says_why(naive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOVIT_PROVIDER")
+    assert load(naive).provider == "openvino"
+    opened = open_bundle(naive)
+    steps = tuple(step.model_copy(update={"openvino": ()}) for step in opened.manifest.steps)
+    older = type(opened)(opened.root, opened.manifest.model_copy(update={"steps": steps}))
+    assert providers.choose_provider(older, "auto")[0] == "cpu"
+    with pytest.raises(DovitError, match="as an older dovit made it: export it again"):
+        providers.choose_provider(older, "openvino")
+    device.core.cache_clear()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    try:
+        assert providers.choose_provider(opened, "auto") == (
+            "cpu",
+            "the package openvino is not installed: pip install 'dovit[openvino]'",
+        )
+        with pytest.raises(DovitError, match=r"provider openvino cannot be used: .* pip install 'dovit\[openvino\]'"):
+            load(naive, provider="openvino")
+    finally:
+        device.core.cache_clear()
+
+
+def test_compiled_models_are_kept_where_they_are_asked_to_be(naive: Path, tmp_path: Path) -> None:
+    image = image_for(open_bundle(naive).manifest)[0]
+    labels = [load(naive, provider="openvino", cache=tmp_path / "cache")(image).labels for _ in range(2)]
+    assert list((tmp_path / "cache").glob("*.blob")) and (labels[0] == labels[1]).all()
+
+
+def test_a_list_of_backends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import typer
+
+    with pytest.raises(typer.Exit):
+        run._list_backends(True)
+    shown = capsys.readouterr().out
+    assert "auto takes onnxruntime with the provider cpu: DOVIT_PROVIDER is set" in shown
+    assert "tensorrt, tensorrt-rtx" in shown
