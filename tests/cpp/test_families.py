@@ -1,4 +1,4 @@
-"""The C++ runtime on backbones with registers and rotary positions: labels, kept sets and confidences are Python's to the bit."""
+"""The C++ runtime with registers, rotary positions and lenses: labels, kept sets and confidences are Python's to the bit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, on
 
 
 @pytest.mark.parametrize(
-    ("decoder", "family"),
-    [*(("segmenter-linear-taps", family) for family in BACKBONES), ("eomt", "registers"), ("eomt", "rotary")],
+    ("decoder", "family", "head"),
+    [
+        *(("segmenter-linear-taps", family, "setr-k3") for family in BACKBONES),
+        ("eomt", "registers", "setr-k3"),
+        ("eomt", "rotary", "setr-k3"),
+        ("segmenter-linear", "registers", "lens"),
+    ],
 )
 def test_results_are_pythons(
-    decoder: str, family: str, build: Callable[[str], Path], library_path: Path, tmp_path: Path
+    decoder: str, family: str, head: str, build: Callable[[str], Path], library_path: Path, tmp_path: Path
 ) -> None:
-    model = randomised(small_config(decoder, head="setr-k3", family=family))
+    model = randomised(small_config(decoder, head=head, family=family))
     make_bundle(model, tmp_path)
     made = CSession(build("release") / "libdovit_runtime.so", tmp_path, library_path)
     picture = random_images(small_config(image_size=(128, 160)))[0].numpy()
