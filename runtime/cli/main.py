@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": ("dovit.training.cli.eval", "Measure mIoU, tokens, MACs and latency on labelled images."),
     "bench": ("dovit.benchmarks.cli", "Time a bundle against the dense model."),
     "map": ("dovit.batch.cli", "Segment many images with Ray, on one machine or many."),
+    "demo": ("dovit.demo.cli", "Try a bundle in a browser."),
     "serve": ("dovit.serving.cli", "Write a model repository for Triton Inference Server."),
 }
 EPILOG = "\n".join(

@@ -16,6 +16,7 @@ BELOW = {
     "serving": {"runtime"},
     "batch": {"runtime"},
     "evaluation": {"runtime", "scenes"},
+    "demo": {"runtime", "scenes", "evaluation"},
     "engines": {"plugins", "runtime", "evaluation", "scenes"},
     "export": {"runtime", "engines"},
     "training": {"runtime", "evaluation", "export"},

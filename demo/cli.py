@@ -1,0 +1,63 @@
+"""`dovit-demo`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from dovit.demo.page import build_page, import_gradio, launch
+from dovit.demo.view import Images, Viewer
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.inputs import find_inputs
+from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Mode, Threads
+from dovit.runtime.images import read_image
+from dovit.runtime.session import load
+from dovit.scenes import scene
+
+EPILOG = """\b
+Examples:
+    dovit-demo --engine engines/
+    dovit-demo --engine engines/ --examples photos/ --port 8000
+    dovit-demo --engine engines/ --host 0.0.0.0
+"""
+DRAWN = (3, 11, 24)  # seeds of the street scenes that are the examples where none are given
+
+
+def command(
+    engine: Engine,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to serve; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860.")] = None,
+    examples: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IMAGES", help="Example images, files or folders. Default: drawn streets."),
+    ] = None,
+    mode: Mode = None,
+    backend: Backend = BackendChoice.auto,
+    threads: Threads = None,
+) -> None:
+    """Try a bundle in a browser: images, a slider for each threshold, what is kept, and what it costs."""
+    import_gradio()
+    files = [one.file for one in find_inputs(examples or [])]
+    with load(engine, backend.value, threads=threads) as session:
+        height, width = session.manifest.image_size
+        shown: list[np.ndarray] = [read_image(file) for file in files] or [scene(n, height, width)[0] for n in DRAWN]
+        viewer = Viewer(session, Images(shown), mode.value if mode else None)
+        viewer.view(
+            "example-0", session.manifest.thresholds
+        )  # the first run is slower, and a bundle that cannot run is said now
+        page = build_page(viewer, f"dovit: {engine.absolute().name}, {session.manifest.architecture}")
+        print(f"{launch(page, host, port)}  (Ctrl-C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        finally:
+            page.close()
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(command, "dovit-demo", epilog=EPILOG)

@@ -1,0 +1,155 @@
+"""The page of dovit-demo: its numbers, its links, and the page itself in a browser: keyboard, upload, phone, dark mode."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import Tab, needs_browser
+from bundles import make_bundle
+from models import random_images, randomised, small_config, spreading_thresholds
+from PIL import Image
+
+from dovit.demo import cli
+from dovit.demo.page import build_page, launch
+from dovit.demo.view import MOST_IMAGES, Images, Viewer, from_query, to_query
+from dovit.evaluation.cost import Cost
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.session import Session, load
+
+pytest.importorskip("gradio", reason="Gradio is not installed")
+LINK = "document.querySelector('#link textarea, #link input')?.value"
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    folder = tmp_path_factory.mktemp("bundle")
+    make_bundle(randomised(small_config()), folder)
+    with load(folder) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def thresholds() -> tuple[float, ...]:
+    model = randomised(small_config())
+    return spreading_thresholds(model, random_images(model.config, batch=4))
+
+
+@pytest.fixture(scope="module")
+def viewer(session: Session) -> Viewer:
+    random = np.random.default_rng(0)
+    return Viewer(
+        session, Images([random.integers(0, 256, (*session.manifest.image_size, 3), np.uint8) for _ in range(3)])
+    )
+
+
+def test_numbers_and_pictures_are_the_sessions(viewer: Viewer, session: Session, thresholds: tuple[float, ...]) -> None:
+    image = viewer.images.examples[1]
+    result, view = session(image, threshold=thresholds), viewer.view("example-1", thresholds)
+    assert 0 < result.kept[0] < result.tokens
+    assert [count for _, count in view.tokens] == [result.tokens, *result.kept]
+    paper, _ = Cost.of_bundle(session.manifest).of(result.kept)
+    assert 1e9 * sum(value for _, value in view.macs) == pytest.approx(paper)
+    assert f"{paper / session.manifest.dense_macs[0]:.1%} of the dense model" in view.summary
+    assert np.array_equal(np.asarray(view.labels), np.asarray(session.palette, np.uint8)[result.labels])
+    assert len(view.keep_maps) == len(view.confidence_maps) == len(session.manifest.decisions)
+    white = (np.asarray(view.keep_maps[0]) == 255).all(axis=2).mean()
+    assert white == pytest.approx(1 - result.kept[0] / result.tokens, abs=0.01)
+
+
+def test_slide_counts_all_windows(session: Session, thresholds: tuple[float, ...]) -> None:
+    height, width = session.manifest.image_size
+    image = np.random.default_rng(1).integers(0, 256, (height, 2 * width, 3), np.uint8)
+    view = Viewer(session, Images([image]), "slide").view("example-0", thresholds)
+    result = session(image, threshold=thresholds, mode="slide")
+    assert len(result.windows) > 1
+    assert [count for _, count in view.tokens] == [result.tokens, *result.kept]
+    assert view.dense_tokens == result.tokens
+
+
+def test_links_hold_the_state(viewer: Viewer, thresholds: tuple[float, ...]) -> None:
+    key = viewer.images.add(np.zeros((5, 6, 3), np.uint8))
+    query = dict(part.split("=") for part in to_query(key, thresholds).split("&"))
+    assert from_query(query, viewer) == (key, pytest.approx(thresholds, rel=1e-5))
+    assert from_query({}, viewer) == ("example-0", viewer.session.manifest.thresholds)
+    for wrong in ({"xi": "2,0"}, {"xi": "a"}, {"xi": "0.5,0.5,0.5,0.5"}, {"image": "example-9"}, {"image": "../x"}):
+        with pytest.raises(UsageError, match=r"give 2 numbers|drop it again"):
+            from_query(wrong, viewer)
+    for number in range(MOST_IMAGES):
+        viewer.images.add(np.full((2, 2, 3), number, np.uint8))
+    with pytest.raises(UsageError, match="drop it again"):
+        viewer.images.get(key)
+
+
+def test_names_of_classes_are_text(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "class_names", tuple(f"<script>{n}" for n in range(session.manifest.classes)))
+    legend = Viewer(session, Images([np.zeros((8, 8, 3), np.uint8)])).view("example-0", (1.0, 1.0)).legend
+    assert "&lt;script&gt;" in legend and "<script>" not in legend
+
+
+def test_what_is_missing_or_taken_is_said(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DovitError, match="give another --port"):
+        launch(build_page(viewer, "test"), "127.0.0.1", server.getsockname()[1])
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr("sys.argv", ["dovit-demo", "--engine", "e"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2 and "pip install 'dovit[demo]'" in capfd.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def address(viewer: Viewer) -> Iterator[str]:
+    page = build_page(viewer, "a *bundle*")
+    yield launch(page, "127.0.0.1", None)
+    page.close()
+
+
+def state(link: str) -> tuple[str, list[float]]:
+    query = dict(part.split("=") for part in link.partition("?")[2].split("&"))
+    return query["image"], [float(part) for part in query["xi"].split(",")]
+
+
+@needs_browser
+def test_a_link_restores_the_state_and_the_keyboard_changes_it(address: str, tmp_path: Path) -> None:
+    with Tab(tmp_path / "profile") as tab:
+        link = f"{address}?image=example-1&xi=0.5,0.25"
+        tab.call("Page.navigate", url=link)
+        assert state(tab.wait_for(LINK)) == ("example-1", [0.5, 0.25])
+        assert "dense model's MACs" in tab.value("document.querySelector('#summary').innerText")
+        pictures = tab.wait_for(
+            "(n => n >= 6 && n)([...document.querySelectorAll('img')].filter(i => i.naturalWidth > 1).length)"
+        )
+        assert pictures >= 6  # input, overlay, labels, two keep maps and two confidence maps, some as examples
+        tab.value("document.querySelector('#xi2 input[type=range]').focus()")
+        for _ in range(3):
+            tab.press("ArrowRight")
+        assert tab.wait_for(f"{LINK}.includes('0.253') && location.href.includes('0.253')")
+        tab.value("document.querySelectorAll('#examples button')[2].focus()")
+        tab.press("Enter")
+        assert state(tab.wait_for(f"{LINK}.includes('example-2') && {LINK}")) == ("example-2", [0.5, 0.253])
+
+
+@needs_browser
+def test_an_uploaded_image_on_a_phone_in_dark_mode(address: str, viewer: Viewer, tmp_path: Path) -> None:
+    random = np.random.default_rng(5).integers(0, 256, (50, 60, 3), np.uint8)
+    Image.fromarray(random).save(tmp_path / "upload.png")
+    with Tab(tmp_path / "profile", width=390, height=844, dark=True) as tab:
+        tab.call("Page.navigate", url=address)
+        tab.wait_for(LINK)
+        assert tab.value("document.documentElement.scrollWidth") <= 390
+        background: str = tab.value("getComputedStyle(document.body).backgroundColor")
+        assert max(int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(",")[:3]) < 60
+        tab.value("document.querySelector('#input button[aria-label*=emove], #input button[aria-label*=lear]').click()")
+        tab.wait_for("document.querySelector('#input input[type=file]') !== null")
+        root: dict[str, Any] = tab.call("DOM.getDocument")["root"]
+        found = tab.call("DOM.querySelector", nodeId=root["nodeId"], selector="#input input[type=file]")
+        tab.call("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(tmp_path / "upload.png")])
+        key, _ = state(tab.wait_for(f"!{LINK}.includes('example') && {LINK}"))
+        assert np.array_equal(viewer.images.get(key), random)
