@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.result import Result
 from dovit.runtime.session import Session
 
+ENOUGH, MOST_RUNS = 0.3, 5  # seconds and repetitions of timing
 MOST_IMAGES = 32  # uploaded ones that a running page remembers, for its links
 
 
@@ -75,8 +77,7 @@ class Viewer:
     def view(self, key: str, thresholds: tuple[float, ...]) -> View:
         """Raises DovitError for an image that is gone or cannot be run."""
         image = self.images.get(key)
-        _, slowest = self._run(image, (1.0,) * len(thresholds))  # just before, so that both find the machine alike
-        result, milliseconds = self._run(image, thresholds)
+        result, milliseconds, slowest = self._timed(image, thresholds)
         windows = kept_by_window(result)
         tokens = np.sum([(self._cost.tokens, *kept) for kept in windows], axis=0).tolist()
         macs = np.sum([[paper for paper, _ in self._cost.by_step(kept)] for kept in windows], axis=0)
@@ -101,6 +102,18 @@ class Viewer:
                 f"kept <b>{' / '.join(map(str, tokens[1:])) or 'all'}</b> of {tokens[0]} tokens"
             ),
         )
+
+    def _timed(self, image: np.ndarray, thresholds: tuple[float, ...]) -> tuple[Result, float, float]:
+        """The result, its milliseconds, and those with all tokens kept: the shortest of a few runs in turns, as far as that
+        takes no longer than a person waits gladly."""
+        result, fastest = self._run(image, thresholds)
+        all_kept, end = math.inf, time.perf_counter() + ENOUGH
+        for _ in range(MOST_RUNS):
+            all_kept = min(all_kept, self._run(image, (1.0,) * len(thresholds))[1])
+            fastest = min(fastest, self._run(image, thresholds)[1])
+            if time.perf_counter() > end:
+                break
+        return result, fastest, all_kept
 
     def _run(self, image: np.ndarray, thresholds: tuple[float, ...]) -> tuple[Result, float]:
         start = time.perf_counter()
