@@ -29,6 +29,24 @@ class LoadOptions(ctypes.Structure):
         ("schedule", c_int),
         ("thresholds", ctypes.POINTER(c_double)),
         ("threshold_count", c_size_t),
+        ("provider", c_char_p),
+        ("openvino", c_char_p),
+        ("cache", c_char_p),
+    ]
+
+
+class Info(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t),
+        ("architecture", c_char_p),
+        ("backend", c_char_p),
+        *((name, c_int) for name in ("height", "width", "grid_height", "grid_width", "classes", "decisions")),
+        ("label_bytes", c_int),
+        ("thresholds", ctypes.POINTER(c_double)),
+        ("mode", c_int),
+        ("resize", c_int),
+        ("provider", c_char_p),
+        ("precision", c_char_p),
     ]
 
 
@@ -98,9 +116,16 @@ class Session:
         for name in ("kept", "keep_maps", "confidence_maps", "windows", "logits"):
             getattr(self.c, f"dovit_result_{name}").argtypes = [c_void_p, c_void_p]
             getattr(self.c, f"dovit_result_{name}").restype = c_void_p
+        options = {"provider": b"cpu"} | options  # whatever this machine has
         given = LoadOptions(size=ctypes.sizeof(LoadOptions), onnxruntime=str(onnxruntime).encode(), **options)
         self.handle = c_void_p()
         self._check(self.c.dovit_session_load(str(bundle).encode(), ctypes.byref(given), ctypes.byref(self.handle)))
+
+    def info(self) -> tuple[str, str]:
+        """The provider, and the precision in which it computes."""
+        info = Info(size=ctypes.sizeof(Info))
+        self._check(self.c.dovit_session_info(self.handle, ctypes.byref(info)))
+        return info.provider.decode(), info.precision.decode()
 
     def __del__(self) -> None:
         self.c.dovit_session_free(self.handle)

@@ -7,17 +7,17 @@
 #include <vector>
 
 constexpr const char* kLoadingUsage =
-    "[--backend auto|onnxruntime|tensorrt|tensorrt-rtx] [--device cpu|cuda:N] [--onnxruntime LIBONNXRUNTIME.so]\n"
+    "[--backend auto|onnxruntime|tensorrt|tensorrt-rtx] [--device cpu|cuda:N] [--provider auto|cpu|openvino]\n"
+    "  [--precision fp32|fp16|bf16] [--cache FOLDER] [--onnxruntime LIBONNXRUNTIME.so] [--openvino LIBOPENVINO_C.so]\n"
     "  [--tensorrt LIBNVINFER.so] [--plugins LIBDOVIT_PLUGINS.so]";
 
 // Takes its options out of `arguments`, and leaves the others.
 inline dovit::LoadOptions take_loading(std::vector<std::string>& arguments) {
   dovit::LoadOptions options;
-  const std::map<std::string, std::string*> known = {{"--backend", &options.backend},
-                                                     {"--device", &options.device},
-                                                     {"--onnxruntime", &options.onnxruntime},
-                                                     {"--tensorrt", &options.tensorrt},
-                                                     {"--plugins", &options.plugins}};
+  const std::map<std::string, std::string*> known = {
+      {"--backend", &options.backend},         {"--device", &options.device},     {"--provider", &options.provider},
+      {"--precision", &options.precision},     {"--cache", &options.cache},       {"--openvino", &options.openvino},
+      {"--onnxruntime", &options.onnxruntime}, {"--tensorrt", &options.tensorrt}, {"--plugins", &options.plugins}};
   std::vector<std::string> left;
   for (std::size_t k = 0; k < arguments.size(); ++k) {
     const auto found = known.find(arguments[k]);

@@ -31,9 +31,9 @@ Manifest small_manifest() {
   m.std = {1, 1, 1};
   m.thresholds = {0.5};
   m.capacities = {0, 4, 8};
-  m.steps = {{"stem", "a", {image, xi, capacities}, {tokens1, index0, full0, confidence, keep}, 0, {}},
-             {"block2", "b", {tokens1, index0, full0, keep}, {tokens2, index1, full1, tap}, 0, {}},
-             {"decoder", "c", {full1, tokens2, index1, tap}, {labels, logits}, 0, {}}};
+  m.steps = {{"stem", "a", {}, {image, xi, capacities}, {tokens1, index0, full0, confidence, keep}, 0, {}},
+             {"block2", "b", {}, {tokens1, index0, full0, keep}, {tokens2, index1, full1, tap}, 0, {}},
+             {"decoder", "c", {}, {full1, tokens2, index1, tap}, {labels, logits}, 0, {}}};
   m.decisions = {{1, {"tokens1", "index0", "full0"}, "threshold1", "confidence1", "keep1"}};
   m.final = {"tokens2", "index1", "full1"};
   m.taps = {"tap"};

@@ -10,6 +10,7 @@ int main(int count, char** arguments) {
   dovit::LoadOptions load;
   load.onnxruntime = arguments[2];
   load.threads = 1;
+  load.provider = "cpu";
   const int runs = std::atoi(arguments[3]);
   EXPECT(runs > 0);
   const std::vector<std::uint8_t> pixels(64 * 96 * 3, 127);

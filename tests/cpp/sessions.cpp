@@ -155,6 +155,7 @@ void test_wrong_arguments(const dovit::Session& session, const Picture& picture,
     return [bundle, library, change] {
       dovit::LoadOptions options;
       options.onnxruntime = library;
+      options.provider = "cpu";
       change(options);
       dovit::Session(bundle, options);
     };
@@ -254,6 +255,7 @@ int main(int count, char** arguments) {
   if (count != 3) return 2;
   dovit::LoadOptions options;
   options.onnxruntime = arguments[2];
+  options.provider = "cpu";
   const dovit::Session session(arguments[1], options);
   const Picture picture(250, 170, 0);
   test_formats_and_strides(session, picture);

@@ -60,6 +60,7 @@ LoadOptions with(const char* library, int threads) {
   LoadOptions options;
   options.onnxruntime = library;
   options.threads = threads;
+  options.provider = "cpu";
   return options;
 }
 

@@ -148,6 +148,9 @@ dovit_status dovit_session_info(const dovit_session* session, dovit_info* info) 
     made.thresholds = s.thresholds().data();
     made.mode = s.mode({}) == Mode::kWhole ? DOVIT_WHOLE : DOVIT_SLIDE;
     made.resize = s.keep_ratio({}) ? DOVIT_KEEP_RATIO : DOVIT_STRETCH;
+    const auto given = [](const std::string& name) { return name.empty() ? nullptr : name.c_str(); };
+    made.provider = given(s.provider());
+    made.precision = given(s.precision());
     *info = made;
   });
 }

@@ -52,6 +52,9 @@ LoadOptions load_options(const dovit_load_options& given) {
   if (given.tensorrt) options.tensorrt = given.tensorrt;
   if (given.plugins) options.plugins = given.plugins;
   if (given.precision) options.precision = given.precision;
+  if (given.provider) options.provider = given.provider;
+  if (given.openvino) options.openvino = given.openvino;
+  if (given.cache) options.cache = given.cache;
   if (given.graph < DOVIT_DEFAULT_GRAPH || given.graph > DOVIT_SEGMENTED)
     throw UsageError(text("unknown graph mode ", given.graph, ": choose whole image or segmented"));
   if (given.graph != DOVIT_DEFAULT_GRAPH) options.graph = given.graph == DOVIT_WHOLE_IMAGE;

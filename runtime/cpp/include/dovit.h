@@ -46,7 +46,7 @@ extern "C" {
 #endif
 
 /* Of this header. A library works with every header whose number is its own: dovit_check_abi(). */
-#define DOVIT_ABI_VERSION 2
+#define DOVIT_ABI_VERSION 3
 
 typedef enum dovit_status {
   DOVIT_OK = 0,
@@ -96,7 +96,8 @@ typedef struct dovit_load_options {
   const char* onnxruntime;  /* path of libonnxruntime.so; NULL: where the system finds libonnxruntime.so.1 */
   const char* tensorrt;     /* path of libnvinfer.so or libtensorrt_rtx.so; NULL: where the system finds it */
   const char* plugins;      /* path of libdovit_plugins.so, the kernels; NULL: beside this library, or the system's */
-  const char* precision;    /* of the plans: "fp32", "fp16", "bf16"; NULL: of those built last */
+  const char* precision;    /* of the plans: "fp32", "fp16", "bf16"; NULL: of those built last. On a CPU: "fp32"; "bf16"
+                             * with OpenVINO, in which confidences and logits stay float32. NULL: fp32 */
   int graph;                /* dovit_graph; default: whole image where the driver has CUDA 12.8 */
   int threads;              /* of the CPU, for each image; 0: all that the process may use */
   int low_memory;           /* 1: no repacked copy of the weights, which is somewhat slower */
@@ -104,11 +105,16 @@ typedef struct dovit_load_options {
   int schedule;             /* dovit_schedule; default: exact on a CPU, bucketed on a GPU */
   const double* thresholds; /* above which a token stops: one for all or one each; NULL: the bundle's */
   size_t threshold_count;
+  const char* provider; /* on a CPU: "cpu" (ONNX Runtime's own), "openvino", or "auto", which takes OpenVINO where it is
+                         * found and the bundle has files for it; NULL: auto */
+  const char* openvino; /* path of libopenvino_c.so; NULL: where the system finds it */
+  const char* cache; /* folder in which OpenVINO keeps what it compiled, for the next process; NULL: none. Whoever can
+                      * write there decides what this process runs */
 } dovit_load_options;
 
 #define DOVIT_LOAD_OPTIONS_INIT                                                                  \
   {sizeof(dovit_load_options), NULL, NULL, NULL, NULL, NULL, NULL, DOVIT_DEFAULT_GRAPH, 0, 0, 0, \
-   DOVIT_DEFAULT_SCHEDULE,     NULL, 0}
+   DOVIT_DEFAULT_SCHEDULE,     NULL, 0,    NULL, NULL, NULL}
 
 /* Opens the bundle in the folder `path`: its schema, sizes and hashes are checked before anything in it is used.
  * `options` may be NULL. */
@@ -126,10 +132,12 @@ typedef struct dovit_info {
   int label_bytes;          /* 1 (uint8), or 2 (int16) with more than 256 classes */
   const double* thresholds; /* [decisions], those in use */
   int mode, resize;         /* dovit_mode and dovit_resize of images that name none */
+  const char* provider;     /* what runs the steps on a CPU, "cpu" or "openvino"; NULL with plans */
+  const char* precision;    /* in which it computes, "fp32" or "bf16"; NULL with plans */
 } dovit_info;
 
 #define DOVIT_INFO_INIT \
-  {sizeof(dovit_info), NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, DOVIT_DEFAULT_MODE, DOVIT_DEFAULT_RESIZE}
+  {sizeof(dovit_info), NULL, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, DOVIT_DEFAULT_MODE, DOVIT_DEFAULT_RESIZE, NULL, NULL}
 
 DOVIT_API dovit_status dovit_session_info(const dovit_session* session, dovit_info* info);
 

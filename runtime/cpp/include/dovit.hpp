@@ -41,8 +41,11 @@ struct Image {
 
 struct LoadOptions {
   std::string backend = "auto", device = {};
-  std::string onnxruntime = {}, tensorrt = {}, plugins = {};  // paths of libraries; empty: where the system finds them
-  std::string precision = {};                                 // of the plans; empty: of those built last
+  std::string provider = "auto";  // on a CPU: cpu, openvino; auto: OpenVINO where it is found
+  std::string onnxruntime = {}, openvino = {}, tensorrt = {},
+              plugins = {};    // paths of libraries; empty: where the system finds them
+  std::string precision = {};  // of the plans, empty: of those built last; on a CPU fp32 or bf16, empty: fp32
+  std::string cache = {};      // folder for what OpenVINO compiles; empty: none
   dovit_graph graph = DOVIT_DEFAULT_GRAPH;
   int threads = 0;
   bool low_memory = false;
@@ -134,6 +137,9 @@ class Session {
     c.tensorrt = given(options.tensorrt);
     c.plugins = given(options.plugins);
     c.precision = given(options.precision);
+    c.provider = given(options.provider);
+    c.openvino = given(options.openvino);
+    c.cache = given(options.cache);
     c.graph = options.graph;
     c.threads = options.threads;
     c.low_memory = options.low_memory;

@@ -6,6 +6,6 @@
 namespace dovit::runtime {
 
 // `path`: the bundle as the caller named it, for sentences. Throws DovitError, UsageError or Unsupported.
-std::unique_ptr<Executor> make_executor(const Bundle& bundle, const std::string& path, const LoadOptions& options);
+Opened open_executor(const Bundle& bundle, const std::string& path, const LoadOptions& options);
 
 }  // namespace dovit::runtime

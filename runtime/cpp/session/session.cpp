@@ -16,22 +16,24 @@ Session::Loaded Session::load(const std::string& path, const LoadOptions& option
   return with_bundle(path, [&](Bundle opened) {
     auto bundle = std::make_unique<const Bundle>(std::move(opened));
     if (options.thresholds) checked_thresholds(bundle->manifest, *options.thresholds);  // before what takes long
-    auto executor = make_executor(*bundle, path, options);
+    Opened executor = open_executor(*bundle, path, options);
     return Loaded{std::move(bundle), std::move(executor)};
   });
 }
 
 Session::Session(Loaded loaded, const LoadOptions& options)
     : bundle_(std::move(loaded.bundle)),
-      executor_(std::move(loaded.executor)),
+      executor_(std::move(loaded.opened.executor)),
       backend_(options.backend == "auto" ? "onnxruntime" : options.backend),
+      provider_(std::move(loaded.opened.provider)),
+      precision_(std::move(loaded.opened.precision)),
       thresholds_(options.thresholds ? checked_thresholds(manifest(), *options.thresholds) : manifest().thresholds),
       schedule_(options.schedule.value_or(executor_->default_schedule())) {}
 
 Session::Session(const std::string& path, const LoadOptions& options) : Session(load(path, options), options) {}
 
 Session::Session(Bundle bundle, std::unique_ptr<Executor> executor, const LoadOptions& options)
-    : Session(Loaded{std::make_unique<const Bundle>(std::move(bundle)), std::move(executor)}, options) {}
+    : Session(Loaded{std::make_unique<const Bundle>(std::move(bundle)), {std::move(executor), "", ""}}, options) {}
 
 Request Session::request(const RunOptions& options) const {
   Request request;

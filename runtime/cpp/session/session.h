@@ -8,17 +8,25 @@
 namespace dovit::runtime {
 
 struct LoadOptions {
-  std::string backend = "auto";  // auto, onnxruntime, tensorrt, tensorrt-rtx
-  std::string device;            // cpu, cuda:N; empty: what the backend runs on
-  std::string onnxruntime;       // paths of libraries; empty: where the system finds them
-  std::string tensorrt, plugins;
-  std::string precision;             // of the plans; empty: of those built last
+  std::string backend = "auto";   // auto, onnxruntime, tensorrt, tensorrt-rtx
+  std::string device;             // cpu, cuda:N; empty: what the backend runs on
+  std::string provider = "auto";  // on a CPU: cpu (ONNX Runtime's own), openvino; auto: OpenVINO where it is found
+  std::string onnxruntime;        // paths of libraries; empty: where the system finds them
+  std::string openvino, tensorrt, plugins;
+  std::string precision;             // of the plans, empty: of those built last; on a CPU fp32 or bf16, empty: fp32
+  std::string cache;                 // folder for what OpenVINO compiles; empty: none
   std::optional<bool> graph;         // the whole image as one CUDA graph, or one a segment; none: what the driver can
   int threads = 0;                   // of the CPU; 0: all that the process may use
   int workers = 1;                   // images that are under way at a time
   bool low_memory = false;           // no repacked copy of the weights, which is somewhat slower
   std::optional<Schedule> schedule;  // none: the backend's
   std::optional<std::vector<double>> thresholds;  // none: the bundle's own
+};
+
+// What runs a bundle. `provider` and `precision`: on a CPU; empty with plans.
+struct Opened {
+  std::unique_ptr<Executor> executor;
+  std::string provider, precision;
 };
 
 enum class Mode { kWhole, kSlide };
@@ -52,6 +60,8 @@ class Session {
 
   const Manifest& manifest() const { return bundle_->manifest; }
   const std::string& backend() const { return backend_; }
+  const std::string& provider() const { return provider_; }    // cpu or openvino; empty with plans
+  const std::string& precision() const { return precision_; }  // of the provider
   const std::vector<double>& thresholds() const { return thresholds_; }
   Schedule schedule() const { return schedule_; }
   std::shared_ptr<const DeviceMemory> device_memory() const { return executor_->device_memory(); }
@@ -87,14 +97,14 @@ class Session {
   // The executor refers to the bundle's manifest.
   struct Loaded {
     std::unique_ptr<const Bundle> bundle;
-    std::unique_ptr<Executor> executor;
+    Opened opened;
   };
   static Loaded load(const std::string& path, const LoadOptions& options);
   Session(Loaded loaded, const LoadOptions& options);
 
   std::unique_ptr<const Bundle> bundle_;
   std::unique_ptr<Executor> executor_;
-  std::string backend_;
+  std::string backend_, provider_, precision_;
   std::vector<double> thresholds_;
   Schedule schedule_;
 };

@@ -1,0 +1,92 @@
+#include "session/providers.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "chain/chain.h"
+#include "errors.h"
+#include "onnxruntime/engine.h"
+#include "openvino/engine.h"
+
+namespace dovit::runtime {
+
+namespace {
+
+// CPUs that this process may run on.
+int usable_cpus() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) ? 1 : std::max(1, CPU_COUNT(&set));
+}
+
+// OpenVINO's library where `options` mean it, or null, with the reason in `why_not`.
+std::shared_ptr<const OpenVino> find_openvino(const Bundle& bundle, const std::string& path, const LoadOptions& options,
+                                              std::string& why_not) {
+  if (options.provider == "cpu") {
+    why_not = "asked for";
+    return nullptr;
+  }
+  const bool wanted = options.provider == "openvino";
+  const auto& steps = bundle.manifest.steps;
+  if (std::any_of(steps.begin(), steps.end(), [](const Step& step) { return step.openvino.empty(); })) {
+    why_not = path + " has no files for OpenVINO, as an older dovit made it: export it again";
+  } else if (options.low_memory) {
+    why_not = "low_memory is for ONNX Runtime: leave it out";
+  } else {
+    try {
+      return std::make_shared<const OpenVino>(options.openvino);
+    } catch (const DovitError& error) {
+      if (wanted || !options.openvino.empty()) throw;  // a library that the caller named is meant
+      why_not = error.what();
+    }
+  }
+  if (wanted) throw DovitError("provider openvino cannot be used: " + why_not);
+  return nullptr;
+}
+
+}  // namespace
+
+Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
+  const std::string& provider = options.provider;
+  const std::string precision = options.precision.empty() ? "fp32" : options.precision;
+  if (provider != "auto" && provider != "cpu" && provider != "openvino")
+    throw UsageError(text("unknown provider '", provider, "': choose one of auto, cpu, openvino"));
+  if (precision == "fp16") throw UsageError("precision fp16 is for plans: on a CPU choose fp32 or bf16");
+  if (precision != "fp32" && precision != "bf16")
+    throw UsageError(text("unknown precision '", precision, "': choose fp32 or bf16"));
+  for (const Step& step : bundle.manifest.steps) {
+    if (step.onnx) continue;
+    throw DovitError(text(path, ": holds plans only (", joined(bundle.manifest.plans, std::mem_fn(&PlanSet::name)),
+                          "): choose their backend on a machine with a GPU, or add ONNX Runtime's files with "
+                          "dovit-export --ckpt model.pth --out ",
+                          path, " --backend onnxruntime"));
+  }
+  const int threads = options.threads ? options.threads : usable_cpus();
+  std::vector<std::unique_ptr<Engine>> engines;
+  std::string why_not;
+  const std::shared_ptr<const OpenVino> openvino = find_openvino(bundle, path, options, why_not);
+  if (openvino) {
+    if (precision == "bf16" && !openvino->computes_bf16())
+      throw UsageError(
+          "precision bf16: this CPU has no bf16 instructions (AVX512-BF16 or AMX): use fp32, which is what it computes "
+          "in");
+    for (const Step& step : bundle.manifest.steps)
+      engines.push_back(std::make_unique<OpenVinoEngine>(openvino, step, bundle.root,
+                                                         OpenVinoOptions{threads, precision == "bf16", options.cache}));
+    return {std::make_unique<Chain>(bundle.manifest, std::move(engines)), "openvino", precision};
+  }
+  if (precision != "fp32")
+    throw UsageError(text("precision ", precision, " on a CPU needs the provider openvino, and cpu was chosen (",
+                          why_not, "): use fp32, or mend that"));
+  if (!options.cache.empty())
+    throw UsageError(
+        text("cache is for the provider openvino, and cpu was chosen (", why_not, "): leave it out, or mend that"));
+  const auto library = std::make_shared<const OnnxRuntime>(options.onnxruntime);
+  for (const Step& step : bundle.manifest.steps)
+    engines.push_back(std::make_unique<OnnxRuntimeEngine>(library, step.name, bundle.root / *step.onnx, threads,
+                                                          !options.low_memory));
+  return {std::make_unique<Chain>(bundle.manifest, std::move(engines)), "cpu", precision};
+}
+
+}  // namespace dovit::runtime

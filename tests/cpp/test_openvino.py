@@ -1,0 +1,159 @@
+"""The provider openvino in C++: float32 is Python's ONNX Runtime within 1e-4, bf16 stays near it; what cannot be used is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+from c_binding import Failure
+from c_binding import Session as CSession
+from models import random_images, randomised, small_config
+from native import ROOT, run
+from PIL import Image
+
+import dovit
+
+openvino = pytest.importorskip("openvino", reason="the extra dovit[openvino] is not installed")
+LIBRARY = next((Path(openvino.__file__).parent / "libs").glob("libopenvino_c.so*"))
+HEADERS = Path(openvino.__file__).parent / "include"
+
+pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, once
+
+Load = Callable[..., CSession]
+
+
+@pytest.fixture(scope="module")
+def load(build: Callable[[str], Path], library_path: Path) -> Load:
+    library = build("release") / "libdovit_runtime.so"
+
+    def session(bundle: Path, **options: Any) -> CSession:
+        options = {"provider": "openvino", "openvino": LIBRARY} | options
+        given = {
+            name: str(value).encode() if isinstance(value, str | Path) else value for name, value in options.items()
+        }
+        return CSession(library, bundle, library_path, **given)
+
+    return session
+
+
+@pytest.mark.parametrize(
+    ("decoder", "changes"),
+    [
+        ("setr-mla", {"head": "setr-k3"}),
+        ("segmenter-mask", {}),
+        ("segmenter-linear-taps", {"family": "rotary"}),
+        ("eomt", {"family": "registers"}),
+    ],
+    ids=str,
+)
+def test_float32_is_onnx_runtimes(decoder: str, changes: dict[str, Any], load: Load, tmp_path: Path) -> None:
+    make_bundle(randomised(small_config(decoder, **changes)), tmp_path)
+    made = load(tmp_path)
+    assert made.info() == ("openvino", "fp32")
+    picture = random_images(small_config(image_size=(128, 160)))[0].numpy()
+    settings: list[dict[str, Any]] = [
+        {},
+        {"schedule": "bucketed"},
+        {"mode": "slide"},
+        {"counts": [13, 5]},
+        {"threshold": [0.0]},
+    ]
+    with dovit.load(tmp_path, provider="cpu") as session:
+        for setting in settings:
+            expected, result = session(picture, return_logits=True, **setting), made(picture, **setting)
+            assert result.kept == expected.kept
+            assert np.array_equal(result.keep_maps, expected.keep_maps.reshape(result.keep_maps.shape))
+            confidences = expected.confidence_maps.reshape(result.confidence_maps.shape)
+            np.testing.assert_allclose(result.confidence_maps, confidences, atol=1e-5)
+            assert expected.logits is not None
+            limit = 1e-4 * np.abs(expected.logits).max()
+            np.testing.assert_allclose(result.logits, expected.logits, atol=limit, rtol=0)
+            assert (result.labels == expected.labels).mean() > 0.999
+
+
+def test_bf16_threads_and_cache_on_the_trained_model(load: Load, bundle: Path, tmp_path: Path) -> None:
+    picture = np.ascontiguousarray(np.asarray(Image.open(ROOT / "assets" / "street.png").convert("RGB"))[:192, :384])
+    float32 = load(bundle, threads=2)
+    expected = float32(picture)
+    with ThreadPoolExecutor(4) as pool:  # one session, four threads
+        for result in pool.map(lambda _: float32(picture), range(8)):
+            assert np.array_equal(result.labels, expected.labels) and result.kept == expected.kept
+    try:
+        session = load(bundle, precision="bf16", cache=tmp_path)
+    except Failure as failure:
+        assert "this CPU has no bf16 instructions" in str(failure) and failure.status == 2
+        return
+    assert session.info() == ("openvino", "bf16")
+    assert list(tmp_path.rglob("*.blob"))
+    for made in (
+        session(picture),
+        load(bundle, precision="bf16", cache=tmp_path)(picture),
+    ):  # compiled, and from the cache
+        share = (made.labels == expected.labels).mean()
+        assert share > 0.97  # the bound of Python's check
+        first = np.abs(made.confidence_maps - expected.confidence_maps)[:, 0]  # later ones are of other sets of tokens
+        assert 0 < first.max() < 0.1  # bf16 did run
+        # a softmax's sums in float32: what bf16 rounds to would be equal numbers by the hundred
+        values = made.confidence_maps[~np.isnan(made.confidence_maps)]
+        assert np.unique(values.view(np.uint32) & 0xFFFF).size > 50
+
+
+def test_what_cannot_be_used_is_said_in_a_sentence(
+    load: Load, bundle: Path, library_path: Path, tmp_path: Path
+) -> None:
+    for options, status, words in [
+        ({"provider": "tpu"}, 2, "unknown provider 'tpu': choose one of auto, cpu, openvino"),
+        (
+            {"provider": "cpu", "precision": "bf16"},
+            2,
+            "precision bf16 on a CPU needs the provider openvino, and cpu was chosen",
+        ),
+        ({"provider": "cpu", "cache": tmp_path}, 2, "cache is for the provider openvino"),
+        ({"precision": "fp16"}, 2, "precision fp16 is for plans: on a CPU choose fp32 or bf16"),
+        ({"precision": "int8"}, 2, "unknown precision 'int8': choose fp32 or bf16"),
+        ({"openvino": "/nowhere.so"}, 1, "OpenVINO's library cannot be opened (/nowhere.so"),
+        ({"provider": "auto", "openvino": "/nowhere.so"}, 1, "OpenVINO's library cannot be opened (/nowhere.so"),
+        ({"openvino": library_path}, 1, "not OpenVINO's C library"),
+        ({"low_memory": 1}, 1, "low_memory is for ONNX Runtime: leave it out"),
+    ]:
+        with pytest.raises(Failure) as failure:
+            load(bundle, **options)
+        assert failure.value.status == status and words in str(failure.value)
+        assert "\n" not in str(failure.value)
+
+
+def test_auto_takes_openvino_where_it_is_found(load: Load, bundle: Path) -> None:
+    assert load(bundle, provider="auto").info() == ("openvino", "fp32")
+    assert load(bundle, provider="auto", low_memory=1).info() == ("cpu", "fp32")
+
+
+def test_a_file_that_is_another_steps_is_refused(load: Load, tmp_path: Path) -> None:
+    """Its inputs and outputs are compared with the manifest before anything runs."""
+    make_bundle(randomised(small_config("setr-naive")), tmp_path)
+    manifest = json.loads((tmp_path / "bundle.json").read_text())
+    first, second, *_ = manifest["steps"]
+    first["openvino"], second["openvino"] = second["openvino"], first["openvino"]
+    (tmp_path / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(Failure, match="export the bundle again"):
+        load(tmp_path)
+
+
+def test_the_declarations_are_openvinos() -> None:
+    """runtime/cpp/openvino/api.h beside the headers in OpenVINO's wheel: every function, structure and constant."""
+    if not (HEADERS / "openvino" / "c" / "openvino.h").exists():
+        pytest.skip("this openvino wheel has no C headers")
+    source = ROOT / "tests" / "cpp" / "openvino_headers.cpp"
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{ROOT / 'runtime' / 'cpp'}"]
+    run("g++", *flags, "-isystem", HEADERS, source)
+    changed = source.read_text().replace("BF16 &&", "F16 &&")  # and it would notice
+    failed = subprocess.run(
+        ["g++", *flags, "-isystem", HEADERS, "-x", "c++", "-"], input=changed, capture_output=True, text=True
+    )
+    assert failed.returncode != 0 and "static assertion failed" in failed.stderr
