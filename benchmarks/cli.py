@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from dovit.benchmarks.chain import bench
@@ -33,6 +36,8 @@ Examples:
     dovit-bench --engine engines/ --image street.png --threads 1 --runs 200 \\
         --warmup 10
     dovit-bench --engine engines/ --backend tensorrt-rtx --precision fp16
+    dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --peers --ckpt model.pth
+    dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --sizes --ckpt model.pth
 """
 
 
@@ -61,6 +66,31 @@ def command(
         PrecisionChoice | None,
         typer.Option(metavar="TYPE", help="On a GPU: plans in fp32, fp16 or bf16. Default: fp16."),
     ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Instead: every runtime that is installed, each in a process of its own: the dense model under ONNX Runtime, "
+            "OpenVINO and torch in fp32, bf16 and int8, and the chain with each provider.",
+        ),
+    ] = False,
+    sizes: Annotated[
+        bool,
+        typer.Option("--sizes", help="Instead: the checkpoint at 256 to 8192 tokens, dense and chain. Needs --ckpt."),
+    ] = False,
+    ckpt: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --peers: the bundle's checkpoint, for torch's rows. With --sizes: the model."
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="With --peers or --sizes: rows with one of these in their names, as 'OpenVINO bf16,torch'.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Time the chain of a bundle against the dense model as one graph, in turns, one image at a time.
@@ -79,11 +109,27 @@ def command(
     if precision is not None:
         raise UsageError("--precision is that of plans: give --backend tensorrt-rtx or tensorrt as well")
     shares = parse_shares(keep, "--keep")
+    if peers and sizes:
+        raise UsageError("--peers and --sizes are two tables: give one of them")
+    if (ckpt is not None or only is not None) and not (peers or sizes):
+        raise UsageError("--ckpt and --only are for --peers and --sizes")
+    names = [name.strip() for name in (only or "").split(",") if name.strip()]
+    count = threads or len(os.sched_getaffinity(0))
+    if sizes:
+        if image is not None:
+            raise UsageError("--sizes measures noise of several sizes: leave out --image")
+        _by_size(engine, ckpt, shares, runs or 5, count, names, 1 if warmup is None else warmup, as_json=as_json)
+        return
     pixels = None
     if image is not None:
         from dovit.runtime.bundle.open import read_manifest
 
         pixels = resize_image(read_image(image), read_manifest(engine).image_size)
+    if peers:
+        _beside_peers(
+            engine, ckpt, pixels, shares, runs or 11, count, names, 2 if warmup is None else warmup, as_json=as_json
+        )
+        return
     with stage_progress() as progress:
         progress("measuring")
         report = bench(engine, pixels, shares, runs or 11, threads, warmup=2 if warmup is None else warmup)
@@ -123,6 +169,64 @@ def _print(report: dict[str, Any]) -> None:
         "speed-up of that: one over the other"
     )
     print_table(console, "Multiply-accumulates", table, note)
+
+
+def _beside_peers(
+    engine: Path,
+    ckpt: Path | None,
+    pixels: np.ndarray | None,
+    keep: Sequence[float] | None,
+    runs: int,
+    threads: int,
+    only: Sequence[str],
+    warmup: int,
+    *,
+    as_json: bool,
+) -> None:
+    try:
+        from dovit.benchmarks.peers.compare import compare_peers
+    except ImportError as error:
+        raise DovitError(f"the dense graph needs the package {error.name}: pip install 'dovit[export]'") from None
+    with stage_progress() as progress:
+        report = compare_peers(
+            engine, pixels, keep, runs, threads, checkpoint=ckpt, only=only, warmup=warmup, progress=progress
+        )
+    if as_json:
+        print(json.dumps(report))
+        return
+    from dovit.benchmarks.peers.tables import print_peers
+
+    print_peers(report)
+
+
+def _by_size(
+    engine: Path,
+    ckpt: Path | None,
+    keep: Sequence[float] | None,
+    runs: int,
+    threads: int,
+    only: Sequence[str],
+    warmup: int,
+    *,
+    as_json: bool,
+) -> None:
+    from dovit.runtime.bundle.open import read_manifest
+
+    if ckpt is None:
+        raise UsageError("--sizes exports the model at several image sizes: give its checkpoint with --ckpt")
+    patch = read_manifest(engine).patch
+    try:
+        from dovit.benchmarks.peers.sizes import compare_sizes
+    except ImportError as error:
+        raise DovitError(f"exporting needs the package {error.name}: pip install 'dovit[export]'") from None
+    with stage_progress() as progress:
+        reports = compare_sizes(ckpt, patch, keep, runs, threads, only=only, warmup=warmup, progress=progress)
+    if as_json:
+        print(json.dumps(reports))
+        return
+    from dovit.benchmarks.peers.tables import print_sizes
+
+    print_sizes(reports)
 
 
 def _on_gpu(

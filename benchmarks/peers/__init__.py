@@ -1,0 +1,1 @@
+"""The chain beside what a user would run instead, each in a process of its own."""

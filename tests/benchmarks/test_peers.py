@@ -1,0 +1,147 @@
+"""dovit-bench --peers and --sizes on a small model: rows that fit together, and rows that cannot run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+from models import randomised, small_config
+
+from dovit.benchmarks import cli
+from dovit.benchmarks.measure import paired_ratio
+from dovit.benchmarks.peers.compare import compare_peers, rows_of
+from dovit.benchmarks.peers.peer import Peer, Running
+from dovit.benchmarks.peers.sizes import compare_sizes
+from dovit.export.checkpoints.own import save_model
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.errors import DovitError, UsageError
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("peers")
+    make_bundle(randomised(small_config()), folder)
+    return folder
+
+
+def test_every_row_is_a_process_and_says_what_it_kept(bundle: Path) -> None:
+    """Labels of the same runtime are equal, whether dense or the chain at ξ = 1; torch's rows need the checkpoint, and say so."""
+    report = compare_peers(bundle, None, (0.5, 0.25), 2, 1, only=("ONNX Runtime fp32", "torch eager fp32"), warmup=0)
+    dense, full, kept = report["rows"]
+    assert dense["labels_equal"] == full["labels_equal"] == 1
+    assert (dense["kept"], full["kept"], kept["kept"]) == ([24], [24, 24], [12, 6])
+    assert dense["speedup"] == dense["over_best_peer"] == dense["mac_ratio"] == 1
+    assert kept["best_peer"] == dense["name"] and kept["over_best_peer"] == kept["speedup"]
+    assert report["left_out"] == {"dense, torch eager fp32": "needs the checkpoint: give --ckpt"}
+
+
+def test_torch_runs_the_bundles_checkpoint_and_no_other(tmp_path: Path) -> None:
+    """Its labels are the bundle's; another checkpoint is refused before anything is measured."""
+    checkpoint, other = tmp_path / "model.safetensors", tmp_path / "other.safetensors"
+    save_model(randomised(small_config()), checkpoint)
+    save_model(randomised(small_config(), seed=1), other)
+    cli_export(checkpoint, tmp_path / "engines")
+    report = compare_peers(
+        tmp_path / "engines",
+        None,
+        None,
+        1,
+        1,
+        checkpoint=checkpoint,
+        only=("dense, ONNX Runtime fp32", "torch eager"),
+        warmup=0,
+    )
+    assert [row["name"] for row in report["rows"]] == [
+        "dense, ONNX Runtime fp32",
+        "dense, torch eager fp32",
+        "dense, torch eager bf16",
+    ]
+    assert report["rows"][1]["labels_equal"] == 1 and report["left_out"] == {}
+    with pytest.raises(DovitError, match="not the checkpoint that"):
+        compare_peers(tmp_path / "engines", None, None, 1, 1, checkpoint=other)
+
+
+def cli_export(checkpoint: Path, out: Path) -> None:
+    from dovit.export.run import export
+
+    export(checkpoint, out, {}, None, None, check=False)
+
+
+def test_a_worker_that_cannot_load_or_is_killed_says_why(tmp_path: Path, bundle: Path) -> None:
+    np.save(tmp_path / "image.npy", np.zeros((64, 96, 3), np.uint8))
+    same = {"image": str(tmp_path / "image.npy"), "threads": 1, "warmup": 0}
+    missing = Peer(name="a", kind="onnxruntime", precision="fp32", model=str(tmp_path / "none.onnx"), **same)
+    with Running(missing, tmp_path, 0) as running, pytest.raises(DovitError, match=r"none\.onnx"):
+        running.ready()
+    height, width = open_bundle(bundle).manifest.image_size
+    np.save(tmp_path / "image.npy", np.zeros((height, width, 3), np.uint8))
+    chain = Peer(name="b", kind="chain", precision="fp32", model=str(bundle), **same)
+    with Running(chain, tmp_path, 1) as running:
+        running.ready()
+        assert running.run()["seconds"] > 0
+        os.kill(running.pid, signal.SIGKILL)
+        with pytest.raises(DovitError, match=r"ended with status -9 \(out of memory\?\)"):
+            running.run()
+
+
+def test_ratios_are_over_the_same_runtime_and_over_the_best_peer_but_int8(bundle: Path) -> None:
+    """From times that are given: int8 is the fastest, and not what the chain is compared with."""
+    same = {"model": "", "image": "", "threads": 1, "warmup": 0}
+    peers = [
+        Peer(name="ort", kind="onnxruntime", precision="fp32", **same),
+        Peer(name="ort int8", kind="onnxruntime", precision="int8", **same),
+        Peer(name="ov bf16", kind="openvino", precision="bf16", **same),
+        Peer(name="chain cpu", kind="chain", precision="fp32", **same),
+        Peer(name="chain ov", kind="chain", precision="bf16", provider="openvino", **same),
+    ]
+    seconds = {
+        "ort": [8.0, 9.0],
+        "ort int8": [1.0, 1.0],
+        "ov bf16": [4.0, 4.0],
+        "chain cpu": [4.0, 3.0],
+        "chain ov": [2.0, 1.0],
+    }
+    facts = {name: {"load_s": 0.0, "peak_mib": 0.0} for name in seconds} | {
+        name: {"load_s": 0.0, "peak_mib": 0.0, "kept": [12, 6], "schedule": "exact"}
+        for name in ("chain cpu", "chain ov")
+    }
+    labels = {name: np.zeros((1, 2, 2), np.uint8) for name in seconds}
+    rows = {row["name"]: row for row in rows_of(peers, seconds, facts, labels, open_bundle(bundle).manifest)}
+    assert rows["chain cpu"]["speedup"] == paired_ratio(seconds["ort"], seconds["chain cpu"]) == 2.5
+    assert rows["chain ov"]["speedup"] == rows["chain ov"]["over_best_peer"] == 3.0
+    assert rows["chain cpu"]["over_best_peer"] == pytest.approx((1 + 4 / 3) / 2)
+    assert rows["ort int8"]["best_peer"] == "ov bf16"
+
+
+def test_sizes_export_the_checkpoint_at_every_grid(tmp_path: Path) -> None:
+    save_model(randomised(small_config()), tmp_path / "model.safetensors")
+    reports = compare_sizes(
+        tmp_path / "model.safetensors",
+        16,
+        None,
+        1,
+        1,
+        grids=((2, 2), (2, 4)),
+        only=("chain ξ = 1, ONNX Runtime",),
+        warmup=0,
+    )
+    assert [report["tokens"] for report in reports] == [4, 8]
+    assert [row["kept"] for report in reports for row in report["rows"]] == [[4, 4], [8, 8]]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"peers": True, "sizes": True}, "give one of them"),
+        ({"ckpt": Path("model.pth")}, "--ckpt and --only are for --peers and --sizes"),
+        ({"sizes": True}, "give its checkpoint with --ckpt"),
+        ({"sizes": True, "ckpt": Path("m"), "image": Path("i.png")}, "leave out --image"),
+    ],
+)
+def test_options_that_do_not_go_together(bundle: Path, options: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        cli.command(bundle, **options)  # type: ignore[arg-type]
