@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -73,8 +74,7 @@ def measure_accuracy(
             progress(f"float32, pass {number} of {len(passes)}")
             reference = _run(chain, scene, keep_all=way, keep_tensors=True)
             references.append(_on_disk(reference, Path(scratch) / f"float32-{number}"))
-        del chain  # so that the two precisions' weights are never in memory together
-        gc.collect()
+        del chain  # so that the two precisions' weights are never in memory together: _chain collects them
         chain = _chain(bundle, precision, Path(scratch))
         for number, ((scene, way), reference) in enumerate(zip(passes, references, strict=True), start=1):
             progress(f"{precision}, pass {number} of {len(passes)}")
@@ -133,18 +133,33 @@ def _chain(bundle: Bundle, precision: Precision, scratch: Path) -> Chain:
     """The lowered steps under ONNX Runtime, a low precision by its rounding."""
     low = LOW_TYPES.get(precision)
     described, engines = [], []
-    steps = lower_bundle(bundle, precision)
-    while steps:
-        step = steps.pop(0)
-        if low is not None:
-            emulate(step.graph)
-        file = scratch / f"{step.described.name.replace('/', '-')}-{precision}.onnx"
-        write_part(step.graph, file)
-        described.append(_as_float32(step.described))
-        engines.append(OnnxRuntimeEngine(f"{step.described.name} in {precision}", file, prepack=False))
-        del step
-        gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
+    with _older_objects_frozen():
+        steps = lower_bundle(bundle, precision)
+        while steps:
+            step = steps.pop(0)
+            if low is not None:
+                emulate(step.graph)
+            file = scratch / f"{step.described.name.replace('/', '-')}-{precision}.onnx"
+            write_part(step.graph, file)
+            described.append(_as_float32(step.described))
+            engines.append(OnnxRuntimeEngine(f"{step.described.name} in {precision}", file, prepack=False))
+            del step
+            gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
     return Chain(bundle.manifest, engines, described)
+
+
+@contextmanager
+def _older_objects_frozen() -> Iterator[None]:
+    """gc.collect() inside looks only at objects made inside. With torch and onnx imported there are a million older ones, which
+    would take a second each time."""
+    frozen_before = gc.get_freeze_count()
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen_before:  # gc.unfreeze() would also release what the caller has frozen
+            gc.unfreeze()
 
 
 def _as_float32(step: PlanStep) -> PlanStep:

@@ -1,5 +1,6 @@
 """What a precision costs is known before a GPU sees it, and a model that cannot have it is told so."""
 
+import gc
 import io
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from bundles import make_bundle
 from models import randomised, small_config
 from rich.console import Console
 
-from dovit.engines.accuracy import BOUNDS, check_accuracy, measure_accuracy
+from dovit.engines.accuracy import BOUNDS, _older_objects_frozen, check_accuracy, measure_accuracy
 from dovit.engines.scenes import street_scenes
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.runtime.bundle.open import Bundle, open_bundle
@@ -90,6 +91,17 @@ def test_a_block_that_no_token_reaches_is_measured(tmp_path: Path) -> None:
     with pytest.raises(DovitError, match="block2 overflows; use --precision bf16"):
         check_accuracy(found, "fp16")
     check_accuracy(measure_accuracy(bundle, "bf16", scenes), "bf16")
+
+
+@pytest.mark.parametrize("frozen_before", [False, True])
+def test_objects_that_the_caller_froze_stay_frozen(frozen_before: bool) -> None:
+    gc.unfreeze()
+    if frozen_before:
+        gc.freeze()
+    with _older_objects_frozen():
+        assert gc.get_freeze_count() > 1000
+    assert (gc.get_freeze_count() > 0) == frozen_before
+    gc.freeze()
 
 
 def test_a_dense_model_is_measured_once(tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ Pixels pixels(const dovit_image& image, const Session& session, const RunOptions
   const std::shared_ptr<const DeviceMemory> device = session.device_memory();
   const bool there = on_device(image.memory, "pixels", device.get());
   if (!image.data) throw UsageError("the image's data are NULL: pass its pixels");
-  constexpr int kMostPixels = 1 << 24;  // of a side
-  if (image.width < 1 || image.height < 1 || image.width > kMostPixels || image.height > kMostPixels)
+  constexpr int kMaxPixels = 1 << 24;  // of a side
+  if (image.width < 1 || image.height < 1 || image.width > kMaxPixels || image.height > kMaxPixels)
     throw UsageError(text("an image of ", image.height, "×", image.width, " cannot be"));
   if (image.format < DOVIT_RGB || image.format > DOVIT_GREY)
     throw UsageError(text("unknown format ", image.format, ": choose RGB, BGR, RGBA, BGRA or grey"));

@@ -11,10 +11,10 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr int64_t kMostPixels = int64_t{1} << 15;    // of an image's side
-constexpr int64_t kMostClasses = 32767;              // labels are int16 at most
-constexpr int64_t kMostElements = int64_t{1} << 40;  // of a tensor
-constexpr size_t kMostDimensions = 8;                // of a tensor, as TensorRT has it
+constexpr int64_t kMaxSidePixels = int64_t{1} << 15;    // of an image's side
+constexpr int64_t kMaxClasses = 32767;              // labels are int16 at most
+constexpr int64_t kMaxElements = int64_t{1} << 40;  // of a tensor
+constexpr size_t kMaxDimensions = 8;                // of a tensor, as TensorRT has it
 
 struct Checker {
   const Manifest& manifest;
@@ -29,12 +29,12 @@ struct Checker {
 
   void sizes() const {
     const auto within = [](int64_t value, int64_t most) { return value >= 1 && value <= most; };
-    expect(within(manifest.image_size[0], kMostPixels) && within(manifest.image_size[1], kMostPixels), "image_size");
-    expect(within(manifest.patch, kMostPixels) && manifest.image_size[0] % manifest.patch == 0 &&
+    expect(within(manifest.image_size[0], kMaxSidePixels) && within(manifest.image_size[1], kMaxSidePixels), "image_size");
+    expect(within(manifest.patch, kMaxSidePixels) && manifest.image_size[0] % manifest.patch == 0 &&
                manifest.image_size[1] % manifest.patch == 0,
            "patch");
     expect(manifest.prefix >= 0 && manifest.prefix <= 1024, "prefix");
-    expect(within(manifest.classes, kMostClasses), "classes");
+    expect(within(manifest.classes, kMaxClasses), "classes");
     expect(within(manifest.slide_stride[0], manifest.image_size[0]) &&
                within(manifest.slide_stride[1], manifest.image_size[1]),
            "slide_stride");  // a larger one leaves pixels that no window covers
@@ -52,7 +52,7 @@ struct Checker {
   // The elements of a tensor at its largest.
   int64_t elements(const TensorSpec& spec, const Dimensions& dims) const {
     int64_t count = 1;
-    expect(spec.shape.size() <= kMostDimensions, text("tensor ", spec.name, " has an impossible size"));
+    expect(spec.shape.size() <= kMaxDimensions, text("tensor ", spec.name, " has an impossible size"));
     for (const Dimension& dimension : spec.shape) {
       int64_t size = 0;
       if (const auto* name = std::get_if<std::string>(&dimension)) {
@@ -62,7 +62,7 @@ struct Checker {
       } else {
         size = std::get<int64_t>(dimension);
       }
-      expect(size >= 0 && size <= kMostElements && (size == 0 || count <= kMostElements / size),
+      expect(size >= 0 && size <= kMaxElements && (size == 0 || count <= kMaxElements / size),
              text("tensor ", spec.name, " has an impossible size"));
       count *= size;
     }
@@ -137,7 +137,7 @@ struct Checker {
            "logits");
     for (size_t k : {2, 3})
       expect(std::holds_alternative<int64_t>(logits->shape[k]) && std::get<int64_t>(logits->shape[k]) > 0 &&
-                 std::get<int64_t>(logits->shape[k]) <= kMostPixels,
+                 std::get<int64_t>(logits->shape[k]) <= kMaxSidePixels,
              "logits");
     expect((manifest.classes <= 256) == (labels->dtype == "uint8"), "labels");
   }

@@ -9,7 +9,7 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr int kMostNested = 100;  // messages in messages, protobuf's own limit
+constexpr int kMaxMessageDepth = 100;  // messages in messages, protobuf's own limit
 
 // The messages that lead to a tensor's external_data; all else is skipped.
 enum class Message {
@@ -117,7 +117,7 @@ std::set<std::string> external_files(std::string_view content) {
   while (!waiting.empty()) {
     const Waiting now = waiting.back();
     waiting.pop_back();
-    if (now.depth > kMostNested) throw NotOnnx(text("messages nested more than ", kMostNested, " deep"));
+    if (now.depth > kMaxMessageDepth) throw NotOnnx(text("messages nested more than ", kMaxMessageDepth, " deep"));
     Fields fields(now.message);
     uint64_t number = 0;
     std::string_view value, key, location;

@@ -19,7 +19,7 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr size_t kMostOnnxBytes = size_t{2} << 30;  // protobuf's own limit
+constexpr size_t kMaxOnnxBytes = size_t{2} << 30;  // protobuf's own limit
 
 // The path without empty parts and dots, as Python's pathlib writes it: sentences are the same in both languages.
 fs::path plain(const std::string& path) {
@@ -89,7 +89,7 @@ std::string check_file(const fs::path& root, const std::string& name, const File
   std::string content, found;
   try {
     const RegularFile open(file);
-    if (whole) content = open.content(kMostOnnxBytes);
+    if (whole) content = open.content(kMaxOnnxBytes);
     found = whole ? sha256(content) : sha256(open);
   } catch (const FileError& failure) {
     if (failure.error == ENOENT)

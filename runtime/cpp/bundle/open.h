@@ -29,13 +29,13 @@ std::optional<ManifestIdentity> manifest_identity(const std::string& path);
 // anew. Throws DovitError as read_bundle and `use` do.
 template <class Use>
 auto with_bundle(const std::string& path, const Use& use) {
-  constexpr int kMostAttempts = 20;  // an export takes seconds, so a second attempt meets another one hardly ever
+  constexpr int kMaxAttempts = 20;  // an export takes seconds, so a second attempt meets another one hardly ever
   for (int attempt = 1;; ++attempt) {
     const std::optional<ManifestIdentity> before = manifest_identity(path);
     try {
       return use(read_bundle(path));
     } catch (const DovitError&) {
-      if (attempt == kMostAttempts || manifest_identity(path) == before) throw;
+      if (attempt == kMaxAttempts || manifest_identity(path) == before) throw;
     }
   }
 }

@@ -12,10 +12,10 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr int64_t kMostBytes = int64_t{1} << 46;
-constexpr int64_t kMostCount = std::numeric_limits<int32_t>::max();
-constexpr int64_t kAlignment = 256;
-constexpr size_t kMostFileBytes = size_t{64} << 20;
+constexpr int64_t kMaxMemoryBytes = int64_t{1} << 46;
+constexpr int64_t kMaxCount = std::numeric_limits<int32_t>::max();
+constexpr int64_t kArenaAlignment = 256;
+constexpr size_t kMaxFileBytes = size_t{64} << 20;
 
 // A number that a field takes. Throws FieldError for any other.
 void expect_within(int64_t value, int64_t least, int64_t most, const Where& where) {
@@ -123,12 +123,12 @@ inline void read(const Json& json, Size1d& size, const Where& where) {
   if (json.is_object()) {
     Kept kept;
     read(json, kept, where);
-    expect_within(kept.plus, 0, kMostCount, where);
+    expect_within(kept.plus, 0, kMaxCount, where);
     size = kept;
   } else {
     int64_t number = 0;
     read(json, number, where);
-    expect_within(number, 0, kMostCount, where);
+    expect_within(number, 0, kMaxCount, where);
     size = number;
   }
 }
@@ -141,7 +141,7 @@ inline void read(const Json& json, Argument& argument, const Where& where) {
   } else if (json.is_object() && json.contains("tensor")) {
     Address address;
     read(json, address, where);
-    expect_within(address.offset, 0, kMostBytes, where);
+    expect_within(address.offset, 0, kMaxMemoryBytes, where);
     argument = address;
   } else if (json.is_object() && json.contains("dtype")) {
     ElementType type;
@@ -182,8 +182,8 @@ class BoundsCheck {
   void run() const {
     if (program_.version != 1) throw DovitError(text("version: 1 expected, got ", program_.version));
     for (const auto& [value, what] : {std::pair(program_.batch, "batch"), {program_.tokens, "tokens"}})
-      if (value < 1 || value > kMostCount) throw DovitError(text(what, ": at least 1 expected, got ", value));
-    expect_at_most(program_.arena_bytes, kMostBytes, "arena_bytes");
+      if (value < 1 || value > kMaxCount) throw DovitError(text(what, ": at least 1 expected, got ", value));
+    expect_at_most(program_.arena_bytes, kMaxMemoryBytes, "arena_bytes");
     for (const ArenaTensor& tensor : program_.tensors) check(tensor);
     if (program_.result_bytes < 0) throw DovitError("result_bytes: at least 0 expected");
     expect_at_most(program_.result_bytes, program_.arena_bytes, "result_bytes");
@@ -208,7 +208,7 @@ class BoundsCheck {
       else
         throw DovitError(text("constant ", constant.tensor, ": int32 or int64 expected, got ", tensor.dtype.value));
       for (const int64_t value : constant.values)
-        if (value < -kMostCount - 1 || value > kMostCount)
+        if (value < -kMaxCount - 1 || value > kMaxCount)
           throw DovitError(text("constant ", constant.tensor, ": a number of 32 bits expected, got ", value));
     }
     for (const Segment& segment : program_.segments)
@@ -219,14 +219,14 @@ class BoundsCheck {
  private:
   void check(const ArenaTensor& tensor) const {
     for (const int64_t operation : {tensor.first, tensor.last})
-      if (operation < 0 || operation > kMostCount)
+      if (operation < 0 || operation > kMaxCount)
         throw DovitError(text("tensor ", tensor.name, ": operation ", operation));
     for (const int64_t size : tensor.shape)
-      if (size < 0 || size > kMostCount) throw DovitError(text("tensor ", tensor.name, ": a size of ", size));
-    if (tensor.offset < 0 || tensor.offset % kAlignment)
+      if (size < 0 || size > kMaxCount) throw DovitError(text("tensor ", tensor.name, ": a size of ", size));
+    if (tensor.offset < 0 || tensor.offset % kArenaAlignment)
       throw DovitError(
-          text("tensor ", tensor.name, ": a multiple of ", kAlignment, " expected, got offset ", tensor.offset));
-    expect_at_most(tensor.offset, kMostBytes, text("the offset of tensor ", tensor.name));
+          text("tensor ", tensor.name, ": a multiple of ", kArenaAlignment, " expected, got offset ", tensor.offset));
+    expect_at_most(tensor.offset, kMaxMemoryBytes, text("the offset of tensor ", tensor.name));
     expect_at_most(tensor.offset + tensor.bytes(), program_.arena_bytes,
                    text("the end of tensor ", tensor.name, ", in bytes"));
     const auto same = [&](const ArenaTensor& other) { return other.name == tensor.name; };
@@ -250,7 +250,7 @@ class BoundsCheck {
                        text(binding.name, " of plan ", run.name, ", in bytes"));
       }
     for (const int64_t most : run.profiles)
-      if (most < 0 || most > kMostCount) throw DovitError(text("plan ", run.name, ": a profile up to ", most));
+      if (most < 0 || most > kMaxCount) throw DovitError(text("plan ", run.name, ": a profile up to ", most));
     if (!std::is_sorted(run.profiles.begin(), run.profiles.end()))
       throw DovitError(text("the profiles of plan ", run.name, " do not rise"));
   }
@@ -258,14 +258,14 @@ class BoundsCheck {
   void check(const LaunchKernel& launch) const {
     for (const auto& [field, argument] : launch.arguments) {
       if (const auto* kept = std::get_if<Kept>(&argument))
-        expect_at_most(program_.tokens + kept->plus, kMostCount, text(field, " of ", launch.name));
+        expect_at_most(program_.tokens + kept->plus, kMaxCount, text(field, " of ", launch.name));
       if (const auto* address = std::get_if<Address>(&argument))
         expect_at_most(address->offset + 1, program_.tensor(address->tensor).bytes(),
                        text(field, " of ", launch.name, ", in bytes"));
     }
     if (launch.scratch)
       for (const int64_t number : *launch.scratch)
-        if (number < 0 || number > kMostCount) throw DovitError(text("scratch of ", launch.name, ": ", number));
+        if (number < 0 || number > kMaxCount) throw DovitError(text("scratch of ", launch.name, ": ", number));
   }
 
   void check(const Copy& copy) const {
@@ -329,7 +329,7 @@ int64_t ArenaTensor::bytes() const {
   // larger than any that is allowed, without overflow
   int64_t bytes = static_cast<int64_t>(item_bytes(dtype_of(TensorSpec{name, dtype, {}})));
   for (const int64_t size : shape) {
-    if (size && bytes > kMostBytes / size) return 2 * kMostBytes;
+    if (size && bytes > kMaxMemoryBytes / size) return 2 * kMaxMemoryBytes;
     bytes *= size;
   }
   return bytes;
@@ -382,7 +382,7 @@ Program read_program(const std::filesystem::path& root, const Manifest& manifest
   const std::filesystem::path file = root / *plans.program;
   std::string content;
   try {
-    content = RegularFile(file).content(kMostFileBytes);
+    content = RegularFile(file).content(kMaxFileBytes);
   } catch (const FileError& error) {
     throw DovitError(text(file.string(), ": cannot be read: ", error.what()));
   }

@@ -13,8 +13,8 @@ namespace {
   throw DovitError(text(file, ": not a dovit manifest (", why, "); export the bundle again"));
 }
 
-constexpr size_t kMostBytes = size_t{64} << 20;
-constexpr int kMostNested = 100;  // a manifest has less than ten
+constexpr size_t kMaxManifestBytes = size_t{64} << 20;
+constexpr int kMaxJsonDepth = 100;  // a manifest has less than ten
 
 }  // namespace
 
@@ -28,7 +28,7 @@ bool nested_too_deeply(const std::string& content) {
     } else if (letter == '"') {
       inside = !inside;
     } else if (!inside && (letter == '[' || letter == '{')) {
-      if (++depth > kMostNested) return true;
+      if (++depth > kMaxJsonDepth) return true;
     } else if (!inside && (letter == ']' || letter == '}')) {
       --depth;
     }
@@ -74,7 +74,7 @@ Manifest read_manifest(const std::filesystem::path& root) {
   const std::filesystem::path file = manifest_file(root);
   std::string content;
   try {
-    content = RegularFile(file).content(kMostBytes);
+    content = RegularFile(file).content(kMaxManifestBytes);
   } catch (const FileError& error) {
     if (error.error == ENOENT || error.error == ENOTDIR)
       throw DovitError(text(root.string(), ": not a dovit bundle (no ", kManifestName,

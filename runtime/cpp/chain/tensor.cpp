@@ -7,7 +7,7 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr std::align_val_t kAlignment{64};  // a cache line, and enough for any vector load
+constexpr std::align_val_t kTensorAlignment{64};  // a cache line, and enough for any vector load
 
 }  // namespace
 
@@ -43,8 +43,8 @@ int64_t Tensor::elements() const {
 Tensor make_tensor(DType type, Shape shape) {
   Tensor tensor{type, std::move(shape), nullptr, nullptr};
   const size_t bytes = tensor.bytes() ? tensor.bytes() : 1;
-  tensor.owner = std::shared_ptr<void>(::operator new(bytes, kAlignment),
-                                       [](void* memory) { ::operator delete(memory, kAlignment); });
+  tensor.owner = std::shared_ptr<void>(::operator new(bytes, kTensorAlignment),
+                                       [](void* memory) { ::operator delete(memory, kTensorAlignment); });
   tensor.data = tensor.owner.get();
   return tensor;
 }

@@ -16,7 +16,7 @@ class GpuExecutor : public Executor {
   ~GpuExecutor() override;
 
   Pass run(const Frame& frame, const Request& request) const override;
-  bool accepts_size(Size size) const override { return size.height <= kMostRows; }
+  bool accepts_size(Size size) const override { return size.height <= kMaxRows; }
   Schedule default_schedule() const override { return Schedule::kBucketed; }
   std::shared_ptr<const DeviceMemory> device_memory() const override { return memory_; }
 

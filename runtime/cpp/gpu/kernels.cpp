@@ -20,7 +20,7 @@ std::filesystem::path own_file() {
 }
 
 // Never closed: the CUDA runtime inside registers its kernels for as long as the process lives.
-void* open_library(const std::string& path) {
+void* open_kernel_library(const std::string& path) {
   std::vector<std::string> names{path};
   if (path.empty()) names = {own_file().parent_path() / kName, kName};
   std::string why;
@@ -61,7 +61,7 @@ const KernelLayout& kernel_layout(const std::string& name) {
   throw DovitError(text("dovit_kernels.h has no kernel '", name, "'"));
 }
 
-Kernels::Kernels(const std::string& path) : path_(path.empty() ? kName : path), library_(open_library(path)) {
+Kernels::Kernels(const std::string& path) : path_(path.empty() ? kName : path), library_(open_kernel_library(path)) {
   const auto take = [&](const char* name) {
     void* found = dlsym(library_, name);
     if (!found)

@@ -10,7 +10,7 @@
 
 namespace dovit::runtime {
 
-constexpr int kMostRows = 65535;  // of an image: the kernel's grid has a block for each
+constexpr int kMaxRows = 65535;  // of an image: the kernel's grid has a block for each
 
 // Pinned memory and memory on the device that grow with the largest image so far, never while a pass is under way.
 class StagingBuffers {

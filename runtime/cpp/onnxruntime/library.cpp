@@ -14,7 +14,7 @@ namespace {
 void ignore_message(void*, ort::LoggingLevel, const char*, const char*, const char*, const char*) {}
 
 // Never closed: threads and thread-local memory of the library outlive the last environment.
-void* open_library(const std::string& path) {
+void* open_onnxruntime(const std::string& path) {
   std::vector<std::string> names{path};
   if (path.empty()) names = {"libonnxruntime.so.1", "libonnxruntime.so"};
   std::string why;
@@ -30,7 +30,7 @@ void* open_library(const std::string& path) {
 }  // namespace
 
 OnnxRuntime::OnnxRuntime(const std::string& path) {
-  void* library = open_library(path);
+  void* library = open_onnxruntime(path);
   const auto get_base = reinterpret_cast<const ort::ApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
   const std::string name = path.empty() ? "libonnxruntime.so" : path;
   if (!get_base) throw DovitError(text(name, ": not ONNX Runtime's library (it has no OrtGetApiBase)"));

@@ -19,9 +19,9 @@ namespace dovit::runtime {
 namespace {
 
 // The limits of runtime/slide.py.
-constexpr int64_t kMostPixels = int64_t{1} << 24;  // of an enlarged image: 4096×4096
-constexpr int64_t kMostWindows = 4096;
-constexpr int64_t kMostLogits = int64_t{1} << 30;  // held at a time: 4 GiB
+constexpr int64_t kMaxEnlargedPixels = int64_t{1} << 24;  // of an enlarged image: 4096×4096
+constexpr int64_t kMaxWindows = 4096;
+constexpr int64_t kMaxLogits = int64_t{1} << 30;  // held at a time: 4 GiB
 
 // Where the windows of one dimension begin: every `stride`, the last one clamped to the border.
 std::vector<int> starts(int length, int crop, int stride) {
@@ -57,10 +57,10 @@ Size enlarged(Size original, Size window) {
   if (scale == 1.0) return original;
   const double height = std::max<double>(window.height, std::floor(original.height * scale + 0.5));
   const double width = std::max<double>(window.width, std::floor(original.width * scale + 0.5));
-  if (height * width > kMostPixels)
+  if (height * width > kMaxEnlargedPixels)
     throw UsageError(text("an image of ", shown(original), " is too narrow for windows of ", shown(window),
                           ": enlarged until they fit, it has ", static_cast<int64_t>(height * width),
-                          " pixels, more than ", kMostPixels, "; use mode whole"));
+                          " pixels, more than ", kMaxEnlargedPixels, "; use mode whole"));
   return {static_cast<int>(height), static_cast<int>(width)};
 }
 
@@ -70,17 +70,17 @@ struct Windows {
       : down(starts(image.height, window.height, static_cast<int>(manifest.slide_stride[0]))),
         across(starts(image.width, window.width, static_cast<int>(manifest.slide_stride[1]))) {
     const int64_t count = static_cast<int64_t>(down.size()) * static_cast<int64_t>(across.size());
-    if (count > kMostWindows)
+    if (count > kMaxWindows)
       throw UsageError(text("an image of ", shown(original), " needs ", count, " windows of ", shown(window),
-                            ", more than ", kMostWindows, "; use mode whole, or cut the image into parts"));
+                            ", more than ", kMaxWindows, "; use mode whole, or cut the image into parts"));
   }
 
   // `each`: logits of one window.
   void check_room(Size original, Size window, int classes, int64_t each) const {
     const int64_t held = most_covering(down, window.height) * static_cast<int64_t>(across.size());
-    if (each > kMostLogits / held)
+    if (each > kMaxLogits / held)
       throw UsageError(text("an image of ", shown(original), " needs the logits of ", held, " windows at a time, ",
-                            classes, " classes of ", each / classes, " each, more than ", kMostLogits,
+                            classes, " classes of ", each / classes, " each, more than ", kMaxLogits,
                             " values; use mode whole, or cut the image into parts"));
   }
 
@@ -122,9 +122,9 @@ Result Session::run_slide(const Pixels& image, const Request& request, const Run
   windows.check_room(original, window(), classes, logits_elements(manifest()));
   Result result;
   if (options.return_logits) {
-    if (static_cast<int64_t>(height * width) > kMostLogits / classes)
+    if (static_cast<int64_t>(height * width) > kMaxLogits / classes)
       throw UsageError(text("the logits of an image of ", shown(original), " with ", classes, " classes are ",
-                            static_cast<int64_t>(height * width) * classes, " values, more than ", kMostLogits,
+                            static_cast<int64_t>(height * width) * classes, " values, more than ", kMaxLogits,
                             "; leave return_logits off, or cut the image into parts"));
     result.logits = make_tensor(DType::kFloat32, {classes, size.height, size.width});
   }

@@ -13,7 +13,7 @@ namespace dovit::runtime {
 namespace {
 
 // Never closed: its threads and CUDA's registrations outlive the last engine.
-void* open_library(const std::string& title, const std::string& version, const std::string& name) {
+void* open_tensorrt(const std::string& title, const std::string& version, const std::string& name) {
   if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
   const char* reason = dlerror();
   throw DovitError(text(title, "'s library cannot be opened (", reason ? reason : name, "): install ", title, " ",
@@ -36,7 +36,7 @@ std::string contents(const std::string& file) {
 TensorRtLibrary::TensorRtLibrary(const std::string& flavour, const std::string& path, const std::string& version)
     : flavour_(flavour), title_(flavour == "tensorrt" ? "TensorRT" : "TensorRT-RTX") {
   const std::string name = path.empty() ? file_name(flavour, version) : path;
-  handle_ = open_library(title_, version, name);
+  handle_ = open_tensorrt(title_, version, name);
   factory_.create_infer_runtime =
       reinterpret_cast<void* (*)(void*, int32_t)>(dlsym(handle_, "createInferRuntime_INTERNAL"));
   std::vector<int> parts;
