@@ -1,7 +1,8 @@
 // A block's threads as real ones: __syncthreads is a barrier of theirs, a shuffle two barriers of 32.
 #pragma once
 
-#include <barrier>
+#include <pthread.h>
+
 #include <memory>
 #include <thread>
 
@@ -9,8 +10,21 @@ inline thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
+// std::barrier spins before it sleeps: with hundreds of threads on a few cores that is most of the time.
+class Barrier {
+ public:
+  explicit Barrier(unsigned threads) { pthread_barrier_init(&barrier_, nullptr, threads); }
+  Barrier(const Barrier&) = delete;
+  Barrier& operator=(const Barrier&) = delete;
+  ~Barrier() { pthread_barrier_destroy(&barrier_); }
+  void arrive_and_wait() { pthread_barrier_wait(&barrier_); }
+
+ private:
+  pthread_barrier_t barrier_;
+};
+
 struct Warp {
-  std::barrier<> barrier{kWarp};
+  Barrier barrier{kWarp};
   uint64_t values[kWarp];
 };
 
@@ -18,7 +32,7 @@ struct Block {
   explicit Block(int threads) : barrier(threads), warps(threads / kWarp), barriers_met(threads) {
     for (auto& warp : warps) warp = std::make_unique<Warp>();
   }
-  std::barrier<> barrier;
+  Barrier barrier;
   std::vector<std::unique_ptr<Warp>> warps;
   std::vector<int> barriers_met;  // by each thread, in the block that runs
 };
