@@ -1,12 +1,14 @@
 """dovit-export with plans, as typed: what is built, kept, left out, and said."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from models import randomised, small_config
 from PIL import Image
+from shared import made_once
 
 from dovit.export import cli as export_cli
 from dovit.export.checkpoints import save_model
@@ -43,6 +46,24 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def checkpoint(tmp_path: Path) -> Path:
     save_model(randomised(small_config()), tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> tuple[Path, str]:
+    """The checkpoint's bundle with plans, a copy of the run's, and what its export printed."""
+
+    def make(folder: Path) -> None:
+        save_model(randomised(small_config()), folder / "model.safetensors")
+        arguments = ["--ckpt", folder / "model.safetensors", "--out", folder / "engines", "--backend", "tensorrt-rtx"]
+        with pytest.MonkeyPatch.context() as patch, (folder / "printed.txt").open("w") as printed:
+            patch.setenv("COLUMNS", "160")
+            patch.setattr("sys.argv", ["command", *map(str, arguments)])
+            with redirect_stdout(printed), pytest.raises(SystemExit) as end:
+                export_cli.main()
+        assert not end.value.code
+
+    made = made_once("engines-with-plans", make)
+    return Path(shutil.copytree(made / "engines", tmp_path / "engines")), (made / "printed.txt").read_text()
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -85,10 +106,8 @@ def test_again_builds_nothing_and_other_precisions_stay(checkpoint: Path, tmp_pa
     assert not forced["reused"] and forced["plans"]["built"] == 4
 
 
-def test_tables_and_pictures(checkpoint: Path, tmp_path: Path, typed: Typed) -> None:
-    engines = tmp_path / "engines"
-    status, out, _ = typed(export_cli, "--ckpt", checkpoint, "--out", engines, "--backend", "tensorrt-rtx")
-    assert status == 0
+def test_tables_and_pictures(exported: tuple[Path, str], tmp_path: Path, typed: Typed) -> None:
+    engines, out = exported
     for piece in ("(runtime)", "1…24", "2 of 2", "portable", "labels equal", "tensorrt-rtx fp16: "):
         assert piece in out, piece
     svg, dot = tmp_path / "chain.svg", tmp_path / "chain.dot"
@@ -151,10 +170,11 @@ def test_plans_for_a_bundle_that_is_there(checkpoint: Path, tmp_path: Path, type
         assert status == 2 and "are for --ckpt" in err
 
 
-def test_a_failure_leaves_the_old_bundle(checkpoint: Path, tmp_path: Path, typed: Typed) -> None:
-    engines = tmp_path / "engines"
+def test_a_failure_leaves_the_old_bundle(
+    exported: tuple[Path, str], checkpoint: Path, tmp_path: Path, typed: Typed
+) -> None:
+    engines, _ = exported
     arguments = ["--ckpt", checkpoint, "--out", engines, "--backend", "tensorrt-rtx"]
-    assert typed(export_cli, *arguments)[0] == 0
     before = content(engines)
     for wrong, status, sentence in (
         (["--compute-capability", "9.0"], 2, "does not build for 9.0: choose from"),
@@ -171,10 +191,11 @@ def test_a_failure_leaves_the_old_bundle(checkpoint: Path, tmp_path: Path, typed
         assert content(engines) == before
 
 
-def test_running_plans_without_what_it_takes_is_one_sentence(checkpoint: Path, tmp_path: Path, typed: Typed) -> None:
-    engines, image = tmp_path / "engines", tmp_path / "image.png"
+def test_running_plans_without_what_it_takes_is_one_sentence(
+    exported: tuple[Path, str], tmp_path: Path, typed: Typed
+) -> None:
+    (engines, _), image = exported, tmp_path / "image.png"
     Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(image)
-    assert typed(export_cli, "--ckpt", checkpoint, "--out", engines, "--backend", "tensorrt-rtx")[0] == 0
     status, _, err = typed(run_cli, "--engine", engines, image, "--out", tmp_path / "out", "--backend", "tensorrt")
     assert status == 1 and "no tensorrt plans in this bundle (there are: tensorrt-rtx fp16)" in err
     status, _, err = typed(run_cli, "--engine", engines, image, "--out", tmp_path / "out", "--backend", "tensorrt-rtx")
