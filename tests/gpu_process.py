@@ -197,7 +197,7 @@ def alive(setup: Setup) -> dict[str, int]:
 
 def fail_everywhere(setup: Setup, options: Settings, picture: np.ndarray, settings: Settings) -> dict[str, list[str]]:
     """Has every function fail once in loading, and once in a pass: the sentences. After each a new session has to work, and after
-    one in a pass that did not say that its session is dead, that one."""
+    one in a pass that did not say that the session refuses further work, that one."""
     driver = stand_in(setup)
     driver.stand_in_reset()
     expected = load(setup, **options)(picture, **settings)
@@ -219,7 +219,7 @@ def fail_everywhere(setup: Setup, options: Settings, picture: np.ndarray, settin
         try:
             session(picture, **settings)
         except Failure as failure:
-            if "this session is dead" not in str(failure):
+            if "the session refuses further work" not in str(failure):
                 sentences["prepare"].append(f"{name}: {failure}")
                 assert np.array_equal(session(picture, **settings).labels, expected.labels)
             else:
@@ -229,7 +229,7 @@ def fail_everywhere(setup: Setup, options: Settings, picture: np.ndarray, settin
                     session(picture, **settings)
                 except Failure as dead:
                     again = str(dead)
-                assert again.startswith("this session is dead ("), (name, again)
+                assert again.startswith("the session refuses work after an error ("), (name, again)
         del session
         gc.collect()
         assert not any(alive(setup).values()), (name, alive(setup))

@@ -185,7 +185,7 @@ class GpuChain:
             if self._streaming:
                 raise UsageError("a stream of this session is under way: take its results first")
             if self._failure is not None:
-                raise DovitError(f"this session is dead ({self._failure}): load the bundle again")
+                raise DovitError(f"the session refuses work after an error ({self._failure}): load the bundle again")
             self._parts[2].make_current()
             yield
 
@@ -197,4 +197,4 @@ class GpuChain:
                 yield
         except DovitError as error:
             self._failure = str(error)
-            raise DovitError(f"{error}; this session is dead: load the bundle again") from None
+            raise DovitError(f"{error}; the session refuses further work: load the bundle again") from None

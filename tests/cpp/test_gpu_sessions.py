@@ -131,7 +131,7 @@ def test_every_failure_is_a_sentence_and_the_last_of_its_session(
     for told in sentences["load"] + sentences["prepare"] + sentences["run"]:
         assert "internal error" not in told and "\n" not in told
     for told in sentences["run"]:
-        assert told.endswith("; this session is dead: load the bundle again")
+        assert told.endswith("; the session refuses further work: load the bundle again")
 
 
 def test_an_image_that_does_not_fit_is_refused_and_the_next_is_not(setup: Setup, on_gpu: Call) -> None:

@@ -78,20 +78,22 @@ Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
   const Current current(*plans_->device);
   const std::shared_ptr<Runner> runner(take().release(),
                                        [&](Runner* done) { give_back(std::unique_ptr<Runner>(done)); });
-  runner->prepare(frame);  // nothing is under way, so what fails here dependencies the session as it was
+  runner->prepare(frame);  // nothing is under way, so what fails here leaves the session as it was
   try {
     return runner->run(frame, request);
   } catch (const DovitError& error) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (failure_.empty()) failure_ = error.what();
-    throw DovitError(text("the GPU failed: ", error.what(), "; this session is dead: load the bundle again"));
+    throw DovitError(
+        text("the GPU failed: ", error.what(), "; the session refuses further work: load the bundle again"));
   }
 }
 
 std::unique_ptr<Runner> GpuExecutor::take() const {
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [&] { return !idle_.empty(); });
-  if (!failure_.empty()) throw DovitError(text("this session is dead (", failure_, "): load the bundle again"));
+  if (!failure_.empty())
+    throw DovitError(text("the session refuses work after an error (", failure_, "): load the bundle again"));
   std::unique_ptr<Runner> runner = std::move(idle_.back());
   idle_.pop_back();
   return runner;

@@ -30,10 +30,13 @@ def test_an_error_in_flight_ends_the_session(make: Maker, where: str, monkeypatc
         patch.setattr(*target, fail)
         capacities = CAPACITIES if where != "copy" else range(25)  # captured copies are not asked for again
         with pytest.raises(
-            DovitError, match=r"^the GPU failed: CUDA_ERROR_ILLEGAL_ADDRESS: .* access; this session is dead"
+            DovitError,
+            match=r"^the GPU failed: CUDA_ERROR_ILLEGAL_ADDRESS: .* access; the session refuses further work",
         ):
             chain.run(image, (0.5, 0.5), capacities)
-    with pytest.raises(DovitError, match=r"this session is dead \(the GPU failed: .*\): load the bundle again"):
+    with pytest.raises(
+        DovitError, match=r"the session refuses work after an error \(the GPU failed: .*\): load the bundle again"
+    ):
         chain.run(image, (0.5, 0.5), CAPACITIES)
     fresh = made.gpu_chain()
     same(fresh.run(image, (0.5, 0.5), CAPACITIES), good)

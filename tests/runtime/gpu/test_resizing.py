@@ -275,13 +275,13 @@ def test_a_failure_at_any_step_of_the_first_such_image_is_one_sentence(model: Do
         chain, failing = fresh()
         failing.fails_at = number
         with pytest.raises(
-            DovitError, match=r"^CUDA refuses(; this session is dead: load the bundle again)?$"
+            DovitError, match=r"^CUDA refuses(; the session refuses further work: load the bundle again)?$"
         ) as caught:
             chain.run(images, XI, CAPACITIES, logits=False)
         assert not failing.building
-        ends.append("dead" in str(caught.value))
+        ends.append("refuses further work" in str(caught.value))
         if ends[-1]:
-            with pytest.raises(DovitError, match="this session is dead"):
+            with pytest.raises(DovitError, match="the session refuses work after an error"):
                 chain.run(images, XI, CAPACITIES)
         else:
             same(chain.run(images, XI, CAPACITIES, logits=False), expected, (80, 100))
