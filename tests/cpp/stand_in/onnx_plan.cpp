@@ -38,7 +38,7 @@ struct MoreApi {
   ort::Function<98, void(TypeInfo*)> release_type{table};
 };
 
-// One for all plans, so that they share its threads.
+// One for all plans: a process has one environment of ONNX Runtime.
 std::shared_ptr<const OnnxRuntime> open_library() {
   static std::mutex mutex;
   static std::weak_ptr<const OnnxRuntime> opened;
@@ -46,7 +46,7 @@ std::shared_ptr<const OnnxRuntime> open_library() {
   auto library = opened.lock();
   if (!library) {
     const char* path = std::getenv("DOVIT_STAND_IN_ONNXRUNTIME");
-    opened = library = std::make_shared<const OnnxRuntime>(path ? path : "", 1);
+    opened = library = std::make_shared<const OnnxRuntime>(path ? path : "");
   }
   return library;
 }
@@ -149,7 +149,7 @@ OnnxPlan::OnnxPlan(const void* bytes, size_t size)
   library_->check(api.create_session_options(&options), "options");
   const std::unique_ptr<ort::SessionOptions, decltype(api.release_session_options)> owned(options,
                                                                                           api.release_session_options);
-  library_->check(api.disable_per_session_threads(options), "options");
+  library_->check(api.set_intra_op_num_threads(options, 1), "options");  // the thread that calls
   library_->check(api.set_session_log_severity_level(options, ort::kFatal), "options");
   library_->check(more.create_session_from_array(library_->env, bytes, size, options, &session_), "not a plan");
   inputs = ports_of(*library_, more, session_, more.get_input_count, more.get_input_name, more.get_input_type);
