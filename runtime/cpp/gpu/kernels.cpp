@@ -11,7 +11,7 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr const char* kName = "libdovit_plugins.so";
+constexpr const char* kKernelLibrary = "libdovit_plugins.so";
 
 // The file of the library that this function is in; its folder is where the plugins are looked for first.
 std::filesystem::path own_file() {
@@ -22,7 +22,7 @@ std::filesystem::path own_file() {
 // Never closed: the CUDA runtime inside registers its kernels for as long as the process lives.
 void* open_kernel_library(const std::string& path) {
   std::vector<std::string> names{path};
-  if (path.empty()) names = {own_file().parent_path() / kName, kName};
+  if (path.empty()) names = {own_file().parent_path() / kKernelLibrary, kKernelLibrary};
   std::string why;
   for (const std::string& name : names) {
     if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
@@ -30,7 +30,7 @@ void* open_kernel_library(const std::string& path) {
     why = reason ? reason : name;
   }
   throw DovitError(text("the kernels' library cannot be opened (", why, "): build it with cmake --preset release, put ",
-                        kName, " beside libdovit_runtime.so, or give its path as `plugins`"));
+                        kKernelLibrary, " beside libdovit_runtime.so, or give its path as `plugins`"));
 }
 
 }  // namespace
@@ -61,7 +61,8 @@ const KernelLayout& kernel_layout(const std::string& name) {
   throw DovitError(text("dovit_kernels.h has no kernel '", name, "'"));
 }
 
-Kernels::Kernels(const std::string& path) : path_(path.empty() ? kName : path), library_(open_kernel_library(path)) {
+Kernels::Kernels(const std::string& path)
+    : path_(path.empty() ? kKernelLibrary : path), library_(open_kernel_library(path)) {
   const auto take = [&](const char* name) {
     void* found = dlsym(library_, name);
     if (!found)

@@ -8,8 +8,8 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr ort::ElementType kElementTypes[] = {ort::kUint8,   ort::kInt16,    ort::kInt32,  ort::kInt64,
-                                              ort::kFloat16, ort::kBfloat16, ort::kFloat32};
+constexpr ort::ElementType kOrtElementTypes[] = {ort::kUint8,   ort::kInt16,    ort::kInt32,  ort::kInt64,
+                                                 ort::kFloat16, ort::kBfloat16, ort::kFloat32};
 
 // Values that are released when the step is over, whichever way it ends.
 struct Values {
@@ -52,10 +52,10 @@ OnnxRuntimeEngine::~OnnxRuntimeEngine() { library_->api.release_session(session_
 
 ort::Value* OnnxRuntimeEngine::value_of(const Tensor& tensor) const {
   ort::Value* value = nullptr;
-  library_->check(
-      library_->api.create_tensor_with_data(library_->memory, tensor.data, tensor.bytes(), tensor.shape.data(),
-                                            tensor.shape.size(), kElementTypes[static_cast<int>(tensor.type)], &value),
-      "ONNX Runtime failed in step " + name_);
+  library_->check(library_->api.create_tensor_with_data(library_->memory, tensor.data, tensor.bytes(),
+                                                        tensor.shape.data(), tensor.shape.size(),
+                                                        kOrtElementTypes[static_cast<int>(tensor.type)], &value),
+                  "ONNX Runtime failed in step " + name_);
   return value;
 }
 
@@ -72,7 +72,7 @@ void OnnxRuntimeEngine::take_over(ort::Value* value, Tensor& tensor) const {
   size_t count = 0;
   library_->check(api.get_tensor_element_type(info, &type), what);
   library_->check(api.get_dimensions_count(info, &count), what);
-  if (type != kElementTypes[static_cast<int>(tensor.type)])
+  if (type != kOrtElementTypes[static_cast<int>(tensor.type)])
     throw DovitError(text(what, ": an output has another type than the manifest says"));
   tensor.shape.resize(count);
   library_->check(api.get_dimensions(info, tensor.shape.data(), count), what);
