@@ -11,10 +11,10 @@ namespace dovit::runtime {
 
 namespace {
 
-constexpr int64_t kMaxSidePixels = int64_t{1} << 15;    // of an image's side
-constexpr int64_t kMaxClasses = 32767;              // labels are int16 at most
-constexpr int64_t kMaxElements = int64_t{1} << 40;  // of a tensor
-constexpr size_t kMaxDimensions = 8;                // of a tensor, as TensorRT has it
+constexpr int64_t kMaxSidePixels = int64_t{1} << 15;  // of an image's side
+constexpr int64_t kMaxClasses = 32767;                // labels are int16 at most
+constexpr int64_t kMaxElements = int64_t{1} << 40;    // of a tensor
+constexpr size_t kMaxDimensions = 8;                  // of a tensor, as TensorRT has it
 
 struct Checker {
   const Manifest& manifest;
@@ -29,7 +29,8 @@ struct Checker {
 
   void sizes() const {
     const auto within = [](int64_t value, int64_t most) { return value >= 1 && value <= most; };
-    expect(within(manifest.image_size[0], kMaxSidePixels) && within(manifest.image_size[1], kMaxSidePixels), "image_size");
+    expect(within(manifest.image_size[0], kMaxSidePixels) && within(manifest.image_size[1], kMaxSidePixels),
+           "image_size");
     expect(within(manifest.patch, kMaxSidePixels) && manifest.image_size[0] % manifest.patch == 0 &&
                manifest.image_size[1] % manifest.patch == 0,
            "patch");
