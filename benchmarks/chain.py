@@ -47,11 +47,11 @@ def bench(
     settings = {"chain, ξ = 1": (1.0,) * len(manifest.decisions), "chain, the bundle's ξ": manifest.thresholds}
     if keep is not None:
         settings[f"chain, keep {'/'.join(f'{k:g}' for k in keep)}"] = thresholds_for(session, batch, keep)
-    contestants: dict[str, Callable[[], object]] = {
+    candidates: dict[str, Callable[[], object]] = {
         DENSE: lambda: dense.run({"image": batch}, {"logits": None, "labels": None}),
         **{name: chain(thresholds) for name, thresholds in settings.items()},
     }
-    seconds = interleaved(contestants, runs, warmup)
+    seconds = interleaved(candidates, runs, warmup)
 
     dense_macs = manifest.dense_macs
     rows = [_row(DENSE, seconds, (), dense_macs, dense_macs)]

@@ -237,7 +237,7 @@ def _on_gpu(
     runs: int | None,
     as_json: bool,
 ) -> None:
-    """The contest of `python -m dovit.benchmarks.gpu_chain`, over the bundle's plans."""
+    """The comparison of `python -m dovit.benchmarks.gpu_chain`, over the bundle's plans."""
     gpu = find_gpu()
     if isinstance(gpu, str):
         raise DovitError(f"--backend {backend} needs an NVIDIA GPU: {gpu}; --backend onnxruntime runs on a CPU")

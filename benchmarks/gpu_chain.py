@@ -19,12 +19,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dovit.benchmarks.gpu_contest import RATIOS, Chains, Others, contest
+from dovit.benchmarks.gpu_comparison import RATIOS, Chains, Others, compare
 from dovit.benchmarks.gpu_models import MODELS, dense_of, random_model
 from dovit.benchmarks.gpu_rows import add_share_of_matrix_rate, counts_for
 from dovit.benchmarks.matrix_rate import matrix_tflop_per_s
+from dovit.benchmarks.torch_candidates import torch_candidates
 from dovit.benchmarks.torch_chain import torch_chain
-from dovit.benchmarks.torch_contestants import torch_contestants
 from dovit.export.capacities import default_capacities
 from dovit.export.checkpoints import load_model
 from dovit.export.model import DoViT
@@ -65,7 +65,7 @@ def command(
     engine: Annotated[Path | None, typer.Option(help="A bundle with plans and ONNX files, for TensorRT.")] = None,
     image: Annotated[Path | None, typer.Option(help="An image; default noise.")] = None,
     precision: Annotated[PrecisionChoice, typer.Option(help="Of the blocks.")] = PrecisionChoice.fp16,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds; in each, every contestant runs once.")] = 100,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds; in each, every candidate runs once.")] = 100,
     images: Annotated[int, typer.Option(min=1, help="Images that a throughput is measured on.")] = 20,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Also torch.compile.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the JSON there.")] = None,
@@ -83,16 +83,16 @@ def command(
     if backend is Backend.torch:
         given = load_model(ckpt).model if ckpt else random_model(model or "vit-b", height_width)
         batch = _image(pixels, given.config.image_size)
-        others = torch_contestants(given, chosen, "cuda:0", batch, skipped, compiled=compiled)
+        others = torch_candidates(given, chosen, "cuda:0", batch, skipped, compiled=compiled)
         own = ckpt is not None
-        report = contest(over_torch(given, chosen, own=own), batch, rounds, images, own=own, others=others)
+        report = compare(over_torch(given, chosen, own=own), batch, rounds, images, own=own, others=others)
     else:
         assert engine is not None
         flavour: Flavour = "tensorrt" if backend is Backend.tensorrt else "tensorrt-rtx"
         chains = over_plans(engine, flavour, chosen)
         batch = _image(pixels, chains.graph.manifest.image_size)
         beside = beside_plans(ckpt, chains, chosen, batch, skipped, compiled=compiled) if ckpt else None
-        report = contest(chains, batch, rounds, images, own=True, others=beside)
+        report = compare(chains, batch, rounds, images, own=True, others=beside)
     rate = matrix_tflop_per_s(chosen)
     add_share_of_matrix_rate(report["rows"], rate)
     report = {
@@ -190,11 +190,11 @@ def beside_plans(
         len(manifest.decisions),
     ):
         raise UsageError(f"{ckpt}: not the model of --engine: another image size, or other classes or decisions")
-    return torch_contestants(model, precision, device, image, skipped, compiled=compiled)
+    return torch_candidates(model, precision, device, image, skipped, compiled=compiled)
 
 
 def print_report(console: Console, report: dict[str, Any]) -> None:
-    """A row a contestant."""
+    """A row a candidate."""
     height, width = report["image_size"]
     host = "the host writes for {write:.0f} µs and launches for {launch:.0f} µs".format(**report["host_us"])
     table = Table(

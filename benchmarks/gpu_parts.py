@@ -79,7 +79,7 @@ def pytest_part(name: str, *selection: str, needs: Sequence[str] = ("cuda_core",
     return Part(name, ("gpu", "library", "numpy", "torch", "pytest", *needs), (*command, *selection))
 
 
-def contest_part(name: str, *arguments: str, needs: Sequence[str] = ()) -> Part:
+def comparison_part(name: str, *arguments: str, needs: Sequence[str] = ()) -> Part:
     """The chain's modes against the dense model."""
     command = (sys.executable, "-m", "dovit.benchmarks.gpu_chain", "--out", "{out}")
     return Part(name, ("gpu", "library", "numpy", "torch", "onnx", "cuda_core", *needs), (*command, *arguments))
@@ -111,7 +111,7 @@ def parts() -> list[Part]:
         pytest_part("segmented", chain, "-k", "segmented and not tensorrt_rtx"),
         pytest_part("graph", chain, "-k", "graph and not tensorrt_rtx"),
         pytest_part("chain", chain, "-k", "not (segmented or graph or tensorrt_rtx or a_switch_begins)"),
-        contest_part("contest-street", *street),
+        comparison_part("comparison-street", *street),
         pytest_part("rtx-plans", "tests/engines/test_parity.py", needs=("rtx",)),
         pytest_part("rtx-chain", chain, "-k", "tensorrt_rtx", needs=("rtx",)),
         pytest_part("rtx-cpp", "tests/cpp/test_gpu_sessions.py", needs=("rtx", "cmake")),
@@ -120,8 +120,8 @@ def parts() -> list[Part]:
             ("gpu", "rtx", "torch", "onnx"),
             (sys.executable, "-c", export, *street[:2], "--out", str(ENGINES), "--backend", "tensorrt-rtx"),
         ),
-        contest_part(
-            "rtx-contest-street",
+        comparison_part(
+            "rtx-comparison-street",
             "--backend",
             "tensorrt-rtx",
             "--engine",
@@ -133,8 +133,8 @@ def parts() -> list[Part]:
     for precision in ("fp16", "bf16"):
         for model in ("vit-l", "vit-b"):
             for size, more in (("1024x2048", ("--rounds", "50", "--images", "10")), ("512x512", ())):
-                name = f"contest-{model}-{size.partition('x')[0]}-{precision}"
-                listed.append(contest_part(name, "--model", model, "--size", size, "--precision", precision, *more))
+                name = f"comparison-{model}-{size.partition('x')[0]}-{precision}"
+                listed.append(comparison_part(name, "--model", model, "--size", size, "--precision", precision, *more))
     return listed
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from dovit.benchmarks.measure import paired_ratio
-from dovit.runtime.chain import Decided
+from dovit.runtime.chain import DecisionResult
 from dovit.runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """One of the compared implementations. `run` returns when one image's labels are there; `many(n)` when those of n images are,
     which may overlap. `macs`: the true count per image."""
 
@@ -28,24 +28,24 @@ class Contestant:
 
 
 def row(
-    contestant: Contestant,
+    candidate: Candidate,
     seconds: Sequence[float],
     per_image: Sequence[float],
-    base: Contestant,
+    base: Candidate,
     base_seconds: Sequence[float],
 ) -> dict[str, Any]:
     """`seconds`: of one image in each round, as `base_seconds` of the baseline; `per_image`: where images may overlap."""
-    speedup, ratio = paired_ratio(list(base_seconds), list(seconds)), base.macs / contestant.macs
+    speedup, ratio = paired_ratio(list(base_seconds), list(seconds)), base.macs / candidate.macs
     p50, p95, p99 = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99])
     return {
-        "name": contestant.name,
-        "setting": contestant.setting,
-        "kept": list(contestant.kept),
+        "name": candidate.name,
+        "setting": candidate.setting,
+        "kept": list(candidate.kept),
         "p50_ms": float(p50),
         "p95_ms": float(p95),
         "p99_ms": float(p99),
         "images_per_s": 1 / statistics.median(per_image),
-        "gmacs": contestant.macs / 1e9,
+        "gmacs": candidate.macs / 1e9,
         "mac_ratio": ratio,
         "speedup": speedup,
         "efficiency": speedup / ratio,
@@ -66,7 +66,7 @@ def counts_for(shares: Sequence[float], tokens: int, capacities: Sequence[int]) 
 
 
 def filling_thresholds(
-    decided: Sequence[Decided], counts: Sequence[int], capacities: Sequence[int]
+    decided: Sequence[DecisionResult], counts: Sequence[int], capacities: Sequence[int]
 ) -> tuple[float, ...]:
     """ξ by which the bucketed schedule keeps exactly `counts`, given the decisions of one image that did keep them.
 

@@ -1,6 +1,6 @@
-"""Interleaved timing: each round runs every contestant once, so that changes of the machine's speed affect all of them.
+"""Interleaved timing: each round runs every candidate once, so that changes of the machine's speed affect all of them.
 
-The order is shuffled in every round, because a contestant that runs after a light one finds a cooler processor.
+The order is shuffled in every round, because a candidate that runs after a light one finds a cooler processor.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 
 
-def interleaved(contestants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Seconds of each contestant in each of `rounds` rounds, after `warmup` rounds that are not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    order = list(contestants.items())
+def interleaved(candidates: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Seconds of each candidate in each of `rounds` rounds, after `warmup` rounds that are not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates.items())
     shuffle = random.Random(0).shuffle
     for number in range(warmup + rounds):
         shuffle(order)
@@ -27,5 +27,5 @@ def interleaved(contestants: dict[str, Callable[[], object]], rounds: int, warmu
 
 
 def paired_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over the rounds of one contestant's time over another's in the same round."""
+    """Median over the rounds of one candidate's time over another's in the same round."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))

@@ -20,8 +20,8 @@ from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.result import Result
 from dovit.runtime.session import Session
 
-ENOUGH, MOST_RUNS = 0.3, 5  # seconds and repetitions of timing
-MOST_IMAGES = 32  # uploaded ones that a running page remembers, for its links
+ENOUGH, MAX_RUNS = 0.3, 5  # seconds and repetitions of timing
+MAX_IMAGES = 32  # uploaded ones that a running page remembers, for its links
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Images:
         key = content.hexdigest()[:16]
         self._uploaded[key] = image
         self._uploaded.move_to_end(key)
-        while len(self._uploaded) > MOST_IMAGES:
+        while len(self._uploaded) > MAX_IMAGES:
             self._uploaded.popitem(last=False)
         return key
 
@@ -108,7 +108,7 @@ class Viewer:
         takes no longer than a person waits gladly."""
         result, fastest = self._run(image, thresholds)
         all_kept, end = math.inf, time.perf_counter() + ENOUGH
-        for _ in range(MOST_RUNS):
+        for _ in range(MAX_RUNS):
             all_kept = min(all_kept, self._run(image, (1.0,) * len(thresholds))[1])
             fastest = min(fastest, self._run(image, thresholds)[1])
             if time.perf_counter() > end:

@@ -20,7 +20,7 @@ LOG = logging.getLogger("dovit")
 
 
 @dataclass(frozen=True)
-class Decided:
+class DecisionResult:
     """Inputs and result of one decision, for a batch."""
 
     confidence: np.ndarray  # [B, M] float32
@@ -34,7 +34,7 @@ class ChainResult:
 
     labels: np.ndarray  # [B, H, W], as large as the images
     logits: np.ndarray  # [B, C, h', w'] float32
-    decisions: tuple[Decided, ...]
+    decisions: tuple[DecisionResult, ...]
     tensors: dict[str, np.ndarray]  # with `keep_tensors`: a copy of every tensor from one step to another
 
 
@@ -108,7 +108,7 @@ class Chain:
         for decision, threshold in zip(manifest.decisions, thresholds, strict=True):
             tensors[decision.threshold] = np.asarray(threshold, np.float32)
         decisions = {decision.keep: decision for decision in manifest.decisions}
-        decided: list[Decided] = []
+        decided: list[DecisionResult] = []
         copies: dict[str, np.ndarray] = {}
         before = manifest.tokens  # tokens that the next decision is made on
 
@@ -129,7 +129,7 @@ class Chain:
                     places[spec.name] = np.empty(spec.resolve(dims), spec.dtype)
                 else:
                     places[spec.name] = workspace.array(spec, dims)
-            made = self.engines[number].run({spec.name: _made(tensors, spec.name) for spec in step.inputs}, places)
+            made = self.engines[number].run({spec.name: _tensor(tensors, spec.name) for spec in step.inputs}, places)
             for spec in step.outputs:
                 if deciding and spec.name == deciding.keep:
                     check_keep(step.name, spec.name, made.get(spec.name), len(images), before)
@@ -141,14 +141,14 @@ class Chain:
             number += 1
             if deciding:
                 keep = tensors[deciding.keep]
-                saw = (_made(tensors, deciding.confidence), _made(tensors, deciding.state.index))
+                saw = (_tensor(tensors, deciding.confidence), _tensor(tensors, deciding.state.index))
                 for name, values, dtype in zip(
                     (deciding.confidence, deciding.state.index), saw, ("float32", "int32"), strict=True
                 ):
                     check_made(step.name, name, values, dtype, (len(images), before))
                 check_ascending(deciding.state.index, saw[1], manifest.tokens)
                 before = keep.shape[1]
-                decided.append(Decided(saw[0].copy(), saw[1].copy(), keep))
+                decided.append(DecisionResult(saw[0].copy(), saw[1].copy(), keep))
                 dims |= kept_dims(manifest, len(decided), keep.shape[1])
                 LOG.debug(
                     "step %s: decision %d keeps %d of %d tokens", step.name, len(decided), before, saw[0].shape[1]
@@ -156,18 +156,18 @@ class Chain:
                 if keep.shape[1] == 0:  # the backbone ends early: the decoder takes over what there is
                     tensors |= self._end_early(deciding, tensors)
                     number, ended = self._decoder, True
-        labels = _made(tensors, "labels")
+        labels = _tensor(tensors, "labels")
         check_labels(labels, manifest.classes)
-        return ChainResult(labels, _made(tensors, "logits"), tuple(decided), copies)
+        return ChainResult(labels, _tensor(tensors, "logits"), tuple(decided), copies)
 
     def _end_early(self, decision: DecisionSpec, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The decoder's inputs from the state before a decision that kept nothing: every token has its final value."""
         state, final = decision.state, self.manifest.final
-        taken = {getattr(final, role): _made(tensors, getattr(state, role)) for role in State.model_fields}
+        taken = {getattr(final, role): _tensor(tensors, getattr(state, role)) for role in State.model_fields}
         missing = [tap for tap in self.manifest.taps if tap not in tensors]
         if missing:
-            full, index = _made(tensors, state.full).copy(), _made(tensors, state.index)
-            tokens = _made(tensors, state.tokens)
+            full, index = _tensor(tensors, state.full).copy(), _tensor(tensors, state.index)
+            tokens = _tensor(tensors, state.tokens)
             places = (len(index), self.manifest.tokens), (len(index), index.shape[1] + self.manifest.prefix)
             same = full.dtype == tokens.dtype and full.ndim == tokens.ndim == 3 and full.shape[2] == tokens.shape[2]
             if not same or (full.shape[:2], tokens.shape[:2]) != places:
@@ -177,7 +177,7 @@ class Chain:
         return taken
 
 
-def _made(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
+def _tensor(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
     found = tensors.get(name)
     if found is None:
         raise DovitError(f"tensor {name} was not made; export the bundle again")

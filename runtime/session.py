@@ -21,7 +21,7 @@ from dovit.runtime.arrays import Format, Layout, check_layout
 from dovit.runtime.bundle.manifest import Manifest, Mode, Schedule
 from dovit.runtime.bundle.open import Bundle, with_bundle
 from dovit.runtime.bundle.plans import Precision
-from dovit.runtime.chain import Chain, ChainResult, Decided
+from dovit.runtime.chain import Chain, ChainResult, DecisionResult
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import ImageLike, as_rgb
 from dovit.runtime.palettes import Colour, default_palette
@@ -418,7 +418,7 @@ class _Request:
 
 
 def decision_maps(
-    decisions: Sequence[Decided], tokens: int, count: int, image: int = 0
+    decisions: Sequence[DecisionResult], tokens: int, count: int, image: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Per decision [count, N]: which positions stay (bool), and the confidence (float32, NaN where already stopped)."""
     keep_maps = np.zeros((count, tokens), bool)

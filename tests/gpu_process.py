@@ -178,7 +178,7 @@ def spoil(setup: Setup, obstacle: str) -> None:
     elif obstacle == "invalid":
         driver.stand_in_fail(b"cuStreamEndCapture", 2)
     else:
-        driver.stand_in_add_foreign_node(2)
+        driver.stand_in_add_unsupported_node(2)
 
 
 def refusal_as_it_is(setup: Setup, options: Settings | None = None) -> tuple[int, str]:

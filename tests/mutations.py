@@ -36,7 +36,7 @@ BODIES, WARM, OBSTACLE = (
         "a_plan_that_cannot_be_captured[invalidates-block2]",
     )
 )
-FOREIGN, RESIZED = f"{MODES}foreign_nodes_are_refused", f"{RESIZING}as_if_pillow_had_done_it"
+FOREIGN, RESIZED = f"{MODES}unsupported_nodes_are_refused", f"{RESIZING}as_if_pillow_had_done_it"
 PLANNING, GPU = "engines/planning", "runtime/gpu"
 
 FAULTS = [  # folder, file, what stands there, what takes its place, who notices

@@ -76,7 +76,7 @@ def _run(role: str, one: Path, target: Path, count: int) -> collections.Counter[
     return outcomes
 
 
-def contest(
+def race_writers(
     good: Path, work: Path, writes: int, readers: tuple[str, ...] = ("open", "load")
 ) -> dict[str, dict[str, int]]:
     """Two writers, `writes` times each, and readers until they are done → what came of each process's attempts."""
@@ -109,4 +109,4 @@ if __name__ == "__main__":
     if given.role:
         print(json.dumps(_run(given.role, given.bundle, given.work, given.writes)))
     else:
-        print(json.dumps(contest(given.bundle, given.work, given.writes), indent=1))
+        print(json.dumps(race_writers(given.bundle, given.work, given.writes), indent=1))

@@ -16,7 +16,7 @@ from dovit.runtime.cli.output import print_line
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import atomic_write, read_regular
 
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 LOG_NAME = "log.jsonl"
 SCORES = ("mIoU", "PA", "mPA")
 Value = float | Sequence[float]
@@ -123,7 +123,7 @@ def _drop_lines_from(path: Path, step: int) -> None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return read_regular(path, MOST_BYTES).decode(errors="replace").splitlines()
+        return read_regular(path, MAX_BYTES).decode(errors="replace").splitlines()
     except OSError as error:
         raise DovitError(
             f"{path}: cannot be read ({error.strerror or error}); move it away, or give another --out"

@@ -16,7 +16,7 @@ from dovit.export.macs import evaluate as evaluate_macs
 from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import Mode
-from dovit.runtime.chain import Decided
+from dovit.runtime.chain import DecisionResult
 from dovit.runtime.result import Result
 from dovit.runtime.session import decision_maps
 from dovit.runtime.slide import segment_slide
@@ -71,7 +71,7 @@ class TorchSegmenter:
         else:
             output = model(pixels, setting.thresholds)
         decided = [
-            Decided(
+            DecisionResult(
                 d.confidence.float().cpu().numpy(),
                 d.index.cpu().numpy(),
                 np.searchsorted(d.index.cpu().numpy()[0], d.kept.cpu().numpy()),

@@ -88,7 +88,7 @@ def torch_dense(
     """The checkpoint in torch without its decisions, eager or by torch.compile; `precision`: fp32 or bf16."""
     import torch
 
-    from dovit.benchmarks.torch_contestants import Dense
+    from dovit.benchmarks.torch_candidates import Dense
     from dovit.export.checkpoints.load import load_model
     from dovit.export.checkpoints.options import ReadOptions
 

@@ -22,7 +22,7 @@ from dovit.runtime.files import parse_json, read_text
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the second where the first is not there
 INDEX = ".index.json"
-MOST_SHARDS = 1000
+MAX_SHARDS = 1000
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 # keys that every configuration of transformers can have, and that change no result of a forward pass
 GENERIC = (
@@ -87,7 +87,7 @@ def _shards(index: Path) -> list[Path]:
         if isinstance(places, dict) and all(isinstance(n, str) for n in places.values())
         else []
     )
-    if not names or len(names) > MOST_SHARDS or any(Path(name).name != name for name in names):
+    if not names or len(names) > MAX_SHARDS or any(Path(name).name != name for name in names):
         raise DovitError(f"{index}: its weight_map names no files beside it; download it again")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, ClassVar
 from dovit.runtime.errors import DovitError
 
 # A model of 480 tensors with AdamW's state takes 100,000 reads of its pickle, a second at most. Each can make 200 bytes.
-MOST_READS = 300_000
-MOST_ARGUMENTS = 1_000_000  # elements handed to constructors, which copy them or make so many
+MAX_READS = 300_000
+MAX_ARGUMENTS = 1_000_000  # elements handed to constructors, which copy them or make so many
 
 _BYTES = {
     "Double": 8,
@@ -80,8 +80,8 @@ class _Counter:
 
     def read(self) -> None:
         self._reads += 1
-        if self._reads > MOST_READS:
-            raise TooMuch(f"more than {MOST_READS // 2} objects")
+        if self._reads > MAX_READS:
+            raise TooMuch(f"more than {MAX_READS // 2} objects")
 
     def arguments(self, args: tuple[object, ...], *, sizes: bool) -> None:
         for value in args:
@@ -89,8 +89,8 @@ class _Counter:
                 self._elements += len(value)
             elif isinstance(value, int) and sizes:  # bytearray(10**9)
                 self._elements += abs(value)
-        if self._elements > MOST_ARGUMENTS:
-            raise TooMuch(f"lists of more than {MOST_ARGUMENTS} elements")
+        if self._elements > MAX_ARGUMENTS:
+            raise TooMuch(f"lists of more than {MAX_ARGUMENTS} elements")
 
 
 class _Stream:

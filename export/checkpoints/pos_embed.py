@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dovit.export.model.bounds import MOST_TOKENS
-from dovit.runtime.bundle.check import MOST_PIXELS
+from dovit.export.model.bounds import MAX_TOKENS
+from dovit.runtime.bundle.check import MAX_PIXELS
 from dovit.runtime.errors import DovitError, UsageError
 
 
@@ -36,9 +36,9 @@ class Interpolation:
 def check_bounds(size: tuple[int, int], source: str) -> None:
     """UsageError for an image size that is too large to resize positions to; `source` says it."""
     height, width = size
-    if max(height, width) > MOST_PIXELS or height * width > MOST_TOKENS * 16**2:
+    if max(height, width) > MAX_PIXELS or height * width > MAX_TOKENS * 16**2:
         raise UsageError(
-            f"{source} {height}x{width}: too large; at most {MOST_PIXELS} pixels a side and {MOST_TOKENS * 16**2} in all"
+            f"{source} {height}x{width}: too large; at most {MAX_PIXELS} pixels a side and {MAX_TOKENS * 16**2} in all"
         )
 
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from dovit.runtime.bundle.check import MOST_CLASSES, MOST_PIXELS
+from dovit.runtime.bundle.check import MAX_CLASSES, MAX_PIXELS
 from dovit.runtime.errors import printable
 
-MOST_TOKENS = 1 << 17  # 4096×8192 pixels in patches of 16
-MOST_LOGITS = 1 << 31  # of one image
-MOST_LAYERS = 256
-MOST_PREFIX = 1024  # tokens before the patches, as in a bundle
+MAX_TOKENS = 1 << 17  # 4096×8192 pixels in patches of 16
+MAX_LOGITS = 1 << 31  # of one image
+MAX_LAYERS = 256
+MAX_PREFIX = 1024  # tokens before the patches, as in a bundle
 
 
 def _odd(kernel: int) -> int:
@@ -28,17 +28,17 @@ def _one_line(name: str) -> str:
     return name
 
 
-Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]  # of an image
+Side = Annotated[int, Field(ge=1, le=MAX_PIXELS)]  # of an image
 Patch = Annotated[int, Field(ge=1, le=256)]
 Width = Annotated[int, Field(ge=1, le=1 << 15)]  # channels, attention heads
-Layer = Annotated[int, Field(ge=1, le=MOST_LAYERS)]  # a layer's number from 1, or how many there are
+Layer = Annotated[int, Field(ge=1, le=MAX_LAYERS)]  # a layer's number from 1, or how many there are
 Epsilon = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Slope = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Scale = Annotated[int, Field(ge=1, le=32)]  # of one upsampling
 Convolutions = Annotated[int, Field(ge=0, le=16)]
 Kernel = Annotated[int, Field(ge=1, le=7), AfterValidator(_odd)]
 Dilation = Annotated[int, Field(ge=1, le=64)]
-Classes = Annotated[int, Field(ge=2, le=MOST_CLASSES)]
+Classes = Annotated[int, Field(ge=2, le=MAX_CLASSES)]
 Period = Annotated[float, Field(gt=1e-6, lt=1e9, allow_inf_nan=False)]  # of rotary positions
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Mean = Annotated[float, Field(allow_inf_nan=False)]

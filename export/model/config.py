@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dovit.export.model.bounds import (
-    MOST_LAYERS,
-    MOST_LOGITS,
-    MOST_PREFIX,
-    MOST_TOKENS,
+    MAX_LAYERS,
+    MAX_LOGITS,
+    MAX_PREFIX,
+    MAX_TOKENS,
     Byte,
     Classes,
     ClassName,
@@ -29,7 +29,7 @@ from dovit.export.model.bounds import (
     Threshold,
     Width,
 )
-from dovit.runtime.bundle.check import MOST_CLASSES, MOST_PIXELS
+from dovit.runtime.bundle.check import MAX_CLASSES, MAX_PIXELS
 from dovit.runtime.bundle.manifest import Mode
 
 # embed_dim, layers, attention heads, as timm, DeiT and mmsegmentation name them; heads are always 64 wide
@@ -84,7 +84,7 @@ class BackboneConfig(_Frozen):
     heads: Width
     mlp_dim: Width
     patch: Patch = 16
-    prefix: int = Field(default=1, ge=0, le=MOST_PREFIX)
+    prefix: int = Field(default=1, ge=0, le=MAX_PREFIX)
     norm_eps: Epsilon = 1e-6
     patch_norm: bool = False
     pre_norm: bool = False
@@ -225,7 +225,7 @@ class EomtDecoder(_Frozen):
     """
 
     kind: Literal["eomt"] = "eomt"
-    queries: int = Field(ge=1, le=MOST_PREFIX)
+    queries: int = Field(ge=1, le=MAX_PREFIX)
     blocks: Layer
     upscale: int = Field(default=2, ge=0, le=5)
     norm_eps: Epsilon = 1e-6
@@ -249,16 +249,16 @@ class ModelConfig(_Frozen):
     classes: Classes
     backbone: BackboneConfig
     decoder: DecoderConfig
-    decisions: tuple[HeadConfig, ...] = Field(default=(), max_length=MOST_LAYERS)
-    thresholds: tuple[Threshold, ...] = Field(default=(), max_length=MOST_LAYERS)
+    decisions: tuple[HeadConfig, ...] = Field(default=(), max_length=MAX_LAYERS)
+    thresholds: tuple[Threshold, ...] = Field(default=(), max_length=MAX_LAYERS)
     mean: tuple[Mean, Mean, Mean] = IMAGENET["mean"]
     std: tuple[Deviation, Deviation, Deviation] = IMAGENET["std"]
     slide_stride: tuple[Side, Side] | None = None
     mode: Mode = "whole"
     keep_ratio: bool = False
     merge: bool = True
-    class_names: tuple[ClassName, ...] | None = Field(default=None, max_length=MOST_CLASSES)
-    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = Field(default=None, max_length=MOST_CLASSES)
+    class_names: tuple[ClassName, ...] | None = Field(default=None, max_length=MAX_CLASSES)
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = Field(default=None, max_length=MAX_CLASSES)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -300,8 +300,8 @@ class ModelConfig(_Frozen):
     def _check_decoder(self) -> None:
         """Its layers are there, and what it makes has a size that can be."""
         decoder, scale, taps = self.decoder, 1, _taps(self.decoder)
-        if self.tokens > MOST_TOKENS:
-            raise ValueError(f"image size {self.image_size} makes {self.tokens} tokens, and {MOST_TOKENS} are the most")
+        if self.tokens > MAX_TOKENS:
+            raise ValueError(f"image size {self.image_size} makes {self.tokens} tokens, and {MAX_TOKENS} are the most")
         if taps and (list(taps) != sorted(set(taps)) or taps[-1] != self.backbone.depth):
             raise ValueError(f"the decoder's taps {taps} must ascend and end with layer {self.backbone.depth}")
         if isinstance(decoder, SetrMlaDecoder):
@@ -318,7 +318,7 @@ class ModelConfig(_Frozen):
             raise ValueError(
                 f"{decoder.heads} attention heads do not divide the decoder's {decoder.embed_dim} channels"
             )
-        if self.classes * self.tokens * scale**2 > MOST_LOGITS or max(self.grid) * scale > MOST_PIXELS:
+        if self.classes * self.tokens * scale**2 > MAX_LOGITS or max(self.grid) * scale > MAX_PIXELS:
             height, width = self.grid[0] * scale, self.grid[1] * scale
             raise ValueError(f"the decoder makes logits of {self.classes}×{height}×{width}, more than can be")
 
@@ -332,7 +332,7 @@ class ModelConfig(_Frozen):
                 f"a decision after layer {self.decisions[-1].layer} lies behind layer {depth - decoder.blocks}, after which "
                 f"EoMT's queries join"
             )
-        if decoder.queries * self.tokens * max(patch, 1 << decoder.upscale) ** 2 > MOST_LOGITS:
+        if decoder.queries * self.tokens * max(patch, 1 << decoder.upscale) ** 2 > MAX_LOGITS:
             raise ValueError(f"masks of {decoder.queries} queries at {self.image_size} pixels are more than can be")
         return patch
 

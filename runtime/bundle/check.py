@@ -14,10 +14,10 @@ from dovit.runtime.bundle.manifest import Manifest, Step
 from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.errors import DovitError
 
-MOST_PIXELS = 1 << 15  # of an image's side
-MOST_CLASSES = 32767  # labels are int16 at most
-MOST_ELEMENTS = 1 << 40  # of a tensor
-MOST_DIMENSIONS = 8  # of a tensor, as TensorRT has it
+MAX_PIXELS = 1 << 15  # of an image's side
+MAX_CLASSES = 32767  # labels are int16 at most
+MAX_ELEMENTS = 1 << 40  # of a tensor
+MAX_DIMENSIONS = 8  # of a tensor, as TensorRT has it
 
 
 def check_manifest(manifest: Manifest, file: Path) -> None:
@@ -37,13 +37,13 @@ class _Checker:
             raise DovitError(f"{self.file}: the manifest contradicts itself ({what}); export the bundle again")
 
     def sizes(self) -> None:
-        manifest, sides = self.manifest, range(1, MOST_PIXELS + 1)
+        manifest, sides = self.manifest, range(1, MAX_PIXELS + 1)
         self.expect(all(side in sides for side in manifest.image_size), "image_size")
         self.expect(
             manifest.patch in sides and all(side % manifest.patch == 0 for side in manifest.image_size), "patch"
         )
         self.expect(0 <= manifest.prefix <= 1024, "prefix")
-        self.expect(1 <= manifest.classes <= MOST_CLASSES, "classes")
+        self.expect(1 <= manifest.classes <= MAX_CLASSES, "classes")
         strides = zip(manifest.slide_stride, manifest.image_size, strict=True)
         self.expect(
             all(1 <= stride <= side for stride, side in strides), "slide_stride"
@@ -59,13 +59,13 @@ class _Checker:
     def elements(self, spec: TensorSpec, dims: dict[str, int]) -> int:
         """Of a tensor at its largest."""
         count = 1
-        self.expect(len(spec.shape) <= MOST_DIMENSIONS, f"tensor {spec.name} has an impossible size")
+        self.expect(len(spec.shape) <= MAX_DIMENSIONS, f"tensor {spec.name} has an impossible size")
         for dimension in spec.shape:
             if isinstance(dimension, str):
                 self.expect(dimension in dims, f"tensor {spec.name} has the dimension {dimension}")
                 dimension = dims[dimension]
             count *= dimension
-            possible = 0 <= dimension <= MOST_ELEMENTS and count <= MOST_ELEMENTS
+            possible = 0 <= dimension <= MAX_ELEMENTS and count <= MAX_ELEMENTS
             self.expect(possible, f"tensor {spec.name} has an impossible size")
         return count
 
@@ -121,5 +121,5 @@ class _Checker:
         self.expect(fits, "logits")
         assert logits is not None
         sides = logits.shape[2:]
-        self.expect(all(isinstance(side, int) and 1 <= side <= MOST_PIXELS for side in sides), "logits")
+        self.expect(all(isinstance(side, int) and 1 <= side <= MAX_PIXELS for side in sides), "logits")
         self.expect(labels.dtype == wanted, "labels")

@@ -21,13 +21,13 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.files import read_regular
 
 ALIGNMENT = 256  # bytes, as the CUDA allocator's own
-MOST_BYTES = 1 << 46
-MOST_PROGRAM_BYTES = 64 << 20
+MAX_BYTES = 1 << 46
+MAX_PROGRAM_BYTES = 64 << 20
 INPUTS = ("image", "thresholds", "capacities", "fixed_capacity")  # tensors that the host writes
 RESULTS = ("labels", "logits")  # and those that it reads, besides the decisions'
 
 Natural = Annotated[int, Field(ge=0, lt=1 << 31)]
-Bytes = Annotated[int, Field(ge=0, le=MOST_BYTES)]
+Bytes = Annotated[int, Field(ge=0, le=MAX_BYTES)]
 
 
 class Strict(BaseModel):
@@ -52,7 +52,7 @@ class ArenaTensor(Strict):
     name: str
     dtype: DType
     shape: tuple[Natural, ...]
-    offset: Annotated[int, Field(ge=0, le=MOST_BYTES, multiple_of=ALIGNMENT)]
+    offset: Annotated[int, Field(ge=0, le=MAX_BYTES, multiple_of=ALIGNMENT)]
     first: Natural
     last: Natural
 
@@ -252,7 +252,7 @@ def read_program(bundle: Bundle, plans: PlanSet) -> Program:
         )
     file = bundle.path(plans.program)
     try:
-        program = Program.model_validate_json(read_regular(file, MOST_PROGRAM_BYTES))
+        program = Program.model_validate_json(read_regular(file, MAX_PROGRAM_BYTES))
         check_fits(program, bundle.manifest, plans)
     except OSError as error:
         raise DovitError(f"{file}: cannot be read: {error.strerror or error}") from None

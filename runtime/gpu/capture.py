@@ -34,10 +34,10 @@ def building(builder: GraphBuilder) -> Iterator[int]:
 def check_nodes(definition: Definition, what: str) -> None:
     """Raises DovitError where the graph holds what the body of a SWITCH node may not: memory allocations, event waits, calls
     of the host."""
-    foreign = sorted({type(node).__name__ for node in _nodes(definition)} - ALLOWED)
-    if foreign:
+    unsupported = sorted({type(node).__name__ for node in _nodes(definition)} - ALLOWED)
+    if unsupported:
         raise DovitError(
-            f"{what} cannot be part of a CUDA graph with SWITCH nodes: its capture holds {', '.join(foreign)}; use the "
+            f"{what} cannot be part of a CUDA graph with SWITCH nodes: its capture holds {', '.join(unsupported)}; use the "
             "segmented mode (graph=False)"
         )
 

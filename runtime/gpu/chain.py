@@ -19,7 +19,7 @@ from dovit.runtime.gpu.graph_mode import GraphMode
 from dovit.runtime.gpu.mode import Mode
 from dovit.runtime.gpu.profile import Profile, Profiler
 from dovit.runtime.gpu.program import LoadedProgram
-from dovit.runtime.gpu.resizing import MOST_ROWS
+from dovit.runtime.gpu.resizing import MAX_ROWS
 from dovit.runtime.gpu.stepped_modes import ExactMode, SegmentedMode
 from dovit.runtime.gpu.stopwatch import Stopwatch
 from dovit.runtime.gpu.transfers import Transfers
@@ -66,7 +66,7 @@ class GpuChain:
     def accepts_size(self, size: tuple[int, int]) -> bool:
         """Whether images of this height and width may be given as they are. Those of another size than the bundle's are
         resized on the device, as Pillow does it, and labelled there at their own."""
-        return size[0] <= MOST_ROWS
+        return size[0] <= MAX_ROWS
 
     @property
     def captured(self) -> Mode:
@@ -148,7 +148,7 @@ class GpuChain:
             raise DovitError(f"the {self.plans.name} plans take {self.plans.batch} images at a time, not {len(images)}")
         height, width = images.shape[1:3]
         if not self.accepts_size((height, width)):
-            raise DovitError(f"an image of {height}×{width}: the GPU resizes images of at most {MOST_ROWS} rows")
+            raise DovitError(f"an image of {height}×{width}: the GPU resizes images of at most {MAX_ROWS} rows")
 
     def _load_program(self) -> LoadedProgram:
         return LoadedProgram(self.manifest, self.plans, self.program, *self._parts)

@@ -18,7 +18,7 @@ from dovit.runtime.gpu.device import Device, Launchers, address
 from dovit.runtime.resize import label_dtype
 
 TABLES = 64  # of weights that are kept, on the host: one a width or height
-MOST_ROWS = 65535  # of an image: the kernel's grid has a block for each
+MAX_ROWS = 65535  # of an image: the kernel's grid has a block for each
 
 
 @dataclass(frozen=True)

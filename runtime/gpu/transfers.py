@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dovit.runtime.bundle.manifest import Manifest
-from dovit.runtime.chain import ChainResult, Decided
+from dovit.runtime.chain import ChainResult, DecisionResult
 from dovit.runtime.gpu.device import address
 from dovit.runtime.gpu.program import LoadedProgram
 from dovit.runtime.resize import label_dtype
@@ -82,7 +82,7 @@ class Transfers:
             confidence = self._values(decision.confidence, np.float32, batch * before).reshape(batch, before)
             index = self._values(decision.index, np.int32, batch * before).reshape(batch, before)
             keep = self._values(decision.keep, np.int32, batch * kept).reshape(batch, kept)
-            decided.append(Decided(confidence.copy(), index.copy(), keep.copy()))
+            decided.append(DecisionResult(confidence.copy(), index.copy(), keep.copy()))
             before = kept
         labels = self._program.resized_labels.read() if self.resizes else self._labels(manifest, batch)
         return ChainResult(labels, np.empty((batch, 0), np.float32), tuple(decided), {})

@@ -42,8 +42,8 @@ def find_obstacles(program: LoadedProgram) -> list[Obstacle]:
         except DovitError as error:
             found.append(Obstacle(plan, f"cannot be captured: {error}", True))
             continue
-        foreign = sorted({*kinds} - IN_A_BODY)
-        if foreign:
-            names = ", ".join(f"CU_GRAPH_NODE_TYPE_{kind}" for kind in foreign)
+        unsupported = sorted({*kinds} - IN_A_BODY)
+        if unsupported:
+            names = ", ".join(f"CU_GRAPH_NODE_TYPE_{kind}" for kind in unsupported)
             found.append(Obstacle(plan, f"cannot be in the body of a SWITCH node: its capture holds {names}", False))
     return found

@@ -1,4 +1,4 @@
-"""The chain's benchmark for a GPU: what can be known without one. The contest itself runs on the stand-in."""
+"""The chain's benchmark for a GPU: what can be known without one. The comparison itself runs on the stand-in."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from models import random_images, randomised, small_config
 from rich.console import Console
 from torch_chains import torch_chain
 
-from dovit.benchmarks import gpu_chain, gpu_contest
+from dovit.benchmarks import gpu_chain, gpu_comparison
 from dovit.benchmarks.gpu_chain import Backend, beside_plans, check_arguments, parse_size, print_report
-from dovit.benchmarks.gpu_contest import Chains, contest
+from dovit.benchmarks.gpu_comparison import Chains, compare
 from dovit.benchmarks.gpu_models import dense_of, random_model
-from dovit.benchmarks.gpu_rows import Contestant, add_share_of_matrix_rate, counts_for, filling_thresholds, row
+from dovit.benchmarks.gpu_rows import Candidate, add_share_of_matrix_rate, counts_for, filling_thresholds, row
 from dovit.benchmarks.matrix_rate import matrix_tflop_per_s
-from dovit.benchmarks.torch_contestants import Dense, Eager, torch_contestants
+from dovit.benchmarks.torch_candidates import Dense, Eager, torch_candidates
 from dovit.export.capacities import default_capacities
 from dovit.export.checkpoints import save_model
 from dovit.export.model import DoViT
@@ -34,7 +34,7 @@ CAPACITIES = (0, 2, 4, 5, 6, 8, 12, 18, 24)  # of 24 tokens, with those that the
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiling, "HEAD_START_BYTES", 256)
-    monkeypatch.setattr(gpu_contest, "PROFILE_ROUNDS", 2)
+    monkeypatch.setattr(gpu_comparison, "PROFILE_ROUNDS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,11 @@ def chains(model: DoViT) -> Chains:
     )
 
 
-def test_the_contest(model: DoViT, chains: Chains) -> None:
+def test_the_comparison(model: DoViT, chains: Chains) -> None:
     image = random_images(model.config).numpy()
     skipped: dict[str, str] = {}
-    others = torch_contestants(model, "fp32", "cpu", image, skipped, compiled=False)
-    report = contest(chains, image, 3, 2, own=True, others=others)
+    others = torch_candidates(model, "fp32", "cpu", image, skipped, compiled=False)
+    report = compare(chains, image, 3, 2, own=True, others=others)
     rows = {(r["name"], r["setting"]): r for r in json.loads(json.dumps(report))["rows"]}
     assert report["baseline"] == "dense, one graph, dense" and rows["dense, one graph", "dense"]["speedup"] == 1
     settings = {"keep 1/1/1": [24, 24, 24], "keep 0.5/0.35/0.25": [12, 8, 6], "keep 0.2/0.15/0.1": [5, 4, 2]}
@@ -105,10 +105,10 @@ def test_everybody_keeps_the_same_tokens(model: DoViT, chains: Chains) -> None:
         assert (Eager(model).labels(images, counts).numpy() == given.labels).mean() > 0.999
 
 
-def test_torch_contestants_give_labels(model: DoViT) -> None:
+def test_torch_candidates_give_labels(model: DoViT) -> None:
     """Every time, through the same memory; what is returned stays as it is."""
     images = random_images(model.config)
-    make = torch_contestants(model, "fp32", "cpu", images.numpy(), {}, compiled=False)
+    make = torch_candidates(model, "fp32", "cpu", images.numpy(), {}, compiled=False)
     [dense], [kept] = make("dense", None), make("keep", (5, 4, 2))
     first, second = dense.run(), kept.run()
     expected = model.resize_logits(model(images, (1.0,) * 3).logits).argmax(dim=1).numpy()
@@ -129,8 +129,8 @@ def test_capacities_of_the_chains(model: DoViT, monkeypatch: pytest.MonkeyPatch)
 def test_a_row() -> None:
     """Nearly every round took 2 ms, the baseline twice as long in each; one in a hundred took 50."""
     seconds = [2e-3] * 96 + [10e-3] * 3 + [50e-3]
-    base = Contestant("dense", "dense", (), 4_000_000_000, lambda: None, lambda n: None)
-    one = Contestant("chain", "keep", (3, 2), 1_000_000_000, lambda: None, lambda n: None)
+    base = Candidate("dense", "dense", (), 4_000_000_000, lambda: None, lambda n: None)
+    one = Candidate("chain", "keep", (3, 2), 1_000_000_000, lambda: None, lambda n: None)
     found = row(one, seconds, [1e-3, 5e-3, 2e-3], base, [2 * s for s in seconds])
     assert found["p50_ms"] == pytest.approx(2) and found["p95_ms"] == pytest.approx(2)
     assert 10 < found["p99_ms"] < 50
@@ -163,7 +163,7 @@ def test_torch_beside_plans(model: DoViT, chains: Chains, tmp_path: Path) -> Non
     beside = partial(
         beside_plans, chains=chains, precision="fp32", image=image, skipped={}, compiled=False, device="cpu"
     )
-    report = contest(chains, image, 2, 1, own=False, others=beside(tmp_path / "same.safetensors"))
+    report = compare(chains, image, 2, 1, own=False, others=beside(tmp_path / "same.safetensors"))
     assert {"torch, eager", "chain, one graph"} <= {one["name"] for one in report["rows"]}
     with pytest.raises(UsageError, match="not the model of --engine"):
         beside(tmp_path / "other.safetensors")
@@ -212,7 +212,7 @@ def test_the_matrix_rate_is_a_rate() -> None:
 
 def test_the_table(model: DoViT, chains: Chains) -> None:
     image = random_images(model.config).numpy()
-    report = contest(chains, image, 2, 1, own=False) | {
+    report = compare(chains, image, 2, 1, own=False) | {
         "gpu": "a GPU",
         "backend": "torch",
         "skipped": {"torch.compile": "no compiler [g++]"},

@@ -15,7 +15,7 @@ from models import random_images, randomised, small_config
 from dovit.benchmarks import gpu_dense
 from dovit.benchmarks.gpu_chain import over_plans
 from dovit.benchmarks.gpu_dense import dense_bundle
-from dovit.benchmarks.torch_contestants import Dense
+from dovit.benchmarks.torch_candidates import Dense
 from dovit.engines.add import Added, plan_builder
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import lower_bundle

@@ -12,7 +12,7 @@ from models import random_images, randomised, small_config, spreading_thresholds
 from torch_chains import torch_chain
 
 from dovit.benchmarks.torch_blocks import TorchBlocks
-from dovit.benchmarks.torch_contestants import Dense
+from dovit.benchmarks.torch_candidates import Dense
 from dovit.benchmarks.torch_plans import manifest_of, plans_of
 from dovit.engines.lowering.lower import lower_bundle
 from dovit.export.capacities import default_capacities

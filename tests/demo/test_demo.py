@@ -17,7 +17,7 @@ from PIL import Image
 
 from dovit.demo import cli
 from dovit.demo.page import build_page, launch
-from dovit.demo.view import MOST_IMAGES, Images, Viewer, from_query, to_query
+from dovit.demo.view import MAX_IMAGES, Images, Viewer, from_query, to_query
 from dovit.evaluation.cost import Cost
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.session import Session, load
@@ -80,7 +80,7 @@ def test_links_hold_the_state(viewer: Viewer, thresholds: tuple[float, ...]) -> 
     for wrong in ({"xi": "2,0"}, {"xi": "a"}, {"xi": "0.5,0.5,0.5,0.5"}, {"image": "example-9"}, {"image": "../x"}):
         with pytest.raises(UsageError, match=r"give 2 numbers|drop it again"):
             from_query(wrong, viewer)
-    for number in range(MOST_IMAGES):
+    for number in range(MAX_IMAGES):
         viewer.images.add(np.full((2, 2, 3), number, np.uint8))
     with pytest.raises(UsageError, match="drop it again"):
         viewer.images.get(key)

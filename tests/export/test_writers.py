@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from bundles import make_bundle
 from models import randomised, small_config
-from writers import contest, copy_bundle, other_bundle
+from writers import copy_bundle, other_bundle, race_writers
 
 from dovit.runtime.bundle.lock import LOCK_NAME, writer_lock
 from dovit.runtime.bundle.manifest import Manifest
@@ -43,7 +43,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_two_writers_and_two_readers(good: Path, tmp_path: Path) -> None:
-    outcomes = contest(good, tmp_path, writes=15)
+    outcomes = race_writers(good, tmp_path, writes=15)
     assert len(outcomes) == 4
     for name, found in outcomes.items():
         assert set(found) == {"whole"}, (name, found)

@@ -178,7 +178,7 @@ def child(boundary: str, seed: int, folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)
-    driver = importlib.import_module(f"fuzz.{boundary}").driver(_made(folder / "seeds"))
+    driver = importlib.import_module(f"fuzz.{boundary}").driver(_make_folder(folder / "seeds"))
     held = _memory("VmData")
     # twice the bar: what goes beyond it is a finding, and never the end of the machine
     resource.setrlimit(resource.RLIMIT_DATA, (held + 2 * BYTES_LIMIT, resource.RLIM_INFINITY))
@@ -186,7 +186,7 @@ def child(boundary: str, seed: int, folder: Path) -> None:
     answers.write("ready\n")
     answers.flush()
     for line in sys.stdin:
-        place = _made(folder / "mutant")
+        place = _make_folder(folder / "mutant")
         answer = attempt(driver, boundary, seed, int(line), place)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
@@ -225,7 +225,7 @@ def _memory(which: str) -> int:
     return 0
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -250,8 +250,8 @@ def main() -> None:
         return
     if given.only is not None:
         with tempfile.TemporaryDirectory() as folder:
-            driver = importlib.import_module(f"fuzz.{wanted[0]}").driver(_made(Path(folder) / "seeds"))
-            answer = attempt(driver, wanted[0], seed, given.only, _made(Path(folder) / "mutant"))
+            driver = importlib.import_module(f"fuzz.{wanted[0]}").driver(_make_folder(Path(folder) / "seeds"))
+            answer = attempt(driver, wanted[0], seed, given.only, _make_folder(Path(folder) / "mutant"))
         print(answer.pop("traceback", ""), json.dumps(answer, indent=1), sep="\n")
         return
     failed = False

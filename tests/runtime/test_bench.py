@@ -30,7 +30,7 @@ def test_rows_fit_together(tmp_path: Path) -> None:
 
 
 def test_a_gpu_is_asked_for_by_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The contest is gpu_chain's, with what was given here; without a GPU it says so, and what is the CPU's is refused."""
+    """The comparison is gpu_chain's, with what was given here; without a GPU it says so, and what is the CPU's is refused."""
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(gpu_chain, "command", lambda **given: asked.append(given))
     monkeypatch.setattr(cli, "find_gpu", lambda: "there is none")

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "not_copied.h"
+#include "non_copyable.h"
 
 namespace dovit::runtime {
 
@@ -15,7 +15,7 @@ struct FileError : std::runtime_error {
   const int error;
 };
 
-class RegularFile : NotCopied {
+class RegularFile : NonCopyable {
  public:
   // Opens a file for reading, without waiting. Throws FileError, also for a folder, pipe, device or socket.
   explicit RegularFile(const std::filesystem::path& path);

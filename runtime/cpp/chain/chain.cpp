@@ -115,9 +115,9 @@ Pass Chain::run(const Workspace& workspace, const uint8_t* pixels, const Request
     ++number;
     if (deciding) {
       const std::string &q = deciding->confidence, &at = deciding->state.index;
-      Decided decided{values<float>(find(tensors, q), DType::kFloat32, q),
-                      values<int32_t>(find(tensors, at), DType::kInt32, at),
-                      values<int32_t>(find(tensors, deciding->keep), DType::kInt32, deciding->keep)};
+      DecisionResult decided{values<float>(find(tensors, q), DType::kFloat32, q),
+                             values<int32_t>(find(tensors, at), DType::kInt32, at),
+                             values<int32_t>(find(tensors, deciding->keep), DType::kInt32, deciding->keep)};
       check_decided(decided, *deciding, before, manifest_.tokens());
       const auto kept = static_cast<int64_t>(decided.keep.size());
       pass.decisions.push_back(std::move(decided));

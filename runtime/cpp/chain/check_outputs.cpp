@@ -58,7 +58,7 @@ void check_keep(const std::string& step, const std::string& name, const Tensor& 
   check_made(step, name, made, DType::kInt32, shape);
 }
 
-void check_decided(const Decided& decided, const DecisionSpec& decision, int64_t before, int64_t tokens) {
+void check_decided(const DecisionResult& decided, const DecisionSpec& decision, int64_t before, int64_t tokens) {
   check_count(decision.confidence, decided.confidence.size(), before);
   check_count(decision.state.index, decided.index.size(), before);
   check_ascending(decision.state.index, decided.index, tokens);

@@ -14,7 +14,7 @@ void check_keep(const std::string& step, const std::string& name, const Tensor& 
 
 // One decision over the `before` tokens that were left, of `tokens` in the image: a confidence and a position each;
 // positions and kept indices ascending, and within their range. Throws DovitError.
-void check_decided(const Decided& decided, const DecisionSpec& decision, int64_t before, int64_t tokens);
+void check_decided(const DecisionResult& decided, const DecisionSpec& decision, int64_t before, int64_t tokens);
 
 // That every label is a class, in a tensor of any of the integer types. Throws DovitError.
 void check_labels(const Tensor& labels, int64_t classes);

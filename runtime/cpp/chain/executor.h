@@ -32,7 +32,7 @@ struct Frame {
 };
 
 // The inputs and the outcome of one decision.
-struct Decided {
+struct DecisionResult {
   std::vector<float> confidence;  // [M]
   std::vector<int32_t> index;     // [M]: positions of the M tokens
   std::vector<int32_t> keep;      // [K]: which of the M stay
@@ -42,7 +42,7 @@ struct Decided {
 struct Pass {
   Tensor labels;  // [1, H, W] of the frame's size; may be empty where the frame says where they go
   Tensor logits;  // [1, C, h', w'] float32
-  std::vector<Decided> decisions;
+  std::vector<DecisionResult> decisions;
 };
 
 class Executor {

@@ -53,10 +53,10 @@ void Device::check(CUresult status, const char* function) const {
   if (status != CUDA_SUCCESS) driver.check(status, text(name, ": ", function, " failed"));
 }
 
-Current::Current(const Device& device) noexcept
+ContextGuard::ContextGuard(const Device& device) noexcept
     : device_(device), pushed_(device.driver.cuCtxPushCurrent(device.context()) == CUDA_SUCCESS) {}
 
-Current::~Current() {
+ContextGuard::~ContextGuard() {
   CUcontext left = nullptr;
   if (pushed_) device_.driver.cuCtxPopCurrent(&left);
 }
@@ -68,7 +68,7 @@ DeviceBuffer::DeviceBuffer(DevicePtr device, size_t bytes) : device_(std::move(d
 }
 
 DeviceBuffer::~DeviceBuffer() {
-  const Current current(*device_);
+  const ContextGuard guard(*device_);
   device_->driver.cuMemFree(address_);
 }
 
@@ -79,7 +79,7 @@ PinnedBuffer::PinnedBuffer(DevicePtr device, size_t bytes) : device_(std::move(d
 }
 
 PinnedBuffer::~PinnedBuffer() {
-  const Current current(*device_);
+  const ContextGuard guard(*device_);
   device_->driver.cuMemFreeHost(data_);
 }
 
@@ -88,14 +88,14 @@ Stream::Stream(DevicePtr device) : device_(std::move(device)) {
 }
 
 Stream::~Stream() {
-  const Current current(*device_);
+  const ContextGuard guard(*device_);
   device_->driver.cuStreamDestroy(stream_);
 }
 
 void Stream::wait() const { device_->check(device_->driver.cuStreamSynchronize(stream_), "cuStreamSynchronize"); }
 
 Event::Event(DevicePtr device, CUstream stream) : device_(std::move(device)) {
-  const Current current(*device_);
+  const ContextGuard guard(*device_);
   device_->check(device_->driver.cuEventCreate(&event_, CU_EVENT_DISABLE_TIMING), "cuEventCreate");
   const CUresult status = device_->driver.cuEventRecord(event_, stream);
   if (status != CUDA_SUCCESS) device_->driver.cuEventDestroy(event_);
@@ -103,7 +103,7 @@ Event::Event(DevicePtr device, CUstream stream) : device_(std::move(device)) {
 }
 
 Event::~Event() {
-  const Current current(*device_);
+  const ContextGuard guard(*device_);
   device_->driver.cuEventDestroy(event_);
 }
 

@@ -5,11 +5,11 @@
 #include <memory>
 
 #include "gpu/driver.h"
-#include "not_copied.h"
+#include "non_copyable.h"
 
 namespace dovit::runtime {
 
-class Device : NotCopied {
+class Device : NonCopyable {
  public:
   // GPU `number` of this machine. Throws DovitError where there is none.
   static std::shared_ptr<const Device> open(int number);
@@ -37,10 +37,10 @@ class Device : NotCopied {
 using DevicePtr = std::shared_ptr<const Device>;
 
 // Makes the context of a device current for the calling thread while it lives. A failure shows in the next call.
-class Current : NotCopied {
+class ContextGuard : NonCopyable {
  public:
-  explicit Current(const Device& device) noexcept;
-  ~Current();
+  explicit ContextGuard(const Device& device) noexcept;
+  ~ContextGuard();
 
  private:
   const Device& device_;
@@ -51,7 +51,7 @@ class Current : NotCopied {
 std::string mebibytes(size_t bytes);
 
 // Memory on the device, of unspecified content.
-class DeviceBuffer : NotCopied {
+class DeviceBuffer : NonCopyable {
  public:
   DeviceBuffer(DevicePtr device, size_t bytes);
   ~DeviceBuffer();
@@ -64,7 +64,7 @@ class DeviceBuffer : NotCopied {
 };
 
 // Memory of the host that the device copies from and to by itself.
-class PinnedBuffer : NotCopied {
+class PinnedBuffer : NonCopyable {
  public:
   PinnedBuffer(DevicePtr device, size_t bytes);
   ~PinnedBuffer();
@@ -82,7 +82,7 @@ class PinnedBuffer : NotCopied {
 };
 
 // A non-blocking stream: it does not synchronise with the default stream.
-class Stream : NotCopied {
+class Stream : NonCopyable {
  public:
   explicit Stream(DevicePtr device);
   ~Stream();
@@ -96,7 +96,7 @@ class Stream : NotCopied {
 };
 
 // A CUDA event, recorded on a stream when it is made.
-class Event : NotCopied {
+class Event : NonCopyable {
  public:
   Event(DevicePtr device, CUstream stream);
   ~Event();

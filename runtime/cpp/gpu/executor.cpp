@@ -26,7 +26,7 @@ class CallerMemory : public DeviceMemory {
 };
 
 CallerMemory::CallerMemory(DevicePtr device) : device_(std::move(device)) {
-  const Current current(*device_);
+  const ContextGuard guard(*device_);
   stream_ = std::make_unique<Stream>(device_);
 }
 
@@ -45,7 +45,7 @@ void CallerMemory::write(void* device, size_t device_stride, const void* host, s
 }
 
 void CallerMemory::move(const Rows& to, const Rows& from, size_t bytes, size_t count, void* stream) const {
-  const Current current(*device_);
+  const ContextGuard guard(*device_);
   const Event before(device_, static_cast<CUstream>(stream));
   const std::lock_guard<std::mutex> lock(mutex_);
   before.make_wait(stream_->get());
@@ -57,7 +57,7 @@ void CallerMemory::move(const Rows& to, const Rows& from, size_t bytes, size_t c
 
 GpuExecutor::GpuExecutor(std::unique_ptr<const Plans> plans, std::optional<bool> graph, int runners)
     : plans_(std::move(plans)), memory_(std::make_shared<CallerMemory>(plans_->device)) {
-  const Current current(*plans_->device);
+  const ContextGuard guard(*plans_->device);
   const bool switches = plans_->device->can_switch();
   if (graph.value_or(false) && !switches)
     throw DovitError(text(plans_->device->name, ": SWITCH nodes need CUDA 12.8, and this driver runs ",
@@ -68,14 +68,14 @@ GpuExecutor::GpuExecutor(std::unique_ptr<const Plans> plans, std::optional<bool>
 
 GpuExecutor::~GpuExecutor() {
   const DevicePtr device = plans_->device;
-  const Current current(*device);
+  const ContextGuard guard(*device);
   idle_.clear();
   plans_.reset();  // TensorRT frees what it has on the device that is current
 }
 
 // CUDA errors are sticky; after one, the session refuses work.
 Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
-  const Current current(*plans_->device);
+  const ContextGuard guard(*plans_->device);
   const std::shared_ptr<Runner> runner(take().release(),
                                        [&](Runner* done) { give_back(std::unique_ptr<Runner>(done)); });
   runner->prepare(frame);  // nothing is under way, so what fails here leaves the session as it was

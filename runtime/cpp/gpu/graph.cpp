@@ -9,7 +9,7 @@ namespace dovit::runtime {
 namespace {
 
 // A node's name where it may not be in a body, else null.
-const char* foreign_name(CUgraphNodeType type) {
+const char* unsupported_kind(CUgraphNodeType type) {
   switch (type) {
     case CU_GRAPH_NODE_TYPE_KERNEL:
     case CU_GRAPH_NODE_TYPE_MEMCPY:
@@ -31,7 +31,7 @@ const char* foreign_name(CUgraphNodeType type) {
   }
 }
 
-void collect_foreign(const Device& device, CUgraph graph, std::set<std::string>& found) {
+void collect_unsupported(const Device& device, CUgraph graph, std::set<std::string>& found) {
   size_t count = 0;
   device.check(device.driver.cuGraphGetNodes(graph, nullptr, &count), "cuGraphGetNodes");
   std::vector<CUgraphNode> nodes(count);
@@ -39,11 +39,11 @@ void collect_foreign(const Device& device, CUgraph graph, std::set<std::string>&
   for (CUgraphNode node : nodes) {
     CUgraphNodeType type{};
     device.check(device.driver.cuGraphNodeGetType(node, &type), "cuGraphNodeGetType");
-    if (const char* name = foreign_name(type)) found.insert(name);
+    if (const char* name = unsupported_kind(type)) found.insert(name);
     if (type != CU_GRAPH_NODE_TYPE_GRAPH) continue;
     CUgraph child = nullptr;
     device.check(device.driver.cuGraphChildGraphNodeGetGraph(node, &child), "cuGraphChildGraphNodeGetGraph");
-    collect_foreign(device, child, found);
+    collect_unsupported(device, child, found);
   }
 }
 
@@ -60,9 +60,9 @@ void record(const Device& device, CUstream stream, const std::function<void()>& 
 
 constexpr CUstreamCaptureMode kMode = CU_STREAM_CAPTURE_MODE_RELAXED;
 
-std::string foreign_in(const Device& device, CUgraph graph) {
+std::string unsupported_nodes_in(const Device& device, CUgraph graph) {
   std::set<std::string> found;
-  collect_foreign(device, graph, found);
+  collect_unsupported(device, graph, found);
   return joined(found);
 }
 
@@ -80,7 +80,7 @@ Graph::Graph(DevicePtr device, CUstream stream, const std::function<void()>& wor
 }
 
 Graph::~Graph() {
-  const Current current(*device_);
+  const ContextGuard guard(*device_);
   if (ready_) device_->driver.cuGraphExecDestroy(ready_);
   if (graph_) device_->driver.cuGraphDestroy(graph_);
 }
@@ -140,7 +140,7 @@ Switch add_switch(const Device& device, CUgraph graph, const Dependencies& befor
   return {{{node}, {CUgraphEdgeData{}}}, {bodies, bodies + count}};
 }
 
-std::string foreign_nodes(const Device& device, CUstream stream, const std::function<void()>& work) {
+std::string unsupported_nodes(const Device& device, CUstream stream, const std::function<void()>& work) {
   device.check(device.driver.cuStreamBeginCapture(stream, kMode), "cuStreamBeginCapture");
   // destroyed in the end, where the capture gave one
   struct Captured {
@@ -151,13 +151,13 @@ std::string foreign_nodes(const Device& device, CUstream stream, const std::func
     }
   } captured{device};
   record(device, stream, work, &captured.graph);
-  return foreign_in(device, captured.graph);
+  return unsupported_nodes_in(device, captured.graph);
 }
 
 void check_nodes(const Device& device, CUgraph graph, const std::string& what) {
-  const std::string foreign = foreign_in(device, graph);
-  if (foreign.empty()) return;
-  throw DovitError(text(what, " cannot be part of a CUDA graph with SWITCH nodes: its capture holds ", foreign,
+  const std::string unsupported = unsupported_nodes_in(device, graph);
+  if (unsupported.empty()) return;
+  throw DovitError(text(what, " cannot be part of a CUDA graph with SWITCH nodes: its capture holds ", unsupported,
                         "; use the segmented mode (graph = DOVIT_SEGMENTED)"));
 }
 

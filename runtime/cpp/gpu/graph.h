@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "gpu/device.h"
-#include "not_copied.h"
+#include "non_copyable.h"
 
 namespace dovit::runtime {
 
@@ -20,7 +20,7 @@ struct Dependencies {
 };
 
 // A CUDA graph, and once it is instantiated its executable graph.
-class Graph : NotCopied {
+class Graph : NonCopyable {
  public:
   // An empty one, to be filled by the functions below and instantiated.
   explicit Graph(DevicePtr device);
@@ -59,7 +59,7 @@ Switch add_switch(const Device& device, CUgraph graph, const Dependencies& befor
 
 // Captures what `work` queues on `stream` and discards it: what it holds that the body of a SWITCH node may not, in
 // words, empty where there is none. Throws DovitError where it cannot be captured; the stream is usable after it.
-std::string foreign_nodes(const Device& device, CUstream stream, const std::function<void()>& work);
+std::string unsupported_nodes(const Device& device, CUstream stream, const std::function<void()>& work);
 
 // Throws DovitError where `graph`, which is `what`, holds what the body of a SWITCH node may not.
 void check_nodes(const Device& device, CUgraph graph, const std::string& what);

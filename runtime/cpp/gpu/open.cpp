@@ -50,7 +50,7 @@ std::unique_ptr<Executor> open_on_gpu(const Bundle& bundle, const std::string& p
                           "; backend onnxruntime runs on a CPU"));
   }
   check_device(set, path, *device);
-  const Current current(*device);
+  const ContextGuard guard(*device);
   const std::shared_ptr<TensorRt> tensorrt = TensorRt::share(library, *device);
   auto plans =
       std::make_unique<Plans>(Plans{bundle.manifest, set, std::move(program), {}, Kernels(options.plugins), device});

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "image/pixels.h"
-#include "not_copied.h"
+#include "non_copyable.h"
 
 namespace dovit::runtime {
 
@@ -62,7 +62,7 @@ class RowLabels {
 
 // Logits that come row by row from the top → labels of another size, or of the same, with memory for two rows of
 // logits.
-class LabelWriter : NotCopied {
+class LabelWriter : NonCopyable {
  public:
   // `from`: the size of the logits; `to`: that of the labels, written as uint8 or int16 into rows `stride` bytes apart.
   LabelWriter(int classes, Size from, Size to, void* labels, size_t stride, int label_bytes);

@@ -4,12 +4,12 @@
 #include <filesystem>
 
 #include "chain/engine.h"
-#include "not_copied.h"
+#include "non_copyable.h"
 #include "onnxruntime/library.h"
 
 namespace dovit::runtime {
 
-class OnnxRuntimeEngine : public Engine, NotCopied {
+class OnnxRuntimeEngine : public Engine, NonCopyable {
  public:
   // `threads`: CPU threads that run the step, the caller's among them. Without `prepack` the weights are used as they
   // lie in the file, which is mapped: slower, but no copy of them.

@@ -4,12 +4,12 @@
 #include <memory>
 #include <string>
 
-#include "not_copied.h"
+#include "non_copyable.h"
 #include "onnxruntime/api.h"
 
 namespace dovit::runtime {
 
-class OnnxRuntime : NotCopied {
+class OnnxRuntime : NonCopyable {
  public:
   // Opens `path`, or, where it is empty, libonnxruntime.so.1 or libonnxruntime.so where the system finds them.
   // Throws DovitError where there is none, or one that is too old.

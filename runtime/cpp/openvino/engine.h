@@ -6,7 +6,7 @@
 
 #include "bundle/manifest.h"
 #include "chain/engine.h"
-#include "not_copied.h"
+#include "non_copyable.h"
 #include "openvino/library.h"
 
 namespace dovit::runtime {
@@ -17,7 +17,7 @@ struct OpenVinoOptions {
   std::filesystem::path cache;  // folder for what OpenVINO compiles; empty: none
 };
 
-class OpenVinoEngine : public Engine, NotCopied {
+class OpenVinoEngine : public Engine, NonCopyable {
  public:
   // `folder`: of the bundle, in which `step` has files. Throws DovitError where one cannot be compiled, or where they
   // have no such inputs and outputs, have them of another type, or need more inputs.

@@ -4,12 +4,12 @@
 #include <memory>
 #include <string>
 
-#include "not_copied.h"
+#include "non_copyable.h"
 #include "openvino/api.h"
 
 namespace dovit::runtime {
 
-class OpenVino : NotCopied {
+class OpenVino : NonCopyable {
  public:
   // Opens `path`, or, where it is empty, libopenvino_c.so where the system finds it. Throws DovitError where there is
   // none, one that cannot be used here, or none with a CPU device.

@@ -70,7 +70,7 @@ Result Session::window_result(const Frame& frame, const Request& request) const 
   std::memset(keep, 0, result.keep_maps.bytes());
   std::fill_n(confidence, count * tokens, std::numeric_limits<float>::quiet_NaN());
   for (size_t k = 0; k < pass.decisions.size(); ++k) {
-    const Decided& decided = pass.decisions[k];
+    const DecisionResult& decided = pass.decisions[k];
     const size_t map = k * static_cast<size_t>(tokens);
     for (size_t m = 0; m < decided.index.size(); ++m) confidence[map + decided.index[m]] = decided.confidence[m];
     for (const int32_t m : decided.keep) keep[map + decided.index[m]] = 1;

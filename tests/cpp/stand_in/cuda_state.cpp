@@ -57,7 +57,7 @@ void stand_in_fail(const char* function, int nth) {
   state().failing[function] = nth;
 }
 
-void stand_in_add_foreign_node(int nth) {
+void stand_in_add_unsupported_node(int nth) {
   const Lock lock(state().mutex);
   state().until_foreign = nth;
 }
@@ -132,7 +132,7 @@ bool stand_in_has_context() {
   return current_context() != nullptr;
 }
 
-bool stand_in_foreign_is_due() {
+bool stand_in_unsupported_node_is_due() {
   const Lock lock(state().mutex);
   return state().until_foreign > 0 && --state().until_foreign == 0;
 }

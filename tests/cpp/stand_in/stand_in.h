@@ -22,7 +22,7 @@ STAND_IN_API void stand_in_configure(int devices, int driver_version, int capabi
 // nonetheless, as where CUDA reports an earlier error; what waits has dropped what was queued.
 STAND_IN_API void stand_in_fail(const char* function, int nth);
 // The nth captured enqueueV3 from now leaves a host node in the graph.
-STAND_IN_API void stand_in_add_foreign_node(int nth);
+STAND_IN_API void stand_in_add_unsupported_node(int nth);
 // How often a function was called since the last reset, of everything or of the calls alone.
 STAND_IN_API int stand_in_calls(const char* function);
 STAND_IN_API void stand_in_reset_calls();
@@ -44,7 +44,7 @@ STAND_IN_API int stand_in_called(const char* function);
 STAND_IN_API bool stand_in_captures(CUstream_st* stream);
 STAND_IN_API bool stand_in_has_context();
 // Counts a captured enqueueV3, and whether it is to leave a foreign node.
-STAND_IN_API bool stand_in_foreign_is_due();
+STAND_IN_API bool stand_in_unsupported_node_is_due();
 // Whether these bytes lie in one piece of memory that is alive.
 STAND_IN_API bool stand_in_holds(const void* place, size_t bytes);
 // One `kind` more (+1) or less (-1).

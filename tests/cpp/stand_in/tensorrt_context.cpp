@@ -132,7 +132,8 @@ bool enqueue(Context* self, CUstream_st* stream) {
     running->run(places);
   };
   int status = stand_in_submit(stream, kStandInKernel, work);
-  if (!status && is_captured && stand_in_foreign_is_due()) status = stand_in_submit(stream, kStandInHost, [] {});
+  if (!status && is_captured && stand_in_unsupported_node_is_due())
+    status = stand_in_submit(stream, kStandInHost, [] {});
   if (status) return refuse(*self, "CUDA refuses it: " + std::to_string(status));
   self->is_settled = true;
   return true;

@@ -81,7 +81,7 @@ def test_a_body_for_each_capacity(make: Maker) -> None:
     assert [len(switch.bodies[0].captured) for switch in switches] == [1, 1]
 
 
-def test_foreign_nodes_are_refused(make: Maker) -> None:
+def test_unsupported_nodes_are_refused(make: Maker) -> None:
     made = make()
     program, engines = made.load_program(FakeDevice())
     engines["block2"].node = HostCallbackNode

@@ -19,7 +19,7 @@ from dovit.runtime.chain import ChainResult
 from dovit.runtime.errors import DovitError
 from dovit.runtime.gpu import profile as profiling
 from dovit.runtime.gpu.chain import GpuChain
-from dovit.runtime.gpu.resizing import MOST_ROWS, TABLES, ImageResizer
+from dovit.runtime.gpu.resizing import MAX_ROWS, TABLES, ImageResizer
 from dovit.runtime.resize import resize_image
 from dovit.runtime.session import Session
 
@@ -196,14 +196,14 @@ def test_a_session_hands_on_the_image_as_it_is(
 
 def test_an_image_with_too_many_rows_is_resized_by_the_host(model: DoViT) -> None:
     chain = torch_chain(model, CAPACITIES)
-    image = some((MOST_ROWS + 1, 2))
+    image = some((MAX_ROWS + 1, 2))
     with pytest.raises(DovitError, match=r"an image of 65536×2: the GPU resizes images of at most 65535 rows"):
         chain.run(image, XI, CAPACITIES)
     with pytest.raises(DovitError, match="at most 65535 rows"):
         list(chain.stream([image], XI))
     found = Session(chain.manifest, chain, "tensorrt-rtx", "bucketed")(image[0], threshold=0.6, return_logits=True)
-    most = image[:, :MOST_ROWS]
-    same(chain.run(most, XI, CAPACITIES), chain.run(by_pillow(most), XI, CAPACITIES), (MOST_ROWS, 2))
+    most = image[:, :MAX_ROWS]
+    same(chain.run(most, XI, CAPACITIES), chain.run(by_pillow(most), XI, CAPACITIES), (MAX_ROWS, 2))
     assert np.array_equal(found.logits, chain.run(by_pillow(image), (0.6, 0.6), CAPACITIES).logits[0])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dovit.benchmarks.gpu_rows import Contestant, counts_for, filling_thresholds, row
+from dovit.benchmarks.gpu_rows import Candidate, counts_for, filling_thresholds, row
 from dovit.benchmarks.measure import interleaved
 from dovit.runtime.chain import ChainResult
 from dovit.runtime.errors import DovitError
@@ -20,8 +20,8 @@ from dovit.runtime.gpu.chain import GpuChain
 RATIOS = ((1.0, 1.0, 1.0), (0.5, 0.35, 0.25), (0.2, 0.15, 0.1))
 DENSE = "dense, one graph"
 THROUGHPUT_ROUNDS, PROFILE_ROUNDS = 3, 20
-# further contestants of a setting, or, without counts, its dense ones
-Others = Callable[[str, tuple[int, ...] | None], list[Contestant]]
+# further candidates of a setting, or, without counts, its dense ones
+Others = Callable[[str, tuple[int, ...] | None], list[Candidate]]
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Chains:
     dense: GpuChain
 
 
-def contest(
+def compare(
     chains: Chains, image: np.ndarray, rounds: int, images: int, *, own: bool, others: Others | None = None
 ) -> dict[str, Any]:
-    """Rows of all contestants on `image` [1, H, W, 3], the first of them the baseline. `images`: how many a throughput is
+    """Rows of all candidates on `image` [1, H, W, 3], the first of them the baseline. `images`: how many a throughput is
     measured on; `own`: also with the manifest's ξ."""
     chain, manifest = chains.graph, chains.graph.manifest
     field = _dense(chains.dense, image)
@@ -75,10 +75,10 @@ def contest(
     }
 
 
-def _dense(chain: GpuChain, image: np.ndarray) -> list[Contestant]:
+def _dense(chain: GpuChain, image: np.ndarray) -> list[Candidate]:
     manifest = chain.manifest
     run, many = _runs(chain, image, ())
-    return [Contestant(DENSE, "dense", (), manifest.dense_macs[1], run, many)]
+    return [Candidate(DENSE, "dense", (), manifest.dense_macs[1], run, many)]
 
 
 def _thresholds(chain: GpuChain, image: np.ndarray, setting: str, counts: tuple[int, ...]) -> tuple[float, ...]:
@@ -106,18 +106,18 @@ def _setting(
     counts: tuple[int, ...],
     xi: tuple[float, ...],
     others: Others | None,
-) -> list[Contestant]:
-    """All contestants that keep `counts`, the graph and the segments by `xi`."""
+) -> list[Candidate]:
+    """All candidates that keep `counts`, the graph and the segments by `xi`."""
     chain, manifest = chains.graph, chains.graph.manifest
     macs = manifest.macs(counts)[1]
     graph, segmented = (_runs(one, image, xi) for one in (chains.graph, chains.segmented))
     field = [
-        Contestant("chain, one graph", setting, counts, macs, *graph),
-        Contestant("chain, a graph a segment", setting, counts, macs, *segmented),
+        Candidate("chain, one graph", setting, counts, macs, *graph),
+        Candidate("chain, a graph a segment", setting, counts, macs, *segmented),
     ]
     if counts and len(counts) == len(manifest.decisions):
         exact = _given(chain, image, counts)
-        field.append(Contestant("chain, no graph", setting, counts, macs, exact, _repeated(exact)))
+        field.append(Candidate("chain, no graph", setting, counts, macs, exact, _repeated(exact)))
     return field + (others(setting, counts) if others else [])
 
 

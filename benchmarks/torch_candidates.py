@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dovit.benchmarks.gpu_rows import Contestant
+from dovit.benchmarks.gpu_rows import Candidate
 from dovit.benchmarks.torch_plans import ELEMENTS, check_blocks
 from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import DoViT
@@ -54,7 +54,7 @@ class Eager:
         return self.model.resize_logits(self.model.follow(image, policy).logits).argmax(dim=1)
 
 
-def torch_contestants(
+def torch_candidates(
     model: DoViT,
     precision: Precision,
     device: str,
@@ -62,19 +62,19 @@ def torch_contestants(
     skipped: dict[str, str],
     *,
     compiled: bool = True,
-) -> Callable[[str, tuple[int, ...] | None], list[Contestant]]:
-    """Contestants of a setting, dense ones where no counts are given. What torch.compile cannot do goes to `skipped`."""
+) -> Callable[[str, tuple[int, ...] | None], list[Candidate]]:
+    """Candidates of a setting, dense ones where no counts are given. What torch.compile cannot do goes to `skipped`."""
     ready = copy.deepcopy(model).eval().requires_grad_(False).to(device, getattr(torch, ELEMENTS[precision]))
     eager, dense = Eager(ready), Dense(ready)
     config = model.config.model_copy(update={"decisions": (), "thresholds": ()})
     dense_macs = evaluate(step_macs(config), [config.backbone.prefix + config.tokens])[1]
     desk = _PinnedMemory(image, config.classes, device)
 
-    def found(setting: str, counts: tuple[int, ...] | None) -> list[Contestant]:
+    def found(setting: str, counts: tuple[int, ...] | None) -> list[Candidate]:
         if counts is not None:
             macs = evaluate(step_macs(model.config), _lengths(model, counts))[1]
-            return [_contestant("torch, eager", setting, counts, macs, lambda image: eager.labels(image, counts))]
-        field = [_contestant("torch, eager", setting, (), dense_macs, dense)]
+            return [_candidate("torch, eager", setting, counts, macs, lambda image: eager.labels(image, counts))]
+        field = [_candidate("torch, eager", setting, (), dense_macs, dense)]
         if compiled:
             quick: Any = torch.compile(dense)
             try:
@@ -82,16 +82,16 @@ def torch_contestants(
             except Exception as error:  # whatever a compiler meets: its types are of many packages
                 skipped["torch.compile"] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             else:
-                field.append(_contestant("torch.compile", setting, (), dense_macs, quick))
+                field.append(_candidate("torch.compile", setting, (), dense_macs, quick))
         return field
 
-    def _contestant(
+    def _candidate(
         name: str, setting: str, counts: tuple[int, ...], macs: int, labels: Callable[[Tensor], Tensor]
-    ) -> Contestant:
+    ) -> Candidate:
         def run() -> object:
             return desk.labels(labels)
 
-        return Contestant(name, setting, counts, macs, run, lambda count: [run() for _ in range(count)])
+        return Candidate(name, setting, counts, macs, run, lambda count: [run() for _ in range(count)])
 
     return found
 

@@ -3,14 +3,14 @@
 
 namespace dovit::runtime {
 
-class NotCopied {
+class NonCopyable {
  public:
-  NotCopied(const NotCopied&) = delete;
-  NotCopied& operator=(const NotCopied&) = delete;
+  NonCopyable(const NonCopyable&) = delete;
+  NonCopyable& operator=(const NonCopyable&) = delete;
 
  protected:
-  NotCopied() = default;
-  ~NotCopied() = default;
+  NonCopyable() = default;
+  ~NonCopyable() = default;
 };
 
 }  // namespace dovit::runtime
