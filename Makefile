@@ -134,11 +134,13 @@ $(VENV)/.for-use: $(FRAME) | $(BIN)/python
 # TensorRT's stubs ask for TensorRT itself, gigabytes that a type checker has no use for, and would be taken for it by an import:
 # so they lie in a folder of their own, which only mypy is told of. The sed mends two signatures in them that no parser takes.
 # timm asks for torchvision, whose builds need their own torch's; its vision transformer does not (tests/oracle/timm_vit.py).
+# Gradio asks for Pillow below 13, works with 13, and the C++ runtime's resizing is equal to 13's.
 # mmsegmentation asks for opencv-python, which needs libGL, which servers lack; the headless build of the same version does not.
 $(VENV)/.for-development: $(FRAME) | $(BIN)/python
 	$(INSTALL) scikit-build-core cmake ninja setuptools
 	$(EDITABLE) '.[test,oracle,dev]'
 	$(INSTALL) --no-deps timm
+	$(PIP) install --quiet --no-deps pillow==13.0.0
 	$(INSTALL) --no-deps --upgrade --target $(VENV)/stubs tensorrt-stubs
 	sed -i -E 's/(= None, channel_axis: int)\)/\1 = ...)/; s/\bin: list/in_: list/' $(VENV)/stubs/tensorrt_bindings/tensorrt.pyi
 	$(BIN)/python -c 'import cv2' 2>/dev/null || { \

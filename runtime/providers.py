@@ -31,7 +31,12 @@ def open_cpu_chain(
     cache: Path | None,
 ) -> tuple[Chain, Literal["cpu", "openvino"]]:
     """The chain over a bundle's ONNX files, and the provider that runs it. Raises DovitError or UsageError."""
-    chosen, why = choose_provider(bundle, provider)
+    if low_memory and provider == "auto":
+        chosen, why = choose_provider(bundle, "cpu")[0], "low_memory is ONNX Runtime's"
+    else:
+        chosen, why = choose_provider(bundle, provider)
+    if low_memory and chosen == "openvino":
+        raise UsageError("low_memory is for the provider cpu, and openvino was asked for: leave one of them out")
     LOG.debug("%s: provider %s (%s), %s", bundle.root, chosen, why, precision)
     if chosen == "cpu":
         if precision != "fp32":

@@ -42,6 +42,7 @@ def other_bundle(good: Path, other: Path) -> None:
         renamed[name] = new
     for step in manifest["steps"]:
         step["onnx"] = renamed[step["onnx"]]
+        step["openvino"] = [renamed[name] for name in step["openvino"]]
     (other / "bundle.json").write_text(json.dumps(manifest))
 
 

@@ -363,7 +363,7 @@ def test_what_contradicts_itself_is_not_run(original: Path, says: Callable[..., 
     manifest = json.loads((original / "bundle.json").read_text())
     told = set()
     for changed in contradictions(
-        manifest | {"files": {}, "steps": [step | {"onnx": None} for step in manifest["steps"]]}
+        manifest | {"files": {}, "steps": [step | {"onnx": None, "openvino": []} for step in manifest["steps"]]}
     ):
         (folder / "bundle.json").write_text(json.dumps(changed))
         expected = python_says(open_bundle, folder)
@@ -391,6 +391,7 @@ def test_a_bundle_that_is_replaced_meanwhile_is_read_anew(
             changed["files"] = {renamed.get(name, name): entry for name, entry in manifest["files"].items()}
             for step in changed["steps"]:
                 step["onnx"] = renamed[step["onnx"]]
+                step["openvino"] = [renamed[name] for name in step["openvino"]]
             for name, new in renamed.items():
                 shutil.copyfile(original / name, folder / new)
             (folder / "next.json").write_text(json.dumps(changed))

@@ -101,7 +101,9 @@ TEXTS = (
 # each would be right, and take longer than a mutant may
 LIMITED = {"bench": ["--rounds", "1", "--warmup", "0"], "calibrate": ["--limit", "1"], "eval": ["--limit", "1"]}
 # never with a value of the pool: they say where to write, or how much work to do
-NOT_FUZZED = {"--rounds", "--limit", "--steps", "--jobs"}
+NOT_FUZZED = {"--rounds", "--limit", "--steps", "--jobs", "--peers", "--sizes"}
+# demo serves until it is stopped, map starts a cluster, adapt takes minutes
+FUZZED = {name: module for name, (module, _) in COMMANDS.items() if name not in ("adapt", "demo", "map")}
 
 
 def driver(folder: Path) -> Driver:
@@ -124,7 +126,7 @@ class _Arguments:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.session = load(folder / "engines")
-        self.modules = {name: importlib.import_module(module) for name, (module, _) in COMMANDS.items()}
+        self.modules = {name: importlib.import_module(module) for name, module in FUZZED.items()}
         self.options = {name: _options(module.command) for name, module in self.modules.items()}
 
     def attempt(self, random: Random, folder: Path) -> str:
@@ -170,7 +172,7 @@ class _Arguments:
     # --- commands ---
 
     def _command(self, random: Random, paths: dict[str, str]) -> str:
-        name = random.choice([*COMMANDS, "dovit"])
+        name = random.choice([*FUZZED, "dovit"])
         if name == "dovit":
             words = [
                 random.choice([*TEXTS, "run", "--version", "--help", "nonsense"]) for _ in range(random.randint(0, 3))
@@ -209,6 +211,7 @@ class _Arguments:
             "calibrate": ["--engine", "engines", "--images", "data/images"],
             "eval": ["--engine", "engines", "--data", "data"],
             "train": ["--ckpt", "model.pth", "--data", "data", "--out", "out"],
+            "serve": ["--engine", "engines", "--repository", "out", "--name", "street"],
         }[name]
         words = list(right) if random.random() < 0.8 else []
         if words and random.random() < 0.5:  # one of the right ones wrong
@@ -345,7 +348,7 @@ class _Arguments:
         return f"function {kind} accepted it"
 
 
-OUTPUTS = {"--out", "--dot", "--svg", "--plot", "--per-image", "--timing-cache", "--cache", "-o"}
+OUTPUTS = {"--out", "--dot", "--svg", "--plot", "--per-image", "--timing-cache", "--cache", "-o", "--repository"}
 
 
 def _mutated(text: str, random: Random) -> str:

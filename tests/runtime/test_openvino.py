@@ -122,6 +122,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(naive: Path, monkeypatch: pyt
         ({"provider": "cpu", "cache": "here"}, "cache is for the provider openvino"),
         ({"provider": "openvino", "precision": "fp16"}, "precision fp16 is for plans"),
         ({"provider": "openvino", "check_accuracy": 1}, "give True or False"),
+        ({"provider": "openvino", "low_memory": True}, "low_memory is for the provider cpu"),
         ({"provider": "openvino", "cache": 1}, "give a folder"),
     ]:
         with pytest.raises(UsageError, match=sentence):
@@ -136,7 +137,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(naive: Path, monkeypatch: pyt
 
 def test_auto_takes_what_is_there_and_says_why(naive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOVIT_PROVIDER")
-    assert load(naive).provider == "openvino"
+    assert load(naive).provider == "openvino" and load(naive, low_memory=True).provider == "cpu"
     opened = open_bundle(naive)
     steps = tuple(step.model_copy(update={"openvino": ()}) for step in opened.manifest.steps)
     older = type(opened)(opened.root, opened.manifest.model_copy(update={"steps": steps}))
