@@ -36,8 +36,10 @@ Examples:
     dovit-bench --engine engines/ --image street.png --threads 1 --runs 200 \\
         --warmup 10
     dovit-bench --engine engines/ --backend tensorrt-rtx --precision fp16
-    dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --peers --ckpt model.pth
-    dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --sizes --ckpt model.pth
+    dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --peers \\
+        --ckpt model.pth
+    dovit-bench --engine engines/ --keep 0.5,0.35,0.25 --sizes \\
+        --ckpt model.pth
 """
 
 

@@ -55,7 +55,9 @@ def cluster() -> Iterator[Any]:
         quiet = {"object_store_memory": 100 << 20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **quiet})
         cluster.second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        signal.signal(signal.SIGTERM, before)  # Ray leaves a handler of its own, for whatever test comes next
         ray.data.DataContext.get_current().enable_progress_bars = False
         try:
             yield cluster

@@ -25,7 +25,7 @@ Dovit = Callable[..., Outcome]
 class FakeSession:
     """Two decisions on a 2×3 grid; an image whose first pixel is 13 fails."""
 
-    backend, schedule = "onnxruntime", "exact"
+    backend, provider, schedule = "onnxruntime", "cpu", "exact"
     manifest = SimpleNamespace(
         decisions=(1, 2), classes=3, palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)), image_size=(4, 6), mode="whole"
     )
@@ -134,6 +134,7 @@ def test_json_is_one_object_a_line(dovit_run: Dovit) -> None:
         "tokens": 6,
         "kept": [3, 1],
         "backend": "onnxruntime",
+        "provider": "cpu",
         "mode": "whole",
         "schedule": "bucketed",
     }
