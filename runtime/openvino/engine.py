@@ -85,7 +85,7 @@ class OpenVinoEngine:
             requests = [model.create_infer_request() for model in self.models]
         made: dict[str, np.ndarray] = {}
         try:
-            tensors = {name: openvino.Tensor(array, shared_memory=True) for name, array in inputs.items()}
+            tensors = {name: openvino.Tensor(_writable(array), shared_memory=True) for name, array in inputs.items()}
             for request, takes, makes in zip(requests, self._inputs, self._outputs, strict=True):
                 for port in takes:
                     name = next(name for name in port.names if name in tensors)
@@ -104,6 +104,11 @@ class OpenVinoEngine:
             raise DovitError(f"OpenVINO failed in step {self._name}: {reason_of(error)}") from None
         self._idle.put(requests)
         return made
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """A copy of what is read-only, as Pillow's images are: OpenVINO shares no such memory, though it only reads inputs."""
+    return array if array.flags.writeable else array.copy()
 
 
 @dataclass(frozen=True)

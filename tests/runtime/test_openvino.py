@@ -159,6 +159,7 @@ def test_auto_takes_what_is_there_and_says_why(naive: Path, monkeypatch: pytest.
 
 def test_compiled_models_are_kept_where_they_are_asked_to_be(naive: Path, tmp_path: Path) -> None:
     image = image_for(open_bundle(naive).manifest)[0]
+    image.flags.writeable = False  # as arrays of Pillow's images are
     labels = [load(naive, provider="openvino", cache=tmp_path / "cache")(image).labels for _ in range(2)]
     assert list((tmp_path / "cache").glob("*.blob")) and (labels[0] == labels[1]).all()
 
