@@ -38,7 +38,7 @@ test: $(VENV)/.for-development  ## run all tests; WORKERS=8 on eight cores, PYTE
 	$(PYTEST) $(PYTEST_ARGS)
 
 # Tests of what everything else builds on, of one decoder of each kind: see CONTRIBUTING.md.
-CHECKED := tests/model/test_token_pass.py tests/export/test_chain_equals_torch.py tests/checkpoints/test_files.py \
+CHECKED := tests/model/test_token_pass.py tests/model/test_sparse_forwarding.py tests/export/test_chain_equals_torch.py tests/checkpoints/test_files.py \
     tests/runtime/test_session.py tests/runtime/test_slide.py tests/runtime/test_open_bundle.py tests/runtime/test_cli_run.py \
     tests/runtime/gpu/test_modes.py tests/packaging/test_layers.py tests/packaging/test_documents.py
 ONE_OF_EACH := not (naive or pup or linear or mask-0 or mla-2 or large_in_memory)

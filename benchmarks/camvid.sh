@@ -28,7 +28,7 @@ done
 mkdir -p "$out"
 cd "$out"
 
-# 768 tokens an image. bf16 where the CPU computes in it; see docs/results.md for seconds a step.
+# 768 tokens an image; bf16, which is slower than float32 on a CPU without instructions for it
 common=(--data "$data" --image-size 336x448 --batch 4 --optimizer adamw --lr 0.0001 --head-lr-mult 10 --precision bf16
     --scale-range 0.75,1.5 --label-stride 2 --val none --log-every 20 --save-every 50)
 student=(--ckpt dense/model.safetensors --threshold 0.95)

@@ -75,7 +75,7 @@ def choose_provider(bundle: Bundle | None, provider: Provider) -> tuple[Literal[
     if reason is None and bundle is not None and not all(step.openvino for step in bundle.manifest.steps):
         reason = f"{bundle.root} has no files for it, as an older dovit made it: export it again"
     if reason is None:
-        return "openvino", "installed, and faster than ONNX Runtime's own" if provider == "auto" else why
+        return "openvino", "it is installed" if provider == "auto" else why
     if provider == "openvino":
         raise DovitError(f"provider openvino cannot be used: {reason}")
     return "cpu", reason

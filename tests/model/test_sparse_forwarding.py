@@ -1,0 +1,329 @@
+"""Whole sparse forwarding against a model that never drops a token: the full sequence with a mask, stopped tokens frozen."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from models import BACKBONES, DECODERS, HEADS, random_images, randomised, small_config, spreading_thresholds
+from torch import Tensor
+
+from dovit.export.model import DoViT, HeadConfig, ModelConfig
+from dovit.export.model.config import LensConfig
+from dovit.export.model.lens import Lens
+from dovit.export.model.vit import Layer
+
+
+def turned(x: Tensor, periods: tuple[float, ...], grid: tuple[int, int]) -> Tensor:
+    """Rotary positions as complex numbers: channel c and channel c + d/2 of the patches of x [B, heads, T, d] are real and
+    imaginary part, and each patch's are multiplied by exp(i·angle). Prefix tokens come first and stay as they are."""
+    half, prefix = x.shape[-1] // 2, x.shape[2] - grid[0] * grid[1]
+    angles = [
+        [
+            2 * math.pi * (2 * (place + 0.5) / count - 1) / period
+            for place, count in zip(at, grid, strict=True)
+            for period in periods
+        ]
+        for at in itertools.product(*map(range, grid))
+    ]  # of the row first, then of the column
+    numbers = torch.complex(x[..., :half], x[..., half:])
+    factor = torch.exp(1j * torch.tensor(angles, dtype=torch.float64))
+    numbers = torch.cat([numbers[:, :, :prefix], numbers[:, :, prefix:] * factor], dim=2)
+    return torch.cat([numbers.real, numbers.imag], dim=-1)
+
+
+def masked_layer(
+    layer: Layer, x: Tensor, alive: Tensor, rotary: tuple[tuple[float, ...], tuple[int, int]] | None = None
+) -> Tensor:
+    """`layer` on all tokens x [B, T, E]: those not `alive` [B, T] are no one's keys and stay as they are."""
+    batch, count, dim = x.shape
+    heads = layer.attn.heads
+    q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in layer.attn.qkv(layer.norm1(x)).chunk(3, dim=2))
+    if rotary is not None:
+        q, k = turned(q, *rotary), turned(k, *rotary)
+    scores = q @ k.transpose(2, 3) / math.sqrt(dim // heads)  # [B, heads, T, T]
+    mixed = scores.masked_fill(~alive[:, None, None, :], -math.inf).softmax(dim=3).nan_to_num() @ v
+    y = x + layer.attn.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
+    y = y + layer.mlp(layer.norm2(y))
+    return torch.where(alive[..., None], y, x)
+
+
+def through_lens(lens: Lens, x: Tensor) -> Tensor:
+    """A x + b + W₂ gelu(W₁ x + b₁) of each token x [B, T, E], with gelu by the error function."""
+    y = torch.einsum("oi,bti->bto", lens.linear.weight, x) + lens.linear.bias
+    if lens.hidden is None:
+        return y
+    hidden = torch.einsum("oi,bti->bto", lens.hidden.weight, x) + lens.hidden.bias
+    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    return y + torch.einsum("oi,bti->bto", lens.out.weight, hidden)
+
+
+def eomt_scores(model: DoViT, queries: Tensor, patches: Tensor) -> Tensor:
+    """EoMT's semantic scores [B, C, H, W] from its normed queries [B, Q, E] and patches [B, E, h, w]."""
+    decoder = model.decoder
+    classes = F.softmax(queries @ decoder.class_head.weight.T + decoder.class_head.bias, dim=2)
+    masks = queries
+    for number, linear in enumerate(decoder.mask_head):
+        masks = linear(F.gelu(masks) if number else masks)
+    for block in decoder.upscale:
+        patches = F.gelu(F.conv_transpose2d(patches, block.conv1.weight, block.conv1.bias, stride=2))
+        patches = F.conv2d(patches, block.conv2.weight, padding=1, groups=patches.shape[1])
+        mean, variance = patches.mean(1, keepdim=True), patches.var(1, keepdim=True, correction=0)
+        weight, bias = (v[None, :, None, None] for v in (block.norm.weight, block.norm.bias))
+        patches = (patches - mean) / (variance + 1e-6).sqrt() * weight + bias
+    products = torch.einsum("bqe,behw->bqhw", masks, patches)
+    products = F.interpolate(products, model.config.image_size, mode="bilinear")
+    return torch.einsum("bqc,bqhw->bchw", classes[:, :, :-1], products.sigmoid())
+
+
+def masked_forward(
+    model: DoViT, images: Tensor, xi: tuple[float, ...], capacities: list[int] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and [B, N] bool of the tokens left after each decision. Every token is in every layer, behind a mask."""
+    config = model.config
+    prefix, (h, w) = config.backbone.prefix, config.grid
+
+    def as_map(x: Tensor) -> Tensor:
+        return x[:, prefix:].transpose(1, 2).reshape(len(x), -1, h, w)
+
+    x = model.embed(images)
+    left = torch.ones(len(images), config.tokens, dtype=torch.bool)
+    always = torch.ones(len(images), prefix, dtype=torch.bool)
+    taps, masks = [], []
+    read = x.clone()  # what the decoder reads of stopped tokens, where decisions have lenses
+    queries = 0
+    rotary = (config.backbone.rotary, config.grid) if config.backbone.rotary else None
+    normed = config.decoder.kind == "segmenter-linear"  # SETR-MLA's neck has norms of its own
+    for number, layer in enumerate(model.backbone.layers, start=1):
+        if config.decoder.kind == "eomt" and number == config.backbone.depth - config.decoder.blocks + 1:
+            queries = config.decoder.queries
+            x = torch.cat([model.decoder.query.expand(len(x), -1, -1), x], dim=1)
+            read = torch.cat([x[:, :queries], read], dim=1)
+            always = torch.ones(len(images), queries + prefix, dtype=torch.bool)
+        x = masked_layer(layer, x, torch.cat([always, left], dim=1), rotary)
+        if number in config.taps:
+            taps.append(as_map(model.backbone.norm(x) if normed else x))
+        for head, lens, decision, threshold in zip(model.heads, model.lenses, config.decisions, xi, strict=True):
+            if decision.layer != number:
+                continue
+            mapped = through_lens(lens, x) if decision.lens else x
+            q = head(as_map(mapped)).softmax(dim=1).amax(dim=1).flatten(1)  # [B, N]
+            stay = left & ~(q > threshold)
+            if config.decoder.kind == "eomt":  # the least confident token stays
+                stay[range(len(images)), q.masked_fill(~left, math.inf).argmin(dim=1)] = True
+            if capacities is not None:
+                capacity = min(c for c in capacities if c >= int(stay.sum(dim=1).max()))
+                for image in range(len(images)):
+                    waiting = sorted(
+                        (left & ~stay)[image].nonzero().flatten().tolist(), key=lambda i: float(q[image, i])
+                    )
+                    stay[image, waiting[: capacity - int(stay[image].sum())]] = True
+            stopping = torch.cat([torch.zeros_like(always), left & ~stay], dim=1)
+            read = torch.where(stopping[..., None], mapped, read)
+            left = stay
+            masks.append(left)
+            for image in range(len(images)):
+                if prefix and not left[image].all():
+                    x[image, 0] = (x[image, 0] + x[image, prefix:][~left[image]].mean(dim=0)) / 2
+    final = model.backbone.norm(torch.where(torch.cat([always, left], dim=1)[..., None], x, read))
+    if queries:
+        return eomt_scores(model, final[:, :queries], as_map(final[:, queries:])), masks
+    return model.decoder(as_map(final), taps), masks
+
+
+@torch.no_grad()
+def compare(
+    model: DoViT, images: Tensor, xi: tuple[float, ...], capacities: list[int] | None = None
+) -> list[list[int]]:
+    """Assert that DoViT and the masked model agree; the number of tokens kept by each image's decisions."""
+    output = model(images, xi, capacities)
+    logits, masks = masked_forward(model, images, xi, capacities)
+    scale = logits.abs().max()
+    assert float((output.logits - logits).abs().max() / scale) < 1e-5
+    counts = []
+    for image in range(len(images)):
+        if capacities is None:
+            kept = [decision.kept[0].tolist() for decision in output.decisions[image]]
+        else:
+            kept = [decision.kept[image].tolist() for decision in output.decisions[0]]
+        expected = [mask[image].nonzero().flatten().tolist() for mask in masks]
+        assert kept == expected[: len(kept)]
+        assert not any(expected[len(kept) :])  # the backbone ended early
+        counts.append([len(k) for k in kept])
+    return counts
+
+
+def double(config: ModelConfig, seed: int = 0) -> DoViT:
+    return randomised(config, seed).double()
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_sparse_forwarding_is_masked_forwarding(decoder: str, head: str, prefix: int) -> None:
+    model = double(small_config(decoder, prefix, head))
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    counts = compare(model, images, xi)
+    assert len({tuple(c) for c in counts}) > 1  # images differ
+    assert all(24 > first > second > 0 for first, second in counts)  # and each decision stops some
+    capacities = [0, 6, 12, 15, 18, 24]
+    xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
+    assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
+
+
+@pytest.mark.parametrize("head", ["conv", "setr-k3"])
+@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-linear-taps", "setr-mla"])
+@pytest.mark.parametrize("family", BACKBONES)
+def test_sparse_forwarding_of_other_backbones(family: str, decoder: str, head: str) -> None:
+    """Registers, SwiGLU, rotary positions; four layers joined."""
+    model = double(small_config(decoder, head=head, family=family))
+    images = random_images(model.config, batch=3)
+    counts = compare(model, images, spreading_thresholds(model, images))
+    assert all(24 > first > second > 0 for first, second in counts)
+    capacities = [0, 6, 12, 15, 18, 24]
+    xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
+    assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "family"),
+    [(decoder, None) for decoder in DECODERS if decoder != "setr-mla"]
+    + [("segmenter-linear", "rotary"), ("eomt", "registers")],
+)
+def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: str | None) -> None:
+    """Also where a decision keeps no token, and the backbone ends there."""
+    model = double(small_config(decoder, head="lens", family=family))
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
+    capacities = [0, 6, 12, 15, 18, 24]
+    compare(model, images, spreading_thresholds(model, images, (0.55, 0.6), capacities), capacities)
+    for ended in ((0.0, 0.0), (xi[0], 0.0), (1.0, 0.0), (1.0, 1.0)):
+        compare(model, images, ended)
+    with torch.no_grad():
+        dense = model(images, (1.0, 1.0)).logits
+        assert float((model(images, xi).logits - dense).abs().max()) > 0.01 * float(dense.abs().max())
+
+
+def test_an_identity_lens_changes_nothing() -> None:
+    """A new lens is the identity: the same model without it decides and computes the same."""
+    plain = double(small_config("setr-pup", head="setr-k1"))
+    decisions = [head.model_copy(update={"lens": LensConfig(hidden=8)}) for head in plain.config.decisions]
+    lensed = DoViT(ModelConfig.model_validate({**plain.config.model_dump(), "decisions": decisions})).double().eval()
+    lensed.load_state_dict(plain.state_dict() | {n: v for n, v in lensed.state_dict().items() if n.startswith("lens")})
+    images = random_images(plain.config)
+    xi = spreading_thresholds(plain, images)
+    with torch.no_grad():
+        one, other = plain(images, xi), lensed(images, xi)
+    torch.testing.assert_close(one.logits, other.logits)
+    assert [d.kept.tolist() for d in one.decisions[0]] == [d.kept.tolist() for d in other.decisions[0]]
+
+
+@pytest.mark.parametrize("decoder", ["setr-mla", "segmenter-linear-taps"])
+def test_a_lens_is_refused_where_the_decoder_taps_earlier_layers(decoder: str) -> None:
+    with pytest.raises(ValueError, match="also reads layers"):
+        small_config(decoder, head="lens")
+
+
+def test_a_lens_is_refused_with_a_head_that_sees_neighbours() -> None:
+    heads = [HeadConfig(layer=2, num_convs=1, kernel=3, lens=LensConfig())]
+    with pytest.raises(ValueError, match="head of kernel 1"):
+        small_config("setr-pup", decisions=heads, thresholds=(0.5,))
+
+
+@pytest.mark.parametrize("layers", [(2, 4), (1, 3)])
+@pytest.mark.parametrize("head", ["conv", "setr-k3"])
+@pytest.mark.parametrize("family", [None, *BACKBONES])
+def test_queries_join_the_tokens_that_are_left(family: str | None, head: str, layers: tuple[int, ...]) -> None:
+    """EoMT; at ξ = 0 the token of lowest confidence stays, since the layers with queries have to run."""
+    model = double(small_config("eomt", head=head, family=family, layers=layers))
+    images = random_images(model.config, batch=3)
+    counts = compare(model, images, spreading_thresholds(model, images))
+    assert all(24 >= first >= second > 0 for first, second in counts) and min(counts) < [24, 24]
+    capacities = [0, 6, 12, 15, 18, 24]
+    xi = spreading_thresholds(model, images, (0.55, 0.6), capacities)
+    assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
+    assert compare(model, images, (0.0, 0.0)) == [[1, 1]] * 3
+    assert compare(model, images, (1.0, 0.0), [0, 1, 2, 24]) == [[24, 1]] * 3
+    assert compare(model, images, (1.0, 1.0)) == [[24, 24]] * 3
+    none = [torch.zeros(3, 0, dtype=torch.int64)] * 2
+    with pytest.raises(ValueError, match="at least one token"):
+        model(images, keeps=none)
+
+
+@pytest.mark.parametrize("taps", [(1, 3, 5, 6), (2, 3, 4, 6), (1, 4, 6), (3, 6)])
+@pytest.mark.parametrize("layers", [(2, 4), (1, 3, 5), (2,), (5,)])
+def test_taps_anywhere(layers: tuple[int, ...], taps: tuple[int, ...]) -> None:
+    model = double(small_config("setr-mla", layers=layers, taps=taps))
+    images = random_images(model.config, batch=2)
+    compare(model, images, spreading_thresholds(model, images))
+    compare(model, images, spreading_thresholds(model, images, capacities=[0, 8, 16, 24]), [0, 8, 16, 24])
+
+
+@pytest.mark.parametrize("capacities", [None, [0, 8, 24]])
+@pytest.mark.parametrize("prefix", [0, 1])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_stopping_everything_ends_the_backbone_early(decoder: str, prefix: int, capacities: list[int] | None) -> None:
+    model = double(small_config(decoder, prefix, layers=(2, 3, 4)))
+    images = random_images(model.config, batch=2)
+    assert compare(model, images, (-1.0, 0.5, 0.5), capacities) == [[0], [0]]
+    assert compare(model, images, (1.0, -1.0, 0.5), capacities) == [[24, 0], [24, 0]]
+
+
+def test_one_token_left() -> None:
+    model = double(small_config())
+    image = random_images(model.config)
+    q = model(image, (2.0, 2.0)).decisions[0][0].confidence.flatten().double().sort().values
+    assert compare(model, image, (float(q[:2].mean()), 1.0)) == [[1, 1]]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_threshold_of_one_is_the_dense_model(decoder: str) -> None:
+    sparse = double(small_config(decoder, head="setr-k1"))
+    dense = double(small_config(decoder, layers=()))
+    missing = dense.load_state_dict(sparse.state_dict(), strict=False)
+    assert all(key.startswith("heads.") for key in missing.unexpected_keys)
+    assert not missing.missing_keys
+    images = random_images(sparse.config, batch=3)
+    expected = dense(images).logits
+    for capacities in (None, [0, 8, 24]):
+        output = sparse(images, (1.0, 1.0), capacities)
+        assert all(d.kept.shape[1] == 24 for group in output.decisions for d in group)
+        torch.testing.assert_close(output.logits, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_batch_is_its_images_one_by_one(decoder: str) -> None:
+    model = randomised(small_config(decoder))
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    together = model(images, xi)
+    assert len(together.decisions) == 3
+    for image, logits, decisions in zip(images, together.logits, together.decisions, strict=True):
+        alone = model(image[None], xi)
+        assert torch.equal(alone.logits[0], logits)
+        for one, other in zip(alone.decisions[0], decisions, strict=True):
+            assert torch.equal(one.kept, other.kept)
+            assert torch.equal(one.index, other.index)
+
+
+def test_thresholds_default_to_the_configs() -> None:
+    config = small_config()
+    model = randomised(config)
+    image = random_images(config)
+    xi = spreading_thresholds(model, image)
+    own = randomised(config.model_copy(update={"thresholds": xi}))
+    assert torch.equal(own(image).logits, model(image, xi).logits)
+
+
+def test_a_kernel_1_head_on_kept_tokens_is_the_head_on_the_map() -> None:
+    """Only a kernel above 1 needs the map: HeadConfig.on_map decides it."""
+    assert not HeadConfig(layer=1).on_map
+    assert not HeadConfig(layer=1, num_convs=2, kernel=1).on_map
+    assert not HeadConfig(layer=1, num_convs=0, kernel=3).on_map  # no convolution has that kernel
+    assert HeadConfig(layer=1, num_convs=1, kernel=3).on_map
+    assert HeadConfig(layer=1, concat=True, kernel=3).on_map
