@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,17 +151,12 @@ class _connected:
     def __enter__(self) -> None:
         self._ours = not ray.is_initialized()
         if self._ours:
-            if os.environ.get("RAY_ADDRESS"):
-                ray.init(log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                ray.init(
-                    num_cpus=self._job.workers * self._job.threads
-                    + 1,  # reading and writing tables are tasks of one CPU
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _node_ip_address="127.0.0.1",
-                )
+            sigterm = signal.getsignal(signal.SIGTERM)
+            try:
+                self._connect()
+            finally:  # ray.init leaves a handler that ends this process with status 15, whatever the caller's handler does
+                if signal.getsignal(signal.SIGTERM) is not sigterm:
+                    signal.signal(signal.SIGTERM, sigterm)
         try:
             self._check()
         except BaseException:
@@ -170,6 +166,18 @@ class _connected:
     def __exit__(self, *exception: object) -> None:
         if self._ours:
             ray.shutdown()
+
+    def _connect(self) -> None:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                num_cpus=self._job.workers * self._job.threads + 1,  # reading and writing tables are tasks of one CPU
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+            )
 
     def _check(self) -> None:
         there, needed = ray.cluster_resources().get("CPU", 0), self._job.workers * self._job.threads + 1

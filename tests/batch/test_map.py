@@ -55,9 +55,8 @@ def cluster() -> Iterator[Any]:
         quiet = {"object_store_memory": 100 << 20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **quiet})
         cluster.second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-        before = signal.getsignal(signal.SIGTERM)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-        signal.signal(signal.SIGTERM, before)  # Ray leaves a handler of its own, for whatever test comes next
+        cluster.connect_here = lambda: ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        cluster.connect_here()
         ray.data.DataContext.get_current().enable_progress_bars = False
         try:
             yield cluster
@@ -236,3 +235,20 @@ def test_another_runs_folder_is_refused(
     Image.new("RGB", (4, 4)).save(tmp_path / "mine" / "00.png")
     status, _, err = dovit_map(*one[:3], str(tmp_path / "mine"))
     assert status == 2 and "00.png is there and was not written by dovit" in err
+
+
+def test_a_connection_of_its_own(cluster: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with the run, and SIGTERM's handler, which ray.init replaces, stays the caller's."""
+    import ray
+
+    ray.shutdown()
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    try:
+        inputs = find_inputs([str(folder / "photos" / "00.png")])
+        assert map_files(Job(folder / "engines", tmp_path / "out", 1, {}), inputs, labels="png").images == 1
+        assert not ray.is_initialized() and signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        cluster.connect_here()
