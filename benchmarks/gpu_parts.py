@@ -199,6 +199,10 @@ def make_site() -> None:
     template = next(one["template"] for one in build["generate"] if one["path"] == "dovit/__init__.py")
     text = string.Template(template).safe_substitute(version=project["project"]["version"])
     (SITE / "dovit" / "__init__.py").write_text(text, encoding="utf-8")
+    name, version = project["project"]["name"], project["project"]["version"]
+    metadata = SITE / f"{name}-{version}.dist-info" / "METADATA"  # which importlib.metadata reads the version from
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
     if LIBRARY.exists():
         (SITE / "dovit" / "plugins" / LIBRARY.name).symlink_to(LIBRARY)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -110,7 +111,10 @@ def test_the_package_of_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         env=os.environ | {"PYTHONPATH": path},
         check=True,
     )
-    assert done.stdout.split()[1].startswith(str(tmp_path))
+    version, file = done.stdout.split()
+    assert file.startswith(str(tmp_path))
+    [installed] = importlib.metadata.distributions(name="dovit", path=[str(tmp_path / "site")])
+    assert installed.version == version
 
 
 def test_unpacked_packages_and_headers_are_found(tmp_path: Path) -> None:
