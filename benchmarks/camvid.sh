@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Token pass on real photographs: from a Hugging Face folder of a DINOv2 backbone and CamVid to every number about it in docs/results.md.
-#   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--seeds 0,1,2]     # an interrupted run goes on where it was
+#   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--seeds 0,1,2] [--jobs 1] [--torch]     # an interrupted run goes on where it was
 # DATA: images/ and labels/ with train/ and val/, as docs/training.md has it. --quick: a few steps of everything, to see that it works.
+# --jobs: so many runs at once, for a GPU with memory to spare. --torch: checkpoints are evaluated by torch, on a GPU if there is one,
+# instead of as bundles on the CPU.
 # CamVid is CC BY-NC 4.0: neither its images nor weights trained on them may be published with this project.
 set -euo pipefail
 [ $# -ge 3 ] || {
@@ -10,14 +12,19 @@ set -euo pipefail
 }
 data=$(realpath "$1") backbone=$(realpath "$2") out=$3
 shift 3
-first=400 again=300 heads=300 seeds="0 1 2" limit=()
+first=800 again=400 seeds="0 1 2" limit=() validation=() parallel=1 torch=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) first=6 again=4 heads=4 seeds=0 limit=(--limit 8) ;;
+        --quick) first=6 again=4 seeds=0 limit=(--limit 8) validation=(--val-limit 4) ;;
         --seeds)
             seeds=${2//,/ }
             shift
             ;;
+        --jobs)
+            parallel=$2
+            shift
+            ;;
+        --torch) torch=1 ;;
         *)
             echo "unknown option $1" >&2
             exit 2
@@ -30,8 +37,9 @@ cd "$out"
 
 # 768 tokens an image; bf16, which is slower than float32 on a CPU without instructions for it
 common=(--data "$data" --image-size 336x448 --batch 4 --optimizer adamw --lr 0.0001 --head-lr-mult 10 --precision bf16
-    --scale-range 0.75,1.5 --label-stride 2 --val none --log-every 20 --save-every 50)
-student=(--ckpt dense/model.safetensors --threshold 0.95)
+    --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
+further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
+student=("${further[@]}" --threshold 0.95)
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
 
 train() { # name, further arguments
@@ -54,25 +62,48 @@ evaluate() { # name of the report, further arguments
 sweep() { # name of a run with decision heads, further arguments
     local name=$1
     shift
+    if [ -n "$torch" ]; then
+        evaluate "$name" --ckpt "$name/model.safetensors" --sweep $thresholds "$@"
+        return
+    fi
     [ -e "engines-$name/bundle.json" ] || dovit-export --ckpt "$name/model.safetensors" --out "engines-$name" --backend onnxruntime
     evaluate "$name" --engine "engines-$name" --sweep $thresholds "$@"
 }
 
-train dense --ckpt "$backbone" --arch segmenter-linear --dense --steps $first --warmup 30
+run() { # a function with its arguments, as soon as fewer than --jobs run; one that fails ends the script
+    while [ "$(jobs -rp | wc -l)" -ge "$parallel" ]; do wait -n; done
+    "$@" &
+}
+
+dense() { # name, further arguments
+    train "$1" "${further[@]}" --dense "${@:2}"
+    evaluate "$1" --ckpt "$1/model.safetensors"
+}
+
+trained() { # a row of Table 1 or 3, at its own ξ: name, further arguments
+    train "$1" "${student[@]}" "${@:2}"
+    evaluate "$1" --ckpt "$1/model.safetensors"
+}
+
+dovit() { # seed
+    train "dovit-$1" "${student[@]}" --seed "$1"
+    sweep "dovit-$1" --fixed-ratio --plot "dovit-$1.png" --per-image "images-$1.jsonl"
+}
+
+heads() { # seed
+    train "heads-$1" "${student[@]}" --heads-only --lr 0.001 --head-lr-mult 1 --seed "$1"
+    sweep "heads-$1"
+}
+
+train dense --ckpt "$backbone" --arch segmenter-linear --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
 for seed in $seeds; do
-    # the control: as many further steps as DoViT gets, but dense
-    train "control-$seed" --ckpt dense/model.safetensors --dense --steps $again --warmup 10 --seed "$seed"
-    evaluate "control-$seed" --ckpt "control-$seed/model.safetensors"
-    train "dovit-$seed" "${student[@]}" --steps $again --warmup 10 --seed "$seed"
-    sweep "dovit-$seed" --fixed-ratio --plot "dovit-$seed.png" --per-image "images-$seed.jsonl"
-    train "heads-$seed" "${student[@]}" --heads-only --steps $heads --lr 0.001 --head-lr-mult 1 --seed "$seed"
-    sweep "heads-$seed"
+    run dovit "$seed"
+    run dense "control-$seed" --seed "$seed" # as many further steps as DoViT gets, but dense
+    run heads "$seed"
+    run trained "dynamicvit-$seed" --seed "$seed" --policy dynamicvit --ratio 0.7
     # Table 3: the paper's parts one by one; both together are dovit-SEED
-    train "nothing-$seed" "${student[@]}" --steps $again --warmup 10 --seed "$seed" --no-merge --beta 0
-    evaluate "nothing-$seed" --ckpt "nothing-$seed/model.safetensors"
-    train "merging-$seed" "${student[@]}" --steps $again --warmup 10 --seed "$seed" --beta 0
-    evaluate "merging-$seed" --ckpt "merging-$seed/model.safetensors"
-    train "dynamicvit-$seed" "${student[@]}" --steps $again --warmup 10 --seed "$seed" --policy dynamicvit --ratio 0.7
-    evaluate "dynamicvit-$seed" --ckpt "dynamicvit-$seed/model.safetensors"
+    run trained "nothing-$seed" --seed "$seed" --no-merge --beta 0
+    run trained "merging-$seed" --seed "$seed" --beta 0
 done
+while [ -n "$(jobs -rp)" ]; do wait -n; done
