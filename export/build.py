@@ -16,20 +16,13 @@ from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import FileEntry, Manifest, Step
 from dovit.runtime.bundle.tensors import TensorSpec
-from dovit.runtime.errors import DovitError
 
 FOLDER = "onnx"
 
 
 def build(model: DoViT, capacities: tuple[int, ...], folder: Path, progress: Callable[[str], None]) -> Manifest:
-    """Write the subgraphs of `model` into `folder`/onnx and describe them. `progress` hears the name of each part.
-
-    Raises DovitError for a model without token merging."""
+    """Write the subgraphs of `model` into `folder`/onnx and describe them. `progress` hears the name of each part."""
     config = model.config
-    if not config.merge:
-        raise DovitError(
-            "this model was trained without token merging, for an ablation; a bundle always merges: train it again"
-        )
     progress("tracing")
     steps = split(assemble(model))
     (folder / FOLDER).mkdir()

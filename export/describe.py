@@ -22,6 +22,7 @@ def describe(
         patch=config.backbone.patch,
         embed_dim=config.backbone.embed_dim,
         prefix=config.backbone.prefix,
+        merge=config.merge,
         classes=config.classes,
         class_names=config.class_names,
         palette=config.palette,

@@ -74,8 +74,9 @@ def small_config(
     family: str | None = None,
     **changes: Any,
 ) -> ModelConfig:
-    """A segmenter of 4×6 patches, 6 layers and 7 classes, with decisions after `layers` and ξ = 0.5 at each. `family`: one of
-    BACKBONES."""
+    """A segmenter of 4×6 patches, 6 layers and 7 classes, with decisions after `layers` and ξ = 0.5 at each. `head`: as
+    small_head's, with "-unmerged" behind it for a model without token merging. `family`: one of BACKBONES."""
+    kind = head.removesuffix("-unmerged")
     settings = {
         "embed_dim": embed_dim,
         "depth": depth,
@@ -90,7 +91,8 @@ def small_config(
         "classes": 7,
         "backbone": backbone,
         "decoder": small_decoder(decoder_kind, depth, taps),
-        "decisions": tuple(small_head(head, layer) for layer in layers),
+        "decisions": tuple(small_head(kind, layer) for layer in layers),
+        "merge": kind == head,
         "thresholds": (0.5,) * len(layers),
     }
     return ModelConfig(**{**given, **changes})

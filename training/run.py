@@ -39,7 +39,7 @@ class StartingPoint:
     checkpoint: Path | None = None
     config: Path | None = None
     teacher: Path | None = None
-    merge: bool = True
+    merge: bool | None = None  # None: what the checkpoint or the configuration says
 
 
 def run(
@@ -164,7 +164,7 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
     """(the model that the run starts from, the one that is trained)."""
     if start.config is not None:
         config = read_config(start.config)
-        changes: dict[str, Any] = {"merge": start.merge}
+        changes: dict[str, Any] = {} if start.merge is None else {"merge": start.merge}
         if start.read["dense"]:
             changes |= {"decisions": (), "thresholds": ()}
         elif start.read["thresholds"]:
@@ -183,7 +183,8 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
                 f"train the whole first, or give --head its linear head"
             )
         first = loaded.model
-        first.config = first.config.model_copy(update={"merge": start.merge})
+        if start.merge is not None:
+            first.config = first.config.model_copy(update={"merge": start.merge})
     if settings.policy == "confidence":
         return first, frozen_copy(first)
     # its prediction modules stand in the place of decision heads and of their lenses

@@ -240,7 +240,8 @@ class Operations:
             "tokens": self._at(tokens),
             "index": self._at(index),
             "slots": Address(tensor=f"slots{self._number[keep.name]}"),
-            "sum_before": self._at(total),
+            # where nothing is merged into the class token, no sum is needed: the kernel is given none
+            "sum_before": self._at(total) if manifest.merge else 0,
             "stopped_before": self._at(count),
             # how many tokens came is known on the device only: any capacity may have been chosen before
             "actual_count": 0 if number == 1 else Address(tensor=f"capacity{number - 1}"),
@@ -249,7 +250,7 @@ class Operations:
             "kept": self._at(new_tokens),
             "kept_index": self._at(new_index),
             "full": full_at,
-            "sum_after": self._at(rest[0] if rest else total),
+            "sum_after": self._at(rest[0] if rest else total) if manifest.merge else 0,
             "stopped_after": self._at(rest[1]) if rest else Address(tensor="unused_count"),
         }
         sizes: dict[str, Argument] = {

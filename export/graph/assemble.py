@@ -125,6 +125,8 @@ class _Assembler:
 
     def node(self, op: str, name: str, inputs: list[gs.Variable], outputs: list[gs.Variable]) -> list[gs.Variable]:
         attrs = {} if op == "TokenDecide" else {"prefix": self.prefix}
+        if op == "TokenGather" and not self.config.merge:
+            attrs["merge"] = 0  # left out where it is 1, so that plugins of older versions take those nodes
         self.graph.nodes.append(gs.Node(op, name, attrs | PLUGIN_ATTRIBUTES, inputs, outputs, OPERATOR_DOMAIN))
         return outputs
 

@@ -11,6 +11,7 @@ from functools import cache
 
 import onnx
 import onnx.parser
+import onnx_graphsurgeon as gs
 
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
@@ -75,7 +76,7 @@ TokenReconstruct <prefix, PLUGIN> (full, tokens, index) => (new_full)
 # class token ← ½ (class token + mean of all stopped) (8). The sum is a product with a row of ones: ONNX Runtime's ReduceSum
 # over this axis takes ten times as long.
 _GATHER = """
-TokenGather <prefix, PLUGIN> (tokens, index, full, stopped_sum, stopped_count, keep)
+TokenGather <prefixMERGE, PLUGIN> (tokens, index, full, stopped_sum, stopped_count, keep)
   => (new_tokens, new_index, new_full, new_sum, new_count)
 {
   zero = Constant <value = int64[1] {0}> ()
@@ -95,6 +96,20 @@ TokenGather <prefix, PLUGIN> (tokens, index, full, stopped_sum, stopped_count, k
   new_index = GatherElements <axis = 1> (index, where)
   new_full = dovit.TokenReconstruct <prefix: int = @prefix> (full, tokens, index)
 
+SUM
+  had = Shape <start = 1, end = 2> (index)
+  have = Shape <start = 1, end = 2> (keep)
+  fewer = Sub (had, have)
+  new_count = Add (stopped_count, fewer)
+
+CLASS
+  new_tokens = Concat <axis = 1> (new_class, other_prefix, kept)
+}
+"""
+
+# What stands for SUM and CLASS above: the sum of the stopped tokens, and the class token (8).
+_MERGING = (
+    """
   index_shape = Shape (index)
   every = ConstantOfShape <value = bool[1] {1}> (index_shape)
   keep_shape = Shape (where)
@@ -109,11 +124,8 @@ TokenGather <prefix, PLUGIN> (tokens, index, full, stopped_sum, stopped_count, k
   sum3 = MatMul (ones, stopping)
   sum = Squeeze (sum3, one)
   new_sum = Add (stopped_sum, sum)
-  had = Shape <start = 1, end = 2> (index)
-  have = Shape <start = 1, end = 2> (keep)
-  fewer = Sub (had, have)
-  new_count = Add (stopped_count, fewer)
-
+""",
+    """
   at_least_one = Max (new_count, one)
   divisor = Cast <to = 1> (at_least_one)
   mean = Div (new_sum, divisor)
@@ -125,16 +137,26 @@ TokenGather <prefix, PLUGIN> (tokens, index, full, stopped_sum, stopped_count, k
   any = Greater (new_count, zero)
   new_class32 = Where (any, merged, class32)
   new_class = CastLike (new_class32, tokens)
-  new_tokens = Concat <axis = 1> (new_class, other_prefix, kept)
-}
-"""
+""",
+)
+_WITHOUT_MERGING = "  new_sum = Identity (stopped_sum)", "  new_class = Identity (class_token)"
 
 
 @cache
-def token_pass_functions() -> tuple[onnx.FunctionProto, ...]:
-    """TokenDecide, TokenReconstruct and TokenGather, in an order in which each is defined before it is used."""
+def token_pass_functions(merge: bool = True) -> tuple[onnx.FunctionProto, ...]:
+    """TokenDecide, TokenReconstruct and TokenGather, in an order in which each is defined before it is used.
+
+    Without `merge` TokenGather has an attribute of that name, which its nodes set to 0: by it the plugin knows."""
+    new_sum, new_class = _MERGING if merge else _WITHOUT_MERGING
+    gather = _GATHER.replace("MERGE", "" if merge else ", merge").replace("SUM", new_sum).replace("CLASS", new_class)
     plugin = ", ".join(f'{name}: string = "{value}"' for name, value in PLUGIN_ATTRIBUTES.items())
     header = f'<domain: "{OPERATOR_DOMAIN}", opset_import: ["" : {OPSET}, "{OPERATOR_DOMAIN}" : {DOMAIN_VERSION}]>\n'
     return tuple(
-        onnx.parser.parse_function(header + text.replace("PLUGIN", plugin)) for text in (_DECIDE, _RECONSTRUCT, _GATHER)
+        onnx.parser.parse_function(header + text.replace("PLUGIN", plugin)) for text in (_DECIDE, _RECONSTRUCT, gather)
     )
+
+
+def functions_of(graph: gs.Graph) -> tuple[onnx.FunctionProto, ...]:
+    """Those that the nodes of `graph` call: its gathers merge or do not."""
+    gathers = [node for node in graph.nodes if node.op == "TokenGather"]
+    return token_pass_functions(merge=all(node.attrs.get("merge", 1) for node in gathers))

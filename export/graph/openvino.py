@@ -12,7 +12,7 @@ import onnx
 import onnx.inliner
 import onnx_graphsurgeon as gs
 
-from dovit.export.graph.functions import token_pass_functions
+from dovit.export.graph.functions import functions_of
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 _PRODUCTS = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
@@ -87,7 +87,7 @@ def inlined(graph: gs.Graph) -> bytes:
     """`graph` as an ONNX model without functions. Weights that lie in a file are referred to there."""
     model = gs.export_onnx(graph, do_type_check=False)
     model.producer_name = "dovit"
-    model.functions.extend(token_pass_functions())
+    model.functions.extend(functions_of(graph))
     flat = onnx.inliner.inline_local_functions(model)
     for opset in [o for o in flat.opset_import if o.domain == OPERATOR_DOMAIN]:
         flat.opset_import.remove(opset)

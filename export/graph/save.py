@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from onnx.external_data_helper import set_external_data
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
-from dovit.export.graph.functions import token_pass_functions
+from dovit.export.graph.functions import functions_of
 from dovit.export.graph.openvino import inlined, precision_parts
 from dovit.export.graph.split import StepGraph
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
@@ -55,7 +55,7 @@ def save_step(step: StepGraph, folder: Path) -> SavedStep:
     used = {node.op_type for node in model.graph.node if node.domain == OPERATOR_DOMAIN}
     if used:  # TokenGather's body calls TokenReconstruct
         used |= {"TokenReconstruct"}
-        model.functions.extend(f for f in token_pass_functions() if f.name in used)
+        model.functions.extend(f for f in functions_of(step.graph) if f.name in used)
     saved = _save(step.name, model.SerializeToString(), folder)
     decisions = {node.inputs[0].name for node in step.graph.nodes if node.op == "TokenDecide"}
     parts = precision_parts(step.graph, {"logits", *decisions})

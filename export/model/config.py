@@ -242,7 +242,7 @@ class ModelConfig(_Frozen):
     """A whole segmenter. `image_size` and `slide_stride` are (height, width) in pixels; mean and std are RGB, 0…255.
 
     `mode` and `keep_ratio` say how an image of another size is run by default: see `dovit.runtime.bundle.manifest.Manifest`.
-    `merge`: token merging (8). Off only in the paper's ablation; bundles always merge, so such a model is not exported.
+    `merge`: token merging (8). Off in the paper's ablation, and for frozen models, whose layers never saw a merged class token.
     """
 
     image_size: tuple[Side, Side]

@@ -5,8 +5,9 @@
                 of H(L(f))
     decide      a token stops if q > ξ, strictly; a NaN keeps; a stopped token never returns         (4), (5)
     gather      kept tokens are compacted in ascending order of position; stopping ones go to `full` (6), as
-                L(token) where the decision has a lens, and as they are
-                into the class token: T_0 ← ½ (T_0 + mean of all tokens stopped so far)          (8)
+                L(token) where the decision has a lens, and as they are otherwise
+    merge       T_0 ← ½ (T_0 + mean of all tokens stopped so far), T_0 the class token; optional, and without it T_0
+                stays as it is                                                                   (8)
     reconstruct kept tokens go back to `full` at their positions                                     (3.3)
 
 Sizes: B images, N patch tokens of E channels, M of them still kept before a decision and K after it, P prefix tokens
@@ -31,7 +32,7 @@ class TokenState:
     full: (
         Tensor  # [B, N, E] what the decoder reads of stopped tokens; of kept ones an earlier value, which nothing reads
     )
-    stopped_sum: Tensor  # [B, E] float32: sum of all tokens stopped so far
+    stopped_sum: Tensor  # [B, E] float32: sum of all tokens stopped so far; zeros without merging, which alone needs it
     stopped_count: int  # per image; a batch has it in common because K is common
 
     @classmethod
@@ -91,8 +92,10 @@ def gather(
     token and the kept tokens see none of it."""
     patches = state.tokens[:, prefix:]  # [B, M, E]
     full = reconstruct(state if lens is None else with_tokens(state, lens(state.tokens)), prefix)
-    stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
-    stopped_sum = state.stopped_sum + torch.where(stops[..., None], patches.float(), 0.0).sum(dim=1)
+    stopped_sum = state.stopped_sum
+    if merge:
+        stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
+        stopped_sum = stopped_sum + torch.where(stops[..., None], patches.float(), 0.0).sum(dim=1)
     stopped_count = state.stopped_count + state.index.shape[1] - keep.shape[1]
 
     prefix_tokens = state.tokens[:, :prefix]  # [B, P, E]

@@ -66,7 +66,8 @@ typedef struct dovit_slots_args {
 } dovit_slots_args;
 int dovit_slots(const dovit_slots_args* args, void* stream);
 
-/* Compacts the tokens that stay, and writes the others to `full`, into their sum and into the class token. */
+/* Compacts the tokens that stay, and writes the others to `full`, into their sum and into the class token. Without
+ * sums (`sum_before` null) the class token stays as it is. */
 typedef struct dovit_gather_args {
   size_t size;
   int32_t type;
@@ -76,8 +77,8 @@ typedef struct dovit_gather_args {
   void* kept;                    /* [B, P+K, E] */
   int32_t* kept_index;           /* [B, K] */
   void* full;                    /* [B, N, E], changed in place */
-  const float* sum_before;       /* [B, E]: the sum of all that has stopped */
-  float* sum_after;              /* [B, E], may be sum_before */
+  const float* sum_before;       /* [B, E]: the sum of all that has stopped; null: nothing is summed or merged */
+  float* sum_after;              /* [B, E], may be sum_before; null with it */
   const int64_t* stopped_before; /* [1]: how many tokens of each image that is */
   int64_t* stopped_after;        /* [1], another place: stopped_before + M - K */
   /* null, or [1]: the capacity that an earlier dovit_decide chose. `count` is then the most that M can be, and tensors

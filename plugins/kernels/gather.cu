@@ -58,7 +58,7 @@ cudaError_t launch_gather(dovit_gather_args a, cudaStream_t stream) {
                       static_cast<T*>(a.kept),
                       a.kept_index,
                       static_cast<T*>(a.full),
-                      static_cast<float*>(a.scratch),
+                      a.sum_before ? static_cast<float*>(a.scratch) : nullptr,
                       a.actual_count};
     return launch(g, a.batch, a.sum_before, a.sum_after, a.stopped_before, a.stopped_after, stream);
   });

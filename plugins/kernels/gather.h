@@ -1,4 +1,5 @@
-// After a decision: kept tokens are compacted, stopping ones go to the full sequence and into the class token.
+// After a decision: kept tokens are compacted, stopping ones go to the full sequence and, with merging, into the class
+// token.
 //
 // One pass over the tokens. A thread owns some channels and walks down the tokens of a tile, so every token is read
 // once, its kept copy or its place in `full` is written once, and the thread has the sum of what stopped in the tile at
@@ -38,7 +39,7 @@ struct Gather {
   T* kept;
   int* kept_index;
   T* full;
-  float* tile_sums;
+  float* tile_sums;         // null: no merging
   const int* actual_count;  // null, or how many tokens came where only the device knows, at most `count`
 };
 
@@ -86,20 +87,21 @@ DOVIT_HD void gather_column(const Gather<T>& g, int image, int tile, int column)
   for (; token + kTokensAhead <= end; token += kTokensAhead)
     gather_tokens<T, kCount, kTokensAhead>(g, image, token, column, sums);
   for (; token < end; ++token) gather_tokens<T, kCount, 1>(g, image, token, column, sums);
+  if (!g.tile_sums) return;
   float* place = g.tile_sums + (size_t(image) * tile_count(g.count) + tile) * g.channels + column;
   for (int e = 0; e < kCount; ++e) place[e] = sums[e];
 }
 
 // One channel of one image: the sum of all that has stopped, and the prefix tokens, of which the first is the class
-// token: T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8). How many those are is
+// token: T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8), with merging. How many those are is
 // known to all threads and written by one, to another place than they read it from.
 template <class T>
 DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, const float* sum_before, float* sum_after,
                             const int64_t* stopped_before, int64_t* stopped_after) {
   const int64_t stopped = *stopped_before + g.count - g.capacity;
   if (image == 0 && channel == 0) *stopped_after = stopped;
-  float sum = sum_before[size_t(image) * g.channels + channel];
-  const int tiles = tile_count(g.count);
+  float sum = sum_before ? sum_before[size_t(image) * g.channels + channel] : 0.0f;
+  const int tiles = sum_before ? tile_count(g.count) : 0;
   const float* sums = g.tile_sums + size_t(image) * tiles * g.channels + channel;
   for (int first = 0; first < tiles; first += kTilesAhead) {
     float ahead[kTilesAhead];
@@ -108,10 +110,11 @@ DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, const fl
     DOVIT_UNROLL
     for (int k = 0; k < kTilesAhead; ++k) sum += ahead[k];
   }
-  sum_after[size_t(image) * g.channels + channel] = sum;
+  if (sum_before) sum_after[size_t(image) * g.channels + channel] = sum;
   for (int token = 0; token < g.prefix; ++token) {
     T value = g.tokens[(size_t(image) * (g.prefix + g.count) + token) * g.channels + channel];
-    if (token == 0 && stopped > 0) value = from_float<T>(0.5f * (to_float(value) + sum / static_cast<float>(stopped)));
+    if (token == 0 && stopped > 0 && sum_before)
+      value = from_float<T>(0.5f * (to_float(value) + sum / static_cast<float>(stopped)));
     g.kept[(size_t(image) * (g.prefix + g.capacity) + token) * g.channels + channel] = value;
   }
 }

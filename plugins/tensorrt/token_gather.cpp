@@ -9,6 +9,7 @@ namespace {
 
 enum Input { kTokens, kIndex, kFull, kStoppedSum, kStoppedCount, kKeep };
 enum Output { kNewTokens, kNewIndex, kNewFull, kNewSum, kNewCount };
+enum AttributeNumber { kPrefix, kMerge };
 
 // The tiles' sums come first, then every token's slot.
 size_t sums_bytes(int batch, int count, int channels) {
@@ -20,7 +21,7 @@ size_t sums_bytes(int batch, int count, int channels) {
 const Signature& TokenGather::signature() {
   static const Signature signature{
       "TokenGather",
-      {kPrefixAttribute},
+      {kPrefixAttribute, {"merge", 1, 1, "1 merges the stopped tokens into the class token, 0 leaves it as it is"}},
       {{"tokens", Element::kTokens, {"batch", "length", "channels"}},
        {"index", Element::kInt32, {"batch", "tokens"}},
        {"full", Element::kTokens, {"batch", "positions", "channels"}},
@@ -43,7 +44,7 @@ void TokenGather::shapes(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs*
                          nvinfer1::IExprBuilder& builder) const {
   outputs[kNewTokens] = inputs[kTokens];
   outputs[kNewTokens].d[1] =
-      builder.operation(nvinfer1::DimensionOperation::kSUM, *inputs[kKeep].d[1], *builder.constant(value(0)));
+      builder.operation(nvinfer1::DimensionOperation::kSUM, *inputs[kKeep].d[1], *builder.constant(value(kPrefix)));
   outputs[kNewIndex] = inputs[kKeep];
   outputs[kNewFull] = inputs[kFull];
   outputs[kNewSum] = inputs[kStoppedSum];
@@ -57,7 +58,7 @@ size_t TokenGather::scratch_bytes(const nvinfer1::Dims* inputs) const {
 }
 
 std::string TokenGather::wrong_sizes(const nvinfer1::PluginTensorDesc* inputs) const {
-  return wrong_length(inputs[kTokens].dims, inputs[kIndex].dims, value(0));
+  return wrong_length(inputs[kTokens].dims, inputs[kIndex].dims, value(kPrefix));
 }
 
 cudaError_t TokenGather::run(const Call& call) const {
@@ -65,6 +66,12 @@ cudaError_t TokenGather::run(const Call& call) const {
   const int channels = call.size(kTokens, 2), positions = call.size(kFull, 1);
   cudaError_t status = copy_sequence(call, kFull, kNewFull);
   if (status != cudaSuccess) return status;
+  const bool merge = value(kMerge) != 0;
+  if (!merge && call.from[kStoppedSum] != call.to[kNewSum]) {
+    const size_t bytes = sizeof(float) * batch * channels;
+    status = cudaMemcpyAsync(call.to[kNewSum], call.from[kStoppedSum], bytes, cudaMemcpyDeviceToDevice, call.stream);
+    if (status != cudaSuccess) return status;
+  }
   auto* const slots = reinterpret_cast<int*>(static_cast<char*>(call.workspace) + sums_bytes(batch, count, channels));
   const dovit_slots_args listed{sizeof listed, call.in<int>(kKeep), batch, count, capacity, slots};
   status = static_cast<cudaError_t>(dovit_slots(&listed, call.stream));
@@ -77,15 +84,15 @@ cudaError_t TokenGather::run(const Call& call) const {
                                call.out<void>(kNewTokens),
                                call.out<int>(kNewIndex),
                                call.out<void>(kNewFull),
-                               call.in<float>(kStoppedSum),
-                               call.out<float>(kNewSum),
+                               merge ? call.in<float>(kStoppedSum) : nullptr,
+                               merge ? call.out<float>(kNewSum) : nullptr,
                                call.in<int64_t>(kStoppedCount),
                                call.out<int64_t>(kNewCount),
                                /*actual_count=*/nullptr,
                                batch,
                                count,
                                capacity,
-                               value(0),
+                               value(kPrefix),
                                positions,
                                channels,
                                call.workspace};

@@ -1,4 +1,5 @@
-// TokenGather: kept tokens compacted, stopping ones written to the full sequence and merged into the class token.
+// TokenGather: kept tokens compacted, stopping ones written to the full sequence and, unless the attribute merge is 0,
+// merged into the class token.
 #pragma once
 
 #include "plugin.h"

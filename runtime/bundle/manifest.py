@@ -84,6 +84,12 @@ class Manifest(Frozen):
     patch: int
     embed_dim: int
     prefix: int
+    # left out of files where it is on, so that they stay readable for versions that know only bundles that merge
+    merge: bool = Field(
+        default=True,
+        exclude_if=lambda merge: merge,
+        description="whether decisions merge the stopped tokens into the class token",
+    )
     classes: int
     class_names: tuple[str, ...] | None
     palette: tuple[tuple[int, int, int], ...] | None

@@ -112,6 +112,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "image size": f"{height}×{width}, patch {manifest.patch}, {manifest.tokens} tokens",
         "classes": f"{manifest.classes}{named}",
         "decisions": ", ".join(decisions) or "none (dense)",
+        "merging": _merging(manifest),
         "capacities": ", ".join(map(str, manifest.capacities)),
         "mode": manifest.mode,
         "slide stride": f"{manifest.slide_stride[0]}×{manifest.slide_stride[1]}",
@@ -119,6 +120,14 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "plans": ", ".join(plans.name for plans in manifest.plans) or "none",
         "made by": f"dovit {manifest.dovit_version}, schema {manifest.schema_version}",
     }
+
+
+def _merging(manifest: Manifest) -> str:
+    if not manifest.decisions:
+        return "none (dense)"
+    if not manifest.prefix:
+        return "none (no class token)"
+    return "stopped tokens into the class token" if manifest.merge else "off: the class token stays as it is"
 
 
 def _tensor(spec: TensorSpec) -> str:

@@ -1,4 +1,5 @@
-"""The C++ runtime with registers, rotary positions and lenses: labels, kept sets and confidences are Python's to the bit."""
+"""The C++ runtime with registers, rotary positions and lenses, and without token merging: labels, kept sets and confidences are
+Python's to the bit."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, on
         ("eomt", "registers", "setr-k3"),
         ("eomt", "rotary", "setr-k3"),
         ("segmenter-linear", "registers", "lens"),
+        ("segmenter-linear", "registers", "lens-unmerged"),
     ],
 )
 def test_results_are_pythons(

@@ -41,6 +41,7 @@ KINDS = [
     ("setr-mla", "fcn", 2, "tensorrt11"),
     ("segmenter-mask", "setr-k1", 1, "tensorrt-rtx"),
     ("segmenter-linear", "fcn", 0, "tensorrt10"),
+    ("segmenter-linear", "lens-unmerged", 1, "tensorrt-rtx"),
 ]
 
 

@@ -32,6 +32,8 @@ CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
     ("setr-pup", 1, "lens", None),
     ("segmenter-mask", 0, "lens", None),
     ("eomt", 5, "lens", "rotary"),
+    ("setr-naive", 2, "setr-k3-unmerged", None),
+    ("segmenter-linear", 5, "lens-unmerged", "rotary"),
 ]
 
 
@@ -62,6 +64,20 @@ def test_which_decisions_have_lenses(exported: tuple[DoViT, Session]) -> None:
     model, session = exported
     manifest = session.chain.manifest
     assert [manifest.has_lens(d) for d in manifest.decisions] == [h.lens is not None for h in model.config.decisions]
+
+
+@pytest.mark.parametrize("head", ["conv", "conv-unmerged"])
+def test_manifest_and_gathers_say_that_nothing_is_merged(head: str, tmp_path: Path) -> None:
+    """Where neither says it, tokens are merged: such files are the same as before there was a choice."""
+    manifest = make_bundle(randomised(small_config(head=head)), tmp_path)
+    assert manifest.merge == (head == "conv")
+    assert ("merge" in (tmp_path / "bundle.json").read_text()) == (not manifest.merge)
+    for step in manifest.steps[1:-1]:
+        graph = onnx.load(tmp_path / step.onnx, load_external_data=False).graph
+        [gather] = [node for node in graph.node if node.op_type == "TokenGather"]
+        assert [(a.name, a.i) for a in gather.attribute if a.name == "merge"] == (
+            [] if manifest.merge else [("merge", 0)]
+        )
 
 
 def test_exact(exported: tuple[DoViT, Session]) -> None:

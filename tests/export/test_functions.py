@@ -17,16 +17,19 @@ TYPES = {"index": TensorProto.INT32, "keep": TensorProto.INT32, "stopped_count":
 TYPES |= {"capacities": TensorProto.INT64}
 
 
-def session(op: str, inputs: list[str], outputs: list[str], **attributes: int) -> ort.InferenceSession:
+def session(
+    op: str, inputs: list[str], outputs: list[str], *, merges: bool = True, **attributes: int
+) -> ort.InferenceSession:
     def infos(names: list[str]) -> list:
         return [
             helper.make_tensor_value_info(n, TYPES.get(n.removeprefix("new_"), TensorProto.FLOAT), None) for n in names
         ]
 
+    functions = token_pass_functions(merges)
     node = helper.make_node(op, inputs, outputs, domain=OPERATOR_DOMAIN, **attributes)
     graph = helper.make_graph([node], op, infos(inputs), infos(outputs))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OPERATOR_DOMAIN, DOMAIN_VERSION)]
-    model = helper.make_model(graph, opset_imports=opsets, functions=list(token_pass_functions()), ir_version=10)
+    model = helper.make_model(graph, opset_imports=opsets, functions=list(functions), ir_version=10)
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
@@ -65,9 +68,10 @@ def test_decide_special_values(decider: ort.InferenceSession) -> None:
     assert run_decide(decider, ties, 0.5, [0, 3, 6]).tolist() == [[0, 1, 5]], "ties fill by lower index"
 
 
+@pytest.mark.parametrize("merge", [True, False])
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (1, 0), (7, 0), (7, 1), (111, 7), (111, 111)])
-def test_gather_and_reconstruct(prefix: int, count: int, kept: int) -> None:
+def test_gather_and_reconstruct(prefix: int, count: int, kept: int, merge: bool) -> None:
     random = np.random.default_rng(count + kept)
     total, channels, batch = count + 5, 12, 2
     index = np.stack([np.sort(random.permutation(total)[:count]) for _ in range(batch)]).astype(np.int32)
@@ -79,14 +83,17 @@ def test_gather_and_reconstruct(prefix: int, count: int, kept: int) -> None:
     tokens[0, prefix + keep[0, 0] if kept else 0] = np.inf if kept else 0  # what stays must not reach the mean
     for before in (0, 5):
         state = TokenState(*map(torch.from_numpy, (tokens, index, full, stopped)), before)
-        after = gather(state, torch.from_numpy(keep).long(), prefix)
-        runner = session("TokenGather", [*STATE, "keep"], [f"new_{name}" for name in STATE], prefix=prefix)
+        after = gather(state, torch.from_numpy(keep).long(), prefix, merge=merge)
+        attributes = {"prefix": prefix} | ({} if merge else {"merge": 0})
+        runner = session("TokenGather", [*STATE, "keep"], [f"new_{name}" for name in STATE], merges=merge, **attributes)
         feeds = dict(zip(STATE, (tokens, index, full, stopped, np.array([before])), strict=True)) | {"keep": keep}
         made = dict(zip(STATE, runner.run(None, feeds), strict=True))
         for name in ("index", "full"):
             assert np.array_equal(made[name], getattr(after, name).numpy()), name
         np.testing.assert_allclose(made["tokens"], after.tokens.numpy(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(made["stopped_sum"], after.stopped_sum.numpy(), rtol=1e-5, atol=1e-5)
+        if not merge:
+            assert np.array_equal(made["tokens"][:, :prefix], tokens[:, :prefix])
         assert made["stopped_count"].tolist() == [after.stopped_count]
     rebuilt = session("TokenReconstruct", ["full", "tokens", "index"], ["new_full"], prefix=prefix)
     made_full = rebuilt.run(None, {"full": full, "tokens": tokens, "index": index})[0]

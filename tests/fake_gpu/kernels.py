@@ -99,9 +99,11 @@ class FakeKernels:
                 array(kept_index, (batch, capacity), np.int32)[image] = where[image][stays]
                 gone = before[image, prefix:][~stays]
                 array(full, (batch, positions, channels), element)[image, where[image][~stays]] = gone
+                after[image, :prefix] = before[image, :prefix]
+                if not sum_before:  # no merging
+                    continue
                 total = array(sum_before, (batch, channels), np.float32)[image] + gone.astype(np.float32).sum(axis=0)
                 array(sum_after, (batch, channels), np.float32)[image] = total
-                after[image, :prefix] = before[image, :prefix]
                 if prefix and stopped:
                     after[image, 0] = 0.5 * (before[image, 0].astype(np.float32) + total / stopped)
 

@@ -126,7 +126,7 @@ def masked_forward(
             left = stay
             masks.append(left)
             for image in range(len(images)):
-                if prefix and not left[image].all():
+                if config.merge and prefix and not left[image].all():
                     x[image, 0] = (x[image, 0] + x[image, prefix:][~left[image]].mean(dim=0)) / 2
     final = model.backbone.norm(torch.where(torch.cat([always, left], dim=1)[..., None], x, read))
     if queries:
@@ -207,6 +207,21 @@ def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: s
     with torch.no_grad():
         dense = model(images, (1.0, 1.0)).logits
         assert float((model(images, xi).logits - dense).abs().max()) > 0.01 * float(dense.abs().max())
+
+
+@pytest.mark.parametrize("head", ["conv-unmerged", "lens-unmerged"])
+@pytest.mark.parametrize(("decoder", "family"), [("segmenter-linear", None), ("setr-pup", None), ("eomt", "rotary")])
+def test_without_merging_the_class_token_stays_as_it_is(decoder: str, family: str | None, head: str) -> None:
+    model = double(small_config(decoder, head=head, family=family))
+    assert not model.config.merge
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
+    xi = spreading_thresholds(model, images, (0.55, 0.6), [0, 6, 12, 15, 18, 24])
+    compare(model, images, xi, [0, 6, 12, 15, 18, 24])
+    with torch.no_grad():
+        merging = double(small_config(decoder, head=head.removesuffix("-unmerged"), family=family))
+        assert not torch.allclose(model(images, xi).logits, merging(images, xi).logits)
 
 
 def test_an_identity_lens_changes_nothing() -> None:

@@ -83,9 +83,10 @@ def signatures() -> Iterator[tuple[str, list[str], list[str], list[str]]]:
         number += 1
 
 
-def test_plugins_have_the_names_of_the_onnx_functions() -> None:
+@pytest.mark.parametrize("merge", [True, False])
+def test_plugins_have_the_names_of_the_onnx_functions(merge: bool) -> None:
     """Of nodes, attributes, inputs and outputs, in their order. A plugin may have more, behind those and optional."""
-    functions = {function.name: function for function in token_pass_functions()}
+    functions = {function.name: function for function in token_pass_functions(merge)}
     stated = list(signatures())
     assert {name for name, *_ in stated} == set(functions)
     for name, attributes, inputs, outputs in stated:
@@ -113,11 +114,12 @@ def nodes(bundle: Path) -> dict[str, onnx.NodeProto]:
     return found
 
 
-def test_registry_makes_each_plugin_from_an_exported_node(registry: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", ["conv", "conv-unmerged"])
+def test_registry_makes_each_plugin_from_an_exported_node(registry: Any, head: str, tmp_path: Path) -> None:
     """As TensorRT's parser does it: by name and domain, with the node's attributes that are the creator's fields."""
     import tensorrt_rtx as trt
 
-    make_bundle(randomised(small_config()), tmp_path)
+    make_bundle(randomised(small_config(head=head)), tmp_path)
     exported = nodes(tmp_path)
     assert set(exported) == {"TokenDecide", "TokenGather", "TokenReconstruct"}
     outputs = {name: outputs for name, _, _, outputs in signatures()}

@@ -173,3 +173,9 @@ def test_usage(dovit_inspect: Inspect) -> None:
     assert (status, out) == (2, "") and err.count("\n") == 1
     status, out, err = dovit_inspect("--help")
     assert (status, err) == (0, "") and "dovit-inspect engines/ --json" in out
+
+
+def test_whether_tokens_are_merged(bundle: Path, dovit_inspect: Inspect) -> None:
+    assert "stopped tokens into the class token" in dovit_inspect(str(bundle))[1]
+    rewrite(merge=False)(bundle)
+    assert "off: the class token stays as it is" in dovit_inspect(str(bundle))[1]

@@ -29,6 +29,7 @@ MODELS = {
     "mask": ("segmenter-mask", {}),
     "rotary": ("segmenter-linear", {"family": "rotary-gated"}),
     "eomt": ("eomt", {}),
+    "without merging": ("segmenter-linear", {"head": "lens-unmerged"}),
 }
 
 

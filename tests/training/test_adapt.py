@@ -89,6 +89,7 @@ def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
     image = random_images(dense.config)
     with torch.no_grad():
         torch.testing.assert_close(model(image, (1.0, 1.0)).logits, dense(image).logits)
+    assert not model.config.merge
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
 
 

@@ -240,16 +240,19 @@ def test_training_from_a_hugging_face_folder(kind: str, arch: str, tmp_path: Pat
     assert output.logits.isfinite().all() and made.config.decoder.kind == arch
 
 
-def test_no_merge_stays_with_the_model_and_is_not_exported(tmp_path: Path, checkpoint: Path) -> None:
+def test_no_merge_stays_with_the_model(tmp_path: Path, checkpoint: Path) -> None:
+    """In its file, in a further run that does not name it, and in a bundle."""
     from dovit.export.run import export
-    from dovit.runtime.errors import DovitError
+    from dovit.runtime.bundle.open import read_manifest
 
     settings = Settings(steps=1, batch=2)
     start = StartingPoint(checkpoint=checkpoint, read=READ, merge=False)
     run(start, lambda gpu: settings, "streets:8", tmp_path / "out", device="cpu", workers=0)
-    with pytest.raises(DovitError, match="without token merging"):
-        export(tmp_path / "out" / "model.safetensors", tmp_path / "engines", {}, None, None)
-    assert not (tmp_path / "engines").exists()
+    again = StartingPoint(checkpoint=tmp_path / "out" / "model.safetensors", read=READ)
+    run(again, lambda gpu: settings, "streets:8", tmp_path / "again", device="cpu", workers=0)
+    assert not load_model(tmp_path / "again" / "model.safetensors").model.config.merge
+    export(tmp_path / "again" / "model.safetensors", tmp_path / "engines", {}, None, None)
+    assert not read_manifest(tmp_path / "engines").merge
 
 
 def test_bf16_autocast(tmp_path: Path, checkpoint: Path) -> None:

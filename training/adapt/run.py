@@ -25,7 +25,7 @@ HELD_OUT = 10  # one image of so many is kept for temperatures and for the repor
 @dataclass(frozen=True)
 class Adaptation:
     """How to adapt. `layers` count from 1, `thresholds` are ξ of each; `hidden`: channels of the lenses' second part, 0 for
-    none."""
+    none. `merge`: token merging, which the layers of a frozen model have never seen."""
 
     layers: tuple[int, ...]
     thresholds: tuple[float, ...]
@@ -33,6 +33,7 @@ class Adaptation:
     steps: int = 500
     lr: float = 3e-4
     seed: int = 0
+    merge: bool = False
 
 
 def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
@@ -49,7 +50,9 @@ def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
         for layer in how.layers
     )
     try:
-        return ModelConfig.model_validate({**config.model_dump(), "decisions": heads, "thresholds": how.thresholds})
+        return ModelConfig.model_validate(
+            {**config.model_dump(), "decisions": heads, "thresholds": how.thresholds, "merge": how.merge}
+        )
     except ValidationError as error:
         raise DovitError(f"this model cannot be adapted: {describe_validation(error)}") from None
 

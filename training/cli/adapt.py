@@ -66,6 +66,10 @@ def command(
         int,
         typer.Option(min=0, max=1 << 15, help="Channels of a second part of the lens, of two layers; 0: affine alone."),
     ] = 0,
+    merge: Annotated[
+        bool,
+        typer.Option("--merge/--no-merge", help="Merge stopped tokens into the class token. Default: they are not."),
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of distillation for each lens.")] = 500,
     lr: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
     seed: Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Of the order of images and tokens.")] = 0,
@@ -89,7 +93,7 @@ def command(
     layers = chosen or paper_decision_layers(model.config.backbone.depth)
     given = ReadOptions(thresholds=parse_thresholds(threshold))
     thresholds = given.thresholds_for(len(layers), (DEFAULT_THRESHOLD,))
-    how = Adaptation(layers, thresholds, hidden, steps, lr, seed)
+    how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge)
     adapted_config(model.config, how)  # refuse before the work begins
     with stage_progress() as progress:
         model, reports = adapt(model, files, how, out.absolute().parent, progress)

@@ -102,7 +102,10 @@ def command(
     ] = None,
     alpha: Annotated[float, typer.Option(min=0, help="Weight of the decision heads' loss.")] = 1.0,
     beta: Annotated[float, typer.Option(min=0, help="Weight of self-distillation.")] = 0.4,
-    merge: Annotated[bool, typer.Option("--merge/--no-merge", help="Token merging; off only for an ablation.")] = True,
+    merge: Annotated[
+        bool | None,
+        typer.Option("--merge/--no-merge", help="Merge stopped tokens into the class token. Default: as --ckpt does."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 80_000,
     batch: Annotated[int, typer.Option(min=1, help="Images a step and process.")] = 2,
     optimizer: Annotated[Optimizer, typer.Option(metavar="NAME", help="sgd or adamw.")] = Optimizer.SGD,

@@ -129,6 +129,7 @@ void fields(Visitor& visit, Manifest& manifest) {
   visit("patch", manifest.patch);
   visit("embed_dim", manifest.embed_dim);
   visit("prefix", manifest.prefix);
+  visit.optional("merge", manifest.merge);
   visit("classes", manifest.classes);
   visit("class_names", manifest.class_names);
   visit("palette", manifest.palette);

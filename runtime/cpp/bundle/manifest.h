@@ -135,7 +135,9 @@ struct Manifest {
   int64_t schema_version = kSchemaVersion;
   std::string dovit_version, architecture;
   std::array<int64_t, 2> image_size{};  // (height, width), as all sizes here
-  int64_t patch = 0, embed_dim = 0, prefix = 0, classes = 0;
+  int64_t patch = 0, embed_dim = 0, prefix = 0;
+  bool merge = true;
+  int64_t classes = 0;
   std::optional<std::vector<std::string>> class_names;
   std::optional<std::vector<std::array<int64_t, 3>>> palette;
   std::array<double, 3> mean{}, std{};

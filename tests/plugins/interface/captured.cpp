@@ -53,10 +53,10 @@ float number(T value) {
 }
 
 template <class T>
-void chain(Library& library, DataType type, double tolerance) {
+void chain(Library& library, DataType type, double tolerance, bool merge = true) {
   constexpr int kBatch = 2, kTokens = 989, kKept = 400, kPrefix = 1, kPositions = 1100, kChannels = 72, kStopped = 111;
   const Plugin decide = make(library, "TokenDecide", {{"fixed_capacity", 1}});
-  const Plugin gather = make(library, "TokenGather", {{"prefix", kPrefix}});
+  const Plugin gather = make(library, "TokenGather", {{"prefix", kPrefix}, {"merge", merge ? 1 : 0}});
   const Plugin reconstruct = make(library, "TokenReconstruct", {{"prefix", kPrefix}});
 
   Buffer<float> confidence(kBatch * kTokens), threshold(1), sum(kBatch * kChannels), new_sum(kBatch * kChannels);
@@ -172,7 +172,7 @@ void chain(Library& library, DataType type, double tolerance) {
         } else {
           for (int c = 0; c < kChannels; ++c) {
             expected_full[position * kChannels + c] = rows[token * kChannels + c];
-            sums[c] += number(rows[token * kChannels + c]);
+            if (merge) sums[c] += number(rows[token * kChannels + c]);
           }
         }
       }
@@ -191,7 +191,8 @@ void chain(Library& library, DataType type, double tolerance) {
       double worst = 0.0, worst_sum = 0.0;
       for (int c = 0; c < kChannels; ++c) {
         const double class_token = number(given[image * (kPrefix + kTokens) * kChannels + c]);
-        const double merged = 0.5 * (class_token + sums[c] / (kStopped + kTokens - kKept));
+        const double mean = sums[c] / (kStopped + kTokens - kKept);
+        const double merged = merge ? 0.5 * (class_token + mean) : class_token;
         worst = std::max(worst, std::fabs(merged - number(found_tokens[image * (kPrefix + kKept) * kChannels + c])));
         worst_sum = std::max(worst_sum, std::fabs(sums[c] - found_sum[image * kChannels + c]));
       }

@@ -5,7 +5,7 @@ namespace {
 
 void names(Library& library) {
   const char* const expected[] = {"TokenDecide", "TokenGather", "TokenReconstruct"};
-  const char* const attributes[] = {"fixed_capacity", "prefix", "prefix"};
+  const std::vector<std::string> attributes[] = {{"fixed_capacity"}, {"prefix", "merge"}, {"prefix"}};
   const auto creators = library.creators();
   CHECK_EQUAL(creators.size(), 3u);
   for (size_t k = 0; k < creators.size(); ++k) {
@@ -14,9 +14,11 @@ void names(Library& library) {
     CHECK_EQUAL(std::string(creators[k]->getPluginNamespace()), "dovit");
     CHECK_EQUAL(std::string(creators[k]->getInterfaceInfo().kind), "PLUGIN CREATOR_V3ONE");
     const auto& fields = *creators[k]->getFieldNames();
-    CHECK_EQUAL(fields.nbFields, 1);
-    CHECK_EQUAL(std::string(fields.fields[0].name), attributes[k]);
-    CHECK(fields.fields[0].type == nvinfer1::PluginFieldType::kINT32);
+    CHECK_EQUAL(size_t(fields.nbFields), attributes[k].size());
+    for (size_t n = 0; n < attributes[k].size(); ++n) {
+      CHECK_EQUAL(std::string(fields.fields[n].name), attributes[k][n]);
+      CHECK(fields.fields[n].type == nvinfer1::PluginFieldType::kINT32);
+    }
   }
 }
 
@@ -31,6 +33,7 @@ void good_fields(Library& library) {
   CHECK(make(library, "TokenDecide", {}));
   CHECK(make(library, "TokenDecide", {{"fixed_capacity", 1}}));
   CHECK(make(library, "TokenGather", {{"prefix", 0}}));
+  CHECK(make(library, "TokenGather", {{"prefix", 1}, {"merge", 0}}));
   CHECK(make(library, "TokenReconstruct", {{"prefix", 2}}));
   CHECK(Plugin(library.creator("TokenDecide")->createPlugin("layer", nullptr, nvinfer1::TensorRTPhase::kBUILD)));
   const int64_t prefix = 1;  // parsers hand on ONNX's integers as either
@@ -49,6 +52,10 @@ void wrong_fields(Library& library) {
   CHECK_EQUAL(library.recorder.said(),
               "dovit: TokenGather gather1: field prefix must be a whole number from 0 to 1024: the tokens before the "
               "patches, 1 with a class token");
+  CHECK(!make(library, "TokenGather", {{"prefix", 1}, {"merge", 2}}, "gather1"));
+  CHECK_EQUAL(library.recorder.said(),
+              "dovit: TokenGather gather1: field merge must be a whole number from 0 to 1: 1 merges the stopped tokens "
+              "into the class token, 0 leaves it as it is");
   CHECK(!make(library, "TokenReconstruct", {{"prefix", 1025}}));
   CHECK(!library.recorder.said().empty());
   CHECK(!make(library, "TokenDecide", {{"fixed_capacity", 2}}, "decide1"));

@@ -26,10 +26,11 @@ int32_t told(const Plugin& plugin, const Descs& inputs, const Descs& outputs) {
 void stored_and_read_again(Library& library) {
   for (auto* creator : library.creators()) {
     const std::string name = creator->getPluginName();
-    const Plugin plugin = name == "TokenDecide" ? make(library, "TokenDecide", {{"fixed_capacity", 1}})
-                                                : make(library, name.c_str(), {{"prefix", 2}});
+    const Plugin plugin = name == "TokenDecide"   ? make(library, "TokenDecide", {{"fixed_capacity", 1}})
+                          : name == "TokenGather" ? make(library, "TokenGather", {{"prefix", 2}, {"merge", 0}})
+                                                  : make(library, name.c_str(), {{"prefix", 2}});
     const auto* stored = plugin.runtime()->getFieldsToSerialize();
-    CHECK_EQUAL(stored->nbFields, 1);
+    CHECK_EQUAL(stored->nbFields, name == "TokenGather" ? 2 : 1);
     const Plugin again(creator->createPlugin("again", stored, nvinfer1::TensorRTPhase::kRUNTIME));
     const Plugin cloned(plugin->clone());
     const Plugin attached(plugin.runtime()->attachToContext(nullptr));
@@ -39,11 +40,13 @@ void stored_and_read_again(Library& library) {
       CHECK_EQUAL(std::string(copy->core()->getPluginVersion()), "1");
       CHECK_EQUAL(std::string(copy->core()->getPluginNamespace()), "dovit");
       const auto* fields = copy->runtime()->getFieldsToSerialize();
-      CHECK_EQUAL(fields->nbFields, 1);
-      CHECK_EQUAL(std::string(fields->fields[0].name), stored->fields[0].name);
-      CHECK_EQUAL(*static_cast<const int32_t*>(fields->fields[0].data),
-                  *static_cast<const int32_t*>(stored->fields[0].data));
-      CHECK(fields->fields[0].data != stored->fields[0].data);  // which goes with its plugin
+      CHECK_EQUAL(fields->nbFields, stored->nbFields);
+      for (int k = 0; k < fields->nbFields; ++k) {
+        CHECK_EQUAL(std::string(fields->fields[k].name), stored->fields[k].name);
+        CHECK_EQUAL(*static_cast<const int32_t*>(fields->fields[k].data),
+                    *static_cast<const int32_t*>(stored->fields[k].data));
+        CHECK(fields->fields[k].data != stored->fields[k].data);  // which goes with its plugin
+      }
     }
     CHECK(plugin->getCapabilityInterface(static_cast<nvinfer1::PluginCapabilityType>(7)) == nullptr);
   }
