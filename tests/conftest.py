@@ -53,6 +53,14 @@ def older_objects_frozen() -> None:
 
 
 @pytest.fixture(scope="session")
+def mmsegmentation() -> None:
+    """Imported when a test needs it, not at collection: that takes seconds."""
+    from oracle import mmseg
+
+    mmseg.require()
+
+
+@pytest.fixture(scope="session")
 def emulated_library() -> ctypes.CDLL:
     """The kernels' C interface on memory of the host: see emulator/emulator.h."""
     if shutil.which("g++") is None:

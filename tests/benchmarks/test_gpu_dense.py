@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 from fake_gpu import FakeDevice, FakeEngine, FakeKernels
+from installed import require
 from models import random_images, randomised, small_config
 
 from dovit.benchmarks import gpu_dense
@@ -81,7 +82,7 @@ def test_it_is_the_dense_model(decoder: str, head: str, prefix: int, batch: int,
 
 def test_its_plan_is_built_as_the_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By TensorRT-RTX itself, in the same precision and for the same GPUs; the bundle stays as it is."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    require("tensorrt_rtx")
     make_bundle(randomised(small_config("setr-mla")), tmp_path)
     options = BuildOptions("tensorrt-rtx", "fp16", batch=2, compute_capabilities=("8.9",))
     add_plans(tmp_path, tmp_path, plan_builder(options, None, Added()))

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from installed import require
 from torch import Tensor, nn
 
-pytest.importorskip("transformers", reason="transformers is not installed")
+require("transformers")
 from oracle.huggingface import as_map, difference, features, images, pixel_values, randomise, save
 from safetensors.torch import load_file, save_file
 from transformers import (

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from installed import require
 
-pytest.importorskip("transformers", reason="transformers is not installed")
+require("transformers")
 from oracle.eomt import KINDS, change, official, save, scores, small
 from oracle.huggingface import difference, images
 

@@ -25,8 +25,7 @@ def packaged() -> list[Path]:
 @pytest.mark.oracle
 @pytest.mark.parametrize("file", packaged(), ids=lambda file: file.stem)
 def test_mmsegmentations_configurations_are_read_as_mmengine_does(file: Path, tmp_path: Path) -> None:
-    if reason := mmseg.available():
-        pytest.skip(reason)
+    mmseg.require()
     from mmengine import Config
 
     config = Config.fromfile(file)

@@ -17,7 +17,7 @@ from dovit.runtime.slide import segment_slide
 
 pytestmark = [
     pytest.mark.oracle,
-    pytest.mark.skipif(mmseg.available() is not None, reason=str(mmseg.available())),
+    pytest.mark.usefixtures("mmsegmentation"),
 ]
 VARIANTS = ["setr-naive", "setr-pup", "setr-mla", "segmenter-mask", "segmenter-linear"]
 SIZE = (64, 96)

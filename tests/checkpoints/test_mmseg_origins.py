@@ -14,14 +14,8 @@ from oracle import mmseg
 from dovit.export.checkpoints import LoadedModel, ReadOptions, load_model
 from dovit.runtime.errors import DovitError, UsageError
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("mmsegmentation")]
 SIZE = (48, 64)
-
-
-@pytest.fixture(autouse=True)
-def _mmsegmentation() -> None:
-    if reason := mmseg.available():
-        pytest.skip(reason)
 
 
 def build(variant: str = "setr-naive", image_size: tuple[int, int] = SIZE, embed_dim: int = 32, **model: Any) -> Any:

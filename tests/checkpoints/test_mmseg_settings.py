@@ -20,15 +20,8 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("mmsegmentation")]
 SIZE = (48, 64)
-
-
-@pytest.fixture(autouse=True)
-def _mmsegmentation() -> None:
-    """Asked when a test runs, not when it is collected: importing mmsegmentation takes seconds."""
-    if reason := mmseg.available():
-        pytest.skip(reason)
 
 
 @functools.cache

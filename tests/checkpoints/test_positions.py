@@ -40,8 +40,7 @@ def rows(grid: tuple[int, int], prefix: int = 0) -> Tensor:
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
 @pytest.mark.parametrize(("old", "new"), GRIDS)
 def test_as_mmsegmentation(old: tuple[int, int], new: tuple[int, int], mode: str) -> None:
-    if reason := mmseg.available():
-        pytest.skip(reason)
+    mmseg.require()
     from mmseg.models.backbones import VisionTransformer
 
     if (

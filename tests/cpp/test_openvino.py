@@ -14,13 +14,14 @@ import pytest
 from bundles import make_bundle
 from c_binding import Failure
 from c_binding import Session as CSession
+from installed import require
 from models import random_images, randomised, small_config
 from native import ROOT, run
 from PIL import Image
 
 import dovit
 
-openvino = pytest.importorskip("openvino", reason="the extra dovit[openvino] is not installed")
+openvino = require("openvino")
 LIBRARY = next((Path(openvino.__file__).parent / "libs").glob("libopenvino_c.so*"))
 HEADERS = Path(openvino.__file__).parent / "include"
 

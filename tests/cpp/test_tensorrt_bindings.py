@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from installed import require
 from native import ROOT, run
 from onnx import TensorProto, helper
 from stand_in import StandIn
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("cpp")
 
 def test_tensorrt_rtx(stand_in_gpu: StandIn, library_path: Path, tmp_path: Path) -> None:
     """Every function that the C++ runtime calls, with arguments and answers. Any other place in a table ends the process."""
-    pytest.importorskip("tensorrt_rtx")
+    require("tensorrt_rtx")
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "n", 4]) for name in ("tokens", "doubled")]
     node = helper.make_node("Add", ["tokens", "tokens"], ["doubled"])
     graph = helper.make_graph([node], "plan", ports[:1], ports[1:])
@@ -61,7 +62,7 @@ def test_tensorrt_rtx(stand_in_gpu: StandIn, library_path: Path, tmp_path: Path)
 
 
 def test_enumerators_of_tensorrt_rtx() -> None:
-    rtx = pytest.importorskip("tensorrt_rtx")
+    rtx = require("tensorrt_rtx")
     text = (ROOT / "runtime" / "cpp" / "tensorrt" / "declarations" / "NvInferRuntime.h").read_text()
     enums = {name: body for name, body in re.findall(r"enum class (\w+) : \w+ \{(.*?)\}", text, re.DOTALL)}
     kinds = {

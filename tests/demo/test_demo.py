@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from browser import Tab, needs_browser
 from bundles import make_bundle
+from installed import require
 from models import random_images, randomised, small_config, spreading_thresholds
 from PIL import Image
 
@@ -22,7 +23,7 @@ from dovit.evaluation.cost import Cost
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.session import Session, load
 
-pytest.importorskip("gradio", reason="Gradio is not installed")
+require("gradio")
 LINK = "document.querySelector('#link textarea, #link input')?.value"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 from bundles import make_bundle
+from installed import require
 from models import DECODERS, randomised, small_config
 from onnx import TensorProto, helper
 
@@ -26,7 +27,7 @@ from dovit.runtime.bundle.plans import PRECISIONS, Profile
 from dovit.runtime.bundle.program import read_program
 from dovit.runtime.errors import DovitError, UsageError
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+require("tensorrt_rtx")
 RTX = BuildOptions("tensorrt-rtx", cache=None)
 
 

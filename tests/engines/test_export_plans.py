@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from installed import require
 from models import randomised, small_config
 from PIL import Image
 from shared import made_once
@@ -24,7 +25,7 @@ from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli import inspect as inspect_cli
 from dovit.runtime.cli import run as run_cli
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+require("tensorrt_rtx")
 Typed = Callable[..., tuple[int, str, str]]
 
 

@@ -4,6 +4,7 @@ import sys
 import types
 
 import pytest
+from installed import require
 
 from dovit.engines import backends, flavours
 from dovit.engines.backends import list_backends
@@ -92,7 +93,7 @@ def test_what_a_backend_can_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_capabilities_that_tensorrt_rtx_knows() -> None:
     """Those of the installed one are those that docs/gpu-support.md names."""
-    module = pytest.importorskip("tensorrt_rtx")
+    module = require("tensorrt_rtx")
     assert known_capabilities(module) == ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
     assert known_capabilities(types.ModuleType("tensorrt")) is None
 

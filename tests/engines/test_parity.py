@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bundles import make_bundle
+from installed import require
 from models import randomised, small_config
 from native import skip_unless_rtx_runs
 
@@ -16,7 +17,7 @@ from dovit.engines.options import BuildOptions
 from dovit.export.run import add_plans
 from dovit.runtime.bundle.plans import Precision
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+require("tensorrt_rtx")
 COUNTS = [1, 2, 111, 512, 989, 1024]  # awkward ones, and all tokens of 512×512
 
 

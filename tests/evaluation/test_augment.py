@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from installed import require
 
 from dovit.evaluation.data.augment import Augmentation, pad, random_box, random_crop, random_flip, random_resize
 from dovit.evaluation.data.dataset import IGNORE, Sample
@@ -148,11 +149,9 @@ def test_hsv_there_and_back() -> None:
 
 @pytest.fixture
 def transforms():
-    pytest.importorskip("torch")
     from oracle import mmseg
 
-    if reason := mmseg.available():
-        pytest.skip(reason)
+    mmseg.require()
     from mmseg.datasets import transforms
 
     return transforms
@@ -233,7 +232,7 @@ def test_photometric_distortion_is_mmsegmentations(transforms) -> None:
 
 @pytest.mark.oracle
 def test_hsv_is_opencvs() -> None:
-    cv2 = pytest.importorskip("cv2")
+    cv2 = require("cv2")
     every = np.stack(np.meshgrid(*[np.arange(0, 256, 3, dtype=np.uint8)] * 3), axis=-1).reshape(-1, 86, 3)
     expected = cv2.cvtColor(every, cv2.COLOR_RGB2HSV)
     np.testing.assert_array_equal(np.stack(to_hsv(every), axis=-1), expected)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from bundles import make_bundle
 from models import random_images, randomised, small_config, spreading_thresholds
-from oracle import mmseg
 
 from dovit.evaluation.cost import Cost
 from dovit.evaluation.data.dataset import Sample
@@ -66,7 +65,7 @@ def session(model: DoViT, tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 @pytest.mark.oracle
-@pytest.mark.skipif(mmseg.available() is not None, reason=str(mmseg.available()))
+@pytest.mark.usefixtures("mmsegmentation")
 @pytest.mark.parametrize("seed", range(6))
 def test_metrics_are_mmsegmentations(seed: int) -> None:
     from mmseg.evaluation import IoUMetric

@@ -38,8 +38,7 @@ def test_a_model_of_mmsegmentation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The right settings pass at the decoder's and the image's resolution; another mean fails and leaves the bundle."""
-    if reason := mmseg.available():
-        pytest.skip(reason)
+    mmseg.require()
     theirs = mmseg.build("setr-naive", dataset="ade20k", out_indices=(0, 1, 2, 3), **SIZES)
     mmseg.save_checkpoint(theirs, tmp_path / "model.pth")
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -65,8 +64,7 @@ def test_a_model_of_mmsegmentation(
 def test_windows_of_mmsegmentation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if reason := mmseg.available():
-        pytest.skip(reason)
+    mmseg.require()
     theirs = mmseg.build("segmenter-linear", **SIZES)
     mmseg.save_checkpoint(theirs, tmp_path / "model.pth")
     image = np.random.default_rng(1).integers(0, 256, (100, 130, 3), dtype=np.uint8)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from installed import require
 
-pytest.importorskip("transformers", reason="transformers is not installed")
+require("transformers")
 from bundles import make_bundle
 from oracle.eomt import KINDS, save, scores, small
 from oracle.huggingface import difference, images

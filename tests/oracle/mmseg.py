@@ -4,7 +4,7 @@
     logits = mmseg.encode_decode(model, image)  # [C, H, W] for a uint8 HWC RGB image
     mmseg.save_checkpoint(model, "model.pth")
 
-Needs mmsegmentation 1.2.2, mmcv-lite 2.1.0, mmengine, ftfy and regex; `available()` says whether they are here. This
+Needs mmsegmentation 1.2.2, mmcv-lite 2.1.0, mmengine, ftfy and regex; `require()` skips a test where they are missing. This
 file has the name of the package it wraps: import it as `oracle.mmseg`, and never put this folder itself on the path.
 """
 
@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from shared import COMPILED, locked
 from torch import Tensor, nn
 
 VARIANTS = ("setr-naive", "setr-pup", "setr-mla", "segmenter-mask", "segmenter-linear")
@@ -52,18 +54,22 @@ class _NoOperators(types.ModuleType):
         return refuse
 
 
-@functools.cache
-def available() -> str | None:
-    """None where mmsegmentation can be used, otherwise why not."""
-    try:
-        _import_mmseg()
-    except (ImportError, AssertionError) as error:  # mmseg asserts the range of mmcv's and mmengine's versions
-        return f"mmsegmentation is not usable: {error}"
-    return None
+def require() -> None:
+    """Import mmsegmentation. Skips the test where it is not installed; fails where it is and cannot be imported."""
+    for package in ("mmcv", "mmengine", "mmseg", "ftfy", "regex"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"not installed: {package}")
+    _import_mmseg()
 
 
 @functools.cache
 def _import_mmseg() -> None:
+    # One process at a time: yapf, which mmengine imports, caches its grammar in a file, which it renames before it flushes it.
+    with locked(COMPILED / ".mmseg.lock"):
+        _import()
+
+
+def _import() -> None:
     import mmcv  # noqa: F401
 
     if importlib.util.find_spec("mmcv._ext") is None:

@@ -4,12 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from oracle import mmseg
 
-from . import mmseg  # noqa: E402
-
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("mmsegmentation")]
 
 CASES = [
     ("setr-naive", "ade20k", 4),
@@ -23,13 +22,6 @@ CASES = [
 ]  # variant, dataset, upsampling inside the decode head
 AUX_SCALES = {"setr-naive-ade20k": 16, "setr-naive-cityscapes": 4, "setr-pup-ade20k": 16, "setr-pup-cityscapes": 16}
 HEIGHT, WIDTH = 64, 96
-
-
-@pytest.fixture(autouse=True)
-def _mmsegmentation() -> None:
-    """Asked when a test runs, not when it is collected: importing mmsegmentation takes seconds."""
-    if reason := mmseg.available():
-        pytest.skip(reason)
 
 
 def small(variant: str, dataset: str, **changes):

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from bundles import make_bundle
+from installed import require
 from models import randomised, small_config
 
 from dovit import plugins
@@ -98,7 +99,7 @@ def test_plugins_have_the_names_of_the_onnx_functions(merge: bool) -> None:
 
 @pytest.fixture(scope="module")
 def registry(library: Path) -> Iterator[Any]:
-    trt = pytest.importorskip("tensorrt_rtx")
+    trt = require("tensorrt_rtx")
     registry = trt.get_plugin_registry()
     registry.load_library(str(library))
     yield registry

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import make_bundle
+from installed import require
 from models import randomised, small_config
 
 from dovit.runtime import providers
@@ -19,7 +20,7 @@ from dovit.runtime.openvino.accuracy import Bf16Accuracy
 from dovit.runtime.openvino.engine import OpenVinoEngine
 from dovit.runtime.session import load
 
-pytest.importorskip("openvino", reason="the extra dovit[openvino] is not installed")
+require("openvino")
 needs_bf16 = pytest.mark.skipif(not device.computes_bf16(), reason="this CPU has no bf16 instructions")
 
 # name → decoder and changes: every kind of decoder, head and backbone once

@@ -2,12 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from oracle import mmseg
 
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.palettes import default_palette, palette_for
-
-ORACLE = pytest.mark.skipif(mmseg.available() is not None, reason=str(mmseg.available()))
 
 
 def test_cityscapes() -> None:
@@ -26,7 +23,7 @@ def test_ade20k() -> None:
 
 
 @pytest.mark.oracle
-@ORACLE
+@pytest.mark.usefixtures("mmsegmentation")
 @pytest.mark.parametrize(("spec", "dataset"), [("cityscapes", "CityscapesDataset"), ("ade20k", "ADE20KDataset")])
 def test_built_in_palettes_are_mmsegmentations(spec: str, dataset: str) -> None:
     from mmseg import datasets

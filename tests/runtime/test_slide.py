@@ -210,7 +210,7 @@ def test_whole_gives_labels_at_the_size_of_the_image(size: tuple[int, int]) -> N
 
 
 @pytest.mark.oracle
-@pytest.mark.skipif(mmseg.available() is not None, reason=str(mmseg.available()))
+@pytest.mark.usefixtures("mmsegmentation")
 @pytest.mark.parametrize("variant", ["setr-pup", "segmenter-mask"])
 def test_slide_is_what_the_real_mmsegmentation_does(variant: str) -> None:
     model = mmseg.build(variant, image_size=(32, 48), classes=CLASSES, embed_dim=192, depth=8, heads=3)
@@ -223,7 +223,7 @@ def test_slide_is_what_the_real_mmsegmentation_does(variant: str) -> None:
 
 
 @pytest.mark.oracle
-@pytest.mark.skipif(mmseg.available() is not None, reason=str(mmseg.available()))
+@pytest.mark.usefixtures("mmsegmentation")
 @pytest.mark.parametrize("size", [(50, 101), (90, 40), (20, 33)])
 def test_keeping_the_ratio_is_what_the_real_mmsegmentation_does(size: tuple[int, int]) -> None:
     """From the resized image on: its preprocessor's padding, its prediction, its cutting and resizing back."""

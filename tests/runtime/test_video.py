@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import make_bundle
+from installed import require
 from models import randomised, small_config
 from PIL import Image
 
@@ -28,7 +29,7 @@ from dovit.runtime.video.pipeline import Seconds, run_pipeline
 from dovit.runtime.video.read import Frame, Video, turned, without_secrets
 from dovit.runtime.video.write import VideoWriter, source_of
 
-av = pytest.importorskip("av", reason="PyAV is not installed")
+av = require("av")
 FRAMES = 12
 TIMES = [sum(40 if i % 3 else 90 for i in range(1, n + 1)) for n in range(FRAMES)]  # milliseconds, unevenly apart
 

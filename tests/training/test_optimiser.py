@@ -3,7 +3,6 @@
 import pytest
 import torch
 from models import randomised, small_config
-from oracle import mmseg
 
 from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 
@@ -31,7 +30,7 @@ def test_frozen_parts_are_left_out() -> None:
 
 
 @pytest.mark.oracle
-@pytest.mark.skipif(mmseg.available() is not None, reason=str(mmseg.available()))
+@pytest.mark.usefixtures("mmsegmentation")
 @pytest.mark.parametrize(("power", "minimum"), [(0.9, 1e-4), (1.0, 0.0)])
 def test_poly_is_mmengines(power: float, minimum: float) -> None:
     """The same curve; mmengine's ends at the last step, ours would at the step after it, so that no step is lost."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from installed import require
 from models import random_images, randomised, small_config, spreading_thresholds
 from street_runs import READ, street_config, trained, weights
 
@@ -225,7 +226,7 @@ def test_training_from_a_backbone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "arch"), [("dinov3", "setr-mla"), ("dinov2-registers", "segmenter-linear")])
 def test_training_from_a_hugging_face_folder(kind: str, arch: str, tmp_path: Path) -> None:
     """A backbone of transformers gets a decoder and heads, and what training saves is a model that token pass runs on."""
-    pytest.importorskip("transformers", reason="transformers is not installed")
+    require("transformers")
     from oracle.segmenters import backbone
 
     model = backbone(kind)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from installed import require
 from models import random_images, randomised, small_config, spreading_thresholds
 from native import skip_unless_rtx_runs
 
@@ -240,7 +241,7 @@ def test_the_host_is_done_before_the_gpu(record_property: pytest.RecordProperty)
 def test_tensorrt_rtx(precision: Precision, mode: str, tmp_path: Path) -> None:
     """The plans themselves, where TensorRT-RTX is there and takes this GPU."""
     skip_unless_rtx_runs()
-    pytest.importorskip("onnx_graphsurgeon", reason="onnx-graphsurgeon is not installed, so nothing can be exported")
+    require("onnx_graphsurgeon")
     from bundles import make_bundle
 
     from dovit.engines.add import Added, plan_builder

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_gpu import EventRecordNode, FakeDevice, FakeGraph, FakeKernels, SwitchNode
+from installed import require
 from models import random_images, randomised, small_config, spreading_thresholds
 from torch_chains import QueuedEngine, torch_chain
 
@@ -153,7 +154,7 @@ def test_ranges_end_where_something_fails(model: DoViT, ranges: list[str], monke
 @pytest.mark.parametrize("there", [True, False])
 def test_with_nvtx_itself_and_without(model: DoViT, there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if there:
-        pytest.importorskip("nvtx")
+        require("nvtx")
     else:
         monkeypatch.setitem(sys.modules, "nvtx", None)
     naming._nvtx.cache_clear()
