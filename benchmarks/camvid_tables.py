@@ -1,0 +1,101 @@
+"""The tables of docs/results.md from the JSON that camvid.sh leaves: `python -m dovit.benchmarks.camvid_tables OUT [--json FILE]`.
+
+A number of several seeds is their mean, with the least and the greatest beside it. Runs that are not there are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.errors import DovitError
+
+Settings = dict[str, list[dict[str, Any]]]  # by the setting's name, one of each seed
+ROWS = {  # run, and the setting that its row shows; None: the only one
+    "dense": ("dense", None),
+    "dense, as many further steps": ("control", None),
+    "DoViT, ξ = 0.95": ("dovit", "ξ = 0.95"),
+    "DoViT's weights, the same ratio in every image": ("dovit", "fixed, as ξ = 0.95"),
+    "DynamicViT": ("dynamicvit", None),
+    "heads and lenses only, ξ = 0.98": ("heads", "ξ = 0.98"),
+}
+PARTS = {
+    "neither merging nor self-distillation, ξ = 0.95": ("nothing", None),
+    "merging, ξ = 0.95": ("merging", None),
+    "both (DoViT), ξ = 0.95": ("dovit", "ξ = 0.95"),
+}
+
+
+def read_runs(folder: Path) -> dict[str, Settings]:
+    """What was evaluated, by the run's name without its seed. Raises DovitError where nothing was."""
+    runs: dict[str, Settings] = defaultdict(lambda: defaultdict(list))
+    for file in sorted(folder.glob("*.json")):
+        found = re.fullmatch(r"(\w+?)(?:-(\d+))?", file.stem)
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if found is None or not isinstance(content, dict) or "settings" not in content:
+            continue
+        for setting in content["settings"]:
+            # what each class reaches is the report's
+            kept = {name: value for name, value in setting.items() if name != "classes"}
+            runs[found[1]][setting["name"]].append({"seed": int(found[2] or 0), **kept})
+    if not runs:
+        raise DovitError(f"{folder} holds no JSON of dovit-eval: run benchmarks/camvid.sh with this folder first")
+    return runs
+
+
+def spread(values: Sequence[float], digits: int = 1, scale: float = 1) -> str:
+    """Mean, and the range where there are several."""
+    shown = [value * scale for value in values]
+    mean = f"{sum(shown) / len(shown):.{digits}f}"
+    return mean if len(shown) == 1 else f"{mean} ({min(shown):.{digits}f}–{max(shown):.{digits}f})"
+
+
+def table(runs: dict[str, Settings], rows: dict[str, tuple[str, str | None]]) -> list[str]:
+    """Markdown lines of the rows that there are."""
+    lines = [
+        "| | seeds | mIoU | PA | mPA | kept | MACs, paper | MACs, true |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for title, (run, name) in rows.items():
+        settings = runs.get(run, {})
+        found = settings.get(name, []) if name else next(iter(settings.values()), [])
+        if not found:
+            continue
+        kept = "/".join(f"{sum(one) / len(one):.0f}" for one in zip(*(s["kept"] for s in found), strict=True))
+        quality = (spread([s[metric] for s in found]) for metric in ("mIoU", "PA", "mPA"))
+        macs = (spread([s[f"macs_ratio_{count}"] for s in found], 0, 100) + " %" for count in ("paper", "true"))
+        lines.append(f"| {title} | {len(found)} | {' | '.join(quality)} | {kept or 'all'} | {' | '.join(macs)} |")
+    return lines
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="camvid.sh's folder.")],
+    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all settings there.")] = None,
+) -> None:
+    """Print Table 1, Table 3 and the sweeps as Markdown."""
+    runs = read_runs(folder)
+    if out is not None:
+        out.write_text(json.dumps(runs, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    swept = [
+        {f"{run}, {name}": (run, name) for name in runs[run] if name.startswith("ξ")} for run in runs if run != "dense"
+    ]
+    tables = [table(runs, rows) for rows in (ROWS, PARTS, *(rows for rows in swept if len(rows) > 1))]
+    for lines in tables:
+        if len(lines) > 2:
+            print("\n".join(lines), end="\n\n")
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(command, "python -m dovit.benchmarks.camvid_tables")
+
+
+if __name__ == "__main__":
+    main()
