@@ -34,7 +34,8 @@ def test_seeds_share_a_row(tmp_path: Path) -> None:
     runs = read_runs(tmp_path)
     assert table(runs, ROWS)[2:] == [
         "| dense | 1 | 61.6 | 90.0 | 70.0 | all | 50 % | 25 % |",
-        "| DoViT, ξ = 0.95 | 2 | 55.0 (54.0–56.0) | 90.0 (90.0–90.0) | 70.0 (70.0–70.0) | 450/200 | 50 (50–50) % | 25 (25–25) % |",
+        "| DoViT, ξ = 0.95 | 2 | 55.0 (54.0–56.0) | 90.0 (90.0–90.0) | 70.0 (70.0–70.0) | 450/200 "
+        "| 50 (50–50) % | 25 (25–25) % |",
     ]
     assert len(table(runs, PARTS)) == 3  # both (DoViT) alone
     assert [one["seed"] for one in runs["dovit"]["ξ = 0.95"]] == [0, 1]
