@@ -83,10 +83,11 @@ def command(
     runs = read_runs(folder)
     if out is not None:
         out.write_text(json.dumps(runs, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    swept = [
-        {f"{run}, {name}": (run, name) for name in runs[run] if name.startswith("ξ")} for run in runs if run != "dense"
-    ]
-    tables = [table(runs, rows) for rows in (ROWS, PARTS, *(rows for rows in swept if len(rows) > 1))]
+    tables = [table(runs, ROWS), table(runs, PARTS)]
+    for run, settings in runs.items():
+        rows: dict[str, tuple[str, str | None]] = {f"{run}, {n}": (run, n) for n in settings if n.startswith("ξ")}
+        if len(rows) > 1:
+            tables.append(table(runs, rows))
     for lines in tables:
         if len(lines) > 2:
             print("\n".join(lines), end="\n\n")
