@@ -16,14 +16,16 @@ from dovit.export.graph.functions import functions_of
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 _PRODUCTS = {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"}
+# The tail may begin with these: no arithmetic, or, for Resize, less of a tensor to pass on before it than behind it.
 _LAYOUT = {
     "Flatten",
     "Reshape",
+    "Resize",
     "Slice",
     "Squeeze",
     "Transpose",
     "Unsqueeze",
-}  # no arithmetic: the tail may begin with these
+}
 
 
 def precision_parts(graph: gs.Graph, results: set[str]) -> list[gs.Graph]:

@@ -1,0 +1,94 @@
+"""The files for OpenVINO say what the step's ONNX file says, and hold none of what is slow in OpenVINO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from bundles import make_bundle
+from models import randomised, small_config
+
+from dovit.runtime.bundle.manifest import Step
+from dovit.runtime.bundle.open import Bundle, open_bundle
+
+DECODERS = ("setr-naive", "segmenter-mask")
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("files")
+    make_bundle(randomised(small_config(request.param)), folder)
+    return open_bundle(folder)
+
+
+def run(file: Path, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All outputs of an ONNX file by ONNX Runtime, from what it takes of `given`."""
+    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {i.name: given[i.name] for i in session.get_inputs()}), strict=True))
+
+
+def test_each_step_makes_the_same_by_onnx_runtime(bundle: Bundle) -> None:
+    """Step by step with two images: the files for OpenVINO beside the step's own, on the tensors that the latter make."""
+    manifest = bundle.manifest
+    images = np.random.default_rng(0).integers(0, 256, (2, *manifest.image_size, 3), dtype=np.uint8)
+    tensors = {"image": images, "stopped_count0": np.zeros(1, np.int64), "capacities": np.arange(manifest.tokens + 1)}
+    tensors |= {d.threshold: np.array(0.45, np.float32) for d in manifest.decisions}
+    for step in manifest.steps:
+        expected = run(bundle.onnx(step), tensors)
+        made: dict[str, np.ndarray] = {}
+        for name in step.openvino:
+            made |= run(bundle.path(name), tensors | made)
+        for spec in step.outputs:
+            if expected[spec.name].dtype.kind == "f":
+                scale = np.abs(expected[spec.name]).max()
+                np.testing.assert_allclose(made[spec.name], expected[spec.name], atol=1e-5 * scale, rtol=0)
+            elif spec.name == "labels":
+                assert (made[spec.name] == expected[spec.name]).mean() > 0.999
+            else:
+                np.testing.assert_array_equal(made[spec.name], expected[spec.name])
+        tensors |= expected
+
+
+def test_a_tail_gets_the_smaller_tensor_and_turns_few_channels(bundle: Bundle) -> None:
+    """Before its upsampling, not behind it; and a head of kernel 1 is a product over tokens."""
+    *deciding, decoder = bundle.manifest.steps
+    sizes = {tensor.name: tensor for tensor in graph(bundle, decoder, 0).output}
+    tail = graph(bundle, decoder, -1)
+    taken = [tensor for tensor in tail.input if tensor.name in sizes]
+    resizes = [node for node in tail.node if node.op_type == "Resize"]
+    assert taken and resizes
+    assert {t.name for t in taken}.isdisjoint(
+        name for node in graph(bundle, decoder, 0).node if node.op_type == "Resize" for name in node.output
+    )
+    [argmax] = [node for node in tail.node if node.op_type == "ArgMax"]
+    [last] = [node for node in resizes if node.output[0] == before(tail, argmax.input[0]).input[0]]
+    assert next(a for a in last.attribute if a.name == "axes").ints == [1, 2]  # of [B·C, h, w]
+    for step in deciding[:-1]:
+        operations = [node.op_type for node in graph(bundle, step, -1).node]
+        assert "Conv" not in operations and "MatMul" in operations
+
+
+def graph(bundle: Bundle, step: Step, part: int) -> onnx.GraphProto:
+    return onnx.load(bundle.path(step.openvino[part]), load_external_data=False).graph
+
+
+def before(made: onnx.GraphProto, tensor: str) -> onnx.NodeProto:
+    return next(node for node in made.node if tensor in node.output)
+
+
+def test_openvino_does_not_choose_its_slow_argmax(bundle: Bundle) -> None:
+    """By the memory layout that it says it executes: channels innermost (`acdb`) takes ten times as long."""
+    pytest.importorskip("openvino", reason="the extra dovit[openvino] is not installed")
+    from dovit.runtime.openvino.device import core, options_for
+
+    file = bundle.path(bundle.manifest.steps[-1].openvino[-1])
+    compiled = core().compile_model(str(file), "CPU", options_for(1, "fp32"))
+    found = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    layouts = {
+        about["outputLayouts"].astype(str) for about in found if about["layerType"].astype(str) in ("TopK", "ArgMax")
+    }
+    assert layouts and not any("acdb" in layout for layout in layouts)
