@@ -31,16 +31,19 @@ def folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 
 @pytest.fixture(scope="session", autouse=True)
-def operator_table_built_once() -> Iterator[None]:
+def cheaper_exports() -> Iterator[None]:
     """torch.onnx.export builds its table of operators anew in each call, which takes a quarter of a small export's time. It only
-    reads the table, so one serves all exports of a process."""
+    reads the table, so one serves all exports of a process. And modules of one structure are traced once: see tests/traces.py."""
     if "torch" not in sys.modules:
         yield
         return
+    import torch
     from torch.onnx._internal.exporter._registration import ONNXRegistry
+    from traces import shared_traces
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(torch.onnx, "export", shared_traces(torch.onnx.export))
         yield
 
 
