@@ -11,7 +11,7 @@ then not used.
 from __future__ import annotations
 
 from copy import copy
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -25,6 +25,7 @@ from dovit.export.model.eomt import Eomt
 from dovit.export.model.token_pass import confidence, keep_least_confident
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
+_Module = TypeVar("_Module", bound=nn.Module)
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 7  # sizes 0 and 1 would be taken for constants by the tracer
 
 
@@ -37,7 +38,7 @@ class _Method(nn.Module):
         self.model = _replaced(model, backbone=_replaced(model.backbone, layers=None), heads=None, lenses=None)
 
 
-def _replaced(module: nn.Module, **submodules: nn.Module | None) -> nn.Module:
+def _replaced(module: _Module, **submodules: nn.Module | None) -> _Module:
     """A copy of `module` that shares its weights, with other submodules."""
     copied = copy(module)
     copied._modules = module._modules | submodules
