@@ -23,6 +23,7 @@ from dovit.evaluation.plot import plot as draw
 from dovit.evaluation.report import as_json as outcome_as_json
 from dovit.evaluation.report import print_classes, print_outcomes
 from dovit.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
+from dovit.evaluation.stopped import StoppedBySetting, stops_nothing
 from dovit.runtime.bundle.manifest import Mode as RunMode
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import (
@@ -57,6 +58,7 @@ Examples:
         --fixed-ratio --per-image images.jsonl
     dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.98,1 \\
         --report report.html
+    dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.98 --stopped
     dovit-eval --ckpt dyvit.safetensors --data streets:200
 """
 
@@ -90,6 +92,10 @@ def command(
     ] = None,
     fixed_ratio: Annotated[
         bool, typer.Option("--fixed-ratio", help="Beside each ξ, as many tokens in every image as it keeps on average.")
+    ] = False,
+    stopped: Annotated[
+        bool,
+        typer.Option("--stopped", help="Also count the stopped tokens whose label would have been another at ξ = 1."),
     ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images, the first ones. Default: all.")
@@ -162,10 +168,18 @@ def command(
     names = names or dataset.class_names or tuple(map(str, range(segmenter.classes)))
     palette = own_palette or dataset.palette or default_palette(segmenter.classes)
     settings = _settings(segmenter, own, threshold, keep, sweep)
+    if stopped:
+        _check_stopped(segmenter, how)
+        if not any(stops_nothing(setting) for setting in settings):
+            settings.append(_common(1, segmenter.decisions, "--threshold"))
+    wrongly = StoppedBySetting(settings, segmenter.classes) if stopped else None
     galleries = [Gallery(segmenter.cost, palette, size, ignore_index) for _ in settings if report is not None]
 
     def look(place: int, sample: Sample, result: Result, costs: list[list[Macs]]) -> None:
-        galleries[place].add(sample, result, costs)
+        if galleries:
+            galleries[place].add(sample, result, costs)
+        if wrongly is not None:
+            wrongly.add(place, result)
 
     with progress_counter() as counter:
 
@@ -180,7 +194,7 @@ def command(
                 limit=limit,
                 ignore=ignore_index,
                 per_image=write,
-                observe=look if galleries else None,
+                observe=look if galleries or wrongly else None,
                 track=track,
             )
         if fixed_ratio:
@@ -193,6 +207,9 @@ def command(
         "mode": how,
         "settings": [outcome_as_json(outcome, names) for outcome in outcomes],
     }
+    if wrongly is not None:
+        for told, counts in zip(measured["settings"], wrongly.counts, strict=False):  # fixed ratios come behind
+            told["stopped"] = counts.as_json(names)
     if as_json:
         print(json.dumps(measured, ensure_ascii=False))
     else:
@@ -200,6 +217,8 @@ def command(
         print_outcomes(output, outcomes)
         if len(outcomes) == 1:
             print_classes(output, outcomes[0], names)
+        if wrongly is not None:
+            wrongly.print(output, names)
     if out is not None:
         with atomic_write(out) as part:
             part.write_text(json.dumps(measured, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -264,6 +283,13 @@ def _settings(
             raise UsageError(f"--threshold {text}: give one ξ for all decisions, or {decisions} of them")
         return [Setting(f"ξ = {text}", given)]
     return [own]
+
+
+def _check_stopped(segmenter: Segmenter, mode: RunMode) -> None:
+    if not segmenter.decisions:
+        raise UsageError("--stopped: this model has no decisions, so no token of it stops")
+    if mode != "whole":
+        raise UsageError("--stopped compares the patches of whole images: give --mode whole")
 
 
 def _common(value: float, decisions: int, flag: str) -> Setting:

@@ -1,0 +1,100 @@
+"""Which tokens stop wrongly: counts against a loop over patches, and the command's table."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import make_bundle
+from models import randomised, small_config
+from PIL import Image
+from typer.testing import CliRunner
+
+from dovit.evaluation.stopped import FARTHEST, StoppedTokens, distance_from_edge, patch_labels
+from dovit.runtime.result import Result
+
+GRID = (5, 7)
+
+
+def blobs(seed: int, size: tuple[int, int], classes: int = 3) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, classes, (4, 5)).astype(np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def result(labels: np.ndarray, keep_maps: np.ndarray) -> Result:
+    kept = tuple(int(one.sum()) for one in keep_maps)
+    confidence = np.zeros(keep_maps.shape, np.float32)
+    return Result(labels=labels, kept=kept, tokens=35, keep_maps=keep_maps, confidence_maps=confidence)
+
+
+def test_labels_of_patches_are_the_most_frequent_ones() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (50, 70)).astype(np.uint8)
+    found = patch_labels(labels, GRID, 3)
+    for y in range(5):
+        for x in range(7):
+            counts = Counter(labels[10 * y : 10 * y + 10, 10 * x : 10 * x + 10].ravel().tolist())
+            assert counts[int(found[y, x])] == max(counts.values())
+    assert (patch_labels(blobs(1, (4, 5)), (4, 5), 3) == blobs(1, (4, 5))).all()
+    assert patch_labels(blobs(2, (37, 53)), GRID, 3).shape == GRID  # patches of sizes that differ
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_distances(seed: int) -> None:
+    labels = blobs(seed, (12, 17))
+    found = distance_from_edge(labels)
+    for y, x in np.ndindex(labels.shape):
+        other = np.argwhere(labels != labels[y, x])
+        nearest = int(np.abs(other - (y, x)).max(axis=1).min()) if len(other) else FARTHEST
+        assert found[y, x] == min(nearest, FARTHEST)
+    assert (distance_from_edge(np.zeros((3, 3), np.int64)) == FARTHEST).all()
+
+
+def test_counts() -> None:
+    random = np.random.default_rng(0)
+    counts = StoppedTokens(3, 2)
+    expected: Counter[tuple[int, int, int, bool]] = Counter()
+    for seed in range(3):
+        dense, found = blobs(seed, (50, 70)), blobs(seed, (50, 70)).copy()
+        found[random.random(found.shape) < 0.5] = 1
+        first = random.random(GRID) < 0.6
+        keep_maps = np.stack([first, first & (random.random(GRID) < 0.5)])
+        counts.add(result(found, keep_maps), result(dense, np.ones((2, *GRID), bool)))
+        wanted, made = patch_labels(dense, GRID, 3), patch_labels(found, GRID, 3)
+        distance = distance_from_edge(wanted)
+        for y, x in np.ndindex(GRID):
+            if not keep_maps[1, y, x]:  # stopped at the first decision that does not keep it
+                decision = int(keep_maps[0, y, x])
+                place = decision, int(wanted[y, x]), int(distance[y, x]), bool(made[y, x] != wanted[y, x])
+                expected[place] += 1
+    for place in np.ndindex(counts.counts.shape):
+        decision, label, distance, wrong = place
+        assert counts.counts[place] == expected[decision, label, distance + 1, bool(wrong)]
+    told = counts.as_json(("a", "b", "c"))
+    assert sum(row["stopped"] for row in told["decisions"]) == sum(expected.values())
+    assert sum(row["wrong"] for row in told["classes"].values()) == sum(n for k, n in expected.items() if k[3]) > 0
+    assert list(told["distances"]) == ["1", "2", "3", "4 or more"]
+
+
+def test_the_command_compares_with_a_threshold_of_one(tmp_path: Path) -> None:
+    import typer
+
+    from dovit.training.cli.eval import command
+
+    make_bundle(randomised(small_config("segmenter-linear", classes=19)), tmp_path / "engines")
+    app = typer.Typer()
+    app.command()(command)
+    arguments = ["--engine", str(tmp_path / "engines"), "--data", "streets:3", "--sweep", "0.4,0.6"]
+    done = CliRunner().invoke(app, [*arguments, "--stopped", "--out", str(tmp_path / "out.json")])
+    assert done.exit_code == 0, done.output
+    assert "label would have been another, ξ = 0.4" in done.stdout and "distance 1" in done.stdout
+    settings = json.loads((tmp_path / "out.json").read_text())["settings"]
+    assert [one["name"] for one in settings] == ["ξ = 0.4", "ξ = 0.6", "ξ = 1"]
+    for one in settings:
+        stopped = sum(row["stopped"] for row in one["stopped"]["decisions"])
+        assert stopped == pytest.approx(3 * (one["tokens"] - one["kept"][-1]))
+    assert sum(row["wrong"] for row in settings[0]["stopped"]["distances"].values()) > 0
+    done = CliRunner().invoke(app, [*arguments, "--stopped", "--mode", "slide"])
+    assert done.exit_code != 0
