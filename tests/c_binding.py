@@ -32,6 +32,7 @@ class LoadOptions(ctypes.Structure):
         ("provider", c_char_p),
         ("openvino", c_char_p),
         ("cache", c_char_p),
+        ("skip_accuracy_check", c_int),
     ]
 
 

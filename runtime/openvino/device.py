@@ -27,6 +27,13 @@ def core() -> Any:
         raise DovitError(f"provider openvino cannot be used: {reason_of(error)}") from None
 
 
+def build() -> str:
+    """OpenVINO's version and the commit that it was built from."""
+    import openvino
+
+    return str(openvino.get_version())
+
+
 def why_not() -> str | None:
     """None where OpenVINO's CPU device is there, else the reason in a sentence."""
     try:

@@ -20,6 +20,7 @@ from native import ROOT, run
 from PIL import Image
 
 import dovit
+from dovit.runtime.openvino import accuracy, device
 
 openvino = require("openvino")
 LIBRARY = next((Path(openvino.__file__).parent / "libs").glob("libopenvino_c.so*"))
@@ -87,7 +88,7 @@ def test_bf16_threads_and_cache_on_the_trained_model(load: Load, bundle: Path, t
         for result in pool.map(lambda _: float32(picture), range(8)):
             assert np.array_equal(result.labels, expected.labels) and result.kept == expected.kept
     try:
-        session = load(bundle, precision="bf16", cache=tmp_path)
+        session = load(bundle, precision="bf16", cache=tmp_path, skip_accuracy_check=1)
     except Failure as failure:
         assert "this CPU has no bf16 instructions" in str(failure) and failure.status == 2
         return
@@ -95,7 +96,7 @@ def test_bf16_threads_and_cache_on_the_trained_model(load: Load, bundle: Path, t
     assert list(tmp_path.rglob("*.blob"))
     for made in (
         session(picture),
-        load(bundle, precision="bf16", cache=tmp_path)(picture),
+        load(bundle, precision="bf16", cache=tmp_path, skip_accuracy_check=1)(picture),
     ):  # compiled, and from the cache
         share = (made.labels == expected.labels).mean()
         assert share > 0.97  # the bound of Python's check
@@ -107,8 +108,9 @@ def test_bf16_threads_and_cache_on_the_trained_model(load: Load, bundle: Path, t
 
 
 def test_what_cannot_be_used_is_said_in_a_sentence(
-    load: Load, bundle: Path, library_path: Path, tmp_path: Path
+    load: Load, bundle: Path, library_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("DOVIT_PROVIDER")
     for options, status, words in [
         ({"provider": "tpu"}, 2, "unknown provider 'tpu': choose one of auto, cpu, openvino"),
         (
@@ -130,9 +132,52 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
         assert "\n" not in str(failure.value)
 
 
-def test_auto_takes_openvino_where_it_is_found(load: Load, bundle: Path) -> None:
+def test_auto_takes_openvino_where_it_is_found(load: Load, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless DOVIT_PROVIDER says otherwise, which is for `auto` alone, as in Python."""
+    monkeypatch.setenv("DOVIT_PROVIDER", "cpu")
+    assert load(bundle, provider="auto").info() == load(bundle, provider=None).info() == ("cpu", "fp32")
+    assert load(bundle, provider="openvino").info() == ("openvino", "fp32")
+    with pytest.raises(Failure, match=r"cpu was chosen \(DOVIT_PROVIDER is set\)"):
+        load(bundle, provider="auto", precision="bf16")
+    monkeypatch.setenv("DOVIT_PROVIDER", "tpu")
+    with pytest.raises(Failure, match="DOVIT_PROVIDER=tpu: choose one of auto, cpu, openvino") as failure:
+        load(bundle, provider="auto")
+    assert failure.value.status == 2
+    monkeypatch.setenv("DOVIT_PROVIDER", "openvino")
+    with pytest.raises(Failure, match="low_memory is for ONNX Runtime"):
+        load(bundle, provider="auto", low_memory=1)
+    monkeypatch.delenv("DOVIT_PROVIDER")
     assert load(bundle, provider="auto").info() == ("openvino", "fp32")
     assert load(bundle, provider="auto", low_memory=1).info() == ("cpu", "fp32")
+
+
+def test_bf16_needs_the_record_that_python_keeps(
+    load: Load, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Refused before Python has loaded the bundle so, taken after it, and refused where the record says too much."""
+    if not device.computes_bf16():
+        pytest.skip("this CPU has no bf16 instructions")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(Failure, match="bf16 has not been compared with float32 for this bundle on this CPU") as failure:
+        load(bundle, precision="bf16")
+    assert failure.value.status == 1 and "skip_accuracy_check" in str(failure.value)
+    dovit.load(bundle, provider="openvino", precision="bf16").close()
+    assert load(bundle, precision="bf16").info() == ("openvino", "bf16")
+    [record] = (tmp_path / "dovit" / "openvino").iterdir()
+    kept = json.loads(record.read_text())
+    bounds = {"labels_equal": accuracy.MIN_LABELS_EQUAL, "same_fate": accuracy.MIN_SAME_FATE}
+    for name, bound in (bounds | {"miou_loss": accuracy.MAX_MIOU_LOSS}).items():
+        beyond = 1e-9 if name == "miou_loss" else -1e-9
+        record.write_text(json.dumps(kept | {name: bound}))
+        assert load(bundle, precision="bf16").info() == ("openvino", "bf16")
+        record.write_text(json.dumps(kept | {name: bound + beyond}))
+        with pytest.raises(Failure, match="bf16 is too far from float32 for this model"):
+            load(bundle, precision="bf16")
+        with pytest.raises(dovit.DovitError, match="bf16 is too far from float32 for this model"):
+            dovit.load(bundle, provider="openvino", precision="bf16")
+    record.write_text('{"labels_equal": 1}')
+    with pytest.raises(Failure, match="has not been compared"):
+        load(bundle, precision="bf16")
 
 
 def test_a_file_that_is_another_steps_is_refused(load: Load, tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_bf16_is_compared_with_float32_once_and_refused_below_the_bounds(
     [file] = (tmp_path / "dovit" / "openvino").iterdir()
     kept = Bf16Accuracy.model_validate_json(file.read_text())
     assert 0.5 < kept.labels_equal < 1 and 0.5 < kept.same_fate <= 1
+    assert kept.miou_loss == 0, "classes of this model are not the scenes'"
     file.write_text('{"labels_equal": 7}')  # damaged: measured again
     load(naive, provider="openvino", precision="bf16")
     assert len(measured) == 2
@@ -115,6 +116,40 @@ def test_bf16_is_compared_with_float32_once_and_refused_below_the_bounds(
     with pytest.raises(DovitError, match=r"bf16 is too far from float32 .* labels are equal \(at least 100%\)"):
         load(naive, provider="openvino", precision="bf16")
     assert load(naive, provider="openvino", precision="bf16", check_accuracy=False).precision == "bf16"
+
+
+def test_miou_on_labelled_scenes_is_bounded() -> None:
+    """By hand: 6 of 8 pixels are class 0, 2 are class 1; one of each is taken for the other; 255 does not count."""
+    truth = np.array([[0, 0, 0, 0, 0, 0, 1, 1, 255]], np.uint8)
+    found = np.array([[0, 0, 0, 0, 0, 1, 0, 1, 7]], np.uint8)
+    assert accuracy._miou(truth, found) == pytest.approx((5 / 7 + 1 / 3) / 2)
+    assert accuracy._miou(truth, truth) == 1
+    Bf16Accuracy(labels_equal=1, same_fate=1, miou_loss=0.009).check(Path("b"))
+    with pytest.raises(DovitError, match=r"mIoU is 1\.10 points lower \(at most 1\)"):
+        Bf16Accuracy(labels_equal=1, same_fate=1, miou_loss=0.011).check(Path("b"))
+
+
+@needs_bf16
+def test_the_trained_model_is_measured_on_labelled_scenes(tmp_path: Path) -> None:
+    """Its mIoU in bf16, as the check finds it, is that of its labels in bf16 by the evaluation's own count."""
+    from dovit.evaluation.metrics import Confusion
+    from dovit.export.run import export
+    from dovit.scenes import scene
+
+    root = Path(__file__).parents[2]
+    export(root / "assets" / "streets-tiny.safetensors", tmp_path, {}, None, None, check=False)
+    exact, rounded = (load(tmp_path, provider="openvino", precision=p, check_accuracy=False) for p in ("fp32", "bf16"))
+    height, width = exact.manifest.image_size
+    miou = []
+    for session in (exact, rounded):
+        confusion = Confusion(19)
+        for number in accuracy.SCENES:
+            image, labels = scene(number, height, width)
+            confusion.add(session(image).labels, labels)
+        miou.append(np.nanmean(confusion.iou))
+    found = accuracy.measure(rounded.chain, exact.chain)  # type: ignore[arg-type]
+    assert found.miou_loss >= miou[0] - miou[1] - 1e-9 and -0.01 < found.miou_loss < 0.01
+    found.check(tmp_path)
 
 
 def test_what_cannot_be_used_is_said_in_a_sentence(naive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

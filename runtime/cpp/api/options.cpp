@@ -63,6 +63,7 @@ LoadOptions load_options(const dovit_load_options& given) {
   options.threads = given.threads;
   options.workers = given.workers ? given.workers : 1;
   options.low_memory = given.low_memory != 0;
+  options.skip_accuracy_check = given.skip_accuracy_check != 0;
   options.schedule = schedule_of(given.schedule);
   options.thresholds = list_of(given.thresholds, given.threshold_count, "thresholds");
   return options;

@@ -110,11 +110,13 @@ typedef struct dovit_load_options {
   const char* openvino; /* path of libopenvino_c.so; NULL: where the system finds it */
   const char* cache; /* folder in which OpenVINO keeps what it compiled, for the next process; NULL: none. Whoever can
                       * write there decides what this process runs */
+  int skip_accuracy_check; /* 1: bf16 on a CPU is taken without the record of what it costs this bundle there, which
+                            * loading the bundle in Python with precision="bf16" makes */
 } dovit_load_options;
 
 #define DOVIT_LOAD_OPTIONS_INIT                                                                  \
   {sizeof(dovit_load_options), NULL, NULL, NULL, NULL, NULL, NULL, DOVIT_DEFAULT_GRAPH, 0, 0, 0, \
-   DOVIT_DEFAULT_SCHEDULE,     NULL, 0,    NULL, NULL, NULL}
+   DOVIT_DEFAULT_SCHEDULE,     NULL, 0,    NULL, NULL, NULL, 0}
 
 /* Opens the bundle in the folder `path`: its schema, sizes and hashes are checked before anything in it is used.
  * `options` may be NULL. */

@@ -43,9 +43,10 @@ struct LoadOptions {
   std::string backend = "auto", device = {};
   std::string provider = "auto";  // on a CPU: cpu, openvino; auto: OpenVINO where it is found
   std::string onnxruntime = {}, openvino = {}, tensorrt = {},
-              plugins = {};    // paths of libraries; empty: where the system finds them
-  std::string precision = {};  // of the plans, empty: of those built last; on a CPU fp32 or bf16, empty: fp32
-  std::string cache = {};      // folder for what OpenVINO compiles; empty: none
+              plugins = {};          // paths of libraries; empty: where the system finds them
+  std::string precision = {};        // of the plans, empty: of those built last; on a CPU fp32 or bf16, empty: fp32
+  std::string cache = {};            // folder for what OpenVINO compiles; empty: none
+  bool skip_accuracy_check = false;  // bf16 on a CPU without Python's record of what it costs this bundle
   dovit_graph graph = DOVIT_DEFAULT_GRAPH;
   int threads = 0;
   bool low_memory = false;
@@ -143,6 +144,7 @@ class Session {
     c.graph = options.graph;
     c.threads = options.threads;
     c.low_memory = options.low_memory;
+    c.skip_accuracy_check = options.skip_accuracy_check;
     c.workers = options.workers;
     c.schedule = options.schedule;
     c.thresholds = options.thresholds.empty() ? nullptr : options.thresholds.data();

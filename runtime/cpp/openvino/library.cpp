@@ -72,13 +72,17 @@ void OpenVino::check_element_types() const {
                       !api.tensor_get_byte_size(tensor, &bytes);
     if (tensor) api.tensor_free(tensor);
     if (made && bytes == expected.bytes) continue;
-    ov::Version version{};
-    api.get_version(&version);
-    const std::string build = version.build ? version.build : "of an unknown version";
-    api.version_free(&version);
     throw DovitError(
-        text("OpenVINO ", build, " numbers its element types differently: install 2026.4 or a version near it"));
+        text("OpenVINO ", build(), " numbers its element types differently: install 2026.4 or a version near it"));
   }
+}
+
+std::string OpenVino::build() const {
+  ov::Version version{};
+  api.get_version(&version);
+  const std::string build = version.build ? version.build : "of an unknown version";
+  api.version_free(&version);
+  return build;
 }
 
 std::string OpenVino::property(const char* name) const {

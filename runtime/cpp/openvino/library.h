@@ -22,6 +22,9 @@ class OpenVino : NonCopyable {
   // Whether the CPU has bf16 instructions (AVX512-BF16 or AMX) that OpenVINO uses.
   bool computes_bf16() const;
 
+  // Its version and the commit that it was built from.
+  std::string build() const;
+
   ov::Api api;
   ov::Core* core = nullptr;
 

@@ -3,11 +3,13 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <functional>
 
 #include "chain/chain.h"
 #include "errors.h"
 #include "onnxruntime/engine.h"
+#include "openvino/accuracy.h"
 #include "openvino/engine.h"
 
 namespace dovit::runtime {
@@ -22,12 +24,12 @@ int usable_cpus() {
 
 // OpenVINO's library where `options` mean it, or null, with the reason in `why_not`.
 std::shared_ptr<const OpenVino> find_openvino(const Bundle& bundle, const std::string& path, const LoadOptions& options,
-                                              std::string& why_not) {
-  if (options.provider == "cpu") {
-    why_not = "asked for";
+                                              const std::string& provider, std::string& why_not) {
+  if (provider == "cpu") {
+    why_not = options.provider == "cpu" ? "asked for" : "DOVIT_PROVIDER is set";
     return nullptr;
   }
-  const bool wanted = options.provider == "openvino";
+  const bool wanted = provider == "openvino";
   const auto& steps = bundle.manifest.steps;
   if (std::any_of(steps.begin(), steps.end(), [](const Step& step) { return step.openvino.empty(); })) {
     why_not = path + " has no files for OpenVINO, as an older dovit made it: export it again";
@@ -45,10 +47,20 @@ std::shared_ptr<const OpenVino> find_openvino(const Bundle& bundle, const std::s
   return nullptr;
 }
 
+// What `options` say, or for `auto` the variable DOVIT_PROVIDER, as in Python: for programs that cannot be changed.
+std::string provider_of(const LoadOptions& options) {
+  const char* told = std::getenv("DOVIT_PROVIDER");
+  if (options.provider != "auto" || !told || !*told) return options.provider;
+  const std::string named = told;
+  if (named != "auto" && named != "cpu" && named != "openvino")
+    throw UsageError(text("DOVIT_PROVIDER=", named, ": choose one of auto, cpu, openvino"));
+  return named;
+}
+
 }  // namespace
 
 Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
-  const std::string& provider = options.provider;
+  const std::string provider = provider_of(options);
   const std::string precision = options.precision.empty() ? "fp32" : options.precision;
   if (provider != "auto" && provider != "cpu" && provider != "openvino")
     throw UsageError(text("unknown provider '", provider, "': choose one of auto, cpu, openvino"));
@@ -65,12 +77,13 @@ Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadO
   const int threads = options.threads ? options.threads : usable_cpus();
   std::vector<std::unique_ptr<Engine>> engines;
   std::string why_not;
-  const std::shared_ptr<const OpenVino> openvino = find_openvino(bundle, path, options, why_not);
+  const std::shared_ptr<const OpenVino> openvino = find_openvino(bundle, path, options, provider, why_not);
   if (openvino) {
     if (precision == "bf16" && !openvino->computes_bf16())
       throw UsageError(
           "precision bf16: this CPU has no bf16 instructions (AVX512-BF16 or AMX): use fp32, which is what it computes "
           "in");
+    if (precision == "bf16" && !options.skip_accuracy_check) check_bf16_accuracy(bundle, path, *openvino);
     for (const Step& step : bundle.manifest.steps)
       engines.push_back(std::make_unique<OpenVinoEngine>(openvino, step, bundle.root,
                                                          OpenVinoOptions{threads, precision == "bf16", options.cache}));

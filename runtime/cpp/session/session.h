@@ -18,6 +18,7 @@ struct LoadOptions {
   std::optional<bool> graph;         // the whole image as one CUDA graph, or one a segment; none: what the driver can
   int threads = 0;                   // of the CPU; 0: all that the process may use
   int workers = 1;                   // images that are under way at a time
+  bool skip_accuracy_check = false;  // bf16 on a CPU without Python's record of what it costs this bundle
   bool low_memory = false;           // no repacked copy of the weights, which is somewhat slower
   std::optional<Schedule> schedule;  // none: the backend's
   std::optional<std::vector<double>> thresholds;  // none: the bundle's own
