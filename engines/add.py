@@ -34,7 +34,7 @@ def plan_builder(
         if scenes and options.precision != "fp32":
             # before the plans: a precision that cannot be used need not be built
             accuracy = accuracy or measure_accuracy(bundle, options.precision, scenes(bundle.manifest), progress)
-            check_accuracy(accuracy, options.precision)
+            check_accuracy(accuracy, options.precision, quantized=bundle.manifest.precision != "fp32")
         built = added.plans = build_plans(bundle, bundle.root, options, progress)
         plan_set = built.plans.model_copy(update={"accuracy": accuracy})
         return bundle.manifest.model_copy(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dovit.export.quantization.request import quantization_request
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import THRESHOLD, BackendChoice, Json, ModeChoice, PrecisionChoice
 from dovit.runtime.cli.output import output_console, print_line, stage_progress
@@ -32,6 +33,8 @@ Examples:
     dovit-export --ckpt model.pth --out engines/ --backend tensorrt-rtx \\
         --precision bf16 --compute-capability 8.9,12.0
     dovit-export --engine engines/ --backend tensorrt
+    dovit-export --ckpt model.pth --out engines/ --precision int8 \\
+        --calibrate photos/
     dovit-export --ckpt model.pth --out engines/ \\
         --compare logits.npy --image image.png
     dovit-export --list-backends
@@ -46,6 +49,16 @@ class Arch(StrEnum):
     SETR_MLA = "setr-mla"
     SEGMENTER_MASK = "segmenter-mask"
     SEGMENTER_LINEAR = "segmenter-linear"
+
+
+class ExportPrecision(StrEnum):
+    """Of the plans, or of the products in the bundle."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    int8 = "int8"
+    fp8 = "fp8"
 
 
 def command(
@@ -131,8 +144,20 @@ def command(
         ),
     ] = BackendChoice.auto,
     precision: Annotated[
-        PrecisionChoice | None,
-        typer.Option(metavar="TYPE", help="Of the plans: fp32, fp16 or bf16; ONNX files are fp32. Default: fp16."),
+        ExportPrecision | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Of the plans: fp32, fp16 (default) or bf16. Of the layers' products in ONNX files and plans: int8 or fp8, with "
+            "--calibrate; what else plans compute is fp16 then.",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="For int8 and fp8: images, folders or quoted globs; repeatable."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="For int8 and fp8: labelled images to measure mIoU on, as dovit-eval's."),
     ] = None,
     compute_capability: Annotated[
         list[str] | None,
@@ -225,12 +250,16 @@ def command(
     if engine is not None and (any(model_flags.values()) or bgr is not None or wanted or palette or force):
         raise UsageError("options of the model, and --force, are for --ckpt: the bundle's ONNX files stay as they are")
 
+    quantization = quantization_request(precision.value if precision else None, calibrate, data)
+    if quantization and engine is not None and out is None:
+        raise UsageError("give --out, another folder: the quantized bundle does not replace the float32 one")
+
     start = time.perf_counter()
     with stage_progress() as progress:
         progress("looking for a builder")
         builder, added = _plan_builder(
             backend,
-            precision,
+            None if quantization or precision is None else PrecisionChoice(precision.value),
             {
                 "batch": batch,
                 "profiles": profiles,
@@ -247,7 +276,7 @@ def command(
         )
         try:
             from dovit.export.compare import TOLERANCE, Reference
-            from dovit.export.run import add_plans, compare_bundle, export
+            from dovit.export.run import add_plans, compare_bundle, export, quantize_bundle
 
             reference = None
             if compare is not None and image is not None:
@@ -255,12 +284,17 @@ def command(
                 reference = Reference(compare, image, bound, mode.value if mode else None)
             if engine is not None:
                 checked = compare_bundle(engine, reference, progress) if reference else None
-                if builder is None and checked is None:
+                if builder is None and checked is None and quantization is None:
                     raise UsageError(
                         "--engine adds plans: give a --backend that has them (dovit-export --list-backends says what can "
                         "build them here)"
                     )
-                if builder is None:
+                if quantization is not None:
+                    assert out is not None
+                    keep = not plans_only
+                    done = quantize_bundle(engine, out, quantization, builder, keep_onnx=keep, progress=progress)
+                    done.comparison = checked.comparison if checked else None
+                elif builder is None:
                     assert checked is not None
                     done = checked
                 else:
@@ -276,6 +310,7 @@ def command(
                     palette,
                     check=verify,
                     reference=reference,
+                    quantization=quantization,
                     plans=builder,
                     keep_onnx=not plans_only,
                     force=force,
@@ -348,6 +383,7 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
         return
     from dovit.export.table import print_comparison, print_passes, print_settings, print_steps
     from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
+    from dovit.runtime.cli.quantization_table import print_quantization
 
     output = output_console()
     if done.settings:
@@ -357,6 +393,8 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
         print_passes(output, done.passes)
     if done.comparison:
         print_comparison(output, done.comparison)
+    if manifest.quantization:
+        print_quantization(output, manifest, manifest.quantization)
     for plans in manifest.plans:
         print_plans(output, manifest, plans)
         if plans.accuracy:
@@ -370,7 +408,8 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
         how = f"{built.built} plans built, {reused} taken from the cache, in {built.seconds:.1f} s"
         print_line(output, f"{built.plans.name}: {how}")
     thresholds = ", ".join(f"{t:g}" for t in manifest.thresholds) or "none (dense)"
-    what = "ONNX files as they were" if done.reused else f"{done.format} checkpoint exported"
+    made = "float32 bundle quantized" if done.format == "quantized" else f"{done.format} checkpoint exported"
+    what = "ONNX files as they were" if done.reused else made
     print_line(output, f"{out}: {what}, in {seconds:.1f} s; thresholds {thresholds}")
 
 

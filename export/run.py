@@ -12,12 +12,13 @@ from dovit.runtime.bundle.manifest import MANIFEST_NAME, Manifest, Source
 from dovit.runtime.bundle.open import Bundle, open_bundle, with_bundle
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.bundle.write import copy_files, write_bundle, write_manifest
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from dovit.export.checkpoints.settings import Setting
     from dovit.export.compare import Comparison, Reference
+    from dovit.export.quantization.request import QuantizationRequest
     from dovit.export.verify import Pass
 
 # (the bundle so far, the set of that kind that the old bundle has, progress) → the bundle's manifest with a new set
@@ -46,6 +47,7 @@ def export(
     *,
     check: bool = True,
     reference: Reference | None = None,
+    quantization: QuantizationRequest | None = None,
     plans: PlanBuilder | None = None,
     keep_onnx: bool = True,
     force: bool = False,
@@ -53,18 +55,21 @@ def export(
 ) -> Exported:
     """Export `checkpoint` into the folder `out`. `options` are those of ReadOptions, `palette` as `palette_for` takes it.
 
-    `reference`: logits of the user's own framework, which the bundle must have. `plans` adds TensorRT plans; those of other
+    `reference`: logits of the user's own framework, which the float32 bundle must have. `quantization`: then its products are
+    quantized. `plans` adds TensorRT plans; those of other
     flavours and precisions stay where the ONNX files stay. Without `keep_onnx` the bundle holds plans alone. What an earlier
     export of the same checkpoint with the same options left in `out` is taken as it is, unless `force`. Raises DovitError or
     UsageError, and then leaves `out` as it was.
     """
     progress("comparing with what is there")
-    source = source_of(checkpoint, options, capacities, palette, verified=check)
+    digest = quantization.digest() if quantization else None
+    source = source_of(checkpoint, options, capacities, palette, verified=check, quantization=digest)
     exported: Exported | None = None
 
     def fill(stage: Path) -> Manifest:
         nonlocal exported
-        old = None if force else _usable(out, source)  # only now: another export may have been waited for
+        anew = force or (quantization and reference)  # logits are compared with the float32 bundle
+        old = None if anew else _usable(out, source)  # only now: another export may have been waited for
         if old:
             manifest = _take_onnx(old, stage)
             exported = Exported(manifest, "unchanged", [], reused=True)
@@ -79,6 +84,8 @@ def export(
 
             write_manifest(stage, manifest)
             exported.comparison = compare(stage, reference, progress)
+        if quantization and not old:
+            manifest = _quantized(Bundle(stage, manifest), quantization, stage, progress)
         return _with_plans(manifest, old, stage, plans, keep_onnx=keep_onnx, progress=progress)
 
     manifest = write_bundle(out, fill)
@@ -107,6 +114,31 @@ def add_plans(
     return Exported(write_bundle(out, fill), "unchanged", [], reused=True)
 
 
+def quantize_bundle(
+    engine: Path,
+    out: Path,
+    quantization: QuantizationRequest,
+    plans: PlanBuilder | None = None,
+    *,
+    keep_onnx: bool = True,
+    progress: Progress = no_progress,
+) -> Exported:
+    """Quantize the float32 bundle in `engine` into the folder `out`, another one. Raises DovitError or UsageError, and then
+    leaves `out` as it was."""
+    if engine.resolve() == out.resolve():
+        raise UsageError(
+            f"{engine}: its float32 files would be lost; give --out another folder for the quantized bundle"
+        )
+
+    def fill(stage: Path) -> Manifest:
+        made = with_bundle(engine, lambda bundle: _quantized(bundle, quantization, stage, progress))
+        manifest = made.model_copy(update={"source": None})  # which is that of the float32 bundle
+        return _with_plans(manifest, None, stage, plans, keep_onnx=keep_onnx, progress=progress)
+
+    open_bundle(engine)  # before a folder is made for it
+    return Exported(write_bundle(out, fill), "quantized", [])
+
+
 def compare_bundle(engine: Path, reference: Reference, progress: Progress = no_progress) -> Exported:
     """Hold the bundle in `engine`, which stays as it is, against `reference`. Raises DovitError where they differ."""
     from dovit.export.compare import compare
@@ -114,6 +146,19 @@ def compare_bundle(engine: Path, reference: Reference, progress: Progress = no_p
     return Exported(
         open_bundle(engine).manifest, "unchanged", [], reused=True, comparison=compare(engine, reference, progress)
     )
+
+
+def _quantized(bundle: Bundle, request: QuantizationRequest, stage: Path, progress: Progress) -> Manifest:
+    """The quantized files of `bundle` in `stage`, without those of the float32 bundle that may have been made there."""
+    from dovit.export.quantization.bundle import quantize
+    from dovit.export.quantization.images import load_images
+
+    for step in bundle.manifest.steps:
+        bundle.onnx(step)  # raises where there is none
+    manifest = quantize(bundle, request.kind, load_images(bundle.manifest, request), stage, progress)
+    for name in bundle.manifest.files.keys() - manifest.files.keys():
+        (stage / name).unlink(missing_ok=True)
+    return manifest
 
 
 def _usable(out: Path, source: Source) -> Bundle | None:

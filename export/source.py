@@ -26,9 +26,11 @@ def source_of(
     palette: str | None,
     *,
     verified: bool,
+    quantization: str | None = None,
 ) -> Source:
     """Hashes of the checkpoint, and of all else that the ONNX files depend on: the files that are read beside it, options with
-    what their files hold, the code and the packages that write them. Raises DovitError for a missing checkpoint."""
+    what their files hold, the code and the packages that write them; `quantization`: its own
+    digest. Raises DovitError for a missing checkpoint."""
     try:
         content = _folder(checkpoint) if checkpoint.is_dir() else sha256(checkpoint)
     except FileNotFoundError:
@@ -43,6 +45,7 @@ def source_of(
     told = {
         "options": options | {"config": _settings(options.get("config")), "head": _head(options.get("head"))},
         "capacities": capacities,
+        "quantization": quantization,
         "palette": _content(Path(palette)) if palette is not None and Path(palette).is_file() else palette,
         "beside": {name: _content(checkpoint.with_name(name)) for name in BESIDE},
         "code": _code_digest(),

@@ -44,7 +44,7 @@ def segment_slide(
     computed where it can, for an image that needs more windows, pixels or logits than the limits above.
     """
     original = (image.shape[0], image.shape[1])
-    scaled = _enlarged_size(original, size)
+    scaled = enlarged_size(original, size)
     down, across = window_starts(scaled[0], size[0], stride[0]), window_starts(scaled[1], size[1], stride[1])
     if len(down) * len(across) > MAX_WINDOWS:
         raise UsageError(
@@ -179,7 +179,7 @@ def _allocate_logits(original: Size, classes: int, size: Size) -> np.ndarray:
     return np.empty((classes, *size), np.float32)
 
 
-def _enlarged_size(original: Size, size: Size) -> Size:
+def enlarged_size(original: Size, size: Size) -> Size:
     """The size at which the window fits."""
     scale = max(1.0, size[0] / original[0], size[1] / original[1])
     if scale == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
@@ -17,6 +18,9 @@ from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.bundle.plans import PlanStep, Precision
 from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.errors import DovitError
+
+QUANTIZING = {"QuantizeLinear", "DequantizeLinear"}
+WEIGHT_TYPES = (np.dtype(np.float32), np.dtype(np.int8), np.dtype(ml_dtypes.float8_e4m3fn))
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,11 @@ def _arguments(part: Part) -> list[gs.Variable]:
 
 
 def _parameters(graph: gs.Graph) -> int:
-    """Weights of a float32 graph: constants of more than one value."""
-    shapes = [t.shape for t in graph.tensors().values() if isinstance(t, gs.Constant) and t.dtype == np.float32]
-    return sum(size for size in (int(np.prod(shape, dtype=np.int64)) for shape in shapes) if size > 1)
+    """Weights of a graph: constants of more than one value, without the scales of quantized ones."""
+    scales = {id(t) for node in graph.nodes if node.op in QUANTIZING for t in node.inputs[1:]}
+    weights = [t for t in graph.tensors().values() if isinstance(t, gs.Constant) and id(t) not in scales]
+    sizes = [int(np.prod(t.shape, dtype=np.int64)) for t in weights if t.dtype in WEIGHT_TYPES]
+    return sum(size for size in sizes if size > 1)
 
 
 def _widen_labels(graph: gs.Graph) -> None:

@@ -9,9 +9,11 @@ from pydantic import Field
 from dovit.runtime.bundle.frozen import Frozen
 from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.plans import PlanSet
+from dovit.runtime.bundle.quantization import Quantization
 from dovit.runtime.bundle.tensors import TensorSpec
 
-SCHEMA_VERSION = 4  # 2: plans, and bundles without ONNX files; 3: mode and keep_ratio; 4: files for OpenVINO
+# 2: plans, and bundles without ONNX files; 3: mode and keep_ratio; 4: files for OpenVINO; 5: quantized products
+SCHEMA_VERSION = 5
 MANIFEST_NAME = "bundle.json"
 OPERATOR_DOMAIN = "dovit"  # of the token pass's nodes in the ONNX files
 # By these a node of that domain tells TensorRT which plugin it is. Parsers before 10.15 find it by its name as well, from then on
@@ -103,7 +105,9 @@ class Manifest(Frozen):
         default=False,
         description="mode whole resizes with the image's aspect ratio, and pads at the bottom and the right",
     )
-    precision: Literal["fp32"]
+    precision: Literal["fp32", "int8", "fp8"] = Field(
+        description="of the products of tokens and weights in the ONNX files; all else in them is float32"
+    )
     thresholds: tuple[float, ...]
     capacities: tuple[int, ...]
     dense_macs: tuple[int, int] = Field(description="the paper's and the true count of the model without decisions")
@@ -113,6 +117,7 @@ class Manifest(Frozen):
     taps: tuple[str, ...]
     plans: tuple[PlanSet, ...] = ()
     source: Source | None = None
+    quantization: Quantization | None = Field(default=None, description="of a bundle in int8 or fp8")
     files: dict[str, FileEntry]
 
     @property

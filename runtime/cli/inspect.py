@@ -18,6 +18,7 @@ from dovit.runtime.cli.diagram import chain_dot, chain_svg
 from dovit.runtime.cli.options import Json
 from dovit.runtime.cli.output import escaped, new_table, output_console, print_line, print_table
 from dovit.runtime.cli.plan_tables import print_accuracy, print_plans
+from dovit.runtime.cli.quantization_table import print_quantization
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write
 
@@ -68,6 +69,8 @@ def command(
             for spec in tensors:
                 console.print(f"  {arrow} {_tensor(spec)}", highlight=False, soft_wrap=True)
     console.print()
+    if manifest.quantization:
+        print_quantization(console, manifest, manifest.quantization)
     for plans in manifest.plans:
         print_plans(console, manifest, plans)
         if plans.accuracy:
@@ -116,7 +119,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "capacities": ", ".join(map(str, manifest.capacities)),
         "mode": manifest.mode,
         "slide stride": f"{manifest.slide_stride[0]}×{manifest.slide_stride[1]}",
-        "ONNX files": manifest.precision if all(step.onnx for step in manifest.steps) else "left out",
+        "ONNX files": _files(manifest) if all(step.onnx for step in manifest.steps) else "left out",
         "plans": ", ".join(plans.name for plans in manifest.plans) or "none",
         "made by": f"dovit {manifest.dovit_version}, schema {manifest.schema_version}",
     }
@@ -128,6 +131,15 @@ def _merging(manifest: Manifest) -> str:
     if not manifest.prefix:
         return "none (no class token)"
     return "stopped tokens into the class token" if manifest.merge else "off: the class token stays as it is"
+
+
+def _files(manifest: Manifest) -> str:
+    """The types in them."""
+    quantized = manifest.quantization
+    if quantized is None:
+        return manifest.precision
+    count = sum(quantized.products.values())
+    return f"{count} products in {manifest.precision}, all else fp32; {len(quantized.left)} products were left out"
 
 
 def _tensor(spec: TensorSpec) -> str:

@@ -18,7 +18,7 @@ BELOW = {
     "evaluation": {"runtime", "scenes"},
     "demo": {"runtime", "scenes", "evaluation"},
     "engines": {"plugins", "runtime", "evaluation", "scenes"},
-    "export": {"runtime", "engines"},
+    "export": {"runtime", "evaluation", "engines"},
     "training": {"runtime", "evaluation", "export"},
     "benchmarks": {"runtime", "serving", "plugins", "scenes", "evaluation", "engines", "export", "training"},
 }

@@ -121,6 +121,25 @@ void fields(Visitor& visit, PlanSet& plans) {
 }
 
 template <class Visitor>
+void fields(Visitor& visit, LeftOut& left) {
+  visit("product", left.product);
+  visit("cost", left.cost);
+}
+
+template <class Visitor>
+void fields(Visitor& visit, Quantization& quantization) {
+  visit("calibrated", quantization.calibrated);
+  visit("products", quantization.products);
+  visit("left", quantization.left);
+  visit("measured", quantization.measured);
+  visit("held_out", quantization.held_out);
+  visit("errors", quantization.errors);
+  visit("label_agreement", quantization.label_agreement);
+  visit("same_fate", quantization.same_fate);
+  visit.optional("miou", quantization.miou);
+}
+
+template <class Visitor>
 void fields(Visitor& visit, Manifest& manifest) {
   visit.optional("schema_version", manifest.schema_version);
   visit("dovit_version", manifest.dovit_version);
@@ -148,6 +167,7 @@ void fields(Visitor& visit, Manifest& manifest) {
   visit("taps", manifest.taps);
   visit.optional("plans", manifest.plans);
   visit.optional("source", manifest.source);
+  visit.optional("quantization", manifest.quantization);
   visit("files", manifest.files);
 }
 

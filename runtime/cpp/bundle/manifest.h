@@ -13,7 +13,7 @@
 
 namespace dovit::runtime {
 
-constexpr int64_t kSchemaVersion = 4;
+constexpr int64_t kSchemaVersion = 5;
 constexpr const char* kManifestName = "bundle.json";
 
 // A string that is one of Names::all.
@@ -31,7 +31,7 @@ struct ModeNames {
   static constexpr std::array<const char*, 2> all = {"whole", "slide"};
 };
 struct ManifestPrecisionNames {
-  static constexpr std::array<const char*, 1> all = {"fp32"};
+  static constexpr std::array<const char*, 3> all = {"fp32", "int8", "fp8"};
 };
 struct FlavourNames {
   static constexpr std::array<const char*, 2> all = {"tensorrt", "tensorrt-rtx"};
@@ -131,6 +131,22 @@ struct PlanSet {
   std::string name() const { return flavour.value + " " + precision.value; }
 };
 
+struct LeftOut {
+  std::string product;
+  double cost = 0;
+};
+
+struct Quantization {
+  int64_t calibrated = 0;
+  std::vector<std::pair<std::string, int64_t>> products;
+  std::vector<LeftOut> left;
+  int64_t measured = 0;
+  bool held_out = false;
+  std::vector<std::pair<std::string, double>> errors;
+  double label_agreement = 0, same_fate = 0;
+  std::optional<std::array<double, 2>> miou;
+};
+
 struct Manifest {
   int64_t schema_version = kSchemaVersion;
   std::string dovit_version, architecture;
@@ -154,6 +170,7 @@ struct Manifest {
   std::vector<std::string> taps;
   std::vector<PlanSet> plans;
   std::optional<Source> source;
+  std::optional<Quantization> quantization;
   std::vector<std::pair<std::string, FileEntry>> files;  // in the order of the manifest
 
   int64_t grid_height() const { return image_size[0] / patch; }

@@ -1,0 +1,286 @@
+"""Quantized bundles: what their products compute, what runs in int8, which products are left out, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bundles import make_bundle
+from models import randomised, small_config
+from onnx import numpy_helper
+from PIL import Image
+from torch import Tensor, nn
+
+from dovit.engines.scenes import street_scenes
+from dovit.export.checkpoints import ReadOptions, load_model
+from dovit.export.cli import command
+from dovit.export.model import DoViT
+from dovit.export.quantization import measure
+from dovit.export.quantization.bundle import Calibration, quantize
+from dovit.export.quantization.images import at_model_size
+from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.open import Bundle, open_bundle
+from dovit.runtime.bundle.write import write_bundle
+from dovit.runtime.cli import inspect
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.session import load
+
+ASSET = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("trained")
+    make_bundle(load_model(ASSET, ReadOptions()).model, folder)
+    return open_bundle(folder)
+
+
+def quantized(bundle: Bundle, folder: Path, calibration: Calibration | None = None) -> Bundle:
+    chosen = calibration or Calibration(street_scenes(bundle.manifest, 8))
+    write_bundle(folder, lambda stage: quantize(bundle, "int8", chosen, stage, lambda _: None))
+    return open_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def int8(trained: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return quantized(trained, tmp_path_factory.mktemp("int8"))
+
+
+def constants(bundle: Bundle) -> dict[str, np.ndarray]:
+    """All initializers of a bundle's steps."""
+    found: dict[str, np.ndarray] = {}
+    for step in bundle.manifest.steps:
+        for tensor in onnx.load(bundle.onnx(step)).graph.initializer:
+            found[tensor.name] = numpy_helper.to_array(tensor)
+    return found
+
+
+class QuantizedLinear(nn.Module):
+    """x → x/s - shift, rounded to whole multiples of a scale, times rounded weights: as the file says, in float64."""
+
+    def __init__(self, name: str, values: dict[str, np.ndarray], norm: nn.Module | None) -> None:
+        super().__init__()
+
+        def value(suffix: str) -> Tensor:
+            return torch.from_numpy(np.array(values[f"{name}/{suffix}"], np.float64))
+
+        self.scale, self.weight = value("scale"), value("weight_quantized") * value("weight_scale")
+        self.shift = -value("shift") if f"{name}/shift" in values else torch.zeros(())
+        bias = next(key for key in values if key.startswith(f"{name}/") and key.endswith("bias") and "norm" not in key)
+        self.bias = torch.from_numpy(values[bias].astype(np.float64))
+        self.smoothing: Tensor | float = 1.0
+        smoothed = [
+            key for key in values if key.startswith(f"{name}/") and key.endswith(("norm1.weight", "norm2.weight"))
+        ]
+        if norm is not None:
+            assert len(smoothed) == 1
+            self.smoothing = norm.weight.detach().double() / torch.from_numpy(values[smoothed[0]].astype(np.float64))
+        else:
+            assert not smoothed
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.clamp(torch.round((x / self.smoothing - self.shift) / self.scale), -128, 127)
+        return steps * self.scale @ self.weight + self.bias
+
+
+def in_float64(model: DoViT, values: dict[str, np.ndarray]) -> DoViT:
+    model = model.double()
+    for number, layer in enumerate(model.backbone.layers, start=1):
+        for part, child, norm in (
+            (layer.attn, "qkv", layer.norm1),
+            (layer.attn, "proj", None),
+            (layer.mlp, "fc1", layer.norm2),
+            (layer.mlp, "fc2", None),
+        ):
+            name = f"layers.{number}.{'attn' if part is layer.attn else 'mlp'}.{child}"
+            setattr(part, child, QuantizedLinear(name, values, norm))
+    return model
+
+
+def test_the_steps_compute_what_their_constants_say(trained: Bundle, int8: Bundle) -> None:
+    """Against the torch model in float64 with the formula of a quantized product in place of every Linear of its layers."""
+    image = street_scenes(int8.manifest, 1)[0].image[None]
+    session = load(int8.root, provider="cpu")
+    result = session.chain.run(image, int8.manifest.thresholds, range(int8.manifest.tokens + 1), keep_tensors=True)
+    model = in_float64(load_model(ASSET, ReadOptions()).model, constants(int8))
+    with torch.inference_mode():
+        tokens = model.embed(torch.from_numpy(image)).double()
+        for layer in model.backbone.layers[:3]:
+            tokens = layer(tokens)
+    expected, made = tokens.numpy(), result.tensors["tokens1"]
+    unquantized = load(trained.root, provider="cpu").chain.run(
+        image, int8.manifest.thresholds, range(int8.manifest.tokens + 1), keep_tensors=True
+    )
+    error = np.sqrt(np.mean((made - expected) ** 2) / np.mean(expected**2))
+    loss = np.sqrt(np.mean((unquantized.tensors["tokens1"] - expected) ** 2) / np.mean(expected**2))
+    assert error < loss / 3, (
+        "what is left are values next to the middle of two steps, which float32 rounds the other way"
+    )
+    assert 1e-3 < loss < 0.03
+
+
+def test_a_trained_model_is_within_the_bounds(trained: Bundle, int8: Bundle) -> None:
+    """Every product in int8, a third of the size, and what was measured is what a session finds."""
+    manifest = int8.manifest
+    found = manifest.quantization
+    assert found is not None and manifest.precision == "int8"
+    assert found.products == {"stem": 12, "block2": 12, "block3": 12, "block4": 12, "decoder": 0}
+    assert (found.calibrated, found.measured, found.held_out, found.left) == (6, 2, True, ())
+    assert all(0.001 < found.errors[name] < 0.03 for name in ("stem", "block2", "block3", "block4"))
+    assert found.errors["decoder"] == 0
+    sizes = [sum(entry.size for entry in m.files.values()) for m in (manifest, trained.manifest)]
+    assert sizes[0] < 0.36 * sizes[1]
+    held_out = street_scenes(manifest, 8)[3::4]
+    sessions = [load(b.root, provider="cpu") for b in (int8, trained)]
+    equal = np.mean([np.mean(sessions[0](s.image).labels == sessions[1](s.image).labels) for s in held_out])
+    assert found.label_agreement == pytest.approx(equal, abs=1e-3)
+    assert found.miou is not None and abs(found.miou[0] - found.miou[1]) < 1
+
+
+def test_openvino_executes_the_products_in_int8(int8: Bundle) -> None:
+    pytest.importorskip("openvino")
+    from dovit.runtime.openvino.engine import OpenVinoEngine
+
+    for step in int8.manifest.steps[:2]:
+        engine = OpenVinoEngine(step.name, [int8.path(f) for f in step.openvino], threads=1, precision="fp32")
+        kinds = [
+            tuple(node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision"))
+            for model in engine.models
+            for node in model.get_runtime_model().get_ordered_ops()
+        ]
+        assert kinds.count(("FullyConnected", "i8")) == 12, kinds
+    image = street_scenes(int8.manifest, 1)[0].image
+    labels = [load(int8.root, provider=provider)(image).labels for provider in ("cpu", "openvino")]
+    assert np.mean(labels[0] == labels[1]) > 0.98
+
+
+def test_the_costliest_products_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One product's input has a channel that is far larger than the others: it is left out, and the others are not."""
+    model = randomised(small_config(layers=(1,), depth=2))
+    with torch.no_grad():
+        model.backbone.layers[0].mlp.fc1.bias[0] = 500  # GELU leaves it as it is
+        model.backbone.layers[0].mlp.fc2.weight[:, 0] *= 0.01
+    make_bundle(model, tmp_path / "float32")
+    bundle = open_bundle(tmp_path / "float32")
+    noise = np.random.default_rng(0).integers(0, 256, (3, *bundle.manifest.image_size, 3), dtype=np.uint8)
+    calibration = Calibration([measure.Scene(image) for image in noise])
+    monkeypatch.setattr(measure, "MIN_LABELS_EQUAL", 0.0)
+    every = quantized(bundle, tmp_path / "every", calibration).manifest.quantization
+    assert every is not None and every.left == () and every.label_agreement < 1
+    bound = (1 + every.label_agreement) / 2
+    monkeypatch.setattr(measure, "MIN_LABELS_EQUAL", bound)
+    found = quantized(bundle, tmp_path / "some", calibration).manifest.quantization
+    assert found is not None and found.label_agreement >= bound
+    assert found.left[0].product == "layers.1.mlp.fc2"
+    assert 0 < len(found.left) < 4 and sum(found.products.values()) + len(found.left) == 8
+    costs = [one.cost for one in found.left]
+    assert costs == sorted(costs, reverse=True) and 0 < costs[-1] <= costs[0] < 0.5
+    monkeypatch.setattr(measure, "MIN_LABELS_EQUAL", 1.1)
+    with pytest.raises(DovitError, match=r"no product of this model can be quantized: .* use --precision fp32"):
+        quantized(bundle, tmp_path / "none", calibration)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_block_that_no_token_reaches_is_calibrated(tmp_path: Path) -> None:
+    """At ξ = 0 every token stops at the first decision: the later blocks are observed with every token kept."""
+    model = randomised(small_config())
+    config = model.config.model_copy(update={"thresholds": (0.0,) * len(model.config.decisions)})
+    model.config = config
+    make_bundle(model, tmp_path / "float32")
+    bundle = open_bundle(tmp_path / "float32")
+    noise = np.random.default_rng(0).integers(0, 256, (2, *bundle.manifest.image_size, 3), dtype=np.uint8)
+    made = quantized(bundle, tmp_path / "int8", Calibration([measure.Scene(image) for image in noise]))
+    assert made.manifest.quantization is not None
+    assert set(made.manifest.quantization.errors) < {step.name for step in made.manifest.steps}
+    session = load(made.root, provider="cpu")
+    assert session(noise[0], threshold=1.0).kept[-1] == made.manifest.tokens
+
+
+def test_images_as_the_model_sees_them(trained: Bundle) -> None:
+    """Labels go where their pixels go: stretched, padded, or the window in the middle."""
+    height, width = trained.manifest.image_size
+    image = np.zeros((2 * height, 2 * width, 3), np.uint8)
+    image[height:] = 200
+    cases: list[tuple[dict[str, object], np.ndarray]] = [
+        ({}, image),
+        ({"keep_ratio": True}, image[:, :width]),
+        ({"mode": "slide"}, image),
+    ]
+    for update, given in cases:
+        manifest = Manifest.model_validate(trained.manifest.model_dump() | update)
+        pixels, labels = (at_model_size(manifest, given, labels=flag) for flag in (False, True))
+        assert pixels.shape == labels.shape == (height, width, 3)
+        inside = labels[..., 0] != 255
+        assert inside.all() == ("keep_ratio" not in update)
+        # resampling mixes the pixels next to the edge
+        assert np.mean((pixels[..., 0] > 100)[inside] == (labels[..., 0] == 200)[inside]) > 0.98
+        assert (labels[height // 2 + 1 :, 0] == 200).all() and (labels[: height // 2 - 1, 0] == 0).all()
+
+
+@pytest.fixture
+def photos(tmp_path: Path, trained: Bundle) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, scene in enumerate(street_scenes(trained.manifest, 3)):
+        Image.fromarray(scene.image).save(folder / f"{number}.png")
+    return folder
+
+
+def test_the_command(
+    trained: Bundle, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a float32 bundle, which stays; inspect shows the same figures."""
+    from dovit.runtime.cli.options import BackendChoice
+
+    monkeypatch.setattr(measure, "MIN_LABELS_EQUAL", 0.9)
+    out = tmp_path / "out"
+    export(engine=trained.root, out=out, precision="int8", calibrate=[str(photos)], backend=BackendChoice.onnxruntime)
+    told = capsys.readouterr().out
+    assert "calibrated on 3 images, measured on 3 (the same images)" in told and "float32 bundle quantized" in told
+    assert open_bundle(trained.root).manifest.precision == "fp32"
+    inspect.command(out)
+    told = capsys.readouterr().out
+    assert (
+        "48 products in int8, all else fp32; 0 products were left out" in told and "int8 compared with float32" in told
+    )
+    inspect.command(out, as_json=True)
+    assert json.loads(capsys.readouterr().out)["quantization"]["products"]["stem"] == 12
+    with pytest.raises(UsageError, match="its products are int8 already"):
+        export(engine=out, out=tmp_path / "again", precision="int8", calibrate=[str(photos)])
+    assert not (tmp_path / "again").exists()
+
+
+REFUSED: list[tuple[Callable[[Path], dict[str, object]], str]] = [
+    (lambda photos: {"precision": "int8"}, "--precision int8 needs --calibrate: some dozens of images"),
+    (lambda photos: {"calibrate": [str(photos)]}, "--calibrate is for --precision int8 or fp8"),
+    (lambda photos: {"data": "streets:2", "precision": "bf16"}, "--data is for --precision int8 or fp8"),
+    (lambda photos: {"precision": "int8", "calibrate": [str(photos / "*.jpg")]}, "no file matches"),
+    (lambda photos: {"precision": "int8", "calibrate": [str(photos)]}, "give --out, another folder"),
+    (lambda photos: {"precision": "int8", "calibrate": [str(photos)], "same": True}, "its float32 files would be lost"),
+    (lambda photos: {"precision": "int8", "calibrate": ["nosuch.png"], "out": photos / "o"}, "nosuch.png"),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), REFUSED)
+def test_what_is_refused(
+    trained: Bundle, photos: Path, options: Callable[[Path], dict[str, object]], sentence: str
+) -> None:
+    given = options(photos)
+    if given.pop("same", False):
+        given["out"] = trained.root
+    with pytest.raises(DovitError, match=sentence):
+        export(engine=trained.root, **given)
+    assert open_bundle(trained.root).manifest == trained.manifest
+
+
+def export(**options: object) -> None:
+    from dovit.export.cli import ExportPrecision
+
+    if "precision" in options:
+        options["precision"] = ExportPrecision(options["precision"])
+    command(**options)  # type: ignore[arg-type]
