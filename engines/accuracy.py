@@ -147,7 +147,8 @@ def _chain(bundle: Bundle, precision: Precision, scratch: Path) -> Chain:
             file = scratch / f"{step.described.name.replace('/', '-')}-{precision}.onnx"
             write_part(step.graph, file)
             described.append(_as_float32(step.described))
-            engines.append(OnnxRuntimeEngine(f"{step.described.name} in {precision}", file, prepack=False))
+            name, fused = f"{step.described.name} in {precision}", bundle.manifest.precision != "fp8"
+            engines.append(OnnxRuntimeEngine(name, file, prepack=False, fuse_quantized=fused))
             del step
             gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
     return Chain(bundle.manifest, engines, described)

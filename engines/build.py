@@ -27,8 +27,11 @@ from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
 from dovit.runtime.bundle.manifest import FileEntry
 from dovit.runtime.bundle.open import Bundle, sha256
 from dovit.runtime.bundle.plans import Plan, PlanSet, Profile
+from dovit.runtime.errors import UsageError
 from dovit.runtime.files import real_path
 from dovit.runtime.progress import Progress, no_progress
+
+FIRST_WITH_FP8 = 8, 9  # compute capability
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
     start = time.perf_counter()
     version = check_builder(options.flavour)
     capabilities = target_capabilities(options.flavour, options.compute_capabilities)
+    if bundle.manifest.precision == "fp8":
+        _check_fp8(capabilities)
     library = _plugin_library() if options.plugins else None
     progress("lowering")
     lowered = lower_bundle(bundle, options.precision, batch=options.batch, plugins=library is not None)
@@ -98,6 +103,16 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
         files |= program
     seconds = round(time.perf_counter() - start, 2)
     return BuiltPlans(plan_set, files, built, seconds, max((r.peak_bytes for r, _ in made), default=0))
+
+
+def _check_fp8(capabilities: tuple[str, ...]) -> None:
+    """Raises UsageError for GPUs without products of fp8."""
+    if not capabilities or any(tuple(map(int, c.split("."))) < FIRST_WITH_FP8 for c in capabilities):
+        found = ", ".join(capabilities) or "portable, which is 8.0 and newer"
+        raise UsageError(
+            f"plans of a bundle in fp8 need GPUs of compute capability 8.9 or newer, and these are for {found}: give "
+            "--compute-capability 8.9,12.0, or export it with --precision int8"
+        )
 
 
 def _plugin_library() -> Path:

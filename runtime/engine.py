@@ -62,10 +62,12 @@ class OnnxRuntimeEngine:
         weights: Path | None = None,
         threads: int | None = None,
         prepack: bool = True,
+        fuse_quantized: bool = True,
     ) -> None:
         """`model`: a file, or an ONNX model's bytes whose external weights lie in the folder `weights`.
 
-        Without `prepack` the weights are used as they lie in the file, which is mapped: slower, but no copy of them.
+        Without `prepack` the weights are used as they lie in the file, which is mapped: slower, but no copy of them. Without
+        `fuse_quantized` quantized products are computed in float32 on the rounded values, as fp8 ones have to be.
         """
         import onnxruntime as ort
 
@@ -81,6 +83,8 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3  # errors only; they reach the user as one sentence
         if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
+        if not fuse_quantized:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if weights:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
         source = model if isinstance(model, bytes) else str(model)

@@ -128,6 +128,11 @@ def _check_onnx(bundle: Bundle) -> None:
             f"{bundle.root}: holds plans only ({there}): choose their backend on a machine with a GPU, or add ONNX Runtime's "
             f"files with dovit-export --ckpt model.pth --out {bundle.root} --backend onnxruntime"
         )
+    if bundle.manifest.precision == "fp8":
+        raise DovitError(
+            f"{bundle.root}: its products are fp8, which no CPU computes: choose the backend of its plans on a machine with a "
+            "GPU, or export it with --precision int8"
+        )
 
 
 class Session:

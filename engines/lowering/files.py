@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -21,6 +22,8 @@ def read_step(file: Path) -> gs.Graph:
     model = onnx.load(file, load_external_data=False)
     graph = gs.import_onnx(model)
     for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Variable) and tensor.dtype == onnx.TensorProto.FLOAT8E4M3FN:
+            tensor.dtype = np.dtype(ml_dtypes.float8_e4m3fn)  # of which onnx_graphsurgeon knows no numpy type
         if not isinstance(tensor, gs.Constant) or not isinstance(tensor._values, LazyValues):
             continue
         proto = tensor._values.tensor
@@ -34,6 +37,8 @@ def read_step(file: Path) -> gs.Graph:
                 offset=int(place.get("offset", 0)),
                 shape=tuple(proto.dims),
             )
+        elif proto.data_type == onnx.TensorProto.FLOAT8E4M3FN:
+            tensor.values = onnx.numpy_helper.to_array(proto)
     return graph
 
 

@@ -87,7 +87,7 @@ def _save_weights(step: StepGraph, folder: Path) -> SavedFile | None:
     with part.open("wb") as stream:
         for tensor in constants:
             padding = bytes(-stream.tell() % ALIGNMENT)
-            data = np.ascontiguousarray(tensor.values).data.cast("B")
+            data = np.ascontiguousarray(tensor.values).reshape(-1).view(np.uint8).data  # of any type, fp8 included
             places.append((stream.tell() + len(padding), len(data)))
             for chunk in (padding, data):
                 stream.write(chunk)

@@ -73,6 +73,11 @@ def quantize(
     for step in manifest.steps:
         progress(f"writing the steps in {kind}: {step.name}")
         saved, entries, counts[step.name] = _write(bundle, step, chosen, folder)
+        if kind == "fp8":  # which no CPU computes
+            for file in saved.openvino:
+                (folder / file).unlink()
+                del entries[file]
+            saved = saved.model_copy(update={"openvino": ()})
         steps.append(saved)
         files |= entries
     return manifest.model_copy(

@@ -114,7 +114,8 @@ def quantized_engine(
     write_part(graph, file)
     del graph
     gc.collect(1)  # a graph's nodes and tensors refer to each other, and to the weights
-    return OnnxRuntimeEngine(step.name, file, prepack=False)
+    int8 = all(product.weight.dtype == np.int8 for product in quantized.values())
+    return OnnxRuntimeEngine(step.name, file, prepack=False, fuse_quantized=int8)
 
 
 def _run(chain: Chain, scene: Scene, *, keep_tensors: bool = False) -> ChainResult:

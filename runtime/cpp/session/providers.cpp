@@ -74,6 +74,10 @@ Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadO
                           "dovit-export --ckpt model.pth --out ",
                           path, " --backend onnxruntime"));
   }
+  if (bundle.manifest.precision.value == "fp8")
+    throw DovitError(text(path,
+                          ": its products are fp8, which no CPU computes: choose the backend of its plans on a machine "
+                          "with a GPU, or export it with --precision int8"));
   const int threads = options.threads ? options.threads : usable_cpus();
   std::vector<std::unique_ptr<Engine>> engines;
   std::string why_not;
