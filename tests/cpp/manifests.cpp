@@ -79,6 +79,8 @@ const char* name_of(const Plan&) { return "Plan"; }
 const char* name_of(const PlanStep&) { return "PlanStep"; }
 const char* name_of(const Accuracy&) { return "Accuracy"; }
 const char* name_of(const PlanSet&) { return "PlanSet"; }
+const char* name_of(const LeftOut&) { return "LeftOut"; }
+const char* name_of(const Quantization&) { return "Quantization"; }
 const char* name_of(const Manifest&) { return "Manifest"; }
 
 template <class T>

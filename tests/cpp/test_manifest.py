@@ -70,6 +70,17 @@ PLANS = {
     },
 }
 
+QUANTIZATION = {
+    "calibrated": 3,
+    "products": {"stem": 12},
+    "left": [{"product": "layers.1.attn.qkv", "cost": 0.5}],
+    "measured": 1,
+    "held_out": True,
+    "errors": {"stem": 0.01},
+    "label_agreement": 0.99,
+    "same_fate": 1.0,
+    "miou": [50.0, 49.9],
+}
 WRONG: list[Any] = [None, True, -1, 7, 1.5, 3.0, 1e30, "x", "12", " 7 ", "1.5", "", "true", [], [1], {}, {"a": 1}]
 
 
@@ -143,6 +154,7 @@ def small(original: Path) -> dict[str, Any]:
     manifest["files"] = dict(list(manifest["files"].items())[:1])
     manifest["decisions"] = manifest["decisions"][:1]
     manifest |= {"class_names": ["a", "b"], "palette": [[1, 2, 3]], "plans": [PLANS], "taps": ["tap"]}
+    manifest["quantization"] = QUANTIZATION
     manifest["source"] = {"checkpoint": "a", "options": "b", "verified": True}
     return manifest
 
