@@ -60,7 +60,7 @@ def compare_peers(
         peers, left_out = dense_peers(dense.onnx(step), checkpoint, **same)
         peers += chain_peers(engine, keep, **same)
         peers = [peer for peer in peers if not only or any(part in peer.name for part in only)]
-        running, facts = _start(peers, folder, stack, left_out, progress)
+        running, facts = _start(peers, bundle.manifest, folder, stack, left_out, progress)
         seconds = _measure(running, runs, facts, left_out, progress)
         labels = {name: np.load(running[name].labels) for name in seconds}
     if not seconds:
@@ -90,13 +90,46 @@ def _check_source(bundle: Bundle, checkpoint: Path) -> None:
         )
 
 
+def memory_of(peer: Peer, manifest: Manifest) -> float:
+    """Bytes that a peer needs at most, roughly: several copies of the weights, as measured with ViT-B and ViT-L (2.3 to 3.3
+    times the weights, NNCF 6.9 while it quantises), and for ONNX Runtime the attention scores of one layer twice."""
+    weights = 4 * sum(step.parameters for step in manifest.steps)
+    static_int8 = peer.kind == "openvino" and peer.precision == "int8"
+    need = weights * (7 if static_int8 else 3.5) + 300 * 2**20
+    if peer.kind == "onnxruntime" or (peer.kind == "chain" and peer.provider == "cpu"):
+        heads = manifest.embed_dim // 64
+        need += 2 * 4 * heads * (manifest.tokens + manifest.prefix) ** 2
+    return need
+
+
+def available_memory() -> int | None:
+    """Bytes that a new process can use without swapping, by Linux; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def _start(
-    peers: Sequence[Peer], folder: Path, stack: ExitStack, left_out: dict[str, str], progress: Progress
+    peers: Sequence[Peer],
+    manifest: Manifest,
+    folder: Path,
+    stack: ExitStack,
+    left_out: dict[str, str],
+    progress: Progress,
 ) -> tuple[dict[str, Running], dict[str, dict[str, Any]]]:
     """One after the other, so that loading does not need everyone's memory at once. What a worker said, by its name."""
     running: dict[str, Running] = {}
     facts: dict[str, dict[str, Any]] = {}
     for number, peer in enumerate(peers):
+        need, there = memory_of(peer, manifest), available_memory()
+        if there is not None and need > there:
+            left_out[peer.name] = (
+                f"needs about {need / 2**30:.1f} GiB of memory beside the rows before it, and {there / 2**30:.1f} are available: "
+                "measure it in a run of its own with --only"
+            )
+            continue
         progress(f"loading {peer.name}")
         process = stack.enter_context(Running(peer, folder, number))
         try:

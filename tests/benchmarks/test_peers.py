@@ -13,7 +13,8 @@ from models import randomised, small_config
 
 from dovit.benchmarks import cli
 from dovit.benchmarks.measure import paired_ratio
-from dovit.benchmarks.peers.compare import compare_peers, rows_of
+from dovit.benchmarks.peers import compare
+from dovit.benchmarks.peers.compare import compare_peers, memory_of, rows_of
 from dovit.benchmarks.peers.peer import Peer, Running
 from dovit.benchmarks.peers.sizes import compare_sizes
 from dovit.export.checkpoints.own import save_model
@@ -37,6 +38,24 @@ def test_every_row_is_a_process_and_says_what_it_kept(bundle: Path) -> None:
     assert dense["speedup"] == dense["over_best_peer"] == dense["mac_ratio"] == 1
     assert kept["best_peer"] == dense["name"] and kept["over_best_peer"] == kept["speedup"]
     assert report["left_out"] == {"dense, torch eager fp32": "needs the checkpoint: give --ckpt"}
+
+
+def test_rows_that_memory_has_no_room_for_are_left_out(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before they start. ONNX Runtime's need grows with the square of the tokens; NNCF needs most by the weights."""
+    manifest = open_bundle(bundle).manifest
+    monkeypatch.setattr(compare, "available_memory", lambda: 1 << 20)
+    with pytest.raises(DovitError, match=r"needs about 0\.3 GiB of memory .* and 0\.0 are available: .* with --only"):
+        compare_peers(bundle, None, None, 1, 1, only=("ONNX Runtime fp32",), warmup=0)
+    large = manifest.model_copy(update={"image_size": (1024, 2048), "embed_dim": 768})
+    same = {"model": "", "image": "", "threads": 1, "warmup": 0}
+    ort, openvino, int8 = (
+        Peer(name="", kind=kind, precision=precision, **same)
+        for kind, precision in (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "int8"))
+    )
+    assert large.tokens == 8192
+    scores = 12 * 8192**2 * 4  # of one layer
+    assert 2 * scores < memory_of(ort, large) - memory_of(openvino, large) < 2.01 * scores
+    assert memory_of(openvino, large) < memory_of(int8, large)
 
 
 def test_torch_runs_the_bundles_checkpoint_and_no_other(tmp_path: Path) -> None:
