@@ -31,11 +31,16 @@ demo: $(VENV)/.for-use  ## make a small checkpoint, export it, run it on an imag
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
 # Each worker has one thread, because more would wait for one another, and needs about 1 GB of memory.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
+# xdist would start with the files of most tests; tests/schedule.py knows which take longest.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: test
 test: $(VENV)/.for-development  ## run all tests; WORKERS=8 on eight cores, PYTEST_ARGS="-k name" for some of them
 	$(PYTEST) $(PYTEST_ARGS)
+
+.PHONY: durations
+durations: $(VENV)/.for-development  ## run all tests and note how long each file takes, by which later runs are scheduled
+	$(PYTEST) --record-durations
 
 # Tests of what everything else builds on, of one decoder of each kind: see CONTRIBUTING.md.
 CHECKED := tests/model/test_token_pass.py tests/model/test_sparse_forwarding.py tests/export/test_chain_equals_torch.py tests/checkpoints/test_files.py \

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import schedule
 import shared
 from emulate import compile_kernels, kernel_sources
 
@@ -106,3 +107,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason=gpu))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        schedule.longest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return schedule.by_file(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help=f"write {schedule.FILE.name} after a whole run")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    schedule.add(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("record_durations") and "PYTEST_XDIST_WORKER" not in os.environ:
+        schedule.write()
