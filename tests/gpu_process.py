@@ -107,7 +107,7 @@ def with_obstacle(
     setup: Setup, options: Settings, obstacle: str, passes: Sequence[tuple[np.ndarray, Settings]]
 ) -> tuple[list[Result], dict[str, int]]:
     """Results of a session whose second capture is invalidated (`invalid`), holds a call of the host, or is not tried, since
-    TensorRT says that it cannot be (`told`); and the calls of the last pass."""
+    TensorRT says that it cannot be (`refused`); and the calls of the last pass."""
     spoil(setup, obstacle)
     session = load(setup, **options)
     results = [session(picture, **settings) for picture, settings in passes]
@@ -170,10 +170,10 @@ def refusal_with_obstacle(setup: Setup, options: Settings, obstacle: str) -> tup
 
 
 def spoil(setup: Setup, obstacle: str) -> None:
-    """Have the second capture of the next session be no good: that is of the first block, after the stem's."""
+    """Make the second capture of the next session fail: that is of the first block, after the stem's."""
     driver = stand_in(setup)
     driver.stand_in_reset()
-    if obstacle == "told":
+    if obstacle == "refused":
         driver.stand_in_fail(b"isStreamCapturable", 2)
     elif obstacle == "invalid":
         driver.stand_in_fail(b"cuStreamEndCapture", 2)

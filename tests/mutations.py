@@ -22,7 +22,7 @@ GRAPH, SEGMENTED, EXACT = (
 )
 COUNTS, REFUSED = (
     f"{CHAIN}schedules_and_counts[setr-naive-conv-1]",
-    f"{MODES}a_refused_plan_ends_the_capture[stem-GraphMode]",
+    f"{MODES}a_plan_that_fails_ends_the_capture[stem-GraphMode]",
 )
 READ, APART = (
     f"tests/engines/test_planning.py::test_{name}"
@@ -31,12 +31,12 @@ READ, APART = (
 BODIES, WARM, OBSTACLE = (
     f"{MODES}{name}"
     for name in (
-        "a_body_for_each_capacity",
+        "a_conditional_body_for_each_capacity",
         "every_kernel_runs_before_the_first_capture",
         "a_plan_that_cannot_be_captured[invalidates-block2]",
     )
 )
-FOREIGN, RESIZED = f"{MODES}unsupported_nodes_are_refused", f"{RESIZING}as_if_pillow_had_done_it"
+UNSUPPORTED, RESIZED = f"{MODES}unsupported_nodes_are_refused", f"{RESIZING}resizing_on_the_gpu_equals_pillow"
 PLANNING, GPU = "engines/planning", "runtime/gpu"
 
 FAULTS = [  # folder, file, what stands there, what takes its place, who notices
@@ -66,7 +66,7 @@ FAULTS = [  # folder, file, what stands there, what takes its place, who notices
     (GPU, "chain.py", "        obstacles = find_obstacles(program)\n", "        obstacles = []\n", OBSTACLE),
     (GPU, "graph_mode.py", "default_value=len(capacities)", "default_value=0", BODIES),
     (GPU, "graph_mode.py", "kept, handles[number])", "kept, 0)", GRAPH),
-    (GPU, "graph_mode.py", "        check_nodes(", "        str(", FOREIGN),
+    (GPU, "graph_mode.py", "        check_nodes(", "        str(", UNSUPPORTED),
     (GPU, "graph_mode.py", "if copies:", "if True:", RESIZED),
     (GPU, "capture.py", "        _abandon(builder.end_building)\n", "", REFUSED),
     (

@@ -29,8 +29,8 @@ def longest_first(items: list[pytest.Item]) -> None:
     seconds = json.loads(FILE.read_text()) if FILE.exists() else {}
 
     def scope(item: pytest.Item) -> str:
-        group = item.get_closest_marker("xdist_group")
-        return str(group.args[0]) if group else _scope(item.nodeid)
+        groups = {str(mark.args[0]) for mark in item.iter_markers("xdist_group")}  # xdist joins the names like this
+        return "_".join(sorted(groups)) if groups else _scope(item.nodeid)
 
     items.sort(key=lambda item: -seconds.get(scope(item), UNKNOWN))
 

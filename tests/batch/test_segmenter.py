@@ -96,7 +96,7 @@ def test_files_are_written_once(bundle: Path, tmp_path: Path) -> None:
         segmenter(pa.table(rows | {"file": [str(tmp_path / "missing" / "a.png")]}))
 
 
-def test_what_cannot_be_is_refused_at_once(bundle: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused_at_once(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(DovitError, match="not a dovit bundle"):
         Segmenter(tmp_path)
     with pytest.raises(UsageError, match=r"threshold 2.* lies outside"):

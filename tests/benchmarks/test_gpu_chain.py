@@ -51,7 +51,7 @@ def chains(model: DoViT) -> Chains:
     )
 
 
-def test_the_comparison(model: DoViT, chains: Chains) -> None:
+def test_the_printed_comparison(model: DoViT, chains: Chains) -> None:
     image = random_images(model.config).numpy()
     skipped: dict[str, str] = {}
     others = torch_candidates(model, "fp32", "cpu", image, skipped, compiled=False)
@@ -93,7 +93,7 @@ def test_a_dense_model_with_taps() -> None:
     assert (Dense(model)(images) == expected).float().mean() > 0.999
 
 
-def test_everybody_keeps_the_same_tokens(model: DoViT, chains: Chains) -> None:
+def test_all_candidates_keep_the_same_tokens(model: DoViT, chains: Chains) -> None:
     """ξ that fill up, given counts, and torch: equal labels, so a time more or less is not for other tokens."""
     images = random_images(model.config)
     for counts in ((12, 8, 6), (5, 4, 2), (24, 24, 24), (18, 18, 2)):
@@ -126,7 +126,7 @@ def test_capacities_of_the_chains(model: DoViT, monkeypatch: pytest.MonkeyPatch)
     assert set(asked[3]) == {*asked[0], *default_capacities(24)}
 
 
-def test_a_row() -> None:
+def test_statistics_of_a_row() -> None:
     """Nearly every round took 2 ms, the baseline twice as long in each; one in a hundred took 50."""
     seconds = [2e-3] * 96 + [10e-3] * 3 + [50e-3]
     base = Candidate("dense", "dense", (), 4_000_000_000, lambda: None, lambda n: None)
@@ -210,7 +210,7 @@ def test_the_matrix_rate_is_a_rate() -> None:
     assert 0 < small < 100 and 0.1 < large / small < 10
 
 
-def test_the_table(model: DoViT, chains: Chains) -> None:
+def test_the_printed_table(model: DoViT, chains: Chains) -> None:
     image = random_images(model.config).numpy()
     report = compare(chains, image, 2, 1, own=False) | {
         "gpu": "a GPU",

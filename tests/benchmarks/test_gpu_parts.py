@@ -30,7 +30,7 @@ def ran(code: str, *more: str, needs: tuple[str, ...] = (), limit: float = 60) -
     return run_part(Part("one", needs, (sys.executable, "-c", code, *more)), Anything(), limit)
 
 
-def test_what_becomes_of_a_part() -> None:
+def test_status_of_each_part() -> None:
     good = ran("import sys; open(sys.argv[1], 'w').write('{\"ms\": 3}'); print('done')", "{out}")
     assert (good.status, good.result, good.output, good.gpu) == ("passed", {"ms": 3}, "done\n", "a GPU")
     failed = ran("print('first'); raise SystemExit('the reason')")
@@ -91,7 +91,7 @@ def test_all_of_it_without_a_gpu(
     assert usage.value.code == 2
 
 
-def test_no_time_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_starts_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Machine, "lacks", lambda self, need: None)
     monkeypatch.setattr(gpu_parts, "SITE", tmp_path / "site")
     assert gpu_parts.main([str(tmp_path / "out"), "kernels", "--seconds", "0.5"]) == 1

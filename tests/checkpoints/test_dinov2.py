@@ -169,7 +169,7 @@ def test_without_any_image_size(tmp_path: Path) -> None:
     assert load_model(tmp_path, ReadOptions(**vars(TRAINING) | {"image_size": (70, 70)})).model.config.grid == (5, 5)
 
 
-def test_normalisation_in_words(tmp_path: Path) -> None:
+def test_normalisation_by_name(tmp_path: Path) -> None:
     save(small(), tmp_path)
     rewritten(tmp_path, "preprocessor_config.json", do_normalize=False)
     config = load_model(tmp_path, TRAINING).model.config

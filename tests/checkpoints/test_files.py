@@ -343,7 +343,7 @@ def test_numbers_of_a_configuration_are_bounded(
         (ReadOptions(changes=("foo=1",)), "^--set: does not fit .*foo: "),
     ],
 )
-def test_an_option_that_does_not_fit_is_blamed_and_not_the_file(
+def test_an_option_that_does_not_fit_is_named_instead_of_the_file(
     options: ReadOptions, sentence: str, small: tuple[Path, DoViT], tmp_path: Path
 ) -> None:
     torch.save(
@@ -372,7 +372,7 @@ def test_a_number_too_long_to_print_is_refused(small: tuple[Path, DoViT], tmp_pa
     assert describe_validation(error.value).startswith("classes: ")
 
 
-def test_names_in_a_file_reach_no_terminal_as_codes(small: tuple[Path, DoViT], tmp_path: Path) -> None:
+def test_control_characters_in_a_file_are_not_printed(small: tuple[Path, DoViT], tmp_path: Path) -> None:
     _, model = small
     state = {**model.state_dict(), "x\n\x1b[31m\u202e\ud800": torch.zeros(1)}
     torch.save({"dovit": model.config.model_dump(mode="json"), "state_dict": state}, tmp_path / "a\x1b[2J.pth")
@@ -381,7 +381,7 @@ def test_names_in_a_file_reach_no_terminal_as_codes(small: tuple[Path, DoViT], t
     assert str(error.value).isprintable() and "x\\n\\x1b[31m\\u202e\\ud800" in str(error.value)
 
 
-def test_places_that_hold_no_file(tmp_path: Path) -> None:
+def test_references_to_missing_files(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_text("x")

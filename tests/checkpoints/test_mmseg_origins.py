@@ -212,8 +212,8 @@ def test_options_go_before_the_file(tmp_path: Path) -> None:
         decode_head__norm_layer={"type": "LN", "eps": 0.2},
     )
     assert difference(loaded, same) < 1e-4
-    told = {name for name, origin in origins(loaded).items() if origin == "option"}
-    assert told == {
+    reported = {name for name, origin in origins(loaded).items() if origin == "option"}
+    assert reported == {
         "mean",
         "std",
         "BGR weights",
@@ -248,7 +248,7 @@ def test_a_damaged_configuration_is_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to_rgb", [True, False])
 @pytest.mark.parametrize("conversion", ["bgr_to_rgb", "rgb_to_bgr"])
-def test_normalize_before_the_preprocessor_turns_channels_round(conversion: str, to_rgb: bool, tmp_path: Path) -> None:
+def test_normalize_before_the_preprocessor_reverses_channels(conversion: str, to_rgb: bool, tmp_path: Path) -> None:
     mean, std = [99.0, 111, 130], [33.0, 44, 55]
     # Normalize's order is that before the conversion, a data_preprocessor's alone that after it
     theirs = build(
@@ -267,7 +267,7 @@ def test_normalize_before_the_preprocessor_turns_channels_round(conversion: str,
     assert difference(loaded, theirs) < 1e-4
 
 
-def test_a_preprocessor_that_is_none_is_none(tmp_path: Path) -> None:
+def test_an_empty_preprocessor_counts_as_none(tmp_path: Path) -> None:
     theirs = build(data_preprocessor=None)
     said = {**theirs.cfg.to_dict(), "data_preprocessor": {"type": "SegDataPreProcessor", "mean": [1], "std": [2]}}
     config = load_model(save(tmp_path / "model.pth", theirs, {"cfg": said})).model.config
@@ -330,7 +330,7 @@ def test_a_change_to_false_is_false(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["backbone.with_cls_token", "data_preprocessor.bgr_to_rgb"])
-def test_a_text_is_no_truth_value(key: str, tmp_path: Path) -> None:
+def test_a_string_is_not_a_boolean(key: str, tmp_path: Path) -> None:
     theirs = build()
     path = save(tmp_path / "model.pth", theirs, {"cfg": theirs.cfg.to_dict()})
     with pytest.raises(DovitError, match=rf"model\.{key} = 'off': neither True nor False"):

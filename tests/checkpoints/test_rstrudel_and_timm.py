@@ -346,7 +346,7 @@ def test_timm_settings_are_refused_by_name(about: dict | str, sentence: str, tmp
         load_model(tmp_path / "vit.pth", ReadOptions(arch="setr-naive", classes=CLASSES, untrained=True))
 
 
-def test_a_foreign_config_beside_a_timm_file_is_not_used(tmp_path: Path) -> None:
+def test_a_config_of_another_model_beside_a_timm_file_is_not_used(tmp_path: Path) -> None:
     state = {key.removeprefix("encoder."): tensor for key, tensor in encoder_state(False).items()}
     torch.save(state, tmp_path / "vit.pth")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')

@@ -91,7 +91,7 @@ struct Decoder : Engine {
   }
 };
 
-struct Liar : Engine {  // an index that points outside the image
+struct WrongEngine : Engine {  // an index that points outside the image
   void run(const Tensors& in, Tensors& out) const override {
     Stem().run(in, out);
     out.at("index0").as<int32_t>()[3] = 8;
@@ -140,7 +140,7 @@ void test_schedules() {
 
 void test_engines_are_not_trusted() {
   const Manifest manifest = small_manifest();
-  const Chain chain = chain_of<Liar>(manifest);
+  const Chain chain = chain_of<WrongEngine>(manifest);
   const uint8_t pixels[24] = {};
   try {
     chain.run(Frame{pixels}, {{0.5}, Schedule::kExact, std::nullopt});

@@ -45,7 +45,7 @@ PLENTY = 1 << 40
 
 
 @pytest.mark.parametrize(
-    ("options", "machine", "status", "told"),
+    ("options", "machine", "status", "message"),
     [
         ({}, (0, 12080, 8, 9, PLENTY), 1, "no NVIDIA GPU was found"),
         ({"device": b"cuda:2"}, (2, 12080, 8, 9, PLENTY), 1, "no NVIDIA GPU number 2 was found: this machine has 2"),
@@ -65,11 +65,11 @@ PLENTY = 1 << 40
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_machine_that_cannot_is_told_why(
-    setup: Setup, on_gpu: Call, options: dict[str, Any], machine: tuple[int, ...] | None, status: int, told: str
+def test_an_unsupported_machine_gets_the_reason(
+    setup: Setup, on_gpu: Call, options: dict[str, Any], machine: tuple[int, ...] | None, status: int, message: str
 ) -> None:
     found = on_gpu(refusal, setup, options, machine)
-    assert found[0] == status and told in found[1], found
+    assert found[0] == status and message in found[1], found
 
 
 def test_an_older_driver_runs_segments(setup: Setup, on_gpu: Call) -> None:
@@ -77,7 +77,7 @@ def test_an_older_driver_runs_segments(setup: Setup, on_gpu: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         (
             {"version": "1.8.0.1"},
@@ -97,10 +97,10 @@ def test_an_older_driver_runs_segments(setup: Setup, on_gpu: Call) -> None:
     ids=lambda value: str(value)[:30],
 )
 def test_plans_for_other_machines_are_refused(
-    setup: Setup, on_gpu: Call, tmp_path: Path, fields: dict[str, object], told: str
+    setup: Setup, on_gpu: Call, tmp_path: Path, fields: dict[str, object], message: str
 ) -> None:
     status, sentence = on_gpu(refusal, change(setup, tmp_path, **fields), {}, (1, 12080, 8, 9, PLENTY))
-    assert status == 1 and told in sentence, sentence
+    assert status == 1 and message in sentence, sentence
 
 
 def program_of(setup: Setup) -> dict[str, Any]:
@@ -186,10 +186,10 @@ def test_arguments_of_another_library_are_refused(setup: Setup, on_gpu: Call, tm
 
 
 def test_a_plan_that_is_not_valid_here_is_refused_before_it_is_loaded(setup: Setup, on_gpu: Call) -> None:
-    status, told = on_gpu(refusal_of, setup, "getEngineValidity")
-    assert status == 1 and told.endswith(": TensorRT-RTX does not take this plan: UNSUPPORTED_CC, OLD_CUDA_DRIVER"), (
-        told
-    )
+    status, message = on_gpu(refusal_of, setup, "getEngineValidity")
+    assert status == 1 and message.endswith(
+        ": TensorRT-RTX does not take this plan: UNSUPPORTED_CC, OLD_CUDA_DRIVER"
+    ), message
 
 
 def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]) -> None:

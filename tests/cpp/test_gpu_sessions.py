@@ -126,26 +126,26 @@ def test_every_failure_is_a_sentence_and_the_last_of_its_session(
         fail_everywhere, setup, {"graph": graph}, image, some | {"schedule": schedule, "return_logits": 0}
     )
     assert len(sentences["load"]) > 30 and len(sentences["run"]) >= 2
-    preparing = {told.partition(":")[0] for told in sentences["prepare"]}
+    preparing = {message.partition(":")[0] for message in sentences["prepare"]}
     taking = {"cuCtxPushCurrent", "cuMemGetInfo", "cuMemAlloc", "cuMemHostAlloc"}
     assert preparing == (set() if image.shape == picture().shape else taking)
-    for told in sentences["load"] + sentences["prepare"] + sentences["run"]:
-        assert "internal error" not in told and "\n" not in told
-    for told in sentences["run"]:
-        assert told.endswith("; the session refuses further work: load the bundle again")
+    for message in sentences["load"] + sentences["prepare"] + sentences["run"]:
+        assert "internal error" not in message and "\n" not in message
+    for message in sentences["run"]:
+        assert message.endswith("; the session refuses further work: load the bundle again")
 
 
 def test_an_image_that_does_not_fit_is_refused_and_the_next_is_not(setup: Setup, on_gpu: Call) -> None:
-    status, told = on_gpu(too_large, setup, np.zeros((1000, 700, 3), np.uint8), 1 << 20)
+    status, message = on_gpu(too_large, setup, np.zeros((1000, 700, 3), np.uint8), 1 << 20)
     assert status == 1
     assert re.fullmatch(
         r"resizing an image of 1000×700 needs \d+ MiB on [\w -]+, of which \d MiB are free: give a smaller image, or use "
         "mode slide",
-        told,
-    ), told
+        message,
+    ), message
 
 
-@pytest.mark.parametrize("obstacle", ["invalid", "foreign", "told"])
+@pytest.mark.parametrize("obstacle", ["invalid", "unsupported node", "refused"])
 def test_a_plan_that_cannot_be_captured(
     setup: Setup, make: Callable[..., tuple[Setup, DoViT]], on_gpu: Call, some: dict[str, Any], obstacle: str
 ) -> None:
@@ -154,11 +154,11 @@ def test_a_plan_that_cannot_be_captured(
     status, sentence = on_gpu(refusal_with_obstacle, setup, {"graph": GRAPH}, obstacle)
     reason = {
         "invalid": r"cannot be captured: .*cuStreamEndCapture failed: ",
-        "foreign": "cannot be in the body of a SWITCH node: its capture holds a call of the host",
-        "told": r"cannot be captured: TensorRT-RTX says so \(IExecutionContext::isStreamCapturable\)",
+        "unsupported node": "cannot be in the body of a SWITCH node: its capture holds a call of the host",
+        "refused": r"cannot be captured: TensorRT-RTX says so \(IExecutionContext::isStreamCapturable\)",
     }[obstacle]
-    told = rf"block2 with 5 tokens {reason}.*; use the segmented mode \(graph = DOVIT_SEGMENTED\)"
-    assert status == 1 and re.search(told, sentence), sentence
+    message = rf"block2 with 5 tokens {reason}.*; use the segmented mode \(graph = DOVIT_SEGMENTED\)"
+    assert status == 1 and re.search(message, sentence), sentence
     few = spreading_thresholds(make()[1], random_images(small_config()), (0.2, 0.15), list(CAPACITIES))
     settings = [{"schedule": "bucketed", "threshold": xi} for xi in (few, some["threshold"], (1.0, 1.0), (0.0, 0.0))]
     passes = [(picture(), one) for one in settings]
@@ -167,7 +167,7 @@ def test_a_plan_that_cannot_be_captured(
     for (image, one), result in zip([*passes, passes[0]], found, strict=True):
         same(result, python(image, return_logits=True, **one))
     assert found[-1].kept[0] == 5, "the segment was to run"
-    eager = obstacle != "foreign"
+    eager = obstacle != "unsupported node"
     assert calls == {"cuGraphLaunch": 3 if eager else 4, "enqueueV3": int(eager)}
 
 

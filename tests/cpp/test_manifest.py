@@ -108,7 +108,7 @@ def python_says(reader: Callable[[Path], object], folder: Path) -> str:
 
 def alike(one: str, other: str) -> bool:
     """Both have read it, or both say in a sentence why not."""
-    return (one == "read") == (other == "read") and all("internal error" not in told for told in (one, other))
+    return (one == "read") == (other == "read") and all("internal error" not in reported for reported in (one, other))
 
 
 def described(annotation: Any, records: dict[str, Any]) -> Any:
@@ -373,15 +373,15 @@ def test_what_contradicts_itself_is_not_run(original: Path, says: Callable[..., 
     folder = tmp_path / "bundle"
     folder.mkdir()
     manifest = json.loads((original / "bundle.json").read_text())
-    told = set()
+    reported = set()
     for changed in contradictions(
         manifest | {"files": {}, "steps": [step | {"onnx": None, "openvino": []} for step in manifest["steps"]]}
     ):
         (folder / "bundle.json").write_text(json.dumps(changed))
         expected = python_says(open_bundle, folder)
         assert alike(says("open", folder)[0], expected)
-        told.add(expected.partition("contradicts itself (")[2])
-    assert len(told) > 30
+        reported.add(expected.partition("contradicts itself (")[2])
+    assert len(reported) > 30
 
 
 def test_a_bundle_that_is_replaced_meanwhile_is_read_anew(

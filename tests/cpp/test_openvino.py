@@ -107,7 +107,7 @@ def test_bf16_threads_and_cache_on_the_trained_model(load: Load, bundle: Path, t
         assert np.unique(values.view(np.uint32) & 0xFFFF).size > 50
 
 
-def test_what_cannot_be_used_is_said_in_a_sentence(
+def test_what_cannot_be_used_is_refused(
     load: Load, bundle: Path, library_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DOVIT_PROVIDER")

@@ -93,7 +93,7 @@ def test_names_of_classes_are_text(session: Session, monkeypatch: pytest.MonkeyP
     assert "&lt;script&gt;" in legend and "<script>" not in legend
 
 
-def test_what_is_missing_or_taken_is_said(
+def test_missing_or_existing_files_are_named(
     viewer: Viewer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DovitError, match="give another --port"):

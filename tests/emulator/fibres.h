@@ -100,14 +100,14 @@ inline void run_block(std::mt19937& chance) {
     at = At::kNothing;
     while (!going.empty()) {
       std::swap(going[chance() % going.size()], going.back());
-      At came;
-      do came = advance(*going.back(), chance);
-      while (came == At::kShuffle && chance() % 8);
-      if (came == At::kShuffle) continue;
+      At reached;
+      do reached = advance(*going.back(), chance);
+      while (reached == At::kShuffle && chance() % 8);
+      if (reached == At::kShuffle) continue;
       going.pop_back();
-      if (at != At::kNothing && came != at)
+      if (at != At::kNothing && reached != at)
         fail("a barrier waits for ever, since not all threads of the block come to it");
-      at = came;
+      at = reached;
     }
   } while (at == At::kBarrier);
 }

@@ -186,7 +186,7 @@ def test_a_cache_that_cannot_be_made(small_bundle: Bundle, tmp_path: Path) -> No
         ({"profiles": 9}, "give 1 to 3"),
     ],
 )
-def test_options_that_cannot_be(options: dict, message: str, small_bundle: Bundle, tmp_path: Path) -> None:
+def test_invalid_options_are_refused(options: dict, message: str, small_bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         built(small_bundle, tmp_path, replace(RTX, **options))
 

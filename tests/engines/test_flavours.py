@@ -41,7 +41,7 @@ def test_auto(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_flavour("cuda")
 
 
-def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     fake(monkeypatch, "tensorrt", None)
     with pytest.raises(DovitError, match=r"TensorRT is not installed here.*pip install 'dovit\[tensorrt\]'"):
         check_builder("tensorrt")

@@ -154,7 +154,7 @@ def test_labels_of_many_classes_are_wider(tmp_path: Path) -> None:
     assert {s.name: s.dtype for s in decoder.outputs}["labels"] == "int32"
 
 
-def test_a_foreign_node_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_node_is_refused(tmp_path: Path) -> None:
     """A builder without that plugin would end its process over it."""
     manifest = make_bundle(randomised(small_config()), tmp_path)
     graph = read_step(open_bundle(tmp_path).onnx(manifest.steps[0]))

@@ -86,7 +86,7 @@ def test_resizing_by_1_changes_nothing() -> None:
     np.testing.assert_array_equal(same.labels, sample().labels)
 
 
-def test_image_and_labels_are_cut_and_turned_together() -> None:
+def test_image_and_labels_are_cropped_and_flipped_together() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         part = random_flip(random_crop(places(30, 50), rng, (13, 17)), rng)
@@ -133,7 +133,7 @@ def test_photometric_distortion_leaves_the_labels() -> None:
     assert different > 15
 
 
-def test_hsv_there_and_back() -> None:
+def test_hsv_round_trip() -> None:
     colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255], [90, 90, 90]]], np.uint8)
     hue, saturation, value = to_hsv(colours)
     assert hue.tolist() == [[0, 0, 0, 60, 120, 0]]

@@ -146,7 +146,7 @@ def test_the_curve_is_what_sessions_say(session: Session, files: list[Path]) -> 
     assert json.loads(json.dumps(found.as_json()))["curve"][3]["kept"] == list(middle.kept)
 
 
-def test_what_cannot_be_reached_is_said(session: Session, files: list[Path]) -> None:
+def test_addresses_that_cannot_be_reached_are_named(session: Session, files: list[Path]) -> None:
     observer = Observer(session, files[:2])
     with pytest.raises(DovitError, match=r"--macs 0.01 cannot be reached.*still costs 0\.\d+ of the dense"):
         calibrate(observer, Target(macs=0.01))
@@ -170,7 +170,7 @@ def test_what_cannot_be_reached_is_said(session: Session, files: list[Path]) -> 
         (Target(keep=(0.5, 0.2), per_decision=True), "--per-decision goes with --max-disagreement"),
     ],
 )
-def test_targets_that_cannot_be(session: Session, target: Target, sentence: str) -> None:
+def test_invalid_targets_are_refused(session: Session, target: Target, sentence: str) -> None:
     observer = Observer(session, [Path("never read")])
     with pytest.raises(UsageError, match=sentence):
         calibrate(observer, target)
@@ -201,7 +201,7 @@ def test_a_threshold_keeps_what_it_says_and_nothing_comes_nearer(values: list[fl
         assert abs(kept - target) == min(abs(p - target) for p in possible)
 
 
-def test_confidences_that_crowd_at_one() -> None:
+def test_saturated_confidences() -> None:
     values = 1 - np.float32(2.0**-24) * np.arange(50, dtype=np.float32)  # one float32 after the other
     seen = Confidences()
     seen.add(np.concatenate([values, np.full(50, np.float32(1))]))

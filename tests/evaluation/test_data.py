@@ -323,7 +323,7 @@ def test_streets(spec: str, split: str, count: int, first: int) -> None:
 
 
 @pytest.mark.usefixtures("_scenes")
-def test_streets_that_cannot_be() -> None:
+def test_invalid_counts_of_streets_are_refused() -> None:
     for text in ("many", "0", "-1", "3@", "3@x", "3@-1", "@3"):
         with pytest.raises(UsageError, match=f"streets:{text}: expected streets:COUNT or streets:COUNT@FIRST"):
             open_data(f"streets:{text}", "train", size=(64, 96))

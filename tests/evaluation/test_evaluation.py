@@ -171,7 +171,7 @@ def test_a_fixed_ratio_keeps_the_least_confident(session: Session, model: DoViT,
             assert keep.sum() == (10, 4)[decision] and q[keep].max() <= q[stopped].min()
 
 
-def test_counts_that_cannot_be(session: Session) -> None:
+def test_impossible_counts_are_refused(session: Session) -> None:
     image = Images(1)[0].image
     for counts in ((4, 10), (25, 4), (4,), (4, -1)):
         with pytest.raises(UsageError, match="falling numbers of tokens"):
@@ -207,7 +207,7 @@ def test_records_say_tokens_and_cost_by_block(session: Session, thresholds: tupl
         assert some["tokens"] == [24, *kept] and sum(some["macs_true"]) == session.manifest.macs(kept)[1]
 
 
-def test_images_are_let_go(session: Session) -> None:
+def test_images_are_freed(session: Session) -> None:
     alive: list[weakref.ref[np.ndarray]] = []
 
     class Watched(Images):

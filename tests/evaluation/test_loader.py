@@ -119,7 +119,7 @@ def test_closing_stops_the_threads() -> None:
     assert not data_threads()
 
 
-def test_only_so_far_ahead() -> None:
+def test_only_a_few_batches_are_prepared_ahead() -> None:
     asked: list[int] = []
 
     class Counted(Numbers):
@@ -134,7 +134,7 @@ def test_only_so_far_ahead() -> None:
     assert len(asked) <= 2 * (3 + 2)
 
 
-def test_batches_that_cannot_be() -> None:
+def test_invalid_arguments_of_batches_are_refused() -> None:
     with pytest.raises(UsageError, match="the data set has no images"):
         batches(Numbers(0), None, 2, seed=0)
     for wrong in ({"batch_size": 0}, {"seed": -1}, {"start_step": -1}, {"rank": 2, "world": 2}, {"workers": -1}):

@@ -122,7 +122,7 @@ def test_page_fetches_nothing_and_shows_names_as_text(report) -> None:  # type: 
     assert found.tags.count("title") == 1 and "default-src 'none'" in text
 
 
-def test_tables_have_the_outcomes_numbers(report) -> None:  # type: ignore[no-untyped-def]
+def test_tables_have_the_numbers_of_the_results(report) -> None:  # type: ignore[no-untyped-def]
     page, outcomes, *_ = report
     rows = Page(page.read_text()).rows
     for outcome in outcomes:

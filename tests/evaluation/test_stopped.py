@@ -72,10 +72,10 @@ def test_counts() -> None:
     for place in np.ndindex(counts.counts.shape):
         decision, label, distance, wrong = place
         assert counts.counts[place] == expected[decision, label, distance + 1, bool(wrong)]
-    told = counts.as_json(("a", "b", "c"))
-    assert sum(row["stopped"] for row in told["decisions"]) == sum(expected.values())
-    assert sum(row["wrong"] for row in told["classes"].values()) == sum(n for k, n in expected.items() if k[3]) > 0
-    assert list(told["distances"]) == ["1", "2", "3", "4 or more"]
+    reported = counts.as_json(("a", "b", "c"))
+    assert sum(row["stopped"] for row in reported["decisions"]) == sum(expected.values())
+    assert sum(row["wrong"] for row in reported["classes"].values()) == sum(n for k, n in expected.items() if k[3]) > 0
+    assert list(reported["distances"]) == ["1", "2", "3", "4 or more"]
 
 
 def test_the_command_compares_with_a_threshold_of_one(tmp_path: Path) -> None:

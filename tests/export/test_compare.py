@@ -150,7 +150,7 @@ def test_what_cannot_be_compared(
     assert status == 0 and json.loads(out)["comparison"]["relative"] < 1e-3, err
 
 
-def test_half_a_request_is_a_usage_error(
+def test_an_incomplete_request_is_a_usage_error(
     small: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert typed([*small, "--compare", tmp_path / "x.npy"], monkeypatch, capsys)[0] == 2

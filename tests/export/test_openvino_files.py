@@ -53,7 +53,7 @@ def test_each_step_makes_the_same_by_onnx_runtime(bundle: Bundle) -> None:
         tensors |= expected
 
 
-def test_a_tail_gets_the_smaller_tensor_and_turns_few_channels(bundle: Bundle) -> None:
+def test_a_tail_gets_the_smaller_tensor_and_transposes_few_channels(bundle: Bundle) -> None:
     """Before its upsampling, not behind it; and a head of kernel 1 is a product over tokens."""
     *deciding, decoder = bundle.manifest.steps
     sizes = {tensor.name: tensor for tensor in graph(bundle, decoder, 0).output}

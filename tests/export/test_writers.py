@@ -105,7 +105,7 @@ copy_bundle(Path({source!r}), Path({target!r}))
 
 @pytest.mark.parametrize("at", [1, 3, "manifest"])
 @pytest.mark.parametrize("first", [False, True])
-def test_what_a_killed_writer_left_is_swept(
+def test_what_a_killed_writer_left_is_removed(
     good: Path, other: Path, tmp_path: Path, at: int | str, first: bool
 ) -> None:
     target = tmp_path / "target"
@@ -126,7 +126,7 @@ def test_what_a_killed_writer_left_is_swept(
     assert not list(target.glob(".*"))
 
 
-def test_nothing_is_swept_beside_a_manifest_that_cannot_be_understood(good: Path, tmp_path: Path) -> None:
+def test_nothing_is_removed_beside_a_manifest_that_cannot_be_read(good: Path, tmp_path: Path) -> None:
     """It may be of a newer dovit."""
     target = Path(shutil.copytree(good, tmp_path / "target"))
     (target / "bundle.json").write_text('{"schema_version": 99}')
@@ -151,9 +151,7 @@ def refuse(stage: Path) -> Manifest:
         ({"mean": (float("inf"), 0.0, 0.0)}, "mean"),
     ],
 )
-def test_what_no_reader_would_open_replaces_nothing(
-    good: Path, tmp_path: Path, change: dict[str, Any], sentence: str
-) -> None:
+def test_an_invalid_bundle_replaces_nothing(good: Path, tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
     target = Path(shutil.copytree(good, tmp_path / "target"))
     before = files(target), (target / "bundle.json").read_bytes()
 
@@ -189,15 +187,15 @@ def test_everything_is_on_the_disk_before_the_switch(
     target = Path(shutil.copytree(good, tmp_path / "target"))
     events: list[tuple[str, str]] = []
 
-    def told(what: str, real: Callable[..., Any], name: Callable[..., Any]) -> Callable[..., Any]:
+    def recorded(what: str, real: Callable[..., Any], name: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             events.append((what, Path(name(*arguments)).name))
             return real(*arguments)
 
         return call
 
-    monkeypatch.setattr(os, "fsync", told("sync", os.fsync, lambda number: os.readlink(f"/proc/self/fd/{number}")))
-    monkeypatch.setattr(os, "replace", told("rename", os.replace, lambda old, new: new))
+    monkeypatch.setattr(os, "fsync", recorded("sync", os.fsync, lambda number: os.readlink(f"/proc/self/fd/{number}")))
+    monkeypatch.setattr(os, "replace", recorded("rename", os.replace, lambda old, new: new))
     copy_bundle(other, target)
     switch = events.index(("rename", "bundle.json"))
     for name in map(Path, open_bundle(other).manifest.files):

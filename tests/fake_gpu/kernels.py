@@ -85,13 +85,13 @@ class FakeKernels:
         stream: int,
     ) -> None:
         def work() -> None:
-            came = int(array(actual_count, (1,), np.int32)[0]) if actual_count else count
-            assert capacity <= came <= positions
-            before = array(tokens, (batch, prefix + came, channels), element)
-            where = array(index, (batch, came), np.int32)
-            slot = array(slots, (batch, came), np.int32)
+            held = int(array(actual_count, (1,), np.int32)[0]) if actual_count else count
+            assert capacity <= held <= positions
+            before = array(tokens, (batch, prefix + held, channels), element)
+            where = array(index, (batch, held), np.int32)
+            slot = array(slots, (batch, held), np.int32)
             after = array(kept, (batch, prefix + capacity, channels), element)
-            stopped = int(array(stopped_before, (1,), np.int64)[0]) + came - capacity
+            stopped = int(array(stopped_before, (1,), np.int64)[0]) + held - capacity
             array(stopped_after, (1,), np.int64)[:] = stopped
             for image in range(batch):
                 stays = slot[image] >= 0

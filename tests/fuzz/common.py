@@ -41,7 +41,7 @@ def check_sentence(text: str) -> None:
     if found:
         raise Finding(f"the sentence holds the control character {found[0]!r}: {text[:300]!r}")
     if "internal error" in text or "Traceback" in text:
-        raise Finding(f"the sentence is a foreign exception: {text[:300]!r}")
+        raise Finding(f"the sentence quotes another library's exception: {text[:300]!r}")
     if len(text) > SENTENCE_LIMIT:
         raise Finding(f"the sentence has {len(text)} characters: {text[:300]!r}")
 

@@ -33,7 +33,7 @@ def test_tensorrt_root_has_to_hold_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["NV_TENSORRT", "TRT_{}_ENTERPRISE"])
-def test_old_ones_are_refused(prefix: str, tmp_path: Path) -> None:
+def test_old_headers_are_refused(prefix: str, tmp_path: Path) -> None:
     include = tmp_path / "tensorrt" / "include"
     include.mkdir(parents=True)
     (include / "NvInferRuntime.h").touch()
@@ -75,11 +75,11 @@ def test_the_cpp_runtime_goes_without_tensorrt_10_and_never_without_rtx(tmp_path
 
 @pytest.mark.parametrize("version", [None, "#define TRT_MAJOR_RTX 1\n#define TRT_MINOR_RTX 6\n"])
 def test_tensorrt_rtx_root_has_to_hold_those_of_rtx(version: str | None, tmp_path: Path) -> None:
-    told = f"TensorRT-RTX headers: not found in TENSORRT_RTX_ROOT ({tmp_path})"
+    message = f"TensorRT-RTX headers: not found in TENSORRT_RTX_ROOT ({tmp_path})"
     if version:
         (tmp_path / "include").mkdir()
         (tmp_path / "include" / "NvInferRuntime.h").touch()
         (tmp_path / "include" / "NvInferVersion.h").write_text(version)
-        told = f"TensorRT-RTX headers: {tmp_path / 'include'} has not those of TensorRT-RTX 1.7 or newer"
+        message = f"TensorRT-RTX headers: {tmp_path / 'include'} has not those of TensorRT-RTX 1.7 or newer"
     done = configured(tmp_path / "build", TENSORRT_RTX_ROOT=str(tmp_path), DOVIT_DOWNLOAD_HEADERS="OFF")
-    assert done.returncode != 0 and told in " ".join(done.stderr.split()), done.stderr
+    assert done.returncode != 0 and message in " ".join(done.stderr.split()), done.stderr

@@ -49,7 +49,7 @@ def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
     assert not wrong
 
 
-def test_every_package_that_is_installed_has_its_place() -> None:
+def test_every_installed_package_has_a_layer() -> None:
     import tomllib
 
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["scikit-build"]["wheel"]["packages"]

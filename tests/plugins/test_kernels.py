@@ -337,7 +337,7 @@ def test_gather_and_reconstruct(
 
 
 @both
-def test_nothing_left(kernels: Kernels) -> None:
+def test_no_token_left(kernels: Kernels) -> None:
     """A decision over no tokens, after one that kept none."""
     state = some_state(kernels.device, 2, 0, 1, 64, torch.float16, torch.Generator().manual_seed(0))
     decision = Decision(torch.empty(2, 0, device=kernels.device), 0.5, [0])

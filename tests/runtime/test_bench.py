@@ -49,7 +49,7 @@ def test_a_gpu_is_asked_for_by_its_backend(tmp_path: Path, monkeypatch: pytest.M
     assert (given["precision"], given["rounds"], given["as_json"]) == (PrecisionChoice.bf16, 7, False)
 
 
-def test_interleaving_runs_everyone_in_every_round() -> None:
+def test_each_round_runs_every_candidate() -> None:
     calls: list[str] = []
     seconds = interleaved({name: lambda name=name: calls.append(name) for name in "abc"}, rounds=4, warmup=1)
     assert all(sorted(calls[k : k + 3]) == ["a", "b", "c"] for k in range(0, 15, 3))

@@ -84,7 +84,7 @@ def test_one_page_and_what_cannot_be_read(tmp_path: Path) -> None:
     assert page_count(tmp_path / "a.png") == page_count(tmp_path / "b.tif") == page_count(tmp_path / "gone.tif") == 1
 
 
-def test_outputs_of_pages_never_meet() -> None:
+def test_outputs_of_pages_have_different_names() -> None:
     inputs = [Input(Path("a.tif")), Input(Path("a.p2.png")), Input(Path("x/a.png"), Path("x"))]
     pictures = plan_pictures(inputs, [3, 1, 1], Path("out"), [".png"])
     outputs = [str(picture.output(".png")) for picture in pictures]

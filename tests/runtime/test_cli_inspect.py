@@ -155,7 +155,7 @@ def test_a_bundle_that_is_not_whole_gets_one_sentence(
     assert err.startswith("dovit-inspect: error: ") and sentence in err and err.count("\n") == 1
 
 
-def test_names_of_a_bundle_are_no_terminal_codes(bundle: Path, dovit_inspect: Inspect, tmp_path: Path) -> None:
+def test_control_characters_in_a_bundle_are_not_printed(bundle: Path, dovit_inspect: Inspect, tmp_path: Path) -> None:
     text = (bundle / "bundle.json").read_text()
     for name in ("setr-pup", "stem", "tokens"):
         text = re.sub(rf'"({name}[^"]*)"(?!:)', r'"\1\\u001b[31m\\u202e"', text)

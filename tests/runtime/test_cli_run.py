@@ -271,7 +271,7 @@ def test_labels_of_one_image_are_not_the_overlay_of_another() -> None:
     assert planned(files) == ["out/a", "out/a.overlay", "out/a.keep1"]
 
 
-def test_all_bad(dovit_run: Dovit) -> None:
+def test_all_images_fail(dovit_run: Dovit) -> None:
     status, out, err = dovit_run("gone.png", "lost.png")
     assert (status, out) == (1, "") and err.splitlines()[-1] == "dovit-run: error: 2 of 2 images failed"
 
@@ -281,7 +281,7 @@ def test_many_images_of_one_name() -> None:
     assert len(set(names)) == 50
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     code = (
         "from dovit.runtime.cli.app import run_command\n"
         "def command():\n    for i in range(100000):\n        print(i, flush=True)\n"

@@ -54,7 +54,7 @@ def test_a_closed_output_gives_its_descriptor_to_no_file(bundle: Path, tmp_path:
     assert svg.read_text().startswith("<svg")
 
 
-def test_a_reader_that_goes_away_ends_a_command_quietly(bundle: Path) -> None:
+def test_a_closed_pipe_ends_a_command_quietly(bundle: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

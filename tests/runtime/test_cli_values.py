@@ -22,19 +22,19 @@ def test_sizes() -> None:
 
 # Python converts at most 4300 digits to an integer; `²` is a digit to str.isdigit() and none to int()
 @pytest.mark.parametrize("text", ["1" * 5000, f"1x{'1' * 5000}", "0", "64x0", "64x00", "²", "64x", "-1", "1.5"])
-def test_what_is_no_size(text: str) -> None:
+def test_invalid_sizes_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="give HEIGHTxWIDTH in pixels"):
         parse_size(text, "--size")
 
 
 @pytest.mark.parametrize("text", ["8", "1" * 5000 + ".0", "8.²"])
-def test_what_is_no_compute_capability(text: str) -> None:
+def test_invalid_compute_capabilities_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"give numbers such as 8\.9"):
         parse_capabilities([text])
 
 
 @pytest.mark.parametrize("place", ["²", "1" * 5000, "2", "-1", ""])
-def test_what_is_no_place_in_a_list(place: str) -> None:
+def test_invalid_list_indices_are_refused(place: str) -> None:
     with pytest.raises(UsageError, match="is no place in a list of 2"):
         set_value({"layers": [1, 2]}, f"layers.{place}", 3)
 

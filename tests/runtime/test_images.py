@@ -108,7 +108,7 @@ def test_too_many_pixels_are_refused_before_they_are_unpacked(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".gif", ".bmp", ".ppm"])
-def test_no_damage_raises_anything_else(tmp_path: Path, suffix: str) -> None:
+def test_damaged_files_raise_nothing_but_dovit_errors(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     Image.fromarray(COLOUR).save(path)
     whole = path.read_bytes()

@@ -25,9 +25,13 @@ def test_an_interrupt_that_a_library_turns_into_an_error() -> None:
             interrupted()
         except KeyboardInterrupt:
             raise RuntimeError("tracing failed") from None
-    with pytest.raises(KeyboardInterrupt), record_interrupts() as came, suppress(KeyboardInterrupt):  # and it goes on
+    with (
+        pytest.raises(KeyboardInterrupt),
+        record_interrupts() as received,
+        suppress(KeyboardInterrupt),
+    ):  # and it goes on
         interrupted()
-    assert came == [signal.SIGINT]
+    assert received == [signal.SIGINT]
 
 
 def test_errors_without_an_interrupt_stay() -> None:
@@ -43,14 +47,14 @@ def test_errors_without_an_interrupt_stay() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals(number: int) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), record_interrupts(all_signals=True) as came:
+    with pytest.raises(KeyboardInterrupt), record_interrupts(all_signals=True) as received:
         interrupted(number)
-    assert came == [number] and signal.getsignal(number) is before
+    assert received == [number] and signal.getsignal(number) is before
     signal.signal(number, signal.SIG_IGN)  # as nohup does
     try:
-        with record_interrupts(all_signals=True) as came:
+        with record_interrupts(all_signals=True) as received:
             interrupted(number)
-        assert not came
+        assert not received
     finally:
         signal.signal(number, before)
 

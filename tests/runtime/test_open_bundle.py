@@ -1,4 +1,4 @@
-"""Foreign, damaged and tampered bundles: one sentence each, before anything in them is used."""
+"""Folders that are no bundles, damaged and tampered bundles: one sentence each, before anything in them is used."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_every_place_of_external_weights_is_found() -> None:
     assert found["TensorProto"][13] == "StringStringEntryProto"
 
 
-def test_what_is_no_onnx_file(bundle: Path) -> None:
+def test_files_that_are_not_onnx_are_refused(bundle: Path) -> None:
     file = next((bundle / "onnx").glob("*.onnx"))
     whole = file.read_bytes()
     nested = b""
@@ -206,7 +206,7 @@ def test_json_that_is_no_json(bundle: Path) -> None:
     refused(bundle, "the field")
 
 
-def test_other_schemas_and_nonsense(bundle: Path) -> None:
+def test_other_schemas_and_invalid_json(bundle: Path) -> None:
     edit(bundle, lambda m: m.update(schema_version=99))
     refused(bundle, "newer than this dovit reads.*upgrade")
     edit(bundle, lambda m: m.update(schema_version=1, classes="many"))

@@ -152,7 +152,7 @@ def test_the_trained_model_is_measured_on_labelled_scenes(tmp_path: Path) -> Non
     found.check(tmp_path)
 
 
-def test_what_cannot_be_used_is_said_in_a_sentence(naive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_used_is_refused(naive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, sentence in [
         ({"provider": "tpu"}, "unknown provider"),
         ({"provider": "cpu", "precision": "bf16"}, "needs the provider openvino, and cpu was chosen"),

@@ -21,40 +21,40 @@ IMAGE = random_images(small_config())[0].numpy()
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    folder = tmp_path_factory.mktemp("honest")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("bundle")
     make_bundle(randomised(small_config()), folder)
     return load(folder)
 
 
-class Liar:
-    """The honest engine, whose outputs are changed on the way."""
+class ChangedOutputs:
+    """An engine whose outputs are changed."""
 
-    def __init__(self, engine: OnnxRuntimeEngine, lie: Callable[[Tensors], object]) -> None:
-        self.engine, self.lie = engine, lie
+    def __init__(self, engine: OnnxRuntimeEngine, change: Callable[[Tensors], object]) -> None:
+        self.engine, self.change = engine, change
 
     def run(self, inputs: Tensors, outputs: dict[str, np.ndarray | None]) -> Tensors:
         made = self.engine.run(inputs, outputs)
-        self.lie(made)
+        self.change(made)
         return made
 
 
 def put(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensors], None]:
-    def lie(made: Tensors) -> None:
+    def apply(made: Tensors) -> None:
         made[name] = change(made[name])
 
-    return lie
+    return apply
 
 
 def value(name: str, at: tuple[int, ...], number: int) -> Callable[[Tensors], None]:
-    def lie(made: Tensors) -> None:
+    def change(made: Tensors) -> None:
         made[name] = made[name].copy()
         made[name][at] = number
 
-    return lie
+    return change
 
 
-LIES: dict[str, tuple[int, Callable[[Tensors], object], str]] = {
+CHANGES: dict[str, tuple[int, Callable[[Tensors], object], str]] = {
     "more tokens than there are": (
         0,
         put("keep1", lambda x: np.tile(x, 2)),
@@ -78,16 +78,16 @@ LIES: dict[str, tuple[int, Callable[[Tensors], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_every_output_is_checked_before_it_is_used(honest: Session, lie: str) -> None:
-    number, change, sentence = LIES[lie]
-    chain = honest.chain
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_output_is_checked_before_it_is_used(unchanged: Session, name: str) -> None:
+    number, change, sentence = CHANGES[name]
+    chain = unchanged.chain
     assert isinstance(chain, Chain)
     engines = list(chain.engines)
     if number == 3:
         number = len(engines) - 1
-    engines[number] = Liar(engines[number], change)  # type: ignore[arg-type]
-    session = Session(honest.manifest, Chain(honest.manifest, engines), "onnxruntime")
+    engines[number] = ChangedOutputs(engines[number], change)  # type: ignore[arg-type]
+    session = Session(unchanged.manifest, Chain(unchanged.manifest, engines), "onnxruntime")
     with pytest.raises(DovitError, match=sentence) as caught:
         session(IMAGE, threshold=1)
     assert "\n" not in str(caught.value) and caught.value.exit_status == 1
@@ -103,10 +103,10 @@ def test_labels_of_few_and_many_classes() -> None:
     check_labels(np.full((1, 2, 2), 255, np.uint8), 256)
 
 
-def test_a_file_whose_tensors_are_others_than_the_manifests_is_refused_on_loading(honest: Session) -> None:
-    chain = honest.chain
+def test_a_file_whose_tensors_are_others_than_the_manifests_is_refused_on_loading(unchanged: Session) -> None:
+    chain = unchanged.chain
     assert isinstance(chain, Chain)
-    engine, step = chain.engines[0], honest.manifest.steps[0]
+    engine, step = chain.engines[0], unchanged.manifest.steps[0]
     assert isinstance(engine, OnnxRuntimeEngine)
 
     def spec(name: str, dtype: str) -> TensorSpec:

@@ -27,7 +27,7 @@ PLANS = PlanSet(
 REBUILD = "dovit-export --engine engines --backend tensorrt-rtx --precision bf16"
 
 
-def test_a_match() -> None:
+def test_matching_plans_are_accepted() -> None:
     check_plans(ROOT, PLANS, DetectedTensorRT("1.7.1.116", ADA))
     portable = PLANS.model_copy(update={"compute_capabilities": ()})
     for capability in ("8.0", "8.6", "12.0", "12.1"):
@@ -75,7 +75,7 @@ def test_a_match() -> None:
         ),
     ],
 )
-def test_what_disagrees(found: DetectedTensorRT, changes: dict, message: str) -> None:
+def test_contradicting_fields_are_refused(found: DetectedTensorRT, changes: dict, message: str) -> None:
     with pytest.raises(DovitError) as raised:
         check_plans(ROOT, PLANS.model_copy(update=changes), found)
     assert message in str(raised.value)

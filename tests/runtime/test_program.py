@@ -92,20 +92,20 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "told"), CHANGES, ids=[told for _, told in CHANGES])
+@pytest.mark.parametrize(("change", "message"), CHANGES, ids=[message for _, message in CHANGES])
 def test_what_leaves_the_arena_is_refused(
-    written: dict[str, Any], change: Callable[[dict[str, Any]], object], told: str
+    written: dict[str, Any], change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     program = copy.deepcopy(written)
     change(program)
     with pytest.raises(ValidationError) as caught:
         Program.model_validate_json(json.dumps(program))
     first = caught.value.errors()[0]
-    assert told in f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    assert message in f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"capacities": (0, 5)}, "capacities: to rise up to 24 expected"),
         ({"capacities": (24, 24)}, None),
@@ -116,14 +116,14 @@ def test_what_leaves_the_arena_is_refused(
     ],
     ids=str,
 )
-def test_a_program_of_another_model_is_refused(bundle: Bundle, fields: dict[str, object], told: str | None) -> None:
+def test_a_program_of_another_model_is_refused(bundle: Bundle, fields: dict[str, object], message: str | None) -> None:
     [plans] = bundle.manifest.plans
     program = read_program(bundle, plans)
     changed = bundle.manifest.model_copy(update=fields)
-    if told is None:
+    if message is None:
         check_fits(program, changed, plans)
         return
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         check_fits(program, changed, plans)
 
 
@@ -151,9 +151,9 @@ def test_plans_without_a_program_say_how_to_get_one(bundle: Bundle) -> None:
 def test_a_broken_program_is_a_sentence(bundle: Bundle, tmp_path: Path) -> None:
     """Its hash was checked; whoever wrote it with that was wrong."""
     [plans] = bundle.manifest.plans
-    for content, told in (("{", "the field program is wrong"), ('{"version": 3}', "the field version is wrong")):
+    for content, message in (("{", "the field program is wrong"), ('{"version": 3}', "the field version is wrong")):
         (tmp_path / "program.json").write_text(content)
-        with pytest.raises(DovitError, match=f"program.json: {told} .*; build the plans again: dovit-export"):
+        with pytest.raises(DovitError, match=f"program.json: {message} .*; build the plans again: dovit-export"):
             read_program(Bundle(tmp_path, bundle.manifest), plans.model_copy(update={"program": "program.json"}))
 
 

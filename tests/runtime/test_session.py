@@ -96,7 +96,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), WRONG, ids=str)
-def test_what_cannot_be_is_refused(session: Session, arguments: dict[str, Any], sentence: str) -> None:
+def test_invalid_arguments_are_refused(session: Session, arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         session(IMAGE, **arguments)
     with pytest.raises(UsageError, match=sentence):  # at once, not at the first image

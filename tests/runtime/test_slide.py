@@ -159,7 +159,7 @@ def test_limits_say_their_number(
         segment_slide(picture(*size), CROP, STRIDE, core_of(), **arguments)
 
 
-def test_a_sliver_is_refused_before_memory_runs_out() -> None:
+def test_a_very_narrow_image_is_refused_before_memory_runs_out() -> None:
     with pytest.raises(
         UsageError, match=r"too narrow for windows of 512×512: .* pixels, more than 16777216; use mode whole"
     ):

@@ -128,7 +128,7 @@ def turn(path: Path, matrix: tuple[int, int, int, int], to: Path) -> Path:
 
 
 @pytest.mark.parametrize("matrix", [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)])
-def test_frames_are_turned_as_ffmpeg_says(drive: Path, tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+def test_frames_are_rotated_as_ffmpeg_says(drive: Path, tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
     path = turn(drive, matrix, tmp_path / "turned.mp4")
     with av.open(str(path)) as container:
         raw = next(container.decode(video=0))
@@ -152,7 +152,7 @@ def test_mirrored_frames_and_other_angles() -> None:
         turned(pixels, np.array([one, one, 0, -one, one, 0, 0, 0, 1 << 30], np.int32), "v")
 
 
-def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
+def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video at all " * 99)
     for name, part in {

@@ -112,7 +112,7 @@ def test_a_version_with_other_outputs_is_refused(dovit_serve: Serve, plain_bundl
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-x", "a b", "ä", "x" * 201])
-def test_names_that_cannot_be_are_refused(dovit_serve: Serve, name: str) -> None:
+def test_invalid_names_are_refused(dovit_serve: Serve, name: str) -> None:
     status, _, err = dovit_serve(name=name)
     assert status == 2 and "--name" in err and err.count("\n") == 1
     assert not Path("models").exists()

@@ -89,7 +89,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path, checkpoint: Path, monke
     assert not (tmp_path / "last.pt").exists()
 
 
-def test_an_interrupted_validation_is_made_up_for(
+def test_an_interrupted_validation_is_repeated(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []

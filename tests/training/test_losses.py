@@ -24,7 +24,7 @@ def probabilities(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return np.exp(up) / np.exp(up).sum(axis=1, keepdims=True)
 
 
-def test_cross_entropy_is_9() -> None:
+def test_cross_entropy_is_equation_9() -> None:
     student, _, labels = made(1)
     p, total, count = probabilities(student, (16, 24)), 0.0, 0
     for b, y, x in np.ndindex(2, 16, 24):
@@ -42,7 +42,7 @@ def test_nothing_but_ignored_pixels_is_zero_and_has_a_gradient() -> None:
     assert loss.item() == 0 and student.grad is not None and not student.grad.any()
 
 
-def test_self_distillation_is_11() -> None:
+def test_self_distillation_is_equation_11() -> None:
     """Σ p_s log(p_s/p_t), in this order of student and teacher, mean over pixels."""
     student, teacher, _ = made(3)
     p_s, p_t = probabilities(student, (16, 24)), probabilities(teacher, (16, 24))

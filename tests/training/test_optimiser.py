@@ -7,7 +7,7 @@ from models import randomised, small_config
 from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 
 
-def test_groups() -> None:
+def test_parameter_groups() -> None:
     model = randomised(small_config()).requires_grad_()
     optimiser = make_optimiser(model, "adamw", 0.01, 0.05, 10.0)
     set_learning_rate(optimiser, 0.002)

@@ -49,7 +49,7 @@ def test_all_images_of_a_batch_keep_the_average() -> None:
         together = model.follow(images, AverageByConfidence(model, thresholds)).decisions[0][0]
     assert len(set(each)) > 1
     assert together.kept.shape[1] == round(np.mean(each))
-    for b in range(4):  # whoever stays is less sure than whoever goes
+    for b in range(4):  # the confidence of tokens that stay is lower than of those that stop
         stays = torch.isin(together.index[b], together.kept[b])
         assert together.confidence[b][stays].max() <= together.confidence[b][~stays].min()
 

@@ -56,7 +56,7 @@ def test_the_teacher_stops_no_token_and_learns_nothing() -> None:
     assert {name.split(".")[0] for name in objective.state_dict()} == {"model"}
 
 
-def test_no_token_left_is_no_obstacle() -> None:
+def test_images_with_no_token_left() -> None:
     model = randomised(small_config()).requires_grad_()
     parts = Objective(model, (0, 0), None, 1, 0.4)(random_images(model.config, 2), torch.randint(0, 7, (2, 64, 96)))
     parts["loss"].backward()
@@ -358,7 +358,7 @@ def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
     finished([*TWICE, str(script)])
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+def test_a_loss_that_is_nan_ends_the_run(tmp_path: Path) -> None:
     from dovit.runtime.errors import DovitError
 
     model: DoViT = randomised(street_config())

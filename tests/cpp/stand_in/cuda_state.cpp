@@ -59,7 +59,7 @@ void stand_in_fail(const char* function, int nth) {
 
 void stand_in_add_unsupported_node(int nth) {
   const Lock lock(state().mutex);
-  state().until_foreign = nth;
+  state().until_unsupported = nth;
 }
 
 int stand_in_calls(const char* function) {
@@ -119,7 +119,7 @@ void stand_in_reset() {
   s.calls.clear();
   s.failing.clear();
   s.others_alive.clear();
-  s.until_foreign = 0;
+  s.until_unsupported = 0;
 }
 
 int stand_in_called(const char* function) {
@@ -134,7 +134,7 @@ bool stand_in_has_context() {
 
 bool stand_in_unsupported_node_is_due() {
   const Lock lock(state().mutex);
-  return state().until_foreign > 0 && --state().until_foreign == 0;
+  return state().until_unsupported > 0 && --state().until_unsupported == 0;
 }
 
 void stand_in_count(const char* kind, int change) {

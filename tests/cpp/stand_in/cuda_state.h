@@ -84,7 +84,7 @@ struct State {
   Table<CUgraphExec, Exec> execs;
 
   std::map<std::string, int> calls, failing, others_alive;
-  int until_foreign = 0;
+  int until_unsupported = 0;
 };
 
 State& state();

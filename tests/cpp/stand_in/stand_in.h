@@ -43,7 +43,7 @@ STAND_IN_API int stand_in_submit(CUstream_st* stream, StandInNode type, const st
 STAND_IN_API int stand_in_called(const char* function);
 STAND_IN_API bool stand_in_captures(CUstream_st* stream);
 STAND_IN_API bool stand_in_has_context();
-// Counts a captured enqueueV3, and whether it is to leave a foreign node.
+// Counts a captured enqueueV3, and whether it is to leave an unsupported node.
 STAND_IN_API bool stand_in_unsupported_node_is_due();
 // Whether these bytes lie in one piece of memory that is alive.
 STAND_IN_API bool stand_in_holds(const void* place, size_t bytes);

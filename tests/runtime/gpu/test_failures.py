@@ -16,7 +16,7 @@ from dovit.runtime.errors import DovitError
 
 @pytest.mark.parametrize("where", ["launch", "sync", "copy"])
 def test_an_error_in_flight_ends_the_session(make: Maker, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one sentence, and at once the next time: what the GPU would compute from there on is nobody's guess."""
+    """With one sentence, and immediately the next time: CUDA errors are sticky."""
     made = make()
     chain = made.gpu_chain()
     image = random_images(made.model.config).numpy()

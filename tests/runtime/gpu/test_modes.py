@@ -70,7 +70,7 @@ def test_one_launch_an_image(make: Maker, monkeypatch: pytest.MonkeyPatch) -> No
     mode.wait()
 
 
-def test_a_body_for_each_capacity(make: Maker) -> None:
+def test_a_conditional_body_for_each_capacity(make: Maker) -> None:
     made = make()
     program, _ = made.load_program(FakeDevice())
     mode = GraphMode(program, Transfers(program))
@@ -92,7 +92,9 @@ def test_unsupported_nodes_are_refused(make: Maker) -> None:
 
 @pytest.mark.parametrize("mode", [GraphMode, SegmentedMode])
 @pytest.mark.parametrize("name", ["stem", "block2", "block3", "decoder"])
-def test_a_refused_plan_ends_the_capture(make: Maker, mode: type[GraphMode] | type[SegmentedMode], name: str) -> None:
+def test_a_plan_that_fails_ends_the_capture(
+    make: Maker, mode: type[GraphMode] | type[SegmentedMode], name: str
+) -> None:
     """A graph that goes on without it would replay what other passes left. Every recording is ended, so the next can begin."""
     made = make()
     device = FakeDevice()
@@ -109,7 +111,7 @@ def test_a_refused_plan_ends_the_capture(make: Maker, mode: type[GraphMode] | ty
 
 
 @pytest.mark.parametrize("name", ["stem", "block2", "decoder"])
-@pytest.mark.parametrize("how", ["invalidates", "TensorRT says so", "foreign node"])
+@pytest.mark.parametrize("how", ["invalidates", "TensorRT says so", "unsupported node"])
 def test_a_plan_that_cannot_be_captured(make: Maker, how: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
     """Tried before any graph is built, for ending an invalidated one crashes: the segmented mode, a sentence in the log, and the
     same results. Where the whole image as one graph is demanded, an error."""
@@ -121,7 +123,7 @@ def test_a_plan_that_cannot_be_captured(make: Maker, how: str, name: str, caplog
 
     if how == "invalidates":
         engines[name].invalidates = True
-    elif how == "foreign node":
+    elif how == "unsupported node":
         engines[name].node = HostCallbackNode
     else:
         engines[name].reason = how
@@ -132,7 +134,9 @@ def test_a_plan_that_cannot_be_captured(make: Maker, how: str, name: str, caplog
     with caplog.at_level("WARNING", "dovit"):
         running = chain(None)
     assert running.captured.name == "segmented"
-    reason = {"invalidates": "previous error during capture", "foreign node": "CU_GRAPH_NODE_TYPE_HOST"}.get(how, how)
+    reason = {"invalidates": "previous error during capture", "unsupported node": "CU_GRAPH_NODE_TYPE_HOST"}.get(
+        how, how
+    )
     said = [record.getMessage() for record in caplog.records if record.name.startswith("dovit")]
     assert said and all(name in line and reason in line for line in said)
     for seed in range(2):
@@ -160,7 +164,7 @@ def test_every_kernel_runs_before_the_first_capture(make: Maker, monkeypatch: py
     assert launched == {kernel: {False} for kernel in ("decide", "gather", "reconstruct", "labels")}
 
 
-def test_a_driver_without_switch(make: Maker) -> None:
+def test_a_driver_without_switch_nodes_is_refused(make: Maker) -> None:
     program, _ = make().load_program(FakeDevice(can_switch=False))
     with pytest.raises(DovitError, match=r"fake GPU: SWITCH nodes need CUDA 12\.8 .* segmented mode"):
         GraphMode(program, Transfers(program))

@@ -57,8 +57,8 @@ def test_every_operation_once(model: DoViT, exact: bool, graph: bool) -> None:
     assert (found.launch_us is None) == exact
     assert found.copy_gb_per_s > 0
     assert 0 < found.scratch_bytes < found.device_bytes == chain.device_bytes
-    told = {o["name"]: o for o in found.as_dict()["operations"]}
-    assert told["stem"]["of_a_copy"] == pytest.approx(told["stem"]["gb_per_s"] / found.copy_gb_per_s)
+    reported = {o["name"]: o for o in found.as_dict()["operations"]}
+    assert reported["stem"]["of_a_copy"] == pytest.approx(reported["stem"]["gb_per_s"] / found.copy_gb_per_s)
 
 
 def test_bytes_of_the_token_pass(model: DoViT) -> None:
@@ -92,23 +92,23 @@ def test_nothing_is_left(model: DoViT) -> None:
 
 @pytest.fixture
 def ranges(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a stand-in for nvtx is told: +name, -name."""
-    told: list[str] = []
+    """What a stand-in for nvtx is reported: +name, -name."""
+    reported: list[str] = []
 
     @contextmanager
     def annotate(name: str, domain: str) -> Iterator[None]:
         assert domain == "dovit"
-        told.append(f"+{name}")
+        reported.append(f"+{name}")
         try:
             yield
         finally:
-            told.append(f"-{name}")
+            reported.append(f"-{name}")
 
     monkeypatch.setattr(naming, "_nvtx", lambda: SimpleNamespace(annotate=annotate))
-    return told
+    return reported
 
 
-def test_a_range_around_what_is_queued(model: DoViT, ranges: list[str]) -> None:
+def test_an_nvtx_range_around_what_is_queued(model: DoViT, ranges: list[str]) -> None:
     """Each operation is queued within the range of its name, and none is open when the next begins."""
     device = FakeDevice()
     chain = torch_chain(model, CAPACITIES, device=device)
@@ -136,7 +136,7 @@ def test_a_range_around_what_is_queued(model: DoViT, ranges: list[str]) -> None:
     begin = ranges.index("+stem")
     assert ranges[begin : begin + 5] == ["+stem", "EventRecordNode", "KernelNode", "EventRecordNode", "-stem"]
     chain.run(random_images(model.config).numpy(), (1.0, 1.0), range(25))
-    assert ranges.count("+stem") == 1 + profiling.WARM_UP, "a pass that nobody times has no names"
+    assert ranges.count("+stem") == 1 + profiling.WARM_UP, "a pass that is not timed has no names"
 
 
 def test_ranges_end_where_something_fails(model: DoViT, ranges: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_with_nvtx_itself_and_without(model: DoViT, there: bool, monkeypatch: py
 
 
 def test_captures_hold_no_events(model: DoViT) -> None:
-    """Nor is anything marked in a pass that nobody times, which still gives what it gave before."""
+    """Nor is anything marked in a pass that is not timed, which still gives what it gave before."""
     device = FakeDevice()
     chain = torch_chain(model, CAPACITIES, device=device)
     images = random_images(model.config).numpy()

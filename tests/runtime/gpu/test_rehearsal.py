@@ -26,7 +26,9 @@ PARTS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "arguments"), PARTS, ids=str)
-def test_rehearsal(name: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_tests_run_on_the_fake_device(
+    name: str, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = Path(__file__).with_name("test_on_a_gpu.py")
     spec = importlib.util.spec_from_file_location("rehearsed", file)
     assert spec is not None and spec.loader is not None

@@ -66,7 +66,7 @@ def same(found: ChainResult, expected: ChainResult, size: tuple[int, int] = SIZE
 @pytest.mark.parametrize("graph", [True, False])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("capacities", [CAPACITIES, EVERY])
-def test_as_if_pillow_had_done_it(model: DoViT, graph: bool, batch: int, capacities: Sequence[int]) -> None:
+def test_resizing_on_the_gpu_equals_pillow(model: DoViT, graph: bool, batch: int, capacities: Sequence[int]) -> None:
     chain = torch_chain(model, CAPACITIES, batch=batch, graph=graph)
     plain = torch_chain(model, CAPACITIES, batch=batch, graph=graph)
     answers = set()

@@ -230,7 +230,7 @@ def test_a_plan_that_it_does_not_take(library: Library, tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_a_header_that_says_why(library: Library, tmp_path: Path) -> None:
+def test_a_missing_header_is_explained(library: Library, tmp_path: Path) -> None:
     """Before the plan is read whole; an invalid one without a reason is left to the deserialization."""
     library.validity = 2, 3
     with pytest.raises(

@@ -1,4 +1,4 @@
-// A model whose outputs are anything: lying_engines RUNS SEED. Engines make what a real model would, and then change
+// A model whose outputs are anything: wrong_engines RUNS SEED. Engines make what a real model would, and then change
 // types, ranks, sizes, counts, indices, labels, or leave an output out. Every run ends in a result or in one sentence;
 // what is read or written out of place, AddressSanitizer shows.
 #include <cstdlib>
@@ -120,8 +120,8 @@ void lie(Tensor& tensor, Random& random) {
   }
 }
 
-struct Liar : Engine {
-  explicit Liar(Random& random) : random(random) {}
+struct WrongEngine : Engine {
+  explicit WrongEngine(Random& random) : random(random) {}
   void run(const Tensors& in, Tensors& out) const override {
     int64_t sum = 0, before = kTokens;  // every byte that the engine is handed is read
     for (const auto& [name, tensor] : in) {
@@ -146,7 +146,7 @@ int main(int count, char** arguments) {
   const Manifest manifest = manifest_of_three_blocks();
   check_manifest(manifest, "bundle.json");
   std::vector<std::unique_ptr<Engine>> engines;
-  for (size_t k = 0; k < manifest.steps.size(); ++k) engines.push_back(std::make_unique<Liar>(random));
+  for (size_t k = 0; k < manifest.steps.size(); ++k) engines.push_back(std::make_unique<WrongEngine>(random));
   const Session session({".", manifest}, std::make_unique<Chain>(manifest, std::move(engines)), {});
   int whole = 0;
   std::set<std::string> sentences;

@@ -48,7 +48,7 @@ LIES: list[tuple[int, str, Node, str]] = [
 ]
 
 
-def lying(bundle: Path, out: Path, step: int, output: str, node: Node) -> Path:
+def changed_bundle(bundle: Path, out: Path, step: int, output: str, node: Node) -> Path:
     """`bundle` with one output of a step changed by one operator."""
     shutil.copytree(bundle, out)
     manifest = json.loads((out / "bundle.json").read_text()) | {"thresholds": [1.0, 1.0, 1.0]}
@@ -79,7 +79,7 @@ def picture() -> np.ndarray:
 
 
 @pytest.mark.parametrize(("step", "output", "node", "sentence"), LIES)
-def test_a_lie_ends_in_a_sentence(
+def test_wrong_model_outputs_are_refused(
     build: Callable[[str], Path],
     bundle: Path,
     library_path: Path,
@@ -89,7 +89,7 @@ def test_a_lie_ends_in_a_sentence(
     node: Node,
     sentence: str,
 ) -> None:
-    folder = lying(bundle, tmp_path / "lying", step, output, node)
+    folder = changed_bundle(bundle, tmp_path / "changed", step, output, node)
     session = CSession(build("release") / "libdovit_runtime.so", folder, library_path)
     with pytest.raises(Failure, match=sentence) as failure:
         session(picture())
@@ -99,7 +99,7 @@ def test_a_lie_ends_in_a_sentence(
 def test_the_unchanged_model_still_runs(
     build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path
 ) -> None:
-    folder = lying(bundle, tmp_path / "same", 0, "keep1", ("Identity", {}, None))
+    folder = changed_bundle(bundle, tmp_path / "same", 0, "keep1", ("Identity", {}, None))
     result = CSession(build("release") / "libdovit_runtime.so", folder, library_path)(picture())
     assert result.kept == (result.tokens,) * 3
 
@@ -110,7 +110,7 @@ def test_more_kept_tokens_than_there_are_under_address_sanitizer(
     build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path, times: int
 ) -> None:
     """Twice and ten times were read beyond the buffers, two hundred times were written."""
-    folder = lying(bundle, tmp_path / "lying", 0, "keep1", ("Tile", {}, np.array([1, times], np.int64)))
+    folder = changed_bundle(bundle, tmp_path / "changed", 0, "keep1", ("Tile", {}, np.array([1, times], np.int64)))
     done = subprocess.run(
         [build("sanitize") / "tests" / "repeat", folder, library_path, "8"], capture_output=True, text=True
     )

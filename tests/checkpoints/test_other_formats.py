@@ -104,6 +104,6 @@ def test_other_models_by_their_keys(key: str, what: str, tmp_path: Path) -> None
     assert what in text and key in text and "dovit reads plain ViTs" in text
 
 
-def test_a_good_file_is_not_explained(tmp_path: Path) -> None:
+def test_a_valid_file_loads_without_a_hint(tmp_path: Path) -> None:
     save_model(randomised(small_config()), tmp_path / "model.pth")
     assert load_model(tmp_path / "model.pth").format == "dovit"
