@@ -86,6 +86,10 @@ def command(
             metavar="FILE", help="With --peers: the bundle's checkpoint, for torch's rows. With --sizes: the model."
         ),
     ] = None,
+    int8: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --peers: the bundle in int8 (dovit-export --precision int8)."),
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -115,6 +119,8 @@ def command(
         raise UsageError("--peers and --sizes are two tables: give one of them")
     if (ckpt is not None or only is not None) and not (peers or sizes):
         raise UsageError("--ckpt and --only are for --peers and --sizes")
+    if int8 is not None and not peers:
+        raise UsageError("--int8 is for --peers; to time a bundle in int8 alone, give it with --engine")
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
     count = threads or len(os.sched_getaffinity(0))
     if sizes:
@@ -129,7 +135,16 @@ def command(
         pixels = resize_image(read_image(image), read_manifest(engine).image_size)
     if peers:
         _beside_peers(
-            engine, ckpt, pixels, shares, runs or 11, count, names, 2 if warmup is None else warmup, as_json=as_json
+            engine,
+            ckpt,
+            int8,
+            pixels,
+            shares,
+            runs or 11,
+            count,
+            names,
+            2 if warmup is None else warmup,
+            as_json=as_json,
         )
         return
     with stage_progress() as progress:
@@ -176,6 +191,7 @@ def _print(report: dict[str, Any]) -> None:
 def _beside_peers(
     engine: Path,
     ckpt: Path | None,
+    int8: Path | None,
     pixels: np.ndarray | None,
     keep: Sequence[float] | None,
     runs: int,
@@ -191,7 +207,7 @@ def _beside_peers(
         raise DovitError(f"the dense graph needs the package {error.name}: pip install 'dovit[export]'") from None
     with stage_progress() as progress:
         report = compare_peers(
-            engine, pixels, keep, runs, threads, checkpoint=ckpt, only=only, warmup=warmup, progress=progress
+            engine, pixels, keep, runs, threads, checkpoint=ckpt, int8=int8, only=only, warmup=warmup, progress=progress
         )
     if as_json:
         print(json.dumps(report))

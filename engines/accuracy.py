@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -58,9 +58,15 @@ QUANTIZED_DIFFERENCE = 0.25
 
 
 def measure_accuracy(
-    bundle: Bundle, precision: Precision, scenes: Sequence[Scene], progress: Progress = no_progress
+    bundle: Bundle,
+    precision: Precision,
+    scenes: Sequence[Scene],
+    progress: Progress = no_progress,
+    *,
+    float32_nodes: Collection[str] = (),
 ) -> Accuracy:
     """Compare `precision` with float32 on `scenes`, in the exact schedule with the bundle's ξ and with every token kept.
+    `float32_nodes`: names of nodes that stay float32.
     `differences` are the largest of both; `label_agreement` is that of the worse. Needs no GPU."""
     manifest = bundle.manifest
     scores = Confusion(manifest.classes), Confusion(manifest.classes)
@@ -74,15 +80,15 @@ def measure_accuracy(
         references = []
         for number, (scene, way) in enumerate(passes, start=1):
             progress(f"float32, pass {number} of {len(passes)}")
-            reference = _run(chain, scene, keep_all=way, keep_tensors=True)
+            reference = run_scene(chain, scene, keep_all=way, keep_tensors=True)
             references.append(_on_disk(reference, Path(scratch) / f"float32-{number}"))
         del chain  # so that the two precisions' weights are never in memory together: _chain collects them
-        chain = _chain(bundle, precision, Path(scratch))
+        chain = _chain(bundle, precision, Path(scratch), float32_nodes)
         for number, ((scene, way), reference) in enumerate(zip(passes, references, strict=True), start=1):
             progress(f"{precision}, pass {number} of {len(passes)}")
             for name, difference in _plan_differences(chain, scene, reference).items():
                 differences[name] = max(differences.get(name, 0.0), difference)
-            made = _run(chain, scene, keep_all=way)
+            made = run_scene(chain, scene, keep_all=way)
             equal[way].append(float((made.labels == reference.labels).mean()))
             if way:
                 continue
@@ -134,19 +140,19 @@ def check_accuracy(accuracy: Accuracy, precision: Precision, *, quantized: bool 
         )
 
 
-def _chain(bundle: Bundle, precision: Precision, scratch: Path) -> Chain:
+def _chain(bundle: Bundle, precision: Precision, scratch: Path, float32_nodes: Collection[str] = ()) -> Chain:
     """The lowered steps under ONNX Runtime, a low precision by its rounding."""
     low = LOW_TYPES.get(precision)
     described, engines = [], []
     with _older_objects_frozen():
-        steps = lower_bundle(bundle, precision)
+        steps = lower_bundle(bundle, precision, float32_nodes=float32_nodes)
         while steps:
             step = steps.pop(0)
             if low is not None:
                 emulate(step.graph)
             file = scratch / f"{step.described.name.replace('/', '-')}-{precision}.onnx"
             write_part(step.graph, file)
-            described.append(_as_float32(step.described))
+            described.append(as_float32(step.described))
             name, fused = f"{step.described.name} in {precision}", bundle.manifest.precision != "fp8"
             engines.append(OnnxRuntimeEngine(name, file, prepack=False, fuse_quantized=fused))
             del step
@@ -168,7 +174,7 @@ def _older_objects_frozen() -> Iterator[None]:
             gc.unfreeze()
 
 
-def _as_float32(step: PlanStep) -> PlanStep:
+def as_float32(step: PlanStep) -> PlanStep:
     """The description of an emulated step: low values are carried as float32."""
 
     def widened(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
@@ -178,7 +184,8 @@ def _as_float32(step: PlanStep) -> PlanStep:
     return step.model_copy(update={"inputs": widened(step.inputs), "outputs": widened(step.outputs)})
 
 
-def _run(chain: Chain, scene: Scene, *, keep_all: bool, keep_tensors: bool = False) -> ChainResult:
+def run_scene(chain: Chain, scene: Scene, *, keep_all: bool, keep_tensors: bool = False) -> ChainResult:
+    """A pass at the bundle's ξ, or with every token kept."""
     manifest = chain.manifest
     every = range(manifest.tokens + 1)
     # by their number: at ξ = 1 a token whose confidence is rounded to more than 1 would stop

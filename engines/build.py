@@ -55,8 +55,16 @@ class _Part:
     profiles: tuple[Profile, ...]
 
 
-def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: Progress = no_progress) -> BuiltPlans:
-    """Build plans for every step of `bundle` into `folder`/tensorrt or `folder`/tensorrt-rtx.
+def build_plans(
+    bundle: Bundle,
+    folder: Path,
+    options: BuildOptions,
+    progress: Progress = no_progress,
+    *,
+    float32_nodes: tuple[str, ...] = (),
+) -> BuiltPlans:
+    """Build plans for every step of `bundle` into `folder`/tensorrt or `folder`/tensorrt-rtx. `float32_nodes`: names of nodes
+    that stay float32.
 
     Plans that the cache holds are taken from there. Raises DovitError or UsageError where a plan cannot be built.
     """
@@ -67,12 +75,14 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
         _check_fp8(capabilities)
     library = _plugin_library() if options.plugins else None
     progress("lowering")
-    lowered = lower_bundle(bundle, options.precision, batch=options.batch, plugins=library is not None)
+    lowered = lower_bundle(
+        bundle, options.precision, batch=options.batch, plugins=library is not None, float32_nodes=float32_nodes
+    )
 
     (folder / options.flavour).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".lowered-") as scratch:
         parts = [
-            _part(bundle, step, Path(scratch), folder, options, version, capabilities, library)
+            _part(bundle, step, Path(scratch), folder, options, version, capabilities, library, float32_nodes)
             for step in lowered
             if step.described.kind == "plan"
         ]
@@ -91,6 +101,7 @@ def build_plans(bundle: Bundle, folder: Path, options: BuildOptions, progress: P
         cuda=cuda_of(options.flavour),
         compute_capabilities=capabilities,
         precision=options.precision,
+        float32_nodes=float32_nodes,
         batch=options.batch,
         plugin_version=dovit.__version__ if library else None,
         workspace_mib=options.workspace_mib,
@@ -131,6 +142,7 @@ def _part(
     version: str,
     capabilities: tuple[str, ...],
     library: Path | None,
+    float32_nodes: tuple[str, ...],
 ) -> _Part:
     manifest, described = bundle.manifest, step.described
     count = options.profiles or min(FLAVOURS[options.flavour].profiles, sum(c > 0 for c in manifest.capacities))
@@ -149,7 +161,7 @@ def _part(
         plugin_library=str(library) if library else None,
         user_allocation=library is None,  # TokenDecide without fixed_capacity has an output of data-dependent size
     )
-    return _Part(step, request, _key(bundle, step, request, version, options), profiles)
+    return _Part(step, request, _key(bundle, step, request, version, options, float32_nodes), profiles)
 
 
 def _make(parts: list[_Part], options: BuildOptions, progress: Progress) -> tuple[list[tuple[BuildReport, str]], int]:
@@ -192,7 +204,14 @@ def _jobs(options: BuildOptions) -> int:
     return 1 if FLAVOURS[options.flavour].needs_gpu else default_jobs()
 
 
-def _key(bundle: Bundle, step: LoweredStep, request: BuildRequest, version: str, options: BuildOptions) -> str:
+def _key(
+    bundle: Bundle,
+    step: LoweredStep,
+    request: BuildRequest,
+    version: str,
+    options: BuildOptions,
+    float32_nodes: tuple[str, ...],
+) -> str:
     """What the plan is made of, as one hash: its ONNX (whose file names its weights by their hash), how that is lowered, and
     every setting of the builder."""
     source = next(s for s in bundle.manifest.steps if s.name == step.described.step)
@@ -201,6 +220,7 @@ def _key(bundle: Bundle, step: LoweredStep, request: BuildRequest, version: str,
         "onnx": bundle.manifest.files[source.onnx].sha256,
         "lowering": lowering_digest(),
         "precision": options.precision,
+        "float32_nodes": [node.name for node in step.graph.nodes if node.name in float32_nodes],
         "batch": options.batch,
         "version": version,
         "described": step.described.model_dump(),

@@ -19,7 +19,7 @@ from dovit.benchmarks.peers.peer import Peer, Running, chain_peers, dense_peers
 from dovit.export.source import source_of
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.progress import Progress, no_progress
 
 # A thread pool may wait actively after its last task (ONNX Runtime's for 20 to 25 ms), which must be over before the next
@@ -35,16 +35,20 @@ def compare_peers(
     threads: int,
     *,
     checkpoint: Path | None = None,
+    int8: Path | None = None,
     only: Sequence[str] = (),
     warmup: int = 2,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Rows of every peer that can run here, and of every other the reason why it cannot, under `left_out`.
 
-    `image` uint8 [H, W, 3] of the bundle's size, default noise; `checkpoint`: the bundle's, for torch's rows; `only`: parts of
-    the names of rows, of which one must occur. Raises DovitError where no row is left.
+    `image` uint8 [H, W, 3] of the bundle's size, default noise; `checkpoint`: the bundle's, for torch's rows; `int8`: the same
+    model's bundle in int8, for rows of the chain; `only`: parts of the names of rows, of which one must occur. Raises DovitError
+    where no row is left, UsageError where `int8` is another model's.
     """
     bundle = open_bundle(engine)
+    if int8 is not None:
+        _check_int8(bundle, open_bundle(int8))
     if checkpoint is not None:
         _check_source(bundle, checkpoint)
     height, width = bundle.manifest.image_size
@@ -58,7 +62,7 @@ def compare_peers(
         [step] = dense.manifest.steps
         same = {"image": str(folder / "image.npy"), "threads": threads, "warmup": warmup}
         peers, left_out = dense_peers(dense.onnx(step), checkpoint, **same)
-        peers += chain_peers(engine, keep, **same)
+        peers += chain_peers(engine, keep, int8, **same)
         peers = [peer for peer in peers if not only or any(part in peer.name for part in only)]
         running, facts = _start(peers, bundle.manifest, folder, stack, left_out, progress)
         seconds = _measure(running, runs, facts, left_out, progress)
@@ -78,6 +82,20 @@ def compare_peers(
         "rows": rows,
         "left_out": {name: why for name, why in left_out.items() if not only or any(part in name for part in only)},
     }
+
+
+def _check_int8(bundle: Bundle, int8: Bundle) -> None:
+    """Raises UsageError where a bundle is not what its option says."""
+    one, other = bundle.manifest, int8.manifest
+    if other.precision != "int8":
+        raise UsageError(f"{int8.root}: its products are {other.precision}; --int8 takes a bundle of --precision int8")
+    if one.precision != "fp32":
+        raise UsageError(
+            f"{bundle.root}: its products are {one.precision}; --engine takes the float32 bundle beside --int8"
+        )
+    same = [(m.architecture, m.image_size, m.classes, m.thresholds, len(m.decisions)) for m in (one, other)]
+    if same[0] != same[1]:
+        raise UsageError(f"{int8.root}: of another model or other ξ than {bundle.root}: quantize that one")
 
 
 def _check_source(bundle: Bundle, checkpoint: Path) -> None:

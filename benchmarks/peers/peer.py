@@ -57,20 +57,24 @@ def dense_peers(model: Path, checkpoint: Path | None, **same: Any) -> tuple[list
     return found, {}
 
 
-def chain_peers(bundle: Path, keep: Sequence[float] | None, **same: Any) -> list[Peer]:
-    """The chain with each provider and precision, at ξ = 1 and where `keep` is given at those shares."""
+def chain_peers(bundle: Path, keep: Sequence[float] | None, int8: Path | None = None, **same: Any) -> list[Peer]:
+    """The chain with each provider and precision, at ξ = 1 and where `keep` is given at those shares. `int8`: the same model's
+    bundle in int8."""
     found = []
     options: list[tuple[Provider, str, Precision]] = [
         ("cpu", "ONNX Runtime fp32", "fp32"),
         ("openvino", "OpenVINO fp32", "fp32"),
         ("openvino", "OpenVINO bf16", "bf16"),
     ]
+    if int8 is not None:
+        options.append(("openvino", "OpenVINO int8", "int8"))
     for shares in (None, None if keep is None else tuple(keep)):
         setting = "ξ = 1" if shares is None else f"keep {'/'.join(f'{share:g}' for share in shares)}"
         for provider, title, precision in options:
             name = f"chain {setting}, {title}"
+            model = str(int8 if precision == "int8" else bundle)
             one = Peer(
-                name=name, kind="chain", precision=precision, model=str(bundle), provider=provider, keep=shares, **same
+                name=name, kind="chain", precision=precision, model=model, provider=provider, keep=shares, **same
             )
             if one not in found:
                 found.append(one)

@@ -21,6 +21,7 @@ from dovit.benchmarks.chain import thresholds_for
 from dovit.benchmarks.peers import dense
 from dovit.benchmarks.peers.peer import Peer
 from dovit.runtime.errors import DovitError
+from dovit.runtime.openvino.device import computes_bf16
 from dovit.runtime.session import load
 
 
@@ -72,7 +73,8 @@ def _chain(peer: Peer, image: np.ndarray) -> tuple[Callable[[], np.ndarray], dic
     session = load(
         peer.model,
         provider=peer.provider,
-        precision="bf16" if peer.precision == "bf16" else "fp32",
+        # what is not int8 in a bundle in int8: as NNCF's dense model has it
+        precision="bf16" if peer.precision == "bf16" or (peer.precision == "int8" and computes_bf16()) else "fp32",
         threads=peer.threads,
         check_accuracy=False,  # how many labels are equal is in the row
     )

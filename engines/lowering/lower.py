@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -32,8 +33,16 @@ class LoweredStep:
     parameters: int
 
 
-def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugins: bool = False) -> list[LoweredStep]:
+def lower_bundle(
+    bundle: Bundle,
+    precision: Precision,
+    *,
+    batch: int = 1,
+    plugins: bool = False,
+    float32_nodes: Collection[str] = (),
+) -> list[LoweredStep]:
     """The steps of `bundle` for `batch` images at a time, in `precision`, with nothing custom in a plan unless `plugins`.
+    `float32_nodes`: names of nodes that stay float32.
 
     Weights are mapped from the bundle's files and stay float32 until a graph is written. Raises DovitError for a
     bundle without ONNX files.
@@ -53,7 +62,7 @@ def lower_bundle(bundle: Bundle, precision: Precision, *, batch: int = 1, plugin
         if part.kind != "labels":  # whose kernel computes in float32, and has every type of labels
             fold_batch_norms(part.graph)
             _widen_labels(part.graph)
-            lower_precision(part.graph, precision, float32)
+            lower_precision(part.graph, precision, float32, float32_nodes)
         for tensor in (*part.graph.inputs, *part.graph.outputs):
             tensor.shape = [batch if size == "batch" else size for size in tensor.shape]
         described = PlanStep(

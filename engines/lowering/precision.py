@@ -7,6 +7,8 @@ stopped tokens and logits leave the graph as float32. Tokens travel between the 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -32,18 +34,21 @@ SIZES = {"Resize": (1, 2)}
 OPERATION_FLOAT32 = {"TokenDecide": ((0, 1), ()), "TokenGather": ((3,), (3,)), "TokenReconstruct": ((), ())}
 
 
-def lower_precision(graph: gs.Graph, precision: Precision, float32: set[str]) -> None:
-    """Retype `graph` in place. Inputs and outputs named in `float32` keep that type, other float tensors get the low one.
+def lower_precision(
+    graph: gs.Graph, precision: Precision, float32: set[str], float32_nodes: Collection[str] = ()
+) -> None:
+    """Retype `graph` in place. Inputs and outputs named in `float32` keep that type, other float tensors get the low one, but for
+    what the nodes named in `float32_nodes` compute.
 
     Weights keep their values; those with an `export_dtype` are converted when they are written.
     """
     if precision != "fp32":
-        _Lowering(graph, LOW_TYPES[precision], float32).run()
+        _Lowering(graph, LOW_TYPES[precision], float32, frozenset(float32_nodes)).run()
 
 
 class _Lowering:
-    def __init__(self, graph: gs.Graph, low: np.dtype, float32: set[str]) -> None:
-        self.graph, self.low, self.float32 = graph.toposort(), low, float32
+    def __init__(self, graph: gs.Graph, low: np.dtype, float32: set[str], float32_nodes: frozenset[str]) -> None:
+        self.graph, self.low, self.float32, self.float32_nodes = graph.toposort(), low, float32, float32_nodes
         self.kind: dict[int, np.dtype] = {}  # the type of each float variable by now
         self.twins: dict[tuple[int, np.dtype], gs.Tensor] = {}  # a tensor in another type
 
@@ -85,6 +90,8 @@ class _Lowering:
                 self._retype(tensor, wanted)
 
     def _computes_in(self, node: gs.Node) -> np.dtype:
+        if node.name in self.float32_nodes:
+            return FLOAT32
         if node.op in PRODUCTS:
             return self.low
         if node.op in NORMS:

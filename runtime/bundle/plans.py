@@ -77,6 +77,9 @@ class PlanSet(Frozen):
     cuda: int | None = Field(description="CUDA's major version that it came with, where that is known")
     compute_capabilities: tuple[str, ...] = Field(description="such as 8.9; empty for a portable plan")
     precision: Precision
+    float32_nodes: tuple[str, ...] = Field(
+        default=(), description="of fp16: nodes that stay float32, since fp16 cannot hold their values"
+    )
     batch: int
     plugin_version: str | None = Field(description="of the plugin library in the plans, where there is one")
     workspace_mib: int | None

@@ -42,6 +42,9 @@ def print_accuracy(console: Console, plans: PlanSet) -> None:
     for name in (step.name for step in plans.steps if step.kind == "plan"):
         difference = accuracy.differences.get(name)
         table.add_row(escaped(name), "not measured" if difference is None else f"{difference:.1e}")
+    if plans.float32_nodes:
+        shown = ", ".join(plans.float32_nodes[:4]) + (", …" if len(plans.float32_nodes) > 4 else "")
+        table.add_row(f"{len(plans.float32_nodes)} nodes stay float32", escaped(shown))
     table.add_section()
     table.add_row("labels equal", f"{accuracy.label_agreement:.2%}")
     for number, share in enumerate(accuracy.kept_agreement, start=1):

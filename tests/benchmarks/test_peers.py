@@ -17,8 +17,12 @@ from dovit.benchmarks.peers import compare
 from dovit.benchmarks.peers.compare import compare_peers, memory_of, rows_of
 from dovit.benchmarks.peers.peer import Peer, Running
 from dovit.benchmarks.peers.sizes import compare_sizes
+from dovit.engines.accuracy import Scene
 from dovit.export.checkpoints.own import save_model
+from dovit.export.quantization import measure
+from dovit.export.quantization.bundle import Calibration, quantize
 from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.write import write_bundle
 from dovit.runtime.errors import DovitError, UsageError
 
 
@@ -56,6 +60,25 @@ def test_rows_that_memory_has_no_room_for_are_left_out(bundle: Path, monkeypatch
     scores = 12 * 8192**2 * 4  # of one layer
     assert 2 * scores < memory_of(ort, large) - memory_of(openvino, large) < 2.01 * scores
     assert memory_of(openvino, large) < memory_of(int8, large)
+
+
+def test_the_chain_in_int8_has_rows_beside_the_dense_model_in_int8(bundle: Path, tmp_path: Path) -> None:
+    """Of a bundle that was quantized from the same one; others are refused."""
+    pytest.importorskip("openvino")
+    opened = open_bundle(bundle)
+    image = np.random.default_rng(0).integers(0, 256, (*opened.manifest.image_size, 3), dtype=np.uint8)
+    calibration = Calibration([Scene(image)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "MIN_LABELS_EQUAL", 0.5)
+        write_bundle(tmp_path / "int8", lambda stage: quantize(opened, "int8", calibration, stage, lambda _: None))
+    report = compare_peers(bundle, image, (0.5, 0.25), 1, 1, int8=tmp_path / "int8", only=("chain keep",), warmup=0)
+    row = next(row for row in report["rows"] if row["name"] == "chain keep 0.5/0.25, OpenVINO int8")
+    assert row["kept"] == [12, 6] and 0.5 < row["labels_equal"] <= 1
+    with pytest.raises(UsageError, match="its products are fp32; --int8 takes a bundle of --precision int8"):
+        compare_peers(bundle, image, None, 1, 1, int8=bundle)
+    make_bundle(randomised(small_config(classes=5)), tmp_path / "other")
+    with pytest.raises(UsageError, match="of another model or other ξ"):
+        compare_peers(tmp_path / "other", image, None, 1, 1, int8=tmp_path / "int8")
 
 
 def test_torch_runs_the_bundles_checkpoint_and_no_other(tmp_path: Path) -> None:

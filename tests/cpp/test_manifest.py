@@ -34,6 +34,7 @@ PLANS = {
     "cuda": 13,
     "compute_capabilities": ["8.9"],
     "precision": "fp16",
+    "float32_nodes": ["a"],
     "batch": 1,
     "plugin_version": None,
     "workspace_mib": None,

@@ -2,6 +2,7 @@
 
 import gc
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,18 @@ from models import randomised, small_config
 from rich.console import Console
 
 from dovit.engines.accuracy import BOUNDS, _older_objects_frozen, check_accuracy, measure_accuracy
+from dovit.engines.add import Added, _measured, plan_builder
+from dovit.engines.lowering.lower import lower_bundle
+from dovit.engines.options import BuildOptions
 from dovit.engines.scenes import street_scenes
 from dovit.export.checkpoints import ReadOptions, load_model
+from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.bundle.plans import Accuracy, PlanSet, PlanStep, Precision
+from dovit.runtime.bundle.write import copy_files, write_bundle
 from dovit.runtime.cli.plan_tables import print_accuracy
 from dovit.runtime.errors import DovitError
+from dovit.runtime.progress import Progress
 from dovit.runtime.session import load
 
 ASSET = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
@@ -72,6 +79,39 @@ def test_a_model_that_overflows(tmp_path: Path) -> None:
         check_accuracy(found, "fp16")
     check_accuracy(measure_accuracy(bundle, "bf16", scenes), "bf16")
     assert not list(tmp_path.glob(".accuracy-*"))
+
+
+def test_what_fp16_cannot_hold_stays_float32(tmp_path: Path) -> None:
+    """The nodes around the large values, and no others: the model has fp16 plans, whose accuracy is that of fp16."""
+    model = randomised(small_config())
+    with torch.no_grad():
+        layer = model.backbone.layers[2].mlp
+        layer.fc1.weight.mul_(3e4)
+        layer.fc2.weight.mul_(1 / 3e4)
+    make_bundle(model, tmp_path)
+    bundle = open_bundle(tmp_path)
+    scenes = street_scenes(bundle.manifest, 1)
+    accuracy, nodes = _measured(bundle, "fp16", scenes, lambda _: None)
+    check_accuracy(accuracy, "fp16")
+    assert {"layers.3.mlp.fc1", "layers.3.Gelu", "layers.3.mlp.fc2"} <= set(nodes)
+    assert all(name.startswith("layers.3.") for name in nodes) and "layers.3.attn.qkv" not in nodes
+    types = {
+        node.name: np.dtype(node.inputs[0].dtype).name
+        for step in lower_bundle(bundle, "fp16", float32_nodes=nodes)
+        for node in step.graph.nodes
+        if node.op == "MatMul" and ".mlp." in node.name
+    }
+    assert {name for name, dtype in types.items() if dtype == "float32"} == {"layers.3.mlp.fc1", "layers.3.mlp.fc2"}
+    pytest.importorskip("tensorrt_rtx")
+    added = Added()
+    build = plan_builder(BuildOptions("tensorrt-rtx", cache=None), lambda _: scenes, added)
+    manifest = write_bundle(tmp_path, lambda stage: _rebuilt(bundle, stage, build))
+    assert [plans.float32_nodes for plans in manifest.plans] == [nodes]
+
+
+def _rebuilt(bundle: Bundle, stage: Path, build: Callable[[Bundle, Manifest | None, Progress], Manifest]) -> Manifest:
+    copy_files(bundle, stage, bundle.manifest.files)
+    return build(Bundle(stage, bundle.manifest), None, lambda *_: None)
 
 
 def test_a_block_that_no_token_reaches_is_measured(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ void fields(Visitor& visit, PlanSet& plans) {
   visit("cuda", plans.cuda);
   visit("compute_capabilities", plans.compute_capabilities);
   visit("precision", plans.precision);
+  visit.optional("float32_nodes", plans.float32_nodes);
   visit("batch", plans.batch);
   visit("plugin_version", plans.plugin_version);
   visit("workspace_mib", plans.workspace_mib);

@@ -120,6 +120,7 @@ struct PlanSet {
   std::optional<int64_t> cuda;
   std::vector<std::string> compute_capabilities;
   Choice<PrecisionNames> precision;
+  std::vector<std::string> float32_nodes;
   int64_t batch = 0;
   std::optional<std::string> plugin_version;
   std::optional<int64_t> workspace_mib, optimisation_level;
