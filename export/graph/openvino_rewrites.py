@@ -59,6 +59,7 @@ def _product_over_tokens(graph: gs.Graph, conv: gs.Node) -> None:
     if transpose.op != "Transpose" or transpose.attrs.get("perm") != [0, 2, 1]:
         return
     plain = conv.attrs.get("group", 1) == 1 and not any(conv.attrs.get("pads", ()))
+    plain = plain and all(step == 1 for step in conv.attrs.get("strides", ()))
     if not isinstance(weight, gs.Constant) or tuple(weight.shape[2:]) != (1, 1) or not plain:
         return
     if len(transpose.outputs[0].outputs) != 1 or len(unsqueeze.outputs[0].outputs) != 1:
