@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from bundles import make_bundle
+from installed import require
 from models import randomised, small_config
 
 from dovit.runtime.bundle.manifest import Step
@@ -82,7 +83,7 @@ def before(made: onnx.GraphProto, tensor: str) -> onnx.NodeProto:
 
 def test_openvino_does_not_choose_its_slow_argmax(bundle: Bundle) -> None:
     """By the memory layout that it says it executes: channels innermost (`acdb`) takes ten times as long."""
-    pytest.importorskip("openvino", reason="the extra dovit[openvino] is not installed")
+    require("openvino")
     from dovit.runtime.openvino.device import core, options_for
 
     file = bundle.path(bundle.manifest.steps[-1].openvino[-1])

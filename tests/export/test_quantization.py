@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from bundles import make_bundle
+from installed import require
 from models import randomised, small_config
 from onnx import numpy_helper
 from PIL import Image
@@ -144,7 +145,7 @@ def test_a_trained_model_is_within_the_bounds(trained: Bundle, int8: Bundle) -> 
 
 
 def test_openvino_executes_the_products_in_int8(int8: Bundle) -> None:
-    pytest.importorskip("openvino")
+    require("openvino")
     from dovit.runtime.openvino.engine import OpenVinoEngine
 
     for step in int8.manifest.steps[:2]:
@@ -312,7 +313,7 @@ def test_fp8_is_for_gpus_that_have_it(fp8: Bundle, tmp_path: Path) -> None:
     assert all(step.openvino == () for step in fp8.manifest.steps)
     with pytest.raises(DovitError, match="its products are fp8, which no CPU computes"):
         load(fp8.root)
-    pytest.importorskip("tensorrt_rtx")
+    require("tensorrt_rtx")
     options = {"engine": fp8.root, "out": tmp_path / "out", "backend": BackendChoice.tensorrt_rtx, "verify": False}
     for given, found in ((None, "portable"), (["8.6,12.0"], "8.6, 12.0")):
         with pytest.raises(UsageError, match=rf"8\.9 or newer, and these are for {found}"):
@@ -324,7 +325,7 @@ def test_tensorrt_rtx_builds_the_products(
     kind: str, int8: Bundle, fp8: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Attention is fused as it is in fp16, and fp16's rounding beside int8 or fp8 is within its bounds."""
-    pytest.importorskip("tensorrt_rtx")
+    require("tensorrt_rtx")
     bundle = {"int8": int8, "fp8": fp8}[kind]
     export(
         engine=bundle.root, out=tmp_path, backend=BackendChoice.tensorrt_rtx, compute_capability=["8.9"], no_cache=True
