@@ -1,5 +1,19 @@
 """Many images on many machines: `Segmenter` for Ray Data's `map_batches`, and dovit-map."""
 
-from dovit.batch.segmenter import Segmenter
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dovit.batch.segmenter import Segmenter
 
 __all__ = ["Segmenter"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the class when it is asked for: it needs the extra `ray`, and dovit-map must be able to say so."""
+    if name == "Segmenter":
+        from dovit.batch.segmenter import Segmenter
+
+        return Segmenter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

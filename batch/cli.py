@@ -68,7 +68,10 @@ def command(
     A run that was ended goes on where it was when the same command is given again. Ray is started on this machine, or
     used at RAY_ADDRESS. An image that cannot be read or segmented is a row with an error.
     """
-    from dovit.batch.run import Job, map_files, map_parquet
+    try:
+        from dovit.batch.run import Job, map_files, map_parquet
+    except ModuleNotFoundError as error:
+        raise UsageError(f"dovit-map needs the package {error.name}: pip install 'dovit[ray]'") from None
 
     settings: dict[str, Any] = {
         "threads": threads,

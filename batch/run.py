@@ -23,12 +23,9 @@ from dovit.runtime.errors import DovitError, UsageError
 
 # Ray reports to its makers unless this is 0, as ONNX Runtime does (see dovit.runtime)
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-try:
-    import ray
-    import ray.data
-    from ray.exceptions import RayError
-except ModuleNotFoundError as error:
-    raise UsageError(f"dovit-map needs the package {error.name}: pip install 'dovit[ray]'") from None
+import ray
+import ray.data
+from ray.exceptions import RayError
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,46 @@ except SystemExit:
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+CHECKPOINT = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
+OPTIONAL = """av cuda gradio jinja2 matplotlib nvtx onnx onnx_graphsurgeon onnxscript openvino plotly polygraphy pyarrow ray
+    safetensors tensorrt tensorrt_rtx torch tritonclient yaml"""
+
+
+def without_extras(command: str, *arguments: str) -> tuple[int, str, str]:
+    """The installed `command` in an environment that has dovit's own dependencies only: exit status, stdout, stderr."""
+    code = f"""
+import sys
+from importlib.metadata import entry_points
+sys.modules.update(dict.fromkeys({OPTIONAL.split()}))  # importing them raises ModuleNotFoundError
+sys.argv = {[command, *arguments]}
+entry_points(group="console_scripts")["{command}"].load()()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_help_needs_no_extra(name: str) -> None:
+    status, out, err = without_extras(f"dovit-{name}", "--help")
+    assert (status, err) == (0, "") and out.startswith(f"Usage: dovit-{name} [OPTIONS]")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "extra"),
+    [
+        ("train", "--ckpt a.pth --data streets:1 --out o", "training"),
+        ("adapt", "--ckpt a.pth --images i --out o", "training"),
+        ("export", "--ckpt {checkpoint} --out o", "export"),
+        ("eval", "--ckpt a.pth --data streets:1", "training"),
+        ("map", "--engine e --input i --output o", "ray"),
+        ("demo", "--engine e", "demo"),
+    ],
+)
+def test_a_command_without_its_extra_says_what_to_install(name: str, arguments: str, extra: str) -> None:
+    for command in ([f"dovit-{name}"], ["dovit", name]):
+        status, out, err = without_extras(*command, *arguments.format(checkpoint=CHECKPOINT).split())
+        assert (status, out) == (2, "") and "Traceback" not in err, err
+        last = err.splitlines()[-1]  # after the lines of progress
+        assert last.startswith(f"{' '.join(command)}: error: ") and last.endswith(f"pip install 'dovit[{extra}]'"), err
