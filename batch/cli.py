@@ -96,14 +96,15 @@ def command(
         done = map_files(job, inputs, labels=(labels or LabelsChoice.png).value)
     seconds = time.perf_counter() - start
     if as_json:
-        row = {"images": done.images, "before": done.before, "errors": done.errors, "seconds": round(seconds, 3)}
+        row = {"images": done.images, "before": done.before, "errors": len(done.errors), "seconds": round(seconds, 3)}
         print(json.dumps(row | {"rows": str(output / "rows")}))
     else:
         before = f", {done.before} were done before" if done.before else ""
         print(f"{done.images} images in {seconds:.1f} s{before}; a row for each in {output / 'rows'}")
     if done.errors:
         raise DovitError(
-            f"{done.errors} of {done.images + done.before} images failed; the column error in {output / 'rows'} says why"
+            f"{len(done.errors)} of {done.images + done.before} images failed (for one: {done.errors[0]}); "
+            f"the column error in {output / 'rows'} says why each did"
         )
 
 

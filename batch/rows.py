@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pd
 import pyarrow.parquet as pq
 
@@ -60,7 +59,7 @@ def finished(output: Path, column: str) -> set[str]:
     return found
 
 
-def summary(output: Path) -> tuple[int, int]:
-    """How many rows there are, and how many of them have an error."""
+def summary(output: Path) -> tuple[int, list[str]]:
+    """How many rows there are, and the errors in them."""
     errors = pd.dataset(output / ROWS, format="parquet").to_table(columns=["error"]).column("error")
-    return len(errors), pc.sum(pc.is_valid(errors)).as_py() or 0
+    return len(errors), errors.drop_null().to_pylist()

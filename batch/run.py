@@ -23,6 +23,10 @@ from dovit.runtime.errors import DovitError, UsageError
 
 # Ray reports to its makers unless this is 0, as ONNX Runtime does (see dovit.runtime)
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if not os.environ.get("RAY_ADDRESS"):
+    # Ray on one machine listens on all its addresses, and takes _node_ip_address="127.0.0.1" for the machine's other address.
+    # Where it is told that there will be no cluster, which it tells itself on Windows and macOS, it listens on 127.0.0.1 alone.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 import ray
 import ray.data
 from ray.exceptions import RayError
@@ -46,11 +50,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What a run did: `images` now and `before`, and how many rows of all have an error."""
+    """What a run did: `images` now and `before`, and the errors in the rows of all."""
 
     images: int
     before: int
-    errors: int
+    errors: list[str]
 
 
 def map_files(job: Job, inputs: Sequence[Input], *, labels: str) -> Done:
@@ -169,11 +173,11 @@ class _connected:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
+                address="local",  # not the cluster that `ray start` left on this machine: that one is named by RAY_ADDRESS
                 num_cpus=self._job.workers * self._job.threads + 1,  # reading and writing tables are tasks of one CPU
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
             )
 
     def _check(self) -> None:

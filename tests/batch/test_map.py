@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -142,7 +143,7 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(
     done = map_files(Job(folder / "engines", output, 2, {"threads": 1}), inputs, labels="png")
     killer.join(1)
     assert not killer.is_alive() and killed
-    assert (done.images, done.before, done.errors) == (IMAGES, 0, 1)
+    assert (done.images, done.before, len(done.errors)) == (IMAGES, 0, 1)
     assert_complete(folder, output)
     assert max(Counter(file for file, _ in written()).values()) == 1
     cluster.second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
@@ -168,7 +169,7 @@ def test_a_run_that_failed_goes_on(cluster: Any, folder: Path, tmp_path: Path, m
     assert_complete(folder, output)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     again = map_files(job, inputs, labels="png")
-    assert (again.images, again.before, again.errors) == (0, IMAGES, 1)
+    assert (again.images, again.before, len(again.errors)) == (0, IMAGES, 1)
 
 
 def test_parquet_in_and_out(cluster: Any, folder: Path, dovit_map: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -182,10 +183,12 @@ def test_parquet_in_and_out(cluster: Any, folder: Path, dovit_map: Callable[...,
     pq.write_table(table, tmp_path / "images.parquet")  # two more, the last of which is damaged
     status, out, err = dovit_map(*arguments, "--output", str(tmp_path / "out"))
     report = json.loads(out)
-    assert status == 1 and "1 of 6 images failed" in err and (report["images"], report["before"]) == (2, 4)
+    assert status == 1 and (report["images"], report["before"], report["errors"]) == (2, 4, 1)
     session = load(folder / "engines", threads=1)
     rows = pq.read_table(tmp_path / "out" / "rows").to_pylist()
     assert sorted(row["id"] for row in rows) == [file.name for file in files]
+    (error,) = (row["error"] for row in rows if row["error"])
+    assert f"1 of 6 images failed (for one: {error}); the column error in {tmp_path / 'out' / 'rows'} says" in err
     for row in rows:
         if row["id"] != "broken.png":
             (tmp_path / "one.png").write_bytes(row["labels"])
@@ -252,3 +255,26 @@ def test_a_connection_of_its_own(cluster: Any, folder: Path, tmp_path: Path, mon
     finally:
         signal.signal(signal.SIGTERM, before)
         cluster.connect_here()
+
+
+LISTENING = """
+from pathlib import Path
+
+from dovit.batch.run import Job, _connected
+import psutil  # Ray's own copy, where there is no other
+
+with _connected(Job(Path("e"), Path("o"), 1, {})):
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                print(connection.laddr.ip)
+"""
+
+
+def test_ray_on_this_machine_listens_on_127_0_0_1_alone(cluster: Any) -> None:
+    """It is started anew, though a cluster runs here, and by a process that knows nothing of that one."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ended = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout and set(ended.stdout.split()) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, ended.stdout
