@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from typing import Annotated
 
 import numpy as np
@@ -14,6 +14,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Mode, Threads
 from dovit.runtime.images import read_image
+from dovit.runtime.interrupts import signal_handlers
 from dovit.runtime.session import load
 from dovit.scenes import scene
 
@@ -51,9 +52,12 @@ def command(
             "example-0", session.manifest.thresholds
         )  # the first run is slower, and a bundle that cannot run is said now
         page = build_page(viewer, f"dovit: {engine.absolute().name}, {session.manifest.architecture}")
-        print(f"{launch(page, host, port)}  (Ctrl-C ends it)", flush=True)
+        signals: list[int] = []
         try:
-            threading.Event().wait()
+            with signal_handlers(signals.append, all_signals=True, interrupt=False):  # how a server ends: no error
+                print(f"{launch(page, host, port)}  (Ctrl-C ends it)", flush=True)
+                while not signals:
+                    time.sleep(0.2)
         finally:
             page.close()
 

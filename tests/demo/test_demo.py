@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +30,15 @@ LINK = "document.querySelector('#link textarea, #link input')?.value"
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     make_bundle(randomised(small_config()), folder)
-    with load(folder) as session:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Path) -> Iterator[Session]:
+    with load(bundle) as session:
         yield session
 
 
@@ -103,6 +110,20 @@ def test_missing_or_existing_files_are_named(
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2 and "pip install 'dovit[demo]'" in capfd.readouterr().err
+
+
+def test_ctrl_c_ends_it_without_an_error(bundle: Path) -> None:
+    code = "from dovit.demo.cli import main; main()"
+    command = [sys.executable, "-c", code, "--engine", str(bundle)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        try:
+            assert demo.stdout.readline().startswith("http://127.0.0.1:")
+            demo.send_signal(signal.SIGINT)
+            _, errors = demo.communicate(timeout=60)
+        finally:
+            demo.kill()
+    assert (demo.returncode, errors) == (0, "")
 
 
 @pytest.fixture(scope="module")
