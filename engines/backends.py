@@ -37,10 +37,10 @@ def list_backends() -> list[BackendReport]:
 
 
 def _run(flavour: Flavour, found: DetectedTensorRT) -> str:
+    if found.version is None:  # first: what find_gpu() says to install need not bring this flavour
+        return f"no: not installed here: pip install '{FLAVOURS[flavour].install}'"
     if isinstance(found.gpu, str):
         return f"no: {found.gpu}"
-    if found.version is None:
-        return f"no: not installed here: pip install '{FLAVOURS[flavour].install}'"
     unknown, missing = unsupported_gpu(flavour, found), plugins.left_out()
     if unknown or missing:
         return f"no: {unknown or missing}"

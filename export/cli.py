@@ -256,7 +256,7 @@ def command(
 
     start = time.perf_counter()
     with stage_progress() as progress:
-        progress("looking for a builder")
+        progress("looking for an installed TensorRT")
         builder, added = _plan_builder(
             backend,
             None if quantization or precision is None else PrecisionChoice(precision.value),
@@ -402,7 +402,10 @@ def _report(done: Exported, added: Added | None, out: Path | None, seconds: floa
     for note in done.notes:
         print_line(output, f"note: {note}")
     if built is None:
-        print_line(output, "no plans were built: dovit-export --list-backends says what can")
+        print_line(
+            output,
+            "no TensorRT plans were built (dovit-export --list-backends shows what can); the bundle runs on ONNX Runtime",
+        )
     else:
         reused = sum(step.kind == "plan" for step in built.plans.steps) - built.built
         how = f"{built.built} plans built, {reused} taken from the cache, in {built.seconds:.1f} s"

@@ -61,7 +61,7 @@ def export(
     export of the same checkpoint with the same options left in `out` is taken as it is, unless `force`. Raises DovitError or
     UsageError, and then leaves `out` as it was.
     """
-    progress("comparing with what is there")
+    progress("comparing with an earlier export")
     digest = quantization.digest() if quantization else None
     source = source_of(checkpoint, options, capacities, palette, verified=check, quantization=digest)
     exported: Exported | None = None

@@ -176,6 +176,7 @@ def _run_video(
 ) -> None:
     shown, source = without_secrets(name), _source(name, picture)
     palette = session.manifest.palette or default_palette(session.manifest.classes)
+    replaced = any(picture.output(ending).exists() for ending in endings)
     seconds, count = Seconds(), _Count()
     signals: list[int] = []
     with Video(name, options.format) as video:
@@ -228,7 +229,7 @@ def _run_video(
             if not count.frames:
                 raise DovitError(f"{shown}: no frame of it could be decoded; get a whole copy")
         damaged, cut_off = video.damaged, video.cut_off
-    _report(picture, endings, shown, count, seconds, damaged, options.as_json)
+    _report(picture, endings, shown, count, seconds, damaged, replaced, options.as_json)
     kept = f"the outputs have the {count.frames} frames until then"
     if signals:
         raise Interrupted(f"{shown}: interrupted; {kept}", signals[0])
@@ -287,6 +288,7 @@ def _report(
     count: _Count,
     seconds: Seconds,
     damaged: int,
+    replaced: bool,
     as_json: bool,
 ) -> None:
     passed = time.perf_counter() - count.start
@@ -297,6 +299,7 @@ def _report(
             "outputs": outputs,
             "frames": count.frames,
             "damaged": damaged,
+            "replaced": replaced,
             "seconds": round(passed, 3),
             "frames_per_second": round(count.frames / passed, 3),
             "tokens": count.mean(count.tokens),
@@ -312,5 +315,5 @@ def _report(
     )
     print(
         f"{printable(shown)} → {printable(', '.join(outputs))}  {count.frames} frames in {passed:.1f} s, "
-        f"{count.text()} on average; {stages}, at the same time"
+        f"{count.text()} on average; {stages}, at the same time{', replaced' if replaced else ''}"
     )

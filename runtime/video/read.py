@@ -52,9 +52,10 @@ class Video:
             self._container = av.open(self.address, format=format, timeout=(OPEN_TIMEOUT, READ_TIMEOUT))
         except (av.FFmpegError, OSError, ValueError) as error:
             hint = "" if format is None else f" as {format}"
-            raise DovitError(
-                f"{self.name}: cannot be opened{hint} ({_reason(error)}); give a whole video that FFmpeg reads"
-            ) from None
+            fix = "give a whole video that FFmpeg reads"
+            if is_camera(self.address):
+                fix = "check that the camera is connected (ls /dev/video*) and may be read"
+            raise DovitError(f"{self.name}: cannot be opened{hint} ({_reason(error)}); {fix}") from None
         if not self._container.streams.video:
             self._container.close()
             raise DovitError(f"{self.name}: has no pictures, only sound or data; give a video")

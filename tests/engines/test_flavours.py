@@ -84,6 +84,10 @@ def test_what_a_backend_can_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     runs = {report.name: report.run for report in list_backends()}
     assert runs["tensorrt"] == "no: not installed here: pip install 'dovit[tensorrt]'"
     assert runs["tensorrt-rtx"].startswith("yes, on NVIDIA RTX 4090")
+    found["tensorrt"] = DetectedTensorRT(None, "the package cuda is missing: pip install 'dovit[tensorrt-rtx]'")
+    assert (
+        list_backends()[0].run == "no: not installed here: pip install 'dovit[tensorrt]'"
+    )  # which brings cuda as well
     found["tensorrt-rtx"] = DetectedTensorRT("1.7.1.116", Gpu("H100", "9.0", (13, 0)), ("8.9", "12.0"))
     assert "runs on compute capability 8.9, 12.0, this GPU (H100) has 9.0" in list_backends()[1].run
     monkeypatch.setattr(backends.plugins, "left_out", lambda: "CUDA plugins and kernels (nvcc: not found)")

@@ -354,10 +354,12 @@ def test_outputs_of_others_are_not_replaced(
     other = tmp_path / "other" / "drive.mp4"
     other.parent.mkdir()
     other.write_bytes(drive.read_bytes())
-    assert dovit(drive, "--max-frames", 1)[0] == 0
+    status, line, _ = dovit(drive, "--max-frames", 1)
+    assert status == 0 and "replaced" not in line
     status, _, errors = dovit(other, "--max-frames", 1)
     assert status == 2 and "was made from" in errors and "--overwrite" in errors
-    assert dovit(other, "--max-frames", 1, "--overwrite")[0] == 0
+    status, line, _ = dovit(other, "--max-frames", 1, "--overwrite")
+    assert status == 0 and line.endswith(", replaced\n")
     (tmp_path / "out/drive.labels.mkv").write_text("mine")
     status, _, errors = dovit(drive)
     assert status == 2 and "not written by dovit-run" in errors
@@ -373,6 +375,11 @@ def test_nothing_is_left_of_a_video_without_frames(dovit: Callable[..., tuple[in
     status, _, errors = dovit(tmp_path / "sound.mp4")
     assert status == 1 and "has no pictures" in errors
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_camera_that_is_not_there(dovit: Callable[..., tuple[int, str, str]]) -> None:
+    status, _, errors = dovit("/dev/video98")
+    assert status == 1 and "/dev/video98: cannot be opened" in errors and "check that the camera is connected" in errors
 
 
 def test_wrong_command_lines(
