@@ -67,7 +67,11 @@ class TritonServer:
 
     def __enter__(self) -> Self:
         server = self._installed / "pytriton" / "tritonserver"
-        environment = os.environ | {"LD_LIBRARY_PATH": str(self._installed / "nvidia_pytriton.libs")}
+        # PATH without an active virtual environment: the server's Python would find that one's packages before any others
+        environment = os.environ | {
+            "PATH": os.defpath,
+            "LD_LIBRARY_PATH": str(self._installed / "nvidia_pytriton.libs"),
+        }
         command = [
             str(server / "bin" / "tritonserver"),
             f"--model-repository={self._repository}",

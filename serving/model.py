@@ -126,8 +126,8 @@ def _check_numpy() -> None:
         return
     if not np.array_equal(pb_utils.Tensor.from_dlpack("values", values).as_numpy(), values):
         raise DovitError(
-            f"this server's Python backend cannot take arrays of NumPy {np.__version__}, as none up to Triton 2.52 (container "
-            "24.11) can: install 'numpy<2' in its Python, or run a newer server"
+            f"this server's Python backend cannot take arrays of NumPy {np.__version__} (from {Path(np.__file__).parent}), as "
+            "none up to Triton 2.52 (container 24.11) can: install 'numpy<2' in its Python, or run a newer server"
         )
 
 

@@ -17,7 +17,7 @@ COMMANDS = {
     "adapt": ("dovit.training.cli.adapt", "Give a frozen segmenter token pass, from unlabelled images."),
     "export": ("dovit.export.cli", "Turn a checkpoint into a bundle, with TensorRT plans."),
     "inspect": ("dovit.runtime.cli.inspect", "Show what is in a bundle."),
-    "run": ("dovit.runtime.cli.run", "Segment images."),
+    "run": ("dovit.runtime.cli.run", "Segment images or videos."),
     "calibrate": ("dovit.evaluation.cli.calibrate", "Fit a bundle's thresholds to unlabelled images."),
     "eval": ("dovit.training.cli.eval", "Measure mIoU, tokens, MACs and latency on labelled images."),
     "bench": ("dovit.benchmarks.cli", "Time a bundle against the dense model."),

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +38,12 @@ def server(installed: Path, bundle: Path, tmp_path_factory: pytest.TempPathFacto
     serving = Serving(instances=1, parameters=(("threads", "1"),))
     add_model(bundle, folder / "models", "small", serving, site_packages=site_packages(installed))
     explicit = ("--model-control-mode=explicit", "--load-model=small")  # so that clients may load it anew
-    with TritonServer(installed, folder / "models", folder / "log", *explicit) as server:
-        yield server
+    active = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an active virtual environment
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", active)
+        server = TritonServer(installed, folder / "models", folder / "log", *explicit)
+        with server:
+            yield server
 
 
 @pytest.fixture(params=[tritonclient.http, tritonclient.grpc], ids=["http", "grpc"])
@@ -217,7 +222,8 @@ def test_a_server_that_cannot_take_arrays_of_numpy_2_says_so(installed: Path, bu
         TritonServer(installed, tmp_path / "models", tmp_path / "log"),
     ):
         pass
-    assert "cannot take arrays of NumPy 2" in (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text()
+    assert "cannot take arrays of NumPy 2" in log and f"(from {Path(np.__file__).parent})" in log
 
 
 def test_a_server_without_dovit_says_so(installed: Path, bundle: Path, tmp_path: Path) -> None:
