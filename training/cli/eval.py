@@ -58,7 +58,8 @@ Examples:
         --fixed-ratio --per-image images.jsonl
     dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.98,1 \\
         --report report.html
-    dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.98 --stopped
+    dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.98 \\
+        --stopped
     dovit-eval --ckpt dyvit.safetensors --data streets:200
 """
 
