@@ -12,10 +12,10 @@ set -euo pipefail
 }
 data=$(realpath "$1") backbone=$(realpath "$2") out=$3
 shift 3
-first=800 again=400 seeds="0 1 2" limit=() validation=() parallel=1 torch=
+first=800 again=400 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) first=6 again=4 seeds=0 limit=(--limit 8) validation=(--val-limit 4) ;;
+        --quick) first=6 again=4 seeds=0 limit=(--limit 8) validation=(--val-limit 4) fit=(--limit 8 --steps 4) ;;
         --seeds)
             seeds=${2//,/ }
             shift
@@ -95,8 +95,17 @@ heads() { # seed
     sweep "heads-$1"
 }
 
+adapt() { # no labels, nothing of the dense model changed
+    if [ ! -e adapted/model.safetensors ]; then
+        mkdir -p adapted
+        dovit-adapt --ckpt dense/model.safetensors --images "$data/images/train" --out adapted/model.safetensors "${fit[@]}"
+    fi
+    sweep adapted --stopped
+}
+
 train dense --ckpt "$backbone" --arch segmenter-linear --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
+run adapt
 for seed in $seeds; do
     run dovit "$seed"
     run dense "control-$seed" --seed "$seed" # as many further steps as DoViT gets, but dense

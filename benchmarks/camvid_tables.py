@@ -25,6 +25,7 @@ ROWS = {  # run, and the setting that its row shows; None: the only one
     "DoViT's weights, the same ratio in every image": ("dovit", "fixed, as ξ = 0.95"),
     "DynamicViT": ("dynamicvit", None),
     "heads and lenses only, ξ = 0.98": ("heads", "ξ = 0.98"),
+    "adapted without labels, ξ = 0.98": ("adapted", "ξ = 0.98"),
 }
 PARTS = {
     "neither merging nor self-distillation, ξ = 0.95": ("nothing", None),

@@ -30,6 +30,10 @@ def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMac
     for number, block in enumerate(config.blocks):
         fixed = 3 * backbone.patch**2 * dim * config.tokens if number == 0 else 0
         per_token = len(block) * _layer(dim, backbone.mlp_dim, gated=backbone.gated)
+        if number and (correction := config.decisions[number - 1].correction) is not None:
+            per_patch_token = dim * dim + 2 * dim * correction.hidden  # prefix tokens are not corrected
+            per_token += per_patch_token
+            fixed -= per_patch_token * backbone.prefix
         if number < len(config.decisions):
             head = config.decisions[number]
             of_head = _head(head, dim, config.classes) if per_patch is None else per_patch

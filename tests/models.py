@@ -33,13 +33,17 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 def small_head(kind: str, layer: int) -> HeadConfig:
     """The paper's 1×1 convolution, SETR's auxiliary heads (kernel 1, 3), or an FCN head that also sees its input. `lens`: a norm
-    and the 1×1 convolution behind a lens, affine after layer 4 and of two layers elsewhere."""
+    and the 1×1 convolution behind a lens, affine after layer 4 and of two layers elsewhere. `corrected`: a lens and a
+    correction of the next block, affine after layer 4."""
     return {
         "conv": HeadConfig(layer=layer),
         "setr-k1": HeadConfig(layer=layer, norm=True, num_convs=1, kernel=1, channels=24),
         "setr-k3": HeadConfig(layer=layer, norm=True, num_convs=2, kernel=3, channels=24),
         "fcn": HeadConfig(layer=layer, num_convs=1, kernel=3, channels=24, concat=True),
         "lens": HeadConfig(layer=layer, norm=True, lens=LensConfig(hidden=0 if layer == 4 else 16)),
+        "corrected": HeadConfig(
+            layer=layer, norm=True, lens=LensConfig(), correction=LensConfig(hidden=0 if layer == 4 else 16)
+        ),
     }[kind]
 
 

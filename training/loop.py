@@ -137,6 +137,7 @@ def _choose_trained(model: DoViT, heads_only: bool) -> None:
     model.requires_grad_(not heads_only)
     model.heads.requires_grad_(True)
     model.lenses.requires_grad_(True)
+    model.corrections.requires_grad_(True)
 
 
 def _training_mode(model: DoViT, heads_only: bool) -> None:
@@ -144,6 +145,7 @@ def _training_mode(model: DoViT, heads_only: bool) -> None:
     model.train(not heads_only)
     model.heads.train()
     model.lenses.train()
+    model.corrections.train()
 
 
 def _to(array: np.ndarray, device: torch.device) -> Tensor:

@@ -188,10 +188,12 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
     if settings.policy == "confidence":
         return first, frozen_copy(first)
     # its prediction modules stand in the place of decision heads and of their lenses
-    decisions = tuple(head.model_copy(update={"lens": None}) for head in first.config.decisions)
+    decisions = tuple(head.model_copy(update={"lens": None, "correction": None}) for head in first.config.decisions)
     config = first.config.model_copy(update={"merge": False, "decisions": decisions})
     student = DynamicViT(config, settings.ratio)
-    weights = {n: value for n, value in first.state_dict().items() if not n.startswith(("heads.", "lenses."))}
+    weights = {
+        n: value for n, value in first.state_dict().items() if not n.startswith(("heads.", "lenses.", "corrections."))
+    }
     student.load_state_dict(weights, strict=False)
     return first, student
 

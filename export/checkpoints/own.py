@@ -142,9 +142,9 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
         changes["decisions"] = options.new_heads(path, model_config.backbone.depth, model_config.joining_layer)
     if options.dense:
         changes["decisions"] = ()
-        for name in [name for name in account.weights if name.startswith(("heads.", "lenses."))]:
+        for name in [name for name in account.weights if name.startswith(("heads.", "lenses.", "corrections."))]:
             del account.weights[name]
-            account.unused.setdefault("decision heads and lenses, left out by --dense", []).append(name)
+            account.unused.setdefault("decision heads, lenses and corrections, left out by --dense", []).append(name)
     decisions = changes.get("decisions", model_config.decisions)
     changes["thresholds"] = options.thresholds_for(len(decisions), model_config.thresholds)
     resized = ModelConfig.model_validate({**model_config.model_dump(), **changes})

@@ -30,12 +30,14 @@ EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 7  # sizes 0 and 1 would be taken for constan
 
 
 class _Method(nn.Module):
-    """One of a model's methods as a module that can be traced. Layers, heads and lenses, which are traced on their own and which
-    these methods do not read, are left out: each weight is one more input of a trace, and 24 layers' take two seconds."""
+    """One of a model's methods as a module that can be traced. Layers, heads, lenses and corrections, which are traced on their
+    own and which these methods do not read, are left out: each weight is one more input of a trace, and 24 layers' take two
+    seconds."""
 
     def __init__(self, model: DoViT) -> None:
         super().__init__()
-        self.model = _replaced(model, backbone=_replaced(model.backbone, layers=None), heads=None, lenses=None)
+        parts = {"heads": None, "lenses": None, "corrections": None}
+        self.model = _replaced(model, backbone=_replaced(model.backbone, layers=None), **parts)
 
 
 def _replaced(module: _Module, **submodules: nn.Module | None) -> _Module:
@@ -116,6 +118,11 @@ class _Start(nn.Module):
         return index, patches, torch.zeros(patches.shape[0], patches.shape[2])
 
 
+def uncorrected(name: str) -> str:
+    """The name of a block's tokens `name` before a correction."""
+    return f"uncorrected_{name}"
+
+
 class _Assembler:
     def __init__(self, model: DoViT) -> None:
         self.model, self.config = model, model.config
@@ -124,6 +131,7 @@ class _Assembler:
         self._heads: dict[object, Piece] = {}
         self._rotation: Piece | None = None
         self._lenses: dict[int, Piece] = {}
+        self._corrections: dict[int, Piece] = {}
         self.lenses: list[gs.Variable] = []
 
     def piece(self, name: str, piece: Piece, module: nn.Module, data: list[gs.Variable]) -> list[gs.Variable]:
@@ -185,6 +193,8 @@ class _Assembler:
                     taps.append(self.reconstruct(f"tap{layer + 1}", full, current, index))
             if number > len(model.heads) and config.joining_layer is not None:
                 current, *taps = self.leave(current)
+            if number > 1:
+                current = self.correction(number, current, length)
             current = self.rename(current, f"tokens{number}", ["batch", length, self.dim])
             if number > len(model.heads):
                 break
@@ -270,6 +280,19 @@ class _Assembler:
             self._lenses[config.hidden] = trace(lens, {"tokens": (some, {0: "batch", 1: "tokens"})}, ["mapped"])
         [mapped] = self.piece(f"lens{number}", self._lenses[config.hidden], lens, [tokens])
         return self.rename(mapped, f"lens{number}", list(tokens.shape or []))
+
+    def correction(self, number: int, tokens: gs.Variable, length: int | str) -> gs.Variable:
+        """The tokens of block `number` (from 2) as the correction of the decision before it makes them, where it has one."""
+        config, correction = self.config.decisions[number - 2].correction, self.model.corrections[number - 2]
+        if config is None:
+            return tokens
+        self.rename(tokens, uncorrected(f"tokens{number}"), ["batch", length, self.dim])
+        if config.hidden not in self._corrections:
+            some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
+            example = {"tokens": (some, {0: "batch", 1: "tokens"})}
+            self._corrections[config.hidden] = trace(correction, example, ["corrected"])
+        [corrected] = self.piece(f"correction{number}", self._corrections[config.hidden], correction, [tokens])
+        return corrected
 
     def head(
         self, number: int, tokens: gs.Variable, full: gs.Variable, index: gs.Variable, kept: int | str

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from dovit.export.graph.assemble import uncorrected
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 from dovit.runtime.bundle.open import Bundle
 
@@ -42,6 +43,9 @@ def dense_graph(bundle: Bundle) -> onnx.ModelProto:
             bounds = [bundle.manifest.prefix], [(1 << 63) - 1], [1]
             constants = [gs.Constant(f"{out.name}.{k}", np.array(b, np.int64)) for k, b in enumerate(bounds)]
             graph.nodes.append(gs.Node("Slice", f"{out.name}/patches", {}, [tokens, *constants], [out]))
+    for name, tensor in tensors.items():  # corrections change nothing where no token stops
+        if uncorrected(name) in tensors:
+            _replace(tensor, tensors[uncorrected(name)])
     graph.cleanup(remove_unused_graph_inputs=True).toposort()
     for tensor in graph.tensors().values():
         if (

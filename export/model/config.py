@@ -127,7 +127,7 @@ class FcnConfig(_Frozen):
 
 
 class LensConfig(_Frozen):
-    """What a decision's stopping tokens pass through on their way to the decoder: x → A x + b, an E×E matrix and a bias.
+    """A map of single tokens, x → A x + b with an E×E matrix and a bias: the `lens` or the `correction` of a decision.
 
     With `hidden` channels it is x → A x + b + W₂ gelu(W₁ x + b₁)."""
 
@@ -139,7 +139,9 @@ class HeadConfig(FcnConfig):
 
     The paper's head is `num_convs=0`: a single 1×1 convolution. SETR's auxiliary heads have a norm and 1 or 2
     convolutions of kernel 1 or 3; FCN heads have none to two, and may convolve their input and output together.
-    With a `lens` the head reads what the lens makes of a token.
+    `lens`: what stopping tokens pass through on their way to the decoder; the head reads what it makes of a token.
+    `correction`: what the patch tokens that stay pass through at the end of the next block, so that they are as they would have
+    been in attention to all tokens; x + r (C x - x), where r is the share of all N tokens that has stopped.
     """
 
     layer: Layer
@@ -147,6 +149,7 @@ class HeadConfig(FcnConfig):
     norm_eps: Epsilon = 1e-6
     # left out of files where there is none, so that they stay readable for versions that know no lens
     lens: LensConfig | None = Field(default=None, exclude_if=lambda lens: lens is None)
+    correction: LensConfig | None = Field(default=None, exclude_if=lambda correction: correction is None)
 
     @property
     def on_map(self) -> bool:
@@ -290,6 +293,11 @@ class ModelConfig(_Frozen):
                 raise ValueError(
                     f"a lens maps tokens to the last layer's, and this decoder also reads layers {self.taps}: lenses are for "
                     f"decoders that read the last layer alone"
+                )
+            if head.correction is not None and (self.taps or self.queries):
+                raise ValueError(
+                    "corrections are for decoders that read the last layer's patch tokens alone, and this one also reads earlier "
+                    "layers or queries"
                 )
             if head.lens is not None and head.on_map:
                 raise ValueError(

@@ -19,7 +19,7 @@ from dovit.export.model import config as configs
 from dovit.export.model.config import ModelConfig
 from dovit.export.model.eomt import Eomt
 from dovit.export.model.heads import DecisionHead
-from dovit.export.model.lens import Lens
+from dovit.export.model.lens import Correction, Lens
 from dovit.export.model.segmenter import SegmenterLinear, SegmenterMask
 from dovit.export.model.setr import SetrMla, SetrUp
 from dovit.export.model.token_pass import (
@@ -92,6 +92,13 @@ class DoViT(nn.Module):
             nn.Identity() if head.lens is None else Lens(head.lens, config.backbone.embed_dim)
             for head in config.decisions
         )
+        backbone = config.backbone
+        self.corrections = nn.ModuleList(
+            nn.Identity()
+            if head.correction is None
+            else Correction(head.correction, backbone.embed_dim, backbone.prefix, config.tokens)
+            for head in config.decisions
+        )
         self.decoder = _decoder(config)
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
@@ -137,6 +144,8 @@ class DoViT(nn.Module):
                 state = with_tokens(state, self.backbone.layers[layer](state.tokens, *rotation))
                 if layer + 1 in self.config.taps:
                     taps.append(reconstruct(state, prefix))
+            if number:
+                state = with_tokens(state, self.corrections[number - 1](state.tokens))
             if number < len(self.heads):
                 q, keep = policy(number, state)
                 decisions.append(Decision(q, state.index, state.index.gather(1, keep)))

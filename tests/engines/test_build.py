@@ -47,7 +47,9 @@ OTHER_BACKBONES = [
 
 @pytest.mark.parametrize(("decoder", "family"), [(decoder, None) for decoder in DECODERS] + OTHER_BACKBONES)
 def test_every_architecture_in_every_precision(decoder: str, family: str | None, tmp_path: Path) -> None:
-    head = {"setr-naive": "fcn", "setr-mla": "setr-k3", "segmenter-mask": "lens"}.get(decoder, "conv")
+    head = {"setr-naive": "fcn", "setr-mla": "setr-k3", "segmenter-mask": "lens", "setr-pup": "corrected"}.get(
+        decoder, "conv"
+    )
     make_bundle(randomised(small_config(decoder, head=head, family=family)), tmp_path / "bundle")
     bundle = open_bundle(tmp_path / "bundle")
     for precision in PRECISIONS:

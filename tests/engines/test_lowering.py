@@ -26,7 +26,7 @@ from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.session import load
 
 ARCHITECTURES = [(decoder, "conv") for decoder in DECODERS] + [("setr-naive", "fcn"), ("setr-mla", "setr-k3")]
-ARCHITECTURES += [("segmenter-linear", "lens-unmerged")]
+ARCHITECTURES += [("segmenter-linear", "lens-unmerged"), ("segmenter-linear", "corrected")]
 LOW: tuple[Precision, ...] = ("fp16", "bf16")
 
 

@@ -34,6 +34,7 @@ CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
     ("eomt", 5, "lens", "rotary"),
     ("setr-naive", 2, "setr-k3-unmerged", None),
     ("segmenter-linear", 5, "lens-unmerged", "rotary"),
+    ("segmenter-mask", 2, "corrected-unmerged", None),
 ]
 
 
@@ -108,15 +109,16 @@ def test_memory_is_reused_and_results_are_the_callers(exported: tuple[DoViT, Ses
     assert all(np.array_equal(d.confidence, c) for d, c in zip(first.decisions, copy[2], strict=True))
 
 
-def test_dense_graph_has_no_token_pass_and_equals_the_chain(tmp_path: Path) -> None:
-    model = randomised(small_config("setr-mla", head="setr-k3"))
+@pytest.mark.parametrize(("decoder", "head"), [("setr-mla", "setr-k3"), ("setr-pup", "corrected")])
+def test_dense_graph_has_no_token_pass_and_equals_the_chain(decoder: str, head: str, tmp_path: Path) -> None:
+    model = randomised(small_config(decoder, head=head))
     make_bundle(model, tmp_path)
     bundle = open_bundle(tmp_path)
     graph = dense_graph(bundle)
     onnx.save(graph, tmp_path / "onnx" / "dense.onnx")
     onnx.checker.check_model(str(tmp_path / "onnx" / "dense.onnx"))
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
-    assert not any(node.name.startswith("head") for node in graph.graph.node)
+    assert not any(node.name.startswith(("head", "lens", "correction")) for node in graph.graph.node)
     assert [i.name for i in graph.graph.input] == ["image"]
     engine = OnnxRuntimeEngine("dense", graph.SerializeToString(), weights=tmp_path / "onnx")
     image = random_images(model.config).numpy()

@@ -80,6 +80,20 @@ def test_a_lens_is_counted_for_every_token_of_its_step() -> None:
     assert step_macs(config)[2:] == step_macs(without)[2:]
 
 
+def test_a_correction_is_counted_for_every_patch_token_of_the_next_step() -> None:
+    config = small_config("setr-pup", 2, head="corrected")
+    without = config.model_copy(
+        update={"decisions": tuple(h.model_copy(update={"correction": None}) for h in config.decisions)}
+    )
+    for number, correction in enumerate(DoViT(config).corrections, start=1):
+        for tokens in (2, 3, 26):
+            with FlopCounterMode(display=False) as counter:
+                correction(torch.zeros(1, tokens, config.backbone.embed_dim))
+            step, plain = step_macs(config)[number], step_macs(without)[number]
+            assert step.paper(tokens) - plain.paper(tokens) == counter.get_total_flops() // 2
+    assert step_macs(config)[0] == step_macs(without)[0] and step_macs(config)[3:] == step_macs(without)[3:]
+
+
 @pytest.mark.parametrize("tokens", [[], [25, 25, 25, 25]])
 def test_there_is_a_token_count_for_each_block(tokens: list[int]) -> None:
     with pytest.raises(ValueError, match="3 blocks"):

@@ -104,6 +104,14 @@ def masked_forward(
             read = torch.cat([x[:, :queries], read], dim=1)
             always = torch.ones(len(images), queries + prefix, dtype=torch.bool)
         x = masked_layer(layer, x, torch.cat([always, left], dim=1), rotary)
+        ends = [*(decision.layer for decision in config.decisions[1:]), config.backbone.depth]
+        for decision, correction, end in zip(config.decisions, model.corrections, ends, strict=True):
+            if decision.correction is None or end != number:
+                continue
+            for image in range(len(images)):
+                staying = prefix + left[image].nonzero().flatten()
+                moved = through_lens(correction, x[image : image + 1, staying])[0]
+                x[image, staying] += (1 - left[image].double().mean()) * (moved - x[image, staying])
         if number in config.taps:
             taps.append(as_map(model.backbone.norm(x) if normed else x))
         for head, lens, decision, threshold in zip(model.heads, model.lenses, config.decisions, xi, strict=True):
@@ -207,6 +215,31 @@ def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: s
     with torch.no_grad():
         dense = model(images, (1.0, 1.0)).logits
         assert float((model(images, xi).logits - dense).abs().max()) > 0.01 * float(dense.abs().max())
+
+
+@pytest.mark.parametrize("head", ["corrected", "corrected-unmerged"])
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_tokens_that_stay_are_corrected_after_each_block(prefix: int, head: str) -> None:
+    model = double(small_config("segmenter-mask", prefix, head))
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
+    xi = spreading_thresholds(model, images, (0.55, 0.6), [0, 6, 12, 15, 18, 24])
+    compare(model, images, xi, [0, 6, 12, 15, 18, 24])
+    plain = double(small_config("segmenter-mask", prefix, head.replace("corrected", "lens")))
+    plain.load_state_dict({n: v for n, v in model.state_dict().items() if n in plain.state_dict()}, strict=False)
+    with torch.no_grad():
+        assert not torch.allclose(model(images, (0.3, 0.3)).logits, plain(images, (0.3, 0.3)).logits)
+        torch.testing.assert_close(model(images, (1.0, 1.0)).logits, plain(images, (1.0, 1.0)).logits, rtol=0, atol=0)
+
+
+def test_corrections_are_refused_where_the_decoder_reads_more_than_the_last_layer() -> None:
+    for decoder in ("setr-mla", "segmenter-linear-taps", "eomt"):
+        with pytest.raises(
+            ValueError, match="corrections are for decoders that read the last layer's patch tokens alone"
+        ):
+            heads = [HeadConfig(layer=2, correction=LensConfig())]
+            small_config(decoder, layers=(2,), decisions=heads, thresholds=(0.5,))
 
 
 @pytest.mark.parametrize("head", ["conv-unmerged", "lens-unmerged"])

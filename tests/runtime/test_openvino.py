@@ -31,6 +31,7 @@ MODELS = {
     "rotary": ("segmenter-linear", {"family": "rotary-gated"}),
     "eomt": ("eomt", {}),
     "without merging": ("segmenter-linear", {"head": "lens-unmerged"}),
+    "corrections": ("segmenter-linear", {"head": "corrected"}),
 }
 
 

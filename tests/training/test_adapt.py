@@ -9,18 +9,21 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from models import random_images, randomised, small_config
+from models import random_images, randomised, small_config, spreading_thresholds
 from PIL import Image
 from typer.testing import CliRunner
 
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT
-from dovit.export.model.lens import Lens
+from dovit.export.model.config import LensConfig
+from dovit.export.model.lens import Correction, Lens
+from dovit.export.model.token_pass import gather, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import compute_features
-from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_ridge
+from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_correction, fit_lens, through
 from dovit.training.adapt.run import Adaptation, adapt, adapted_config
+from dovit.training.adapt.states import States, correct, pass_decision
 
 
 def dense_model(decoder: str = "segmenter-linear") -> DoViT:
@@ -45,9 +48,11 @@ def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> 
     """Ridge is least squares with √λ·I appended: solved here by SVD in float64, over other code's features."""
     model = dense_model()
     files = photos(tmp_path / "photos", model, 6)
-    features = compute_features(model, [2, 4], files, tmp_path, no_progress)
+    (tmp_path / "states").mkdir()
+    states = States(tmp_path / "states")
+    features = compute_features(model, [2, 4], files, tmp_path, no_progress, states)
     lens = Lens(small_config("segmenter-linear", head="lens").decisions[1].lens, 64).requires_grad_(False)
-    fit_ridge(lens, features, 2, 4, range(6))
+    fit_lens(lens, states, features, 4, range(6), 1)
     x = torch.cat([tokens_after(model, file, 2) for file in files]).half().double().numpy()
     y = torch.cat([tokens_after(model, file, 4) for file in files]).half().double().numpy()
     x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
@@ -63,29 +68,90 @@ def test_distillation_lowers_the_divergence(decoder: str, tmp_path: Path) -> Non
     dense = dense_model(decoder)
     model = DoViT(adapted_config(dense.config, Adaptation((2,), (0.5,), 16))).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
-    features = compute_features(model, [2, 4], photos(tmp_path / "photos", dense, 6), tmp_path, no_progress)
+    states = States(tmp_path)
+    features = compute_features(model, [2, 4], photos(tmp_path / "photos", dense, 6), tmp_path, no_progress, states)
     lens = cast(Lens, model.lenses[0])
-    fit_ridge(lens, features, 2, 4, range(6))
+    fit_lens(lens, states, features, 4, range(6), 1)
 
     def over_all() -> float:
         with torch.no_grad():
-            return float(divergence(model, lens(features.take(2, range(6))), features.take(4, range(6))))
+            mapped = torch.cat([through(lens, states.get(image), 1) for image in range(6)])
+            return float(divergence(model, mapped, features.take(4, range(6))))
 
     before = over_all()
     lens.requires_grad_(True)
     generator = torch.Generator().manual_seed(0)
-    distil(model, lens, features, 2, range(6), steps=40, lr=1e-3, generator=generator, progress=lambda done: None)
+    distil(model, lens, states, features, range(6), steps=40, lr=1e-3, generator=generator, progress=lambda done: None)
     assert over_all() < 0.8 * before
+
+
+def adaptable(tmp_path: Path, **how: bool) -> tuple[DoViT, States, list[Path]]:
+    dense = dense_model()
+    model = DoViT(adapted_config(dense.config, Adaptation((2, 3), (0.5, 0.5), **how))).eval().requires_grad_(False)
+    model.load_state_dict(dense.state_dict(), strict=False)
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for head in model.heads:
+            head.classify.weight.copy_(torch.randn(head.classify.weight.shape, generator=noise) / 8)
+        for correction in model.corrections:
+            correction.linear.weight.add_(torch.randn(64, 64, generator=noise) / 32)
+    xi = spreading_thresholds(model, random_images(model.config, 6, seed=4), (0.7, 0.8))
+    model.config = model.config.model_copy(update={"thresholds": xi})
+    (tmp_path / "states").mkdir()
+    return model, States(tmp_path / "states"), photos(tmp_path / "photos", dense, 6)
+
+
+def test_states_are_those_of_the_model_itself(tmp_path: Path) -> None:
+    """Moved through both decisions, one after the other, as `follow` moves them, with another rounding."""
+    model, states, files = adaptable(tmp_path)
+    compute_features(model, [2, 3, 4], files, tmp_path, no_progress, states)
+    for number in range(2):
+        pass_decision(model, number, states, range(6))
+        correct(model, number, states, range(6))
+    for image, file in enumerate(files):
+        with torch.no_grad():
+            output = model(torch.from_numpy(np.array(Image.open(file)))[None])
+            state = states.get(image)
+            assert 0 < state.index.shape[1] < 24
+            assert state.index.tolist() == output.decisions[0][-1].kept.tolist()
+            logits = model.decode(through(Lens(LensConfig(), 64), state, 1), [])
+        torch.testing.assert_close(logits, output.logits, rtol=0.02, atol=0.02)
+
+
+def test_the_correction_is_the_least_squares_of_what_stopping_changed(tmp_path: Path) -> None:
+    """Against least squares in float64 by SVD, over tokens that another formulation of the pass makes."""
+    model, states, files = adaptable(tmp_path)
+    features = compute_features(model, [2, 3, 4], files, tmp_path, no_progress, states)
+    before = [states.get(image) for image in range(6)]
+    pass_decision(model, 0, states, range(6))
+    correction = cast(Correction, model.corrections[0])
+    fit_correction(correction, states, features, 3, range(6))
+    rows, wanted = [], []
+    for image, (file, state) in enumerate(zip(files, before, strict=True)):
+        kept = (model.confidence(0, state)[0] <= model.config.thresholds[0]).nonzero().flatten()
+        short = gather(state, kept[None], 1, merge=False)
+        x = model.backbone.layers[2](with_tokens(short, short.tokens).tokens)[0, 1:].half().double().numpy()
+        stopped = 1 - len(kept) / 24
+        rows.append(stopped * np.concatenate([x, np.ones((len(x), 1))], axis=1))
+        wanted.append(tokens_after(model, file, 3)[kept].half().double().numpy() - x)
+        assert states.get(image).index.tolist() == [kept.tolist()]
+    x, y = np.concatenate(rows), np.concatenate(wanted)
+    assert 64 < len(x) < 6 * 24
+    ridge = RIDGE * np.mean(np.sum(x * x, axis=0))
+    augmented = np.concatenate([x, np.sqrt(ridge) * np.eye(65)])
+    solved = np.linalg.lstsq(augmented, np.concatenate([y, np.zeros((65, 64))]), rcond=None)[0]
+    np.testing.assert_allclose(correction.linear.weight.numpy(), solved[:-1].T + np.eye(64), atol=5e-3)
+    np.testing.assert_allclose(correction.linear.bias.numpy(), solved[-1], atol=5e-3)
 
 
 def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
     dense = dense_model("setr-pup")
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     files = photos(tmp_path / "photos", dense, 12)
-    model, reports = adapt(dense, files, Adaptation((1, 2), (0.3, 0.4), 16, 3), tmp_path, no_progress)
+    model, reports = adapt(dense, files, Adaptation((1, 2), (1.0, 0.4), 16, 3), tmp_path, no_progress)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
-    assert model.config.thresholds == (0.3, 0.4) and [h.layer for h in model.config.decisions] == [1, 2]
-    assert all(0 < report.confident <= 1 and report.agreement > 0.5 for report in reports), reports
+    assert model.config.thresholds == (1.0, 0.4) and [h.layer for h in model.config.decisions] == [1, 2]
+    assert reports[0].confident == 0 and 0 < reports[1].confident <= 1 and reports[1].agreement > 0.5, reports
     image = random_images(dense.config)
     with torch.no_grad():
         torch.testing.assert_close(model(image, (1.0, 1.0)).logits, dense(image).logits)

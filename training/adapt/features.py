@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from dovit.export.model import DoViT, ModelConfig
+from dovit.export.model.token_pass import TokenState
 from dovit.runtime.errors import DovitError
 from dovit.runtime.images import read_image
 from dovit.runtime.progress import Progress
 from dovit.runtime.resize import resize_image
 from dovit.runtime.whole import fit_image
+from dovit.training.adapt.states import States
 
 
 class Features:
@@ -32,9 +34,15 @@ class Features:
 
 @torch.inference_mode()
 def compute_features(
-    model: DoViT, layers: Sequence[int], files: Sequence[Path], folder: Path, progress: Progress
+    model: DoViT,
+    layers: Sequence[int],
+    files: Sequence[Path],
+    folder: Path,
+    progress: Progress,
+    states: States | None = None,
 ) -> Features:
     """Run all layers of `model` on `files` without token pass, and write the tokens after `layers` (from 1) into `folder`.
+    `states` gets those after the first of them, where nothing has stopped yet.
 
     Raises DovitError where an image cannot be read, the disk is full, or a value does not fit float16."""
     prefix = model.config.backbone.prefix
@@ -54,6 +62,8 @@ def compute_features(
                             f"{file}: the tokens after layer {number} are beyond float16 (65504) or not finite"
                         )
                     values.numpy().tofile(written[number])
+                if states is not None and number == layers[0]:
+                    states.put(done, TokenState.start(tokens, prefix))
     except OSError as error:
         raise DovitError(
             f"{folder}: the model's features cannot be written ({error}); free space, or lower --limit"

@@ -2,6 +2,8 @@
 
 lens  ridge regression from this layer's tokens to the last layer's, then distillation: KL(p_t ‖ p_s) between what the decoder
       makes of the last layer's tokens and of the lens's
+correction  ridge regression from the tokens that stayed, after the next block, to what they are there without token pass; the
+      last one is then distilled as a lens is
 head  multinomial logistic regression (convex) from the lens's normed output to the label that the whole model gives a patch;
       its temperature minimises the cross-entropy on images that nothing else was fitted to
 """
@@ -18,8 +20,10 @@ from torch import Tensor, nn
 
 from dovit.export.model import DoViT
 from dovit.export.model.heads import DecisionHead
-from dovit.export.model.lens import Lens
+from dovit.export.model.lens import Correction, Lens
+from dovit.export.model.token_pass import TokenState, reconstruct, with_tokens
 from dovit.training.adapt.features import Features
+from dovit.training.adapt.states import States
 
 RIDGE = 1e-3  # of the mean of the diagonal of XᵀX
 TOKENS_A_STEP = 2048
@@ -31,7 +35,7 @@ TEMPERATURES = torch.logspace(-1, 1, 161)
 @dataclass(frozen=True)
 class Fitted:
     """What one decision's fit came to on images that it has not seen: `divergence`, KL in nats a position; `agreement`, share of
-    the patches with q > ξ whose class is the model's own; `confident`, share of all patches with q > ξ."""
+    the patches with q > ξ whose class is the model's own; `confident`, share with q > ξ of the patches that are left there."""
 
     layer: int
     divergence: float
@@ -40,28 +44,58 @@ class Fitted:
     temperature: float
 
 
-def fit_ridge(lens: Lens, features: Features, layer: int, last: int, images: Sequence[int]) -> None:
-    """Set the affine part of `lens` to the ridge regression from the tokens after `layer` to those after `last`."""
+def fit_lens(lens: Lens, states: States, features: Features, last: int, images: Sequence[int], prefix: int) -> None:
+    """Set the affine part of `lens` to the ridge regression from the states' tokens to those after layer `last`."""
     dim = lens.linear.in_features
-    xx = torch.zeros(dim + 1, dim + 1, dtype=torch.float64)
-    xy = torch.zeros(dim + 1, dim, dtype=torch.float64)
+    sums = torch.zeros(dim + 1, dim + 1, dtype=torch.float64), torch.zeros(dim + 1, dim, dtype=torch.float64)
     for image in images:
-        x = features.take(layer, [image])[0]
-        x = torch.cat([x, torch.ones(len(x), 1)], dim=1)  # [N, E+1]
-        xx += (x.T @ x).double()
-        xy += (x.T @ features.take(last, [image])[0]).double()
-    ridge = RIDGE * xx.diagonal().mean() * torch.eye(dim + 1, dtype=torch.float64)
-    solved = torch.linalg.solve(xx + ridge, xy).float()  # [E+1, E]
-    with torch.no_grad():
-        lens.linear.weight.copy_(solved[:-1].T)
-        lens.linear.bias.copy_(solved[-1])
+        state = states.get(image)
+        x = state.tokens[0, prefix:]  # [M, E]
+        _add_products(*sums, x, features.take(last, [image])[0, state.index[0].long()])
+    _set_affine(lens, _solve(*sums))
+
+
+def fit_correction(
+    correction: Correction, states: States, features: Features, layer: int, images: Sequence[int]
+) -> None:
+    """Set the affine part of `correction` to the ridge regression from the states' tokens to those that the model without token
+    pass has after `layer` (from 1): y - x ≈ r (C x - x), where r is the share of the tokens that has stopped."""
+    dim, prefix = correction.linear.in_features, correction.prefix
+    sums = torch.zeros(dim + 1, dim + 1, dtype=torch.float64), torch.zeros(dim + 1, dim, dtype=torch.float64)
+    for image in images:
+        state = states.get(image)
+        x = state.tokens[0, prefix:]  # [M, E]
+        stopped = 1 - len(x) / correction.count
+        wanted = features.take(layer, [image])[0, state.index[0].long()] - x
+        _add_products(*sums, x, wanted, stopped)
+    if float(sums[0].diagonal().sum()) > 0:  # else no token has stopped, or none is left
+        _set_affine(correction, _solve(*sums) + torch.eye(dim + 1, dim))
+
+
+def _add_products(xx: Tensor, xy: Tensor, x: Tensor, y: Tensor, scale: float = 1) -> None:
+    """Add XᵀX and XᵀY of a regression from scale · [x, 1], x [M, E], to y [M, E]."""
+    x = scale * torch.cat([x, torch.ones(len(x), 1)], dim=1)  # [M, E+1]
+    xx += (x.T @ x).double()
+    xy += (x.T @ y).double()
+
+
+def _solve(xx: Tensor, xy: Tensor) -> Tensor:
+    """[E+1, E] float32 of the ridge regression."""
+    ridge = RIDGE * xx.diagonal().mean() * torch.eye(len(xx), dtype=torch.float64)
+    return torch.linalg.solve(xx + ridge, xy).float()
+
+
+@torch.no_grad()
+def _set_affine(lens: Lens, solved: Tensor) -> None:
+    lens.linear.weight.copy_(solved[:-1].T)
+    lens.linear.bias.copy_(solved[-1])
 
 
 def distil(
     model: DoViT,
-    lens: Lens,
+    module: Lens,
+    states: States,
     features: Features,
-    layer: int,
     images: Sequence[int],
     *,
     steps: int,
@@ -69,19 +103,26 @@ def distil(
     generator: torch.Generator,
     progress: Callable[[int], None],
 ) -> None:
-    """Train `lens` by Adam so that the decoder makes the same of its output as of the last layer's tokens."""
-    last = model.config.backbone.depth
-    optimiser = torch.optim.Adam(lens.parameters(), lr=lr)
+    """Train `module`, a lens or a correction, by Adam so that the decoder makes the same of its output, and of what earlier
+    decisions wrote for the tokens that stopped there, as of the tokens that the model without token pass has at the end."""
+    config = model.config
+    optimiser = torch.optim.Adam(module.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    batch = min(len(images), max(1, TOKENS_A_STEP // model.config.tokens))
+    batch = min(len(images), max(1, TOKENS_A_STEP // config.tokens))
     for step in range(steps):
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
-        loss = divergence(model, lens(features.take(layer, chosen)), features.take(last, chosen))
+        mapped = torch.cat([through(module, states.get(image), config.backbone.prefix) for image in chosen])
+        loss = divergence(model, mapped, features.take(config.backbone.depth, chosen))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         progress(step + 1)
+
+
+def through(module: Lens, state: TokenState, prefix: int) -> Tensor:
+    """[B, N, E]: what the decoder reads where the tokens that are left pass through `module` and end."""
+    return reconstruct(with_tokens(state, module(state.tokens)), prefix)
 
 
 def divergence(model: DoViT, mapped: Tensor, full: Tensor) -> Tensor:
@@ -102,14 +143,16 @@ def own_labels(model: DoViT, full: Tensor) -> Tensor:
 def fit_head(
     model: DoViT,
     number: int,
+    states: States,
     features: Features,
     images: Sequence[int],
     held_out: Sequence[int],
     generator: torch.Generator,
 ) -> float:
-    """Fit the head of decision `number` (from 0) behind its lens. Returns the temperature by which its logits are divided."""
+    """Fit the head of decision `number` (from 0) behind its lens to the tokens that are left. Returns the temperature by which
+    its logits are divided."""
     head, classes = cast(DecisionHead, model.heads[number]), model.config.classes
-    x, labels = _head_data(model, number, features, images, generator)
+    x, labels = _head_data(model, number, states, features, images, generator)
     weight = torch.zeros(classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=60, history_size=10, line_search_fn="strong_wolfe")
@@ -122,7 +165,7 @@ def fit_head(
 
     optimiser.step(closure)
     with torch.no_grad():
-        seen, truth = _head_data(model, number, features, held_out, generator)
+        seen, truth = _head_data(model, number, states, features, held_out, generator)
         logits = seen @ weight.T + bias
         losses = torch.stack([F.cross_entropy(logits / t, truth) for t in TEMPERATURES])
         temperature = float(TEMPERATURES[losses.argmin()])
@@ -136,35 +179,50 @@ def fit_head(
 
 @torch.no_grad()
 def _head_data(
-    model: DoViT, number: int, features: Features, images: Sequence[int], generator: torch.Generator
+    model: DoViT,
+    number: int,
+    states: States,
+    features: Features,
+    images: Sequence[int],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Normed lens output [T, E] and the model's own labels [T] of at most HEAD_TOKENS tokens, evenly from all `images`."""
     config = model.config
-    layer, eps = config.decisions[number].layer, config.decisions[number].norm_eps
     each = max(1, HEAD_TOKENS // len(images))
     inputs, labels = [], []
     for image in images:
-        chosen = torch.randperm(config.tokens, generator=generator)[:each]
-        mapped = model.lenses[number](features.take(layer, [image]))[0, chosen]
-        inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=eps))
-        labels.append(own_labels(model, features.take(config.backbone.depth, [image]))[0, chosen])
+        state = states.get(image)
+        chosen = torch.randperm(state.index.shape[1], generator=generator)[:each]
+        mapped = model.lenses[number](state.tokens)[0, config.backbone.prefix + chosen]
+        inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
+        labels.append(
+            own_labels(model, features.take(config.backbone.depth, [image]))[0, state.index[0, chosen].long()]
+        )
     return torch.cat(inputs), torch.cat(labels)
 
 
 @torch.no_grad()
-def judge(model: DoViT, number: int, features: Features, images: Sequence[int], temperature: float) -> Fitted:
-    """How lens and head of decision `number` (from 0) do on `images`, all tokens kept until there."""
-    config = model.config
-    layer, last = config.decisions[number].layer, config.backbone.depth
-    total, confident, agreed = 0.0, 0, 0
+def judge(
+    model: DoViT, number: int, states: States, features: Features, images: Sequence[int], temperature: float
+) -> Fitted:
+    """How lens and head of decision `number` (from 0) do on the tokens of `images` that are left there."""
+    config, prefix = model.config, model.config.backbone.prefix
+    total, left, confident, agreed = 0.0, 0, 0, 0
     for image in images:
-        full = features.take(last, [image])
-        mapped = model.lenses[number](features.take(layer, [image]))  # [1, N, E]
-        total += float(divergence(model, mapped, full))
-        q, said = model.heads[number](mapped.transpose(1, 2)[..., None])[..., 0].softmax(dim=1).max(dim=1)
+        state, full = states.get(image), features.take(config.backbone.depth, [image])
+        if not state.index.shape[1]:
+            continue
+        mapped = model.lenses[number](state.tokens)
+        total += float(divergence(model, reconstruct(with_tokens(state, mapped), prefix), full))
+        q, said = model.heads[number](mapped[:, prefix:].transpose(1, 2)[..., None])[..., 0].softmax(dim=1).max(dim=1)
         sure = q > config.thresholds[number]
+        left += state.index.shape[1]
         confident += int(sure.sum())
-        agreed += int((said == own_labels(model, full))[sure].sum())
-    count = len(images)
-    share = confident / (count * config.tokens)
-    return Fitted(layer, total / count, agreed / confident if confident else float("nan"), share, temperature)
+        agreed += int((said == own_labels(model, full)[0, state.index.long()])[sure].sum())
+    return Fitted(
+        layer=config.decisions[number].layer,
+        divergence=total / len(images),
+        agreement=agreed / confident if confident else float("nan"),
+        confident=confident / max(left, 1),
+        temperature=temperature,
+    )

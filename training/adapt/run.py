@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import EomtDecoder, LensConfig
-from dovit.export.model.lens import Lens
+from dovit.export.model.lens import Correction, Lens
 from dovit.runtime.errors import DovitError, describe_validation
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.features import compute_features
-from dovit.training.adapt.fit import Fitted, distil, fit_head, fit_ridge, judge
+from dovit.training.adapt.fit import Fitted, distil, fit_correction, fit_head, fit_lens, judge
+from dovit.training.adapt.states import States, correct, pass_decision
 
 HELD_OUT = 10  # one image of so many is kept for temperatures and for the report
 
@@ -25,7 +26,8 @@ HELD_OUT = 10  # one image of so many is kept for temperatures and for the repor
 @dataclass(frozen=True)
 class Adaptation:
     """How to adapt. `layers` count from 1, `thresholds` are ξ of each; `hidden`: channels of the lenses' second part, 0 for
-    none. `merge`: token merging, which the layers of a frozen model have never seen."""
+    none. `merge`: token merging, which the layers of a frozen model have never seen; `correct`: whether decisions
+    get a correction of the next block."""
 
     layers: tuple[int, ...]
     thresholds: tuple[float, ...]
@@ -34,6 +36,7 @@ class Adaptation:
     lr: float = 3e-4
     seed: int = 0
     merge: bool = False
+    correct: bool = True
 
 
 def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
@@ -46,7 +49,13 @@ def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
             "cached tokens alone: give it decision heads with dovit-train --heads-only"
         )
     heads = tuple(
-        HeadConfig(layer=layer, norm=True, norm_eps=config.backbone.norm_eps, lens=LensConfig(hidden=how.hidden))
+        HeadConfig(
+            layer=layer,
+            norm=True,
+            norm_eps=config.backbone.norm_eps,
+            lens=LensConfig(hidden=how.hidden),
+            correction=LensConfig() if how.correct else None,
+        )
         for layer in how.layers
     )
     try:
@@ -62,7 +71,7 @@ def adapt(
 ) -> tuple[DoViT, list[Fitted]]:
     """`dense` with decisions that were fitted to its own output on `files`, and how each does on one in ten of them.
 
-    Features lie in a folder within `scratch` meanwhile: 2·N·E·(D+1) bytes an image. Raises DovitError."""
+    Features lie in a folder within `scratch` meanwhile: about 2·N·E·(D+3) bytes an image. Raises DovitError."""
     if len(files) < 2:
         raise DovitError(
             f"{len(files)} image: give two or more, one of them to check the fit with; some hundred serve well"
@@ -76,27 +85,48 @@ def adapt(
     count = max(1, len(files) // HELD_OUT)
     held_out, images = sorted(order[:count]), sorted(order[count:])
     with TemporaryDirectory(dir=scratch, prefix=".dovit-adapt-") as folder:
-        features = compute_features(model, [*how.layers, last], files, Path(folder), progress)
+        states = States(Path(folder))
+        features = compute_features(model, [*how.layers, last], files, Path(folder), progress, states)
         reports = []
         for number, layer in enumerate(how.layers):
             what = f"decision {number + 1} of {len(how.layers)}, after layer {layer}"
+
+            def train(module: Lens, name: str, what: str = what) -> None:
+                module.requires_grad_(True)
+                distil(
+                    model,
+                    module,
+                    states,
+                    features,
+                    images,
+                    steps=how.steps,
+                    lr=how.lr,
+                    generator=generator,
+                    progress=lambda done: progress(f"{what}: distilling the {name}", done / how.steps),
+                )
+                module.requires_grad_(False)
+
+            if not all(any(states.get(image).index.shape[1] for image in part) for part in (images, held_out)):
+                raise DovitError(
+                    f"no token is left for decision {number + 1}: the one before it stopped all of them at ξ = "
+                    f"{how.thresholds[number - 1]:g}; raise --threshold, or give more images"
+                )
             lens = cast(Lens, model.lenses[number])
             progress(f"{what}: ridge regression")
-            fit_ridge(lens, features, layer, last, images)
-            lens.requires_grad_(True)
-            distil(
-                model,
-                lens,
-                features,
-                layer,
-                images,
-                steps=how.steps,
-                lr=how.lr,
-                generator=generator,
-                progress=lambda done, what=what: progress(f"{what}: distilling the lens", done / how.steps),  # type: ignore[misc]
-            )
-            lens.requires_grad_(False)
+            fit_lens(lens, states, features, last, images, config.backbone.prefix)
+            train(lens, "lens")
             progress(f"{what}: fitting the head")
-            temperature = fit_head(model, number, features, images, held_out, generator)
-            reports.append(judge(model, number, features, held_out, temperature))
+            temperature = fit_head(model, number, states, features, images, held_out, generator)
+            reports.append(judge(model, number, states, features, held_out, temperature))
+            if number + 1 == len(how.layers) and not how.correct:
+                break  # nothing is fitted to what comes behind it
+            progress(f"{what}: running the next block on the tokens that stay")
+            pass_decision(model, number, states, range(len(files)))
+            if how.correct:
+                following = how.layers[number + 1] if number + 1 < len(how.layers) else last
+                correction = cast(Correction, model.corrections[number])
+                fit_correction(correction, states, features, following, images)
+                if following == last:
+                    train(correction, "correction")
+                correct(model, number, states, range(len(files)))
     return model, reports

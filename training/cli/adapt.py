@@ -70,12 +70,16 @@ def command(
         bool,
         typer.Option("--merge/--no-merge", help="Merge stopped tokens into the class token. Default: they are not."),
     ] = False,
+    correct: Annotated[
+        bool,
+        typer.Option("--correct/--no-correct", help="Correct the tokens that stay after each block. Default: yes."),
+    ] = True,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of distillation for each lens.")] = 500,
     lr: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
     seed: Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Of the order of images and tokens.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Give a frozen segmenter token pass: lenses and decision heads, fitted to its own output on unlabelled images."""
+    """Give a frozen segmenter token pass: heads, lenses and corrections, fitted to its own output on unlabelled images."""
     try:
         from dovit.export.checkpoints import ReadOptions, load_model, save_model
         from dovit.export.model.config import paper_decision_layers
@@ -93,7 +97,7 @@ def command(
     layers = chosen or paper_decision_layers(model.config.backbone.depth)
     given = ReadOptions(thresholds=parse_thresholds(threshold))
     thresholds = given.thresholds_for(len(layers), (DEFAULT_THRESHOLD,))
-    how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge)
+    how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge, correct)
     adapted_config(model.config, how)  # refuse before the work begins
     with stage_progress() as progress:
         model, reports = adapt(model, files, how, out.absolute().parent, progress)
@@ -102,7 +106,7 @@ def command(
         print(json.dumps({"out": str(out), "images": len(files), "decisions": [asdict(report) for report in reports]}))
         return
     table = new_table(
-        "after layer", "ξ", "confident\nof all patches", "of these as\nthe model says", "KL", "temperature"
+        "after layer", "ξ", "confident\nof those left", "of these as\nthe model says", "KL", "temperature"
     )
     for report, xi in zip(reports, thresholds, strict=True):
         table.add_row(
@@ -114,7 +118,7 @@ def command(
             f"{report.temperature:.2f}",
         )
     screen = output_console()
-    print_table(screen, "Images that nothing was fitted to, all tokens kept", table)
+    print_table(screen, "Images that nothing was fitted to", table)
     print_line(screen, f"{out}: fitted to {len(files)} images; export it with dovit-export --ckpt {out}")
 
 

@@ -16,7 +16,7 @@ from models import BACKBONES, random_images
 from dovit.runtime.errors import DovitError, UsageError
 
 CHAIN_KINDS = [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2), ("segmenter-linear", "lens", 1)]
-CHAIN_KINDS += [("segmenter-linear", "lens-unmerged", 2)]
+CHAIN_KINDS += [("segmenter-linear", "lens-unmerged", 2), ("setr-pup", "corrected-unmerged", 1)]
 
 
 @pytest.mark.parametrize(("decoder", "head", "prefix"), CHAIN_KINDS)
