@@ -20,6 +20,10 @@ from native import ROOT, run
 from PIL import Image
 
 import dovit
+from dovit.engines.scenes import street_scenes
+from dovit.export.quantization.bundle import Calibration, quantize
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.write import write_bundle
 from dovit.runtime.openvino import accuracy, device
 
 openvino = require("openvino")
@@ -43,6 +47,27 @@ def load(build: Callable[[str], Path], library_path: Path) -> Load:
         return CSession(library, bundle, library_path, **given)
 
     return session
+
+
+@pytest.fixture(scope="module")
+def int8(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model with its layers' products in int8."""
+    trained, folder = open_bundle(bundle), tmp_path_factory.mktemp("int8")
+    images = Calibration(street_scenes(trained.manifest, 4))
+    write_bundle(folder, lambda stage: quantize(trained, "int8", images, stage, lambda _: None))
+    return folder
+
+
+def test_int8_is_pythons(int8: Path, load: Load) -> None:
+    picture = np.asarray(Image.open(ROOT / "assets" / "street.png").convert("RGB"))
+    made = {"cpu": load(int8, provider="cpu"), "openvino": load(int8)}
+    assert made["openvino"].info() == ("openvino", "fp32")
+    for provider, c_session in made.items():
+        with dovit.load(int8, provider=provider) as session:
+            expected, result = session(picture, return_logits=True), c_session(picture)
+            assert result.kept == expected.kept
+            assert np.array_equal(result.labels, expected.labels)
+            assert np.array_equal(result.logits, expected.logits)
 
 
 @pytest.mark.parametrize(
