@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from contextlib import redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,12 +90,14 @@ def command(
             raise UsageError("--input: give one parquet file or folder, or images, not several")
         if labels == LabelsChoice.png:
             raise UsageError("--labels png is for image files: rows of a parquet file get their labels as a column")
-        done = map_parquet(job, tables[0], image=column or "image", identity=identity or "path")
+        with redirect_stdout(sys.stderr):  # where Ray prints what its workers and raylets say
+            done = map_parquet(job, tables[0], image=column or "image", identity=identity or "path")
     else:
         if column or identity:
             raise UsageError("--column and --id are for parquet files, and --input names images")
         inputs = find_inputs(given, recursive=recursive, skip=output)
-        done = map_files(job, inputs, labels=(labels or LabelsChoice.png).value)
+        with redirect_stdout(sys.stderr):
+            done = map_files(job, inputs, labels=(labels or LabelsChoice.png).value)
     seconds = time.perf_counter() - start
     if as_json:
         row = {"images": done.images, "before": done.before, "errors": len(done.errors), "seconds": round(seconds, 3)}

@@ -23,7 +23,7 @@ from models import randomised, small_config
 from PIL import Image
 
 from dovit.batch import Segmenter, cli, run
-from dovit.batch.run import Job, map_files
+from dovit.batch.run import Done, Job, map_files
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.errors import DovitError
 from dovit.runtime.session import load
@@ -194,6 +194,22 @@ def test_parquet_in_and_out(cluster: Any, folder: Path, dovit_map: Callable[...,
             (tmp_path / "one.png").write_bytes(row["labels"])
             want = session(folder / "photos" / row["id"]).labels
             np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "one.png")), want)
+
+
+def test_stdout_is_the_report_alone(
+    dovit_map: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray prints warnings of its raylets to sys.stdout, at any time of a run."""
+
+    def warned(*_: object, **__: object) -> Done:
+        print("(raylet) WARNING: 8 PYTHON worker processes have been started")
+        return Done(6, 0, [])
+
+    for name in ("map_files", "map_parquet"):
+        monkeypatch.setattr(run, name, warned)
+    for given in ("photos", str(tmp_path / "images.parquet")):
+        status, out, err = dovit_map("--input", given, "--output", str(tmp_path / "out"), "--json")
+        assert status == 0 and json.loads(out)["images"] == 6 and "(raylet)" in err
 
 
 def test_wrong_requests_are_refused(
