@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import make_bundle
+from installed import require
 from models import randomised, small_config
 
 from dovit.benchmarks import cli
@@ -64,7 +65,7 @@ def test_rows_that_memory_has_no_room_for_are_left_out(bundle: Path, monkeypatch
 
 def test_the_chain_in_int8_has_rows_beside_the_dense_model_in_int8(bundle: Path, tmp_path: Path) -> None:
     """Of a bundle that was quantized from the same one; others are refused."""
-    pytest.importorskip("openvino")
+    require("openvino")
     opened = open_bundle(bundle)
     image = np.random.default_rng(0).integers(0, 256, (*opened.manifest.image_size, 3), dtype=np.uint8)
     calibration = Calibration([Scene(image)])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bundles import make_bundle
+from installed import require
 from models import randomised, small_config
 from rich.console import Console
 
@@ -102,7 +103,7 @@ def test_what_fp16_cannot_hold_stays_float32(tmp_path: Path) -> None:
         if node.op == "MatMul" and ".mlp." in node.name
     }
     assert {name for name, dtype in types.items() if dtype == "float32"} == {"layers.3.mlp.fc1", "layers.3.mlp.fc2"}
-    pytest.importorskip("tensorrt_rtx")
+    require("tensorrt_rtx")
     added = Added()
     build = plan_builder(BuildOptions("tensorrt-rtx", cache=None), lambda _: scenes, added)
     manifest = write_bundle(tmp_path, lambda stage: _rebuilt(bundle, stage, build))
