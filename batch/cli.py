@@ -14,7 +14,7 @@ import typer
 
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
-from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Json, Mode, Precision, Threshold
+from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Json, Mode, Precision, Recursive, Threshold
 from dovit.runtime.cli.values import parse_thresholds
 from dovit.runtime.errors import DovitError, UsageError
 
@@ -45,7 +45,7 @@ def command(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="Where labels and rows go; made if missing.")],
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that segment.")] = 1,
     threads: Annotated[int, typer.Option(min=1, metavar="N", help="CPU threads of each worker.")] = 1,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders with all their folders.")] = False,
+    recursive: Recursive = False,
     labels: Annotated[
         LabelsChoice | None,
         typer.Option(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dovit.export.cli_options import Arch, Classes, DecisionLayers, Head, ImageSize, Threshold, read_fields
 from dovit.export.quantization.request import quantization_request
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.options import THRESHOLD, BackendChoice, Json, ModeChoice, PrecisionChoice
+from dovit.runtime.cli.options import BackendChoice, Json, ModeChoice, PrecisionChoice
 from dovit.runtime.cli.output import output_console, print_line, stage_progress
-from dovit.runtime.cli.values import parse_capabilities, parse_channels, parse_numbers, parse_size, parse_thresholds
+from dovit.runtime.cli.values import parse_capabilities, parse_channels, parse_numbers, parse_size
 from dovit.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,16 +42,6 @@ Examples:
 """
 
 
-class Arch(StrEnum):
-    """Decoders."""
-
-    SETR_NAIVE = "setr-naive"
-    SETR_PUP = "setr-pup"
-    SETR_MLA = "setr-mla"
-    SEGMENTER_MASK = "segmenter-mask"
-    SEGMENTER_LINEAR = "segmenter-linear"
-
-
 class ExportPrecision(StrEnum):
     """Of the plans, or of the products in the bundle."""
 
@@ -66,15 +57,10 @@ def command(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Of dovit, mmsegmentation, rstrudel/segmenter, DINOv2 or DINOv3: a file, or a Hugging Face folder.",
+            help="Of dovit, mmsegmentation, rstrudel/segmenter, DINOv2, DINOv3 or EoMT: a file, or a Hugging Face folder.",
         ),
     ] = None,
-    head: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The linear head of a DINOv2 or DINOv3 backbone, where it is a file of its own."
-        ),
-    ] = None,
+    head: Head = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The bundle to write; other files in the folder stay.")
     ] = None,
@@ -82,32 +68,15 @@ def command(
         Path | None,
         typer.Option(metavar="FOLDER", help="Instead of --ckpt: a bundle that gets plans. Default of --out: the same."),
     ] = None,
-    arch: Annotated[
-        Arch | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"The decoder, where the checkpoint does not tell: {', '.join(a.value for a in Arch)}.",
-        ),
-    ] = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="HEIGHTxWIDTH, or one number. Default: the checkpoint's."),
-    ] = None,
-    classes: Annotated[int | None, typer.Option(metavar="N", help="Number of classes, as a check.")] = None,
-    decision_layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,…", help="Layers after which tokens are decided on, from 1, as 3,6,9. Default: the checkpoint's."
-        ),
-    ] = None,
+    arch: Arch = None,
+    image_size: ImageSize = None,
+    classes: Classes = None,
+    decision_layers: DecisionLayers = None,
     palette: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="cityscapes, ade20k, or a file with names and colours."),
     ] = None,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(metavar=THRESHOLD.metavar, help=str(THRESHOLD.help).replace("the bundle's", "the checkpoint's")),
-    ] = None,
+    threshold: Threshold = None,
     capacities: Annotated[
         str | None,
         typer.Option(metavar="N,…", help="Kept counts of the bucketed schedule, as 256,512."),
@@ -221,14 +190,16 @@ def command(
         _list_backends(as_json)
         return
     model_flags = {
-        "arch": arch.value if arch else None,
-        "image_size": parse_size(image_size, "--image-size"),
-        "classes": classes,
-        "decision_layers": parse_numbers(decision_layers, int, "--decision-layers"),
-        "thresholds": parse_thresholds(threshold),
-        "dense": dense,
+        **read_fields(
+            arch=arch,
+            head=head,
+            classes=classes,
+            image_size=image_size,
+            decision_layers=decision_layers,
+            threshold=threshold,
+            dense=dense,
+        ),
         "config": config,
-        "head": head,
         "changes": tuple(changes or ()),
         "mean": parse_channels(mean, "--mean"),
         "std": parse_channels(std, "--std", positive=True),

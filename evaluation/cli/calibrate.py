@@ -14,9 +14,10 @@ from dovit.evaluation.calibration.fit import Target, calibrate
 from dovit.evaluation.calibration.observe import Observer
 from dovit.evaluation.calibration.report import print_report
 from dovit.evaluation.calibration.write import write_calibration
+from dovit.evaluation.cli.options import UnlabelledImages, limit_option
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
-from dovit.runtime.cli.options import KEEP, Engine, Json, Mode, Threads
+from dovit.runtime.cli.options import KEEP, Engine, Json, Mode, Recursive, Threads
 from dovit.runtime.cli.output import output_console, print_line, progress_counter
 from dovit.runtime.cli.values import parse_share, parse_shares
 from dovit.runtime.errors import DovitError
@@ -42,9 +43,7 @@ class CountChoice(StrEnum):
 
 def command(
     engine: Engine,
-    images: Annotated[
-        list[str], typer.Option(metavar="PATH", help="Image files, folders, or quoted globs; may be repeated.")
-    ],
+    images: UnlabelledImages,
     keep: Annotated[str | None, typer.Option(metavar="SHARES", help=f"Target: {KEEP}.")] = None,
     macs: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Target: share of the dense model's MACs, as 0.5 or 50%.")
@@ -54,7 +53,7 @@ def command(
         typer.Option(metavar="SHARE", help="Target: share of the pixels whose label may change, as 0.005 or 0.5%."),
     ] = None,
     more_images: Annotated[list[str] | None, typer.Argument(metavar="IMAGES", help="More of --images.")] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders with all their folders.")] = False,
+    recursive: Recursive = False,
     macs_count: Annotated[
         CountChoice,
         typer.Option(
@@ -65,10 +64,7 @@ def command(
         bool,
         typer.Option("--per-decision", help="With --max-disagreement: a ξ of its own for each decision. Takes longer."),
     ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="At most so many images, evenly spread over the list. Default: all."),
-    ] = None,
+    limit: Annotated[int | None, limit_option(" Default: all.")] = None,
     mode: Mode = None,
     threads: Threads = None,
     points: Annotated[

@@ -1,8 +1,8 @@
-"""Options of the commands that read labelled data."""
+"""Options of the commands that read labelled data, or images without labels."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,3 +13,12 @@ ReduceZeroLabel = Annotated[
     bool | None,
     typer.Option("--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore. Default: as the data has it."),
 ]
+UnlabelledImages = Annotated[
+    list[str],
+    typer.Option(metavar="PATH", help="Image files, folders, or quoted globs, without labels; may be repeated."),
+]
+
+
+def limit_option(default: str = "", least: int = 1) -> Any:
+    """`--limit` of those images; `default`: a sentence more."""
+    return typer.Option(min=least, metavar="N", help=f"At most so many images, evenly spread over the list.{default}")

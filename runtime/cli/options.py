@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,6 +48,20 @@ class ProviderChoice(StrEnum):
     openvino = "openvino"
 
 
+def threshold_option(default: str, when: str = "") -> Any:
+    """`--threshold`; `default`: what ξ is where it is not given, `when`: words after "stops"."""
+    return typer.Option(
+        metavar="ξ,…",
+        help=f"Confidence ξ at which a token stops{when}: one value for all decisions, or one each, as 0.98,0.97,0.96. "
+        f"Default: {default}.",
+    )
+
+
+def recursive_option(more: str = "") -> Any:
+    """`--recursive`; `more`: words after "subfolders"."""
+    return typer.Option("--recursive", "-r", help=f"Search folders with all their subfolders{more}.")
+
+
 ENGINE = typer.Option(metavar="FOLDER", help="The bundle, as dovit-export wrote it.")
 MODE = typer.Option(
     metavar="MODE",
@@ -70,11 +84,6 @@ PROVIDER = typer.Option(
     help="On a CPU: cpu, ONNX Runtime's own provider, openvino, or auto: OpenVINO where it is installed.",
 )
 THREADS = typer.Option(min=1, metavar="N", help="CPU threads. Default: all cores.")
-THRESHOLD = typer.Option(
-    metavar="ξ,…",
-    help="Confidence ξ at which a token stops: one value for all decisions, or one each, as 0.98,0.97,0.96. "
-    "Default: the bundle's.",
-)
 KEEP = (
     "share of all tokens to keep after each decision, as 0.5,0.35,0.25 or 50%,35%,25%"  # in a sentence of each command
 )
@@ -86,5 +95,6 @@ Backend = Annotated[BackendChoice, BACKEND]
 Precision = Annotated[PrecisionChoice | None, PRECISION]
 Provider = Annotated[ProviderChoice, PROVIDER]
 Threads = Annotated[int | None, THREADS]
-Threshold = Annotated[list[str] | None, THRESHOLD]
+Threshold = Annotated[list[str] | None, threshold_option("the bundle's")]
+Recursive = Annotated[bool, recursive_option()]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

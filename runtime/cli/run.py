@@ -30,6 +30,7 @@ from dovit.runtime.cli.options import (
     Schedule,
     Threads,
     Threshold,
+    recursive_option,
 )
 from dovit.runtime.cli.output import print_line
 from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan_pictures
@@ -72,9 +73,7 @@ def command(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures go; made if missing.")] = Path(
         "dovit-out"
     ),
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Folders with all their folders, which OUT then has as well.")
-    ] = False,
+    recursive: Annotated[bool, recursive_option(", which OUT then has as well")] = False,
     all_pages: Annotated[
         bool, typer.Option("--all-pages", help="Every page of a TIFF, or frame of an animation: NAME, NAME.p2, …")
     ] = False,

@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from dovit.evaluation.cli.calibrate import sample_evenly
+from dovit.evaluation.cli.options import UnlabelledImages, limit_option
+from dovit.export.cli_options import Head, decision_layers_option
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
-from dovit.runtime.cli.options import THRESHOLD, Json
+from dovit.runtime.cli.options import Json, Recursive, threshold_option
 from dovit.runtime.cli.output import (
     new_table,
     output_console,
@@ -23,6 +25,7 @@ from dovit.runtime.cli.output import (
 from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_output
+from dovit.training.cli.options import merge_option, seed_option
 
 EPILOG = """\b
 Examples:
@@ -35,48 +38,25 @@ DEFAULT_THRESHOLD = 0.98
 
 def command(
     ckpt: Annotated[Path, typer.Option(metavar="PATH", help="A segmenter that dovit-export reads. It is not changed.")],
-    images: Annotated[
-        list[str],
-        typer.Option(metavar="PATH", help="Image files, folders, or quoted globs, without labels; may be repeated."),
-    ],
+    images: UnlabelledImages,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The model with token pass: .safetensors or .pth.")],
-    head: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The linear head of a DINOv2 or DINOv3 backbone, where it is a file of its own."
-        ),
-    ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders with all their folders.")] = False,
-    limit: Annotated[
-        int, typer.Option(min=2, metavar="N", help="At most so many images, evenly spread over the list.")
-    ] = 300,
-    decision_layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,…", help="Layers after which tokens are decided on, from 1. Default: the paper's, 3,6,9 of 12."
-        ),
-    ] = None,
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar=THRESHOLD.metavar, help="Confidence ξ, one value or one for each decision. Default: 0.98."
-        ),
-    ] = None,
+    head: Head = None,
+    recursive: Recursive = False,
+    limit: Annotated[int, limit_option(least=2)] = 300,
+    decision_layers: Annotated[str | None, decision_layers_option("the paper's, 3,6,9 of 12")] = None,
+    threshold: Annotated[list[str] | None, threshold_option(f"{DEFAULT_THRESHOLD:g}")] = None,
     hidden: Annotated[
         int,
         typer.Option(min=0, max=1 << 15, help="Channels of a second part of the lens, of two layers; 0: affine alone."),
     ] = 0,
-    merge: Annotated[
-        bool,
-        typer.Option("--merge/--no-merge", help="Merge stopped tokens into the class token. Default: they are not."),
-    ] = False,
+    merge: Annotated[bool, merge_option("they are not merged")] = False,
     correct: Annotated[
         bool,
         typer.Option("--correct/--no-correct", help="Correct the tokens that stay after each block. Default: yes."),
     ] = True,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of distillation for each lens.")] = 500,
     lr: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
-    seed: Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Of the order of images and tokens.")] = 0,
+    seed: Annotated[int, seed_option("the order of images and tokens")] = 0,
     as_json: Json = False,
 ) -> None:
     """Give a frozen segmenter token pass: heads, lenses and corrections, fitted to its own output on unlabelled images."""

@@ -75,7 +75,7 @@ def command(
     data: Data,
     engine: Annotated[Path | None, ENGINE] = None,
     ckpt: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instead of --engine: a checkpoint, run by torch.")
+        Path | None, typer.Option(metavar="PATH", help="Instead of --engine: a checkpoint, run by torch.")
     ] = None,
     split: Annotated[Split, typer.Option(metavar="PART", help="Which part of the data: train or val.")] = Split.VAL,
     mode: Mode = None,

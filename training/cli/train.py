@@ -11,11 +11,12 @@ import typer
 from pydantic import ValidationError
 
 from dovit.evaluation.cli.options import Data, ReduceZeroLabel
-from dovit.export.cli import Arch
+from dovit.export.cli_options import Arch, Classes, Head, ImageSize, decision_layers_option, read_fields
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.options import THRESHOLD
-from dovit.runtime.cli.values import parse_numbers, parse_size, parse_thresholds
+from dovit.runtime.cli.options import threshold_option
+from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError, describe_validation
+from dovit.training.cli.options import merge_option, seed_option
 
 # where an option's name is not that of its field of Settings
 OPTIONS = {"optimiser": "optimizer", "ratio_range": "scale_range"}
@@ -65,12 +66,7 @@ def command(
             metavar="PATH", help="Start from this: what dovit-export reads, or a backbone (DINOv2, DINOv3, timm, DeiT)."
         ),
     ] = None,
-    head: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="The linear head of a DINOv2 or DINOv3 backbone, where it is a file of its own."
-        ),
-    ] = None,
+    head: Head = None,
     new: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Instead of --ckpt: a configuration (JSON) for a model with fresh weights."),
@@ -93,19 +89,11 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="Checkpoint of the teacher. Default: that of --ckpt.")
     ] = None,
     threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar=THRESHOLD.metavar,
-            help="Confidence ξ in training, and the model's own later: one value for all decisions, or one each, as "
-            "0.98,0.97,0.96. Default: the checkpoint's.",
-        ),
+        list[str] | None, threshold_option("the checkpoint's", ", in training and in the trained model")
     ] = None,
     alpha: Annotated[float, typer.Option(min=0, help="Weight of the decision heads' loss.")] = 1.0,
     beta: Annotated[float, typer.Option(min=0, help="Weight of self-distillation.")] = 0.4,
-    merge: Annotated[
-        bool | None,
-        typer.Option("--merge/--no-merge", help="Merge stopped tokens into the class token. Default: as --ckpt does."),
-    ] = None,
+    merge: Annotated[bool | None, merge_option("as --ckpt does")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 80_000,
     batch: Annotated[int, typer.Option(min=1, help="Images a step and process.")] = 2,
     optimizer: Annotated[Optimizer, typer.Option(metavar="NAME", help="sgd or adamw.")] = Optimizer.SGD,
@@ -136,24 +124,16 @@ def command(
     save_every: Annotated[int, typer.Option(min=1, help="Save the state after every so many steps.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Write a line to OUT/log.jsonl every so many steps.")] = 10,
     fp16_weights: Annotated[bool, typer.Option("--fp16-weights", help="Store the model's weights as float16.")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=0xFFFFFFFF, help="Of weights, data order and augmentation.")] = 0,
+    seed: Annotated[int, seed_option("weights, data order and augmentation")] = 0,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu or cuda. Default: a GPU if there is one.")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, max=256, help="Threads that prepare images.")] = 2,
-    arch: Annotated[
-        Arch | None,
-        typer.Option(metavar="NAME", help=f"The decoder to build on a backbone: {', '.join(a.value for a in Arch)}."),
-    ] = None,
-    classes: Annotated[
-        int | None, typer.Option(help="Number of classes, where neither data nor checkpoint says it.")
-    ] = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="HEIGHTxWIDTH of the crops, or one number. Default: the checkpoint's."),
-    ] = None,
+    arch: Arch = None,
+    classes: Classes = None,
+    image_size: ImageSize = None,
     decision_layers: Annotated[
-        str | None, typer.Option(metavar="N,…", help="Layers after which tokens are decided on, from 1, as 3,6,9.")
+        str | None, decision_layers_option("the checkpoint's, or the paper's, 3,6,9 of 12")
     ] = None,
     reduce_zero_label: ReduceZeroLabel = None,
 ) -> None:
@@ -177,15 +157,15 @@ def command(
         config=new,
         teacher=teacher,
         merge=merge,
-        read={
-            "arch": arch.value if arch else None,
-            "head": head,
-            "classes": classes,
-            "image_size": parse_size(image_size, "--image-size"),
-            "decision_layers": parse_numbers(decision_layers, int, "--decision-layers"),
-            "thresholds": parse_thresholds(threshold),
-            "dense": dense,
-        },
+        read=read_fields(
+            arch=arch,
+            head=head,
+            classes=classes,
+            image_size=image_size,
+            decision_layers=decision_layers,
+            threshold=threshold,
+            dense=dense,
+        ),
     )
     numbers: dict[str, Any] = {
         "steps": steps,

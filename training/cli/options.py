@@ -1,0 +1,17 @@
+"""Options that `dovit-train` and `dovit-adapt` share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+
+def merge_option(default: str) -> Any:
+    """`--merge`; `default`: what is done where it is not given."""
+    return typer.Option("--merge/--no-merge", help=f"Merge stopped tokens into the class token. Default: {default}.")
+
+
+def seed_option(what: str) -> Any:
+    """`--seed`; `what`: which random choices depend on it. The bounds are those of torch and numpy together."""
+    return typer.Option(min=0, max=0xFFFFFFFF, help=f"Seed of {what}.")
