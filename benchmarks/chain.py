@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dovit.benchmarks.measure import interleaved, paired_ratio
+from dovit.benchmarks.report import Settings, report_head
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
@@ -18,57 +19,40 @@ from dovit.runtime.session import Session, load
 DENSE = "dense, one graph"
 
 
-def bench(
-    engine: Path,
-    image: np.ndarray | None,
-    keep: Sequence[float] | None,
-    runs: int,
-    threads: int | None,
-    *,
-    warmup: int = 2,
-) -> dict[str, Any]:
+def bench(engine: Path, image: np.ndarray | None, settings: Settings) -> dict[str, Any]:
     """Rows with latency, MACs and the ratios against the dense model, which is put together from the bundle's steps.
 
-    `image` uint8 [H, W, 3] of the bundle's size, default noise; `keep`: shares of all tokens to keep after each
-    decision, for which thresholds are looked for on this image. Each row runs `warmup` times, and `runs` times measured.
+    Both run under ONNX Runtime's CPU provider; `compare_peers` has the other runtimes. `image` uint8 [H, W, 3] of the bundle's
+    size, default noise; for the shares of `settings.keep` thresholds are looked for on this image.
     """
-    session = load(engine, "onnxruntime", threads=threads)
+    session = load(engine, "onnxruntime", provider="cpu", threads=settings.threads)
     manifest = session.manifest
     height, width = manifest.image_size
     if image is None:
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     batch = image[None]
-    dense = _dense_engine(engine)
+    dense = _dense_engine(engine, settings.threads)
     every = session.capacities("exact")
 
     def chain(thresholds: Sequence[float]) -> Callable[[], object]:
         return lambda: session.chain.run(batch, thresholds, every)
 
-    settings = {"chain, ξ = 1": (1.0,) * len(manifest.decisions), "chain, the bundle's ξ": manifest.thresholds}
-    if keep is not None:
-        settings[f"chain, keep {'/'.join(f'{k:g}' for k in keep)}"] = thresholds_for(session, batch, keep)
+    chains = {"chain, ξ = 1": (1.0,) * len(manifest.decisions), "chain, the bundle's ξ": manifest.thresholds}
+    if settings.keep is not None:
+        name = f"chain, keep {'/'.join(f'{share:g}' for share in settings.keep)}"
+        chains[name] = thresholds_for(session, batch, settings.keep)
     candidates: dict[str, Callable[[], object]] = {
         DENSE: lambda: dense.run({"image": batch}, {"logits": None, "labels": None}),
-        **{name: chain(thresholds) for name, thresholds in settings.items()},
+        **{name: chain(thresholds) for name, thresholds in chains.items()},
     }
-    seconds = interleaved(candidates, runs, warmup)
+    seconds = interleaved(candidates, settings.runs, settings.warmup)
 
     dense_macs = manifest.dense_macs
     rows = [_row(DENSE, seconds, (), dense_macs, dense_macs)]
-    for name, thresholds in settings.items():
+    for name, thresholds in chains.items():
         kept = tuple(d.keep.shape[1] for d in session.chain.run(batch, thresholds, every).decisions)
         rows.append(_row(name, seconds, kept, manifest.macs(kept), dense_macs))
-    return {
-        "engine": str(engine),
-        "backend": session.backend,
-        "architecture": manifest.architecture,
-        "image_size": [height, width],
-        "tokens": manifest.tokens,
-        "runs": runs,
-        "warmup": warmup,
-        "threads": threads,
-        "rows": rows,
-    }
+    return report_head(engine, manifest, settings) | {"backend": session.backend, "rows": rows}
 
 
 def thresholds_for(session: Session, batch: np.ndarray, keep: Sequence[float]) -> tuple[float, ...]:
@@ -114,11 +98,11 @@ def _row(
     }
 
 
-def _dense_engine(engine: Path) -> OnnxRuntimeEngine:
+def _dense_engine(engine: Path, threads: int) -> OnnxRuntimeEngine:
     try:
         from dovit.export.graph.dense import dense_graph
     except ImportError as error:
         raise DovitError(f"the dense graph needs the package {error.name}: pip install 'dovit[export]'") from None
     bundle = open_bundle(engine)
     folder = bundle.onnx(bundle.manifest.steps[0]).parent
-    return OnnxRuntimeEngine("dense", dense_graph(bundle).SerializeToString(), weights=folder)
+    return OnnxRuntimeEngine("dense", dense_graph(bundle).SerializeToString(), weights=folder, threads=threads)

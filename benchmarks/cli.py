@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import typer
 
 from dovit.benchmarks.chain import bench
+from dovit.benchmarks.report import Settings
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import (
     KEEP,
@@ -101,6 +101,7 @@ def command(
 ) -> None:
     """Time the chain of a bundle against the dense model as one graph, in turns, one image at a time.
 
+    On a CPU both run in ONNX Runtime; --peers has OpenVINO and torch as well.
     p50, p90 and p99 are percentiles of the latency; p99 says little below 100 runs. Decoding and resizing images are
     not part of it.
     """
@@ -121,12 +122,17 @@ def command(
         raise UsageError("--ckpt and --only are for --peers and --sizes")
     if int8 is not None and not peers:
         raise UsageError("--int8 is for --peers; to time a bundle in int8 alone, give it with --engine")
-    names = [name.strip() for name in (only or "").split(",") if name.strip()]
-    count = threads or len(os.sched_getaffinity(0))
+    settings = Settings(
+        runs=runs or (5 if sizes else 11),
+        warmup=(1 if sizes else 2) if warmup is None else warmup,
+        threads=threads or len(os.sched_getaffinity(0)),
+        keep=shares,
+        only=tuple(name.strip() for name in (only or "").split(",") if name.strip()),
+    )
     if sizes:
         if image is not None:
             raise UsageError("--sizes measures noise of several sizes: leave out --image")
-        _by_size(engine, ckpt, shares, runs or 5, count, names, 1 if warmup is None else warmup, as_json=as_json)
+        _by_size(engine, ckpt, settings, as_json=as_json)
         return
     pixels = None
     if image is not None:
@@ -134,22 +140,11 @@ def command(
 
         pixels = resize_image(read_image(image), read_manifest(engine).image_size)
     if peers:
-        _beside_peers(
-            engine,
-            ckpt,
-            int8,
-            pixels,
-            shares,
-            runs or 11,
-            count,
-            names,
-            2 if warmup is None else warmup,
-            as_json=as_json,
-        )
+        _beside_peers(engine, ckpt, int8, pixels, settings, as_json=as_json)
         return
     with stage_progress() as progress:
         progress("measuring")
-        report = bench(engine, pixels, shares, runs or 11, threads, warmup=2 if warmup is None else warmup)
+        report = bench(engine, pixels, settings)
     if as_json:
         print(json.dumps(report))
         return
@@ -159,14 +154,13 @@ def command(
 def _print(report: dict[str, Any]) -> None:
     console, rows = output_console(), report["rows"]
     what = f"{report['architecture']}, {report['image_size'][0]}×{report['image_size'][1]}, {report['backend']}"
-    threads = report["threads"] or "all"
     table = new_table("latency, ms", "p50", "p90", "p99", "fastest", "images/s", "speed-up")
     for row in rows:
         times = (row["latency_ms"], row["p90_ms"], row["p99_ms"], row["fastest_ms"])
         table.add_row(
             row["name"], *(f"{ms:.1f}" for ms in times), f"{row['images_per_s']:.2f}", f"{row['speedup']:.2f}"
         )
-    title = f"{what}: {report['runs']} runs after {report['warmup']} for warm-up, threads: {threads}"
+    title = f"{what}: {report['runs']} runs after {report['warmup']} for warm-up, threads: {report['threads']}"
     print_table(console, title, table)
     table = new_table(
         "work", "tokens kept", "GMACs\npaper", "GMACs\ntrue", "fewer\nMACs", "speed-up\nof that", left=(0, 1)
@@ -193,11 +187,7 @@ def _beside_peers(
     ckpt: Path | None,
     int8: Path | None,
     pixels: np.ndarray | None,
-    keep: Sequence[float] | None,
-    runs: int,
-    threads: int,
-    only: Sequence[str],
-    warmup: int,
+    settings: Settings,
     *,
     as_json: bool,
 ) -> None:
@@ -206,9 +196,7 @@ def _beside_peers(
     except ImportError as error:
         raise DovitError(f"the dense graph needs the package {error.name}: pip install 'dovit[export]'") from None
     with stage_progress() as progress:
-        report = compare_peers(
-            engine, pixels, keep, runs, threads, checkpoint=ckpt, int8=int8, only=only, warmup=warmup, progress=progress
-        )
+        report = compare_peers(engine, pixels, settings, checkpoint=ckpt, int8=int8, progress=progress)
     if as_json:
         print(json.dumps(report))
         return
@@ -217,17 +205,7 @@ def _beside_peers(
     print_peers(report)
 
 
-def _by_size(
-    engine: Path,
-    ckpt: Path | None,
-    keep: Sequence[float] | None,
-    runs: int,
-    threads: int,
-    only: Sequence[str],
-    warmup: int,
-    *,
-    as_json: bool,
-) -> None:
+def _by_size(engine: Path, ckpt: Path | None, settings: Settings, *, as_json: bool) -> None:
     from dovit.runtime.bundle.open import read_manifest
 
     if ckpt is None:
@@ -238,7 +216,7 @@ def _by_size(
     except ImportError as error:
         raise DovitError(f"exporting needs the package {error.name}: pip install 'dovit[export]'") from None
     with stage_progress() as progress:
-        reports = compare_sizes(ckpt, patch, keep, runs, threads, only=only, warmup=warmup, progress=progress)
+        reports = compare_sizes(ckpt, patch, settings, progress=progress)
     if as_json:
         print(json.dumps(reports))
         return

@@ -8,15 +8,12 @@ other begins.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 from datetime import date
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +22,7 @@ import numpy as np
 import typer
 
 from dovit.benchmarks.measure import paired_ratio
+from dovit.benchmarks.report import machine_and_versions
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.errors import DovitError
@@ -187,13 +185,7 @@ def command(
     report = {
         "date": date.today().isoformat(),
         "command": f"python -m dovit.benchmarks.embedding --engine {engine} --image {image} --rounds {rounds}",
-        "cpu": next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line).split(
-            ": "
-        )[1],
-        "cpus": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg(),  # at the beginning: above 0, others had a part of the processor
-        "versions": {name: version(name) for name in ("dovit", "onnxruntime", "numpy", "pillow")}
-        | {"python": platform.python_version()},
+        **machine_and_versions(("dovit", "onnxruntime", "numpy", "pillow")),  # the load before anything is measured
         "architecture": manifest.architecture,
         "rounds": rounds,
         "rows": {

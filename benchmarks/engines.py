@@ -6,14 +6,11 @@ Needs no GPU: TensorRT-RTX builds without one. The first export makes everything
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import time
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -22,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dovit.benchmarks.report import machine_and_versions
 from dovit.export.checkpoints import save_model
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import SetrUpDecoder, paper_decision_layers
@@ -115,8 +113,7 @@ def command(
     rows: list[dict[str, Any]] = []
     report = {
         "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
-        "versions": {name: version(name) for name in ("tensorrt-rtx-cu13", "onnx", "polygraphy", "torch")},
+        **machine_and_versions(("tensorrt-rtx-cu13", "onnx", "polygraphy", "torch")),
         "rows": rows,
     }
     table = Table(title="SETR-PUP ViT-L, TensorRT-RTX, no GPU", title_justify="left")

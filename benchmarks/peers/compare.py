@@ -16,6 +16,7 @@ import numpy as np
 from dovit.benchmarks.gpu_dense import dense_bundle
 from dovit.benchmarks.measure import paired_ratio
 from dovit.benchmarks.peers.peer import Peer, Running, chain_peers, dense_peers
+from dovit.benchmarks.report import Settings, report_head
 from dovit.export.source import source_of
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle
@@ -30,21 +31,17 @@ SETTLE_S = 0.05
 def compare_peers(
     engine: Path,
     image: np.ndarray | None,
-    keep: Sequence[float] | None,
-    runs: int,
-    threads: int,
+    settings: Settings,
     *,
     checkpoint: Path | None = None,
     int8: Path | None = None,
-    only: Sequence[str] = (),
-    warmup: int = 2,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Rows of every peer that can run here, and of every other the reason why it cannot, under `left_out`.
 
     `image` uint8 [H, W, 3] of the bundle's size, default noise; `checkpoint`: the bundle's, for torch's rows; `int8`: the same
-    model's bundle in int8, for rows of the chain; `only`: parts of the names of rows, of which one must occur. Raises DovitError
-    where no row is left, UsageError where `int8` is another model's.
+    model's bundle in int8, for rows of the chain. Raises DovitError where no row is left, UsageError where `int8` is another
+    model's.
     """
     bundle = open_bundle(engine)
     if int8 is not None:
@@ -60,27 +57,19 @@ def compare_peers(
         (folder / "dense").mkdir()
         dense = dense_bundle(bundle, folder / "dense")
         [step] = dense.manifest.steps
-        same = {"image": str(folder / "image.npy"), "threads": threads, "warmup": warmup}
+        same = {"image": str(folder / "image.npy"), "threads": settings.threads, "warmup": settings.warmup}
         peers, left_out = dense_peers(dense.onnx(step), checkpoint, **same)
-        peers += chain_peers(engine, keep, int8, **same)
-        peers = [peer for peer in peers if not only or any(part in peer.name for part in only)]
+        peers += chain_peers(engine, settings.keep, int8, **same)
+        peers = [peer for peer in peers if settings.wants(peer.name)]
         running, facts = _start(peers, bundle.manifest, folder, stack, left_out, progress)
-        seconds = _measure(running, runs, facts, left_out, progress)
+        seconds = _measure(running, settings.runs, facts, left_out, progress)
         labels = {name: np.load(running[name].labels) for name in seconds}
     if not seconds:
         raise DovitError(f"no row could be measured: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
     rows = rows_of([peer for peer in peers if peer.name in seconds], seconds, facts, labels, bundle.manifest)
-    manifest = bundle.manifest
-    return {
-        "engine": str(engine),
-        "architecture": manifest.architecture,
-        "image_size": [height, width],
-        "tokens": manifest.tokens,
-        "runs": runs,
-        "warmup": warmup,
-        "threads": threads,
+    return report_head(engine, bundle.manifest, settings) | {
         "rows": rows,
-        "left_out": {name: why for name, why in left_out.items() if not only or any(part in name for part in only)},
+        "left_out": {name: why for name, why in left_out.items() if settings.wants(name)},
     }
 
 

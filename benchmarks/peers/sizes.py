@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from dovit.benchmarks.peers.compare import compare_peers
+from dovit.benchmarks.report import Settings
 from dovit.export.run import export
 from dovit.runtime.progress import Progress, no_progress
 
@@ -18,19 +20,17 @@ ROWS = ("ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO bf16")
 def compare_sizes(
     checkpoint: Path,
     patch: int,
-    keep: Sequence[float] | None,
-    runs: int,
-    threads: int,
+    settings: Settings,
     *,
     grids: Sequence[tuple[int, int]] = GRIDS,
-    only: Sequence[str] = (),
-    warmup: int = 1,
     progress: Progress = no_progress,
 ) -> list[dict[str, Any]]:
     """The reports of `compare_peers`, one for each of `grids` (patches down, across) with patches of `patch` pixels.
 
-    Images are noise; positions are resized to each grid as an export does it. Raises DovitError or UsageError.
+    Images are noise; positions are resized to each grid as an export does it. Without `settings.only`: ROWS. Raises DovitError or
+    UsageError.
     """
+    settings = replace(settings, only=settings.only or ROWS)
     reports = []
     for grid in grids:
         with TemporaryDirectory(prefix="dovit-sizes-") as folder:
@@ -42,9 +42,5 @@ def compare_sizes(
             engine = Path(folder) / "engines"
             options = {"image_size": (grid[0] * patch, grid[1] * patch)}
             export(checkpoint, engine, options, None, None, check=False, progress=at_size)
-            only = only or ROWS
-            reports.append(
-                compare_peers(engine, None, keep, runs, threads, only=only, warmup=warmup, progress=at_size)
-                | {"engine": str(checkpoint)}
-            )
+            reports.append(compare_peers(engine, None, settings, progress=at_size) | {"engine": str(checkpoint)})
     return reports

@@ -18,6 +18,7 @@ from dovit.benchmarks.peers import compare
 from dovit.benchmarks.peers.compare import compare_peers, memory_of, rows_of
 from dovit.benchmarks.peers.peer import Peer, Running
 from dovit.benchmarks.peers.sizes import compare_sizes
+from dovit.benchmarks.report import Settings
 from dovit.engines.accuracy import Scene
 from dovit.export.checkpoints.own import save_model
 from dovit.export.quantization import measure
@@ -34,9 +35,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def settings(*only: str, runs: int = 1, keep: tuple[float, ...] | None = None) -> Settings:
+    return Settings(runs=runs, warmup=0, threads=1, keep=keep, only=only)
+
+
 def test_every_row_is_a_process_and_says_what_it_kept(bundle: Path) -> None:
     """Labels of the same runtime are equal, whether dense or the chain at ξ = 1; torch's rows need the checkpoint, and say so."""
-    report = compare_peers(bundle, None, (0.5, 0.25), 2, 1, only=("ONNX Runtime fp32", "torch eager fp32"), warmup=0)
+    report = compare_peers(bundle, None, settings("ONNX Runtime fp32", "torch eager fp32", runs=2, keep=(0.5, 0.25)))
     dense, full, kept = report["rows"]
     assert dense["labels_equal"] == full["labels_equal"] == 1
     assert (dense["kept"], full["kept"], kept["kept"]) == ([24], [24, 24], [12, 6])
@@ -50,7 +55,7 @@ def test_rows_that_memory_has_no_room_for_are_left_out(bundle: Path, monkeypatch
     manifest = open_bundle(bundle).manifest
     monkeypatch.setattr(compare, "available_memory", lambda: 1 << 20)
     with pytest.raises(DovitError, match=r"needs about 0\.3 GiB of memory .* and 0\.0 are available: .* with --only"):
-        compare_peers(bundle, None, None, 1, 1, only=("ONNX Runtime fp32",), warmup=0)
+        compare_peers(bundle, None, settings("ONNX Runtime fp32"))
     large = manifest.model_copy(update={"image_size": (1024, 2048), "embed_dim": 768})
     same = {"model": "", "image": "", "threads": 1, "warmup": 0}
     ort, openvino, int8 = (
@@ -72,14 +77,14 @@ def test_the_chain_in_int8_has_rows_beside_the_dense_model_in_int8(bundle: Path,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "MIN_LABELS_EQUAL", 0.5)
         write_bundle(tmp_path / "int8", lambda stage: quantize(opened, "int8", calibration, stage, lambda _: None))
-    report = compare_peers(bundle, image, (0.5, 0.25), 1, 1, int8=tmp_path / "int8", only=("chain keep",), warmup=0)
+    report = compare_peers(bundle, image, settings("chain keep", keep=(0.5, 0.25)), int8=tmp_path / "int8")
     row = next(row for row in report["rows"] if row["name"] == "chain keep 0.5/0.25, OpenVINO int8")
     assert row["kept"] == [12, 6] and 0.5 < row["labels_equal"] <= 1
     with pytest.raises(UsageError, match="its products are fp32; --int8 takes a bundle of --precision int8"):
-        compare_peers(bundle, image, None, 1, 1, int8=bundle)
+        compare_peers(bundle, image, settings(), int8=bundle)
     make_bundle(randomised(small_config(classes=5)), tmp_path / "other")
     with pytest.raises(UsageError, match="of another model or other ξ"):
-        compare_peers(tmp_path / "other", image, None, 1, 1, int8=tmp_path / "int8")
+        compare_peers(tmp_path / "other", image, settings(), int8=tmp_path / "int8")
 
 
 def test_torch_runs_the_bundles_checkpoint_and_no_other(tmp_path: Path) -> None:
@@ -89,14 +94,7 @@ def test_torch_runs_the_bundles_checkpoint_and_no_other(tmp_path: Path) -> None:
     save_model(randomised(small_config(), seed=1), other)
     cli_export(checkpoint, tmp_path / "engines")
     report = compare_peers(
-        tmp_path / "engines",
-        None,
-        None,
-        1,
-        1,
-        checkpoint=checkpoint,
-        only=("dense, ONNX Runtime fp32", "torch eager"),
-        warmup=0,
+        tmp_path / "engines", None, settings("dense, ONNX Runtime fp32", "torch eager"), checkpoint=checkpoint
     )
     assert [row["name"] for row in report["rows"]] == [
         "dense, ONNX Runtime fp32",
@@ -105,7 +103,7 @@ def test_torch_runs_the_bundles_checkpoint_and_no_other(tmp_path: Path) -> None:
     ]
     assert report["rows"][1]["labels_equal"] == 1 and report["left_out"] == {}
     with pytest.raises(DovitError, match="not the checkpoint that"):
-        compare_peers(tmp_path / "engines", None, None, 1, 1, checkpoint=other)
+        compare_peers(tmp_path / "engines", None, settings(), checkpoint=other)
 
 
 def cli_export(checkpoint: Path, out: Path) -> None:
@@ -163,14 +161,7 @@ def test_ratios_are_over_the_same_runtime_and_over_the_best_peer_but_int8(bundle
 def test_sizes_export_the_checkpoint_at_every_grid(tmp_path: Path) -> None:
     save_model(randomised(small_config()), tmp_path / "model.safetensors")
     reports = compare_sizes(
-        tmp_path / "model.safetensors",
-        16,
-        None,
-        1,
-        1,
-        grids=((2, 2), (2, 4)),
-        only=("chain ξ = 1, ONNX Runtime",),
-        warmup=0,
+        tmp_path / "model.safetensors", 16, settings("chain ξ = 1, ONNX Runtime"), grids=((2, 2), (2, 4))
     )
     assert [report["tokens"] for report in reports] == [4, 8]
     assert [row["kept"] for report in reports for row in report["rows"]] == [[4, 4], [8, 8]]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from bundles import make_bundle
 from models import randomised, small_config
@@ -11,6 +13,7 @@ from models import randomised, small_config
 from dovit.benchmarks import cli, gpu_chain
 from dovit.benchmarks.chain import bench
 from dovit.benchmarks.measure import interleaved, paired_ratio
+from dovit.benchmarks.report import Settings
 from dovit.runtime.cli.options import BackendChoice, PrecisionChoice
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import Gpu
@@ -18,7 +21,7 @@ from dovit.runtime.machine import Gpu
 
 def test_rows_fit_together(tmp_path: Path) -> None:
     make_bundle(randomised(small_config()), tmp_path)
-    report = bench(tmp_path, None, (0.5, 0.25), 3, None)
+    report = bench(tmp_path, None, Settings(runs=3, warmup=1, threads=2, keep=(0.5, 0.25)))
     dense, full, own, kept = report["rows"]
     assert kept["kept"] == [12, 6] and full["kept"] == [24, 24] and dense["kept"] == []
     assert dense["gmacs_true"] < full["gmacs_true"], "the chain has heads on top"
@@ -26,7 +29,25 @@ def test_rows_fit_together(tmp_path: Path) -> None:
     for row in report["rows"]:
         assert row["efficiency"] == pytest.approx(row["speedup"] / row["mac_ratio"])
     with pytest.raises(UsageError, match="falling shares"):
-        bench(tmp_path, None, (0.25, 0.5), 1, None)
+        bench(tmp_path, None, Settings(runs=1, warmup=0, threads=1, keep=(0.25, 0.5)))
+
+
+def test_chain_and_dense_model_run_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ONNX Runtime session has the threads that were asked for, and no row is OpenVINO's, whatever DOVIT_PROVIDER says."""
+    manifest = make_bundle(randomised(small_config()), tmp_path)
+    threads: list[int] = []
+    session = onnxruntime.InferenceSession
+
+    def recorded(source: object, options: onnxruntime.SessionOptions, **given: object) -> onnxruntime.InferenceSession:
+        threads.append(options.intra_op_num_threads)
+        return session(source, options, **given)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
+    monkeypatch.setenv("DOVIT_PROVIDER", "openvino")
+    report = bench(tmp_path, None, Settings(runs=1, warmup=0, threads=3))
+    assert threads == [3] * (len(manifest.steps) + 1)  # the dense model too
+    assert report["threads"] == 3 and report["cores"] == len(os.sched_getaffinity(0))
+    assert report["versions"]["onnxruntime"] == onnxruntime.__version__
 
 
 def test_a_gpu_is_asked_for_by_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

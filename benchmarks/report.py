@@ -1,0 +1,74 @@
+"""Settings of dovit-bench's measurements on a CPU, and the first fields of their reports: machine, versions, model."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dovit.runtime.bundle.manifest import Manifest
+
+PACKAGES = ("dovit", "numpy", "onnxruntime", "openvino", "nncf", "torch")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How rows are measured: `runs` times after `warmup` runs that do not count, with `threads` CPU threads.
+
+    `keep`: shares of all tokens to keep after each decision, for a row more; `only`: parts of the names of rows, of which one
+    must occur in a row's name, where not all are wanted.
+    """
+
+    runs: int
+    warmup: int
+    threads: int
+    keep: tuple[float, ...] | None = None
+    only: tuple[str, ...] = ()
+
+    def wants(self, name: str) -> bool:
+        """Whether the row of that name is to be measured."""
+        return not self.only or any(part in name for part in self.only)
+
+
+def report_head(engine: Path, manifest: Manifest, settings: Settings) -> dict[str, Any]:
+    """The report's fields beside its rows. `engine`: what to call the model; `load_average`: above 0, others used the
+    processor too."""
+    return {
+        "engine": str(engine),
+        "architecture": manifest.architecture,
+        "image_size": list(manifest.image_size),
+        "tokens": manifest.tokens,
+        "runs": settings.runs,
+        "warmup": settings.warmup,
+        "threads": settings.threads,
+        **machine_and_versions(PACKAGES),
+    }
+
+
+def machine_and_versions(packages: Iterable[str]) -> dict[str, Any]:
+    """`processor`, `cores` that this process may use, `load_average`, and `versions` of Python and of those `packages` that are
+    installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average": os.getloadavg(),
+        "versions": found,
+    }
+
+
+def _processor() -> str:
+    """Its name, where Linux says it; the architecture elsewhere."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(": ")[2]
+    return platform.machine()
