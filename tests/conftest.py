@@ -16,6 +16,7 @@ import shared
 from emulate import compile_kernels, kernel_sources
 
 from dovit.runtime.machine import find_gpu
+from dovit.runtime.session import Session, load
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +55,25 @@ def older_objects_frozen() -> None:
     gc.collect() takes milliseconds instead of a second, and an export a tenth less."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a small model with two decisions; a test that changes its files changes a copy. A module that needs another
+    model has a fixture of this name itself."""
+    from bundles import make_bundle  # which import torch
+    from models import randomised, small_config
+
+    folder = tmp_path_factory.mktemp("bundle")
+    make_bundle(randomised(small_config()), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Path) -> Iterator[Session]:
+    """A session over `bundle`, for tests that only run it."""
+    with load(bundle) as session:
+        yield session
 
 
 @pytest.fixture(scope="session")

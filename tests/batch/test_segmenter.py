@@ -8,20 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from bundles import make_bundle
-from models import randomised, small_config
 from PIL import Image
 
 from dovit.batch import Segmenter
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.session import load
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    make_bundle(randomised(small_config()), folder)
-    return folder
 
 
 def random_image(seed: int) -> np.ndarray:

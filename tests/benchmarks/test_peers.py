@@ -28,13 +28,6 @@ from dovit.runtime.bundle.write import write_bundle
 from dovit.runtime.errors import DovitError, UsageError
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("peers")
-    make_bundle(randomised(small_config()), folder)
-    return folder
-
-
 def settings(*only: str, runs: int = 1, keep: tuple[float, ...] | None = None) -> Settings:
     return Settings(runs=runs, warmup=0, threads=1, keep=keep, only=only)
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Tab, needs_browser
-from bundles import make_bundle
 from installed import require
 from models import random_images, randomised, small_config, spreading_thresholds
 from PIL import Image
@@ -23,23 +22,10 @@ from dovit.demo.page import build_page, launch
 from dovit.demo.view import MAX_IMAGES, Images, Viewer, from_query, to_query
 from dovit.evaluation.cost import Cost
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 
 require("gradio")
 LINK = "document.querySelector('#link textarea, #link input')?.value"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    make_bundle(randomised(small_config()), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def session(bundle: Path) -> Iterator[Session]:
-    with load(bundle) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")

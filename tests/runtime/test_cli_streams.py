@@ -9,20 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
-from models import randomised, small_config
 
 from dovit.runtime.errors import MAX_LENGTH, DovitError, printable
 
 FULL = Path("/dev/full")
 DOVIT = [sys.executable, "-c", "from dovit.runtime.cli.main import main; main()"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle") / "engines"
-    make_bundle(randomised(small_config()), folder)
-    return folder
 
 
 def _shell(words: str, redirections: str) -> subprocess.CompletedProcess[str]:

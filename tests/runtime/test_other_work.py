@@ -10,21 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from bundles import make_bundle
-from models import randomised, small_config
 from PIL import Image
 
 from dovit.runtime.openvino import device
 from dovit.runtime.session import load
 
 PAIRS = 11
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    make_bundle(randomised(small_config()), folder)
-    return folder
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

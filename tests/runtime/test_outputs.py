@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import make_bundle
-from models import random_images, randomised, small_config
+from models import random_images, small_config
 
-from dovit.runtime import DovitError, Session, load
+from dovit.runtime import DovitError, Session
 from dovit.runtime.bundle.tensors import TensorSpec
 from dovit.runtime.chain import Chain
 from dovit.runtime.engine import OnnxRuntimeEngine
@@ -18,13 +17,6 @@ from dovit.runtime.outputs import check_labels
 
 Tensors = dict[str, np.ndarray]
 IMAGE = random_images(small_config())[0].numpy()
-
-
-@pytest.fixture(scope="module")
-def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    folder = tmp_path_factory.mktemp("bundle")
-    make_bundle(randomised(small_config()), folder)
-    return load(folder)
 
 
 class ChangedOutputs:
@@ -79,17 +71,17 @@ CHANGES: dict[str, tuple[int, Callable[[Tensors], object], str]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_output_is_checked_before_it_is_used(unchanged: Session, name: str) -> None:
+def test_every_output_is_checked_before_it_is_used(session: Session, name: str) -> None:
     number, change, sentence = CHANGES[name]
-    chain = unchanged.chain
+    chain = session.chain
     assert isinstance(chain, Chain)
     engines = list(chain.engines)
     if number == 3:
         number = len(engines) - 1
     engines[number] = ChangedOutputs(engines[number], change)  # type: ignore[arg-type]
-    session = Session(unchanged.manifest, Chain(unchanged.manifest, engines), "onnxruntime")
+    changed = Session(session.manifest, Chain(session.manifest, engines), "onnxruntime")
     with pytest.raises(DovitError, match=sentence) as caught:
-        session(IMAGE, threshold=1)
+        changed(IMAGE, threshold=1)
     assert "\n" not in str(caught.value) and caught.value.exit_status == 1
 
 
@@ -103,10 +95,10 @@ def test_labels_of_few_and_many_classes() -> None:
     check_labels(np.full((1, 2, 2), 255, np.uint8), 256)
 
 
-def test_a_file_whose_tensors_are_others_than_the_manifests_is_refused_on_loading(unchanged: Session) -> None:
-    chain = unchanged.chain
+def test_a_file_whose_tensors_are_others_than_the_manifests_is_refused_on_loading(session: Session) -> None:
+    chain = session.chain
     assert isinstance(chain, Chain)
-    engine, step = chain.engines[0], unchanged.manifest.steps[0]
+    engine, step = chain.engines[0], session.manifest.steps[0]
     assert isinstance(engine, OnnxRuntimeEngine)
 
     def spec(name: str, dtype: str) -> TensorSpec:

@@ -15,16 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import make_bundle
 from installed import require
-from models import randomised, small_config
 from PIL import Image
 
 from dovit.runtime.cli import run
 from dovit.runtime.cli.video import find_videos
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.result import Result
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 from dovit.runtime.video.pipeline import Seconds, run_pipeline
 from dovit.runtime.video.read import Frame, Video, turned, without_secrets
 from dovit.runtime.video.write import VideoWriter, source_of
@@ -68,19 +66,6 @@ def close_to(found: np.ndarray, expected: np.ndarray) -> bool:
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(tmp_path_factory.mktemp("video") / "drive.mp4", movflags="+faststart")
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    make_bundle(randomised(small_config()), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def session(engine: Path) -> Iterator[Session]:
-    with load(engine) as session:
-        yield session
 
 
 @pytest.fixture
