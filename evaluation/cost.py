@@ -21,8 +21,11 @@ class Cost:
 
     @classmethod
     def of_bundle(cls, manifest: Manifest) -> Cost:
-        """Of a bundle's steps."""
-        return cls(tuple(s.macs for s in manifest.steps), manifest.prefix, manifest.tokens, manifest.dense_macs)
+        """Of a bundle's steps; one that is a single step, the dense model as one graph, has no decoder of its own."""
+        steps = tuple(s.macs for s in manifest.steps)
+        if len(steps) == 1:
+            steps += (StepMacs(),)
+        return cls(steps, manifest.prefix, manifest.tokens, manifest.dense_macs)
 
     def by_step(self, kept: tuple[int, ...]) -> list[Macs]:
         """MACs of every step of one pass that keeps `kept` tokens after its decisions; zero for a block with none."""

@@ -21,6 +21,7 @@ Track = Callable[[Iterable[int], int], Iterable[int]]  # goes through the images
 PerImage = Callable[[dict[str, Any]], None]
 # the setting's number, the image, what was found, and the MACs of each step of each window
 Observe = Callable[[int, Sample, Result, list[list[Macs]]], None]
+DENSE = Setting("dense, one graph", ())
 
 
 @dataclass
@@ -38,6 +39,9 @@ class Outcome:
     )  # [D, N+1]: windows that kept n tokens
     macs: tuple[int, int] = (0, 0)  # summed over all windows
     latency: LogHistogram = field(default_factory=LogHistogram)
+    # how many times as fast as `speedup_over` it ran, image by image; None and empty where there was nothing to compare with
+    speedup_over: str | None = None
+    speedup: LogHistogram = field(default_factory=LogHistogram)
 
     def add(self, result: Result, labels: np.ndarray, seconds: float, segmenter: Segmenter) -> list[list[Macs]]:
         """Count one image; returns the MACs of each step of each of its windows."""
@@ -77,6 +81,7 @@ def evaluate(
     *,
     limit: int | None = None,
     ignore: int = IGNORE,
+    dense: Segmenter | None = None,
     per_image: PerImage | None = None,
     observe: Observe | None = None,
     track: Track = lambda numbers, total: numbers,
@@ -85,42 +90,58 @@ def evaluate(
 
     Memory does not grow with the number of images: each is read, run, counted and let go. The settings take turns in
     being first, so that none is always the one that finds cold caches, and each has run once before the clock starts.
-    `per_image` gets one record for each image, `observe` each result. Raises DovitError naming the image that cannot be run
-    or counted.
+    `dense`, the same model as one graph without decisions, takes its turn like a setting, and its outcome comes last; speed-ups
+    are over it, or else over the first setting that stops no token.
+    `per_image` gets one record for each image, `observe` each result, both without `dense`. Raises DovitError naming the image
+    that cannot be run or counted.
     """
     _check(segmenter, dataset)
     tokens = segmenter.cost.tokens
+    runs = [(segmenter, setting) for setting in settings]
+    if dense is not None:
+        runs.append((dense, DENSE))
+        base: int | None = len(settings)
+    else:
+        base = next((place for place, setting in enumerate(settings) if setting.stops_nothing), None)
     outcomes = [
         Outcome(
             setting,
             tokens,
-            segmenter.cost.dense,
-            Confusion(segmenter.classes, ignore),
-            counts=np.zeros((segmenter.decisions, tokens + 1), np.int64),
+            one.cost.dense,
+            Confusion(one.classes, ignore),
+            counts=np.zeros((one.decisions, tokens + 1), np.int64),
+            speedup_over=None if base is None else runs[base][1].name,
         )
-        for setting in settings
+        for one, setting in runs
     ]
     total = len(dataset) if limit is None else min(limit, len(dataset))
-    for setting in settings:
-        segmenter.segment(dataset[0].image, setting)
+    for one, setting in runs:
+        one.segment(dataset[0].image, setting)
     for number in track(range(total), total):
         sample = dataset[number]
         record: dict[str, Any] = {"name": sample.name, "settings": [None] * len(settings)}
-        for turn in range(len(settings)):
-            place = (number + turn) % len(settings)
+        seconds = [0.0] * len(runs)
+        for turn in range(len(runs)):
+            place = (number + turn) % len(runs)
+            one, setting = runs[place]
             try:
                 start = time.perf_counter()
-                result = segmenter.segment(sample.image, settings[place])
-                seconds = time.perf_counter() - start
-                costs = outcomes[place].add(result, sample.labels, seconds, segmenter)
+                result = one.segment(sample.image, setting)
+                seconds[place] = time.perf_counter() - start
+                costs = outcomes[place].add(result, sample.labels, seconds[place], one)
             except DovitError as error:
                 raise type(error)(f"{sample.name}: {error}") from None
+            if place == len(settings):
+                continue
             if observe is not None:
                 observe(place, sample, result, costs)
             if per_image is not None:
                 record["settings"][place] = _record(
-                    settings[place], result, costs, sample.labels, seconds, tokens, ignore
+                    setting, result, costs, sample.labels, seconds[place], tokens, ignore
                 )
+        if base is not None:
+            for outcome, took in zip(outcomes, seconds, strict=True):
+                outcome.speedup.add(seconds[base] / took)
         if per_image is not None:
             per_image(record)
     return outcomes

@@ -30,6 +30,8 @@ def as_json(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
         "gmacs_true": outcome.macs[1] / max(outcome.images, 1) / 1e9,
         "latency_ms_median": _plain(1e3 * outcome.latency.quantile(0.5)),
         "latency_ms_p90": _plain(1e3 * outcome.latency.quantile(0.9)),
+        "speedup_over": outcome.speedup_over,
+        "speedup_median": _plain(outcome.speedup.quantile(0.5)),
         "images": outcome.images,
         "windows": outcome.windows,
         "classes": {n: {"IoU": _plain(i), "Acc": _plain(a)} for n, i, a in zip(names, iou, accuracy, strict=True)},
@@ -39,7 +41,9 @@ def as_json(outcome: Outcome, names: Sequence[str]) -> dict[str, Any]:
 def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     """One row a setting."""
     first = outcomes[0]
-    table = new_table("", "mIoU", "PA", "mPA", "kept", "MACs\npaper", "MACs\ntrue", "ms\nmedian", left=(0, 4))
+    paired = len(outcomes) > 1 and first.speedup_over is not None
+    headings = ["", "mIoU", "PA", "mPA", "kept", "MACs\npaper", "MACs\ntrue", "ms\nmedian", *["speed-\nup"] * paired]
+    table = new_table(*headings, left=(0, 4))
     for outcome in outcomes:
         summary = outcome.confusion.summary()
         kept = "/".join(f"{k:.0f}" for k in outcome.kept) or "all"
@@ -53,8 +57,10 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
             f"{paper:.1%}",
             f"{true:.1%}",
             f"{1e3 * outcome.latency.quantile(0.5):.1f}",
+            *[f"{outcome.speedup.quantile(0.5):.2f}"] * paired,
         )
-    print_table(console, f"{first.images} images, {first.tokens} tokens each" + _windows(first), table)
+    note = f"speed-up: over {first.speedup_over}, median over the images" if paired else ""
+    print_table(console, f"{first.images} images, {first.tokens} tokens each" + _windows(first), table, note)
 
 
 def print_classes(console: Console, outcome: Outcome, names: Sequence[str]) -> None:

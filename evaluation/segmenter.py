@@ -21,6 +21,11 @@ class Setting:
     thresholds: tuple[float, ...]
     counts: tuple[int, ...] | None = None
 
+    @property
+    def stops_nothing(self) -> bool:
+        """Whether ξ = 1 keeps every token of every image."""
+        return self.counts is None and all(threshold >= 1 for threshold in self.thresholds)
+
 
 class Segmenter(Protocol):
     """Segments images at any setting, and knows what that costs."""

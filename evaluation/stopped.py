@@ -74,7 +74,7 @@ class StoppedBySetting:
     def __init__(self, settings: Sequence[Setting], classes: int) -> None:
         self.settings = settings
         self.counts = [StoppedTokens(classes, len(setting.thresholds)) for setting in settings]
-        self._dense = next(place for place, setting in enumerate(settings) if stops_nothing(setting))
+        self._dense = next(place for place, setting in enumerate(settings) if setting.stops_nothing)
         self._results: dict[int, Result] = {}
 
     def add(self, place: int, result: Result) -> None:
@@ -88,7 +88,7 @@ class StoppedBySetting:
     def print(self, console: Console, names: Sequence[str]) -> None:
         """A table for each setting that stops tokens."""
         for setting, counts in zip(self.settings, self.counts, strict=True):
-            if stops_nothing(setting):
+            if setting.stops_nothing:
                 continue
             table = new_table("", "stopped", "wrong", "share of stopped\nthat is wrong", "share of\nall wrong")
             told, total = counts.as_json(names), int(counts.by_decision()[:, 1].sum())
@@ -100,11 +100,6 @@ class StoppedBySetting:
                 of_all = f"{row['wrong'] / total:.1%}" if total else "–"
                 table.add_row(name, str(row["stopped"]), str(row["wrong"]), share, of_all)
             print_table(console, f"Stopped tokens whose label would have been another, {setting.name}", table)
-
-
-def stops_nothing(setting: Setting) -> bool:
-    """Whether it keeps every token of every image."""
-    return setting.counts is None and all(threshold >= 1 for threshold in setting.thresholds)
 
 
 def patch_labels(labels: np.ndarray, grid: tuple[int, int], classes: int) -> np.ndarray:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dovit.benchmarks.gpu_dense import dense_bundle
 from dovit.benchmarks.measure import paired_ratio
 from dovit.benchmarks.peers.peer import Peer, Running, chain_peers, dense_peers
 from dovit.benchmarks.report import Settings, report_head
+from dovit.export.graph.dense import dense_bundle
 from dovit.export.source import source_of
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle

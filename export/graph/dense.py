@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
 from dovit.export.graph.assemble import uncorrected
-from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
-from dovit.runtime.bundle.open import Bundle
+from dovit.runtime.bundle.macs import StepMacs
+from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, FileEntry, Step
+from dovit.runtime.bundle.open import Bundle, sha256
+from dovit.runtime.bundle.write import copy_files
+
+
+def dense_bundle(bundle: Bundle, folder: Path) -> Bundle:
+    """`bundle`'s model without decisions, as ONNX in one step, in the folder `folder`; OpenVINO runs the same file.
+    Raises DovitError for a bundle without ONNX files."""
+    manifest = bundle.manifest
+    graph = dense_graph(bundle)
+    copy_files(bundle, folder, [name for name in manifest.files if name.endswith(".weights")])
+    beside = bundle.onnx(manifest.steps[0]).parent.relative_to(bundle.root)  # the weights, which it refers to by name
+    name = (beside / "dense.onnx").as_posix()
+    file = folder / name
+    file.write_bytes(graph.SerializeToString())
+    paper, true = manifest.dense_macs
+    [image] = [spec for spec in manifest.steps[0].inputs if spec.name == "image"]
+    step = Step(
+        name="dense",
+        onnx=name,
+        openvino=(name,),
+        inputs=(image,),
+        outputs=manifest.steps[-1].outputs,
+        parameters=sum(math.prod(weights.dims) for weights in graph.graph.initializer if math.prod(weights.dims) > 1),
+        macs=StepMacs(fixed=paper, fixed_pairs=true - paper),
+    )
+    changed = {
+        "steps": (step,),
+        "decisions": (),
+        "thresholds": (),
+        "capacities": (0, manifest.tokens),
+        "taps": (),
+        "plans": (),
+        "source": None,
+        "files": {name: FileEntry(sha256=sha256(file), size=file.stat().st_size)},
+    }
+    return Bundle(folder, manifest.model_copy(update=changed))
 
 
 def dense_graph(bundle: Bundle) -> onnx.ModelProto:

@@ -15,13 +15,13 @@ from models import random_images, randomised, small_config
 
 from dovit.benchmarks import gpu_dense
 from dovit.benchmarks.gpu_chain import over_plans
-from dovit.benchmarks.gpu_dense import dense_bundle
 from dovit.benchmarks.torch_candidates import Dense
 from dovit.engines.add import Added, plan_builder
 from dovit.engines.lowering.files import write_part
 from dovit.engines.lowering.lower import lower_bundle
 from dovit.engines.options import BuildOptions
 from dovit.engines.planning.write import plan_program
+from dovit.export.graph.dense import dense_bundle
 from dovit.export.run import add_plans
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle

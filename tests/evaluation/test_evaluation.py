@@ -3,8 +3,10 @@
 import gc
 import json
 import math
+import re
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,9 @@ from dovit.evaluation.metrics import Confusion
 from dovit.evaluation.segmenter import BundleSegmenter, Setting
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.result import Result
 from dovit.runtime.session import Session, load
+from dovit.training.dense_segmenter import dense_segmenter
 from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.torch_segmenter import TorchSegmenter
 
@@ -58,10 +62,15 @@ def thresholds(model: DoViT) -> tuple[float, ...]:
 
 
 @pytest.fixture(scope="module")
-def session(model: DoViT, tmp_path_factory: pytest.TempPathFactory) -> Session:
+def bundle(model: DoViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     make_bundle(model, folder)
-    return load(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Path) -> Session:
+    return load(bundle)
 
 
 @pytest.mark.oracle
@@ -151,6 +160,58 @@ def outcome_means_its_images(session: Session, outcome: object) -> bool:
     assert outcome.macs == tuple(np.sum([session.manifest.macs(k) for k in kept], axis=0))
     assert outcome.kept_quantile(0.5) == tuple(np.median(kept, axis=0))
     return True
+
+
+class Clock:
+    """Stands for time.perf_counter; what is measured moves it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Timed:
+    """A segmenter that takes as long as `seconds` says of the image (its first pixel) and the setting."""
+
+    inner: BundleSegmenter
+    clock: Clock
+    seconds: Callable[[int, Setting], float]
+
+    def __post_init__(self) -> None:
+        self.cost, self.classes, self.decisions = self.inner.cost, self.inner.classes, self.inner.decisions
+
+    def segment(self, image: np.ndarray, setting: Setting) -> Result:
+        self.clock.now += self.seconds(int(image[0, 0, 0]), setting)
+        return self.inner.segment(image, setting)
+
+
+def test_speed_ups_are_medians_of_an_images_own_ratio(
+    session: Session, bundle: Path, thresholds: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("dovit.evaluation.evaluate.time.perf_counter", clock)
+    factors = {"some": 2.0, "all": 3.0}
+    chain = Timed(BundleSegmenter(session), clock, lambda pixel, setting: (1 + pixel) * factors[setting.name])
+    settings = [Setting("some", thresholds), Setting("all", (1.0, 1.0))]
+    some, every = evaluate(chain, Images(5), settings)
+    assert (some.speedup_over, every.speedup_over) == ("all", "all")
+    assert some.speedup.quantile(0.5) == pytest.approx(1.5, rel=0.011)
+    assert every.speedup.quantile(0.5) == pytest.approx(1, rel=0.011)
+    (alone,) = evaluate(chain, Images(2), settings[:1])
+    assert alone.speedup_over is None and math.isnan(alone.speedup.quantile(0.5))
+
+    records: list[dict] = []
+    with dense_segmenter(bundle, session, "whole", None) as inner:
+        dense = Timed(inner, clock, lambda pixel, setting: (1 + pixel) * 5.0)
+        some, every, without = evaluate(chain, Images(5), settings, dense=dense, per_image=records.append)
+    assert [one.speedup.quantile(0.5) for one in (some, every, without)] == pytest.approx([2.5, 5 / 3, 1], rel=0.011)
+    assert without.setting.name == some.speedup_over == "dense, one graph"
+    assert without.kept == () and without.macs_ratio == (1, 1)
+    assert np.abs(without.confusion.counts - every.confusion.counts).sum() <= 10  # a rounding error may turn a pixel
+    assert [len(record["settings"]) for record in records] == [2] * 5  # those of the sweep
 
 
 def test_slide_counts_windows(session: Session, thresholds: tuple[float, ...]) -> None:
@@ -321,6 +382,25 @@ def test_command_on_a_checkpoint_prints_classes(
     assert "ξ = 0.5" in output and "mIoU" in output and "Classes" in output
 
 
+def test_command_runs_the_dense_model_beside(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--engine", str(place / "engines"), "--data", str(place / "data"), "--sweep", "0.4,0.6", "--dense"]
+    written = ["--fixed-ratio", "--plot", str(tmp_path / "a.svg"), "--out", str(tmp_path / "a.json")]
+    status, output, errors = command(capfd, monkeypatch, *arguments, *written)
+    assert status == 0, errors
+    assert "speed-up: over dense, one graph" in output
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert len(report["settings"]) == 4 and report["dense"]["macs_ratio_true"] == 1
+    assert all(one["speedup_median"] > 0 for one in report["settings"])
+    assert "speed-up over dense, one graph" in re.sub(r"<!--|-->", "", (tmp_path / "a.svg").read_text())
+    for name in ("dovit.training.dense_segmenter", "dovit.export.graph.dense"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "onnx_graphsurgeon", None)
+    status, _, errors = command(capfd, monkeypatch, *arguments)
+    assert status == 2 and "pip install 'dovit[export]'" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence", "code"),
     [
@@ -338,6 +418,8 @@ def test_command_on_a_checkpoint_prints_classes(
         (["--engine", "ENGINE", "--data", "DATA", "--sweep", "1", "--plot", "a.doc"], "ends in one of", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--fixed-ratio"], "one of them", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--out", "a", "--per-image", "a"], "a file each", 2),
+        (["--ckpt", "ENGINE", "--data", "DATA", "--dense"], "for a bundle on a CPU", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--backend", "tensorrt-rtx", "--dense"], "for a bundle on a CPU", 2),
         (["--ckpt", "ENGINE", "--data", "DATA", "--schedule", "bucketed"], "a checkpoint is run by torch", 2),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from dovit.evaluation.plot import plot as draw
 from dovit.evaluation.report import as_json as outcome_as_json
 from dovit.evaluation.report import print_classes, print_outcomes
 from dovit.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
-from dovit.evaluation.stopped import StoppedBySetting, stops_nothing
+from dovit.evaluation.stopped import StoppedBySetting
 from dovit.runtime.bundle.manifest import Mode as RunMode
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import (
@@ -47,7 +47,7 @@ from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
 from dovit.runtime.palettes import Colour, default_palette
 from dovit.runtime.result import Result
-from dovit.runtime.session import load
+from dovit.runtime.session import Session, load
 
 EPILOG = """\b
 Examples:
@@ -60,6 +60,8 @@ Examples:
         --report report.html
     dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.98 \\
         --stopped
+    dovit-eval --engine engines/ --data /data/ade20k --sweep 0.95,0.98 \\
+        --dense --provider openvino --precision bf16
     dovit-eval --ckpt dyvit.safetensors --data streets:200
 """
 
@@ -98,6 +100,14 @@ def command(
         bool,
         typer.Option("--stopped", help="Also count the stopped tokens whose label would have been another at ξ = 1."),
     ] = False,
+    dense: Annotated[
+        bool,
+        typer.Option(
+            "--dense",
+            help="Also run the model without decisions as one graph, with the same provider: speed-ups are over it, "
+            "otherwise over ξ = 1 where the sweep has it.",
+        ),
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images, the first ones. Default: all.")
     ] = None,
@@ -130,6 +140,10 @@ def command(
         raise UsageError(
             "--schedule, --backend, --provider, --precision and --threads are for a bundle: a checkpoint is run by torch, exact"
         )
+    if dense and (ckpt is not None or backend not in (BackendChoice.auto, BackendChoice.onnxruntime)):
+        raise UsageError(
+            "--dense is for a bundle on a CPU; dovit-bench --backend tensorrt-rtx times dense plans on a GPU"
+        )
     files = ((out, "--out"), (plot, "--plot"), (per_image, "--per-image"), (report, "--report"))
     written = [(path, flag) for path, flag in files if path]
     if len({path for path, _ in written}) < len(written):
@@ -141,6 +155,7 @@ def command(
     if report is not None:
         check_page(report)
     about: dict[str, Any]
+    session: Session | None = None
     if engine is not None:
         session = load(
             engine,
@@ -171,7 +186,7 @@ def command(
     settings = _settings(segmenter, own, threshold, keep, sweep)
     if stopped:
         _check_stopped(segmenter, how)
-        if not any(stops_nothing(setting) for setting in settings):
+        if not any(setting.stops_nothing for setting in settings):
             settings.append(_common(1, segmenter.decisions, "--threshold"))
     wrongly = StoppedBySetting(settings, segmenter.classes) if stopped else None
     galleries = [Gallery(segmenter.cost, palette, size, ignore_index) for _ in settings if report is not None]
@@ -182,7 +197,8 @@ def command(
         if wrongly is not None:
             wrongly.add(place, result)
 
-    with progress_counter() as counter:
+    with progress_counter() as counter, ExitStack() as stack:
+        without = stack.enter_context(_dense(engine, session, how, threads)) if dense and engine and session else None
 
         def track(numbers: Iterable[int], total: int) -> Iterable[int]:
             return counter(numbers, total, "evaluating")
@@ -194,18 +210,22 @@ def command(
                 settings,
                 limit=limit,
                 ignore=ignore_index,
+                dense=without,
                 per_image=write,
                 observe=look if galleries or wrongly else None,
                 track=track,
             )
+        dense_outcome = outcomes.pop() if without is not None else None
         if fixed_ratio:
-            matched = [_matched(o) for o in outcomes if o.setting.counts is None]
-            outcomes += evaluate(segmenter, dataset, matched, limit=limit, ignore=ignore_index, track=track)
+            matched = [_matched(o) for o in outcomes]
+            again = evaluate(segmenter, dataset, matched, limit=limit, ignore=ignore_index, dense=without, track=track)
+            outcomes += again[: len(matched)]
     measured = {
         **about,
         "data": data,
         "split": split.value,
         "mode": how,
+        **({} if dense_outcome is None else {"dense": outcome_as_json(dense_outcome, names)}),
         "settings": [outcome_as_json(outcome, names) for outcome in outcomes],
     }
     if wrongly is not None:
@@ -215,7 +235,7 @@ def command(
         print(json.dumps(measured, ensure_ascii=False))
     else:
         output = output_console()
-        print_outcomes(output, outcomes)
+        print_outcomes(output, outcomes if dense_outcome is None else [dense_outcome, *outcomes])
         if len(outcomes) == 1:
             print_classes(output, outcomes[0], names)
         if wrongly is not None:
@@ -259,6 +279,14 @@ def _torch(
     segmenter = read_segmenter(ckpt, device, mode)
     config = segmenter.model.config
     return segmenter, segmenter.own, config.image_size, config.class_names, config.palette
+
+
+def _dense(engine: Path, session: Session, mode: RunMode, threads: int | None) -> AbstractContextManager[Segmenter]:
+    try:
+        from dovit.training.dense_segmenter import dense_segmenter
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--dense needs the package {error.name}: pip install 'dovit[export]'") from None
+    return dense_segmenter(engine, session, mode, threads)
 
 
 def _settings(
