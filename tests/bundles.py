@@ -37,7 +37,7 @@ def make_bundle(model: DoViT, folder: Path, capacities: tuple[int, ...] | None =
 
 
 def _digest(model: DoViT, capacities: tuple[int, ...]) -> str:
-    """Of all that the files depend on besides the code, which does not change during a run."""
+    """Hash of all that the exported files depend on, except the code, which does not change during a run."""
     content = hashlib.sha256(f"{model.config.model_dump_json()} {capacities}".encode())
     for name, tensor in model.state_dict().items():
         content.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -93,7 +93,7 @@ class Result:
     confidence_maps: np.ndarray
     logits: np.ndarray
     windows: list[tuple[int, int]]
-    filled: tuple[int, int]  # what the image fills of the bundle's size
+    filled: tuple[int, int]  # height and width of the image within the padded size
 
 
 class Failure(Exception):
@@ -117,7 +117,7 @@ class Session:
         for name in ("kept", "keep_maps", "confidence_maps", "windows", "logits"):
             getattr(self.c, f"dovit_result_{name}").argtypes = [c_void_p, c_void_p]
             getattr(self.c, f"dovit_result_{name}").restype = c_void_p
-        options = {"provider": b"cpu"} | options  # whatever this machine has
+        options = {"provider": b"cpu"} | options  # even where OpenVINO is installed
         given = LoadOptions(size=ctypes.sizeof(LoadOptions), onnxruntime=str(onnxruntime).encode(), **options)
         self.handle = c_void_p()
         self._check(self.c.dovit_session_load(str(bundle).encode(), ctypes.byref(given), ctypes.byref(self.handle)))

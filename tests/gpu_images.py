@@ -22,7 +22,7 @@ def picture(seed: int = 0) -> np.ndarray:
 
 
 def other(seed: int = 9) -> np.ndarray:
-    """Larger than the bundle's size in one direction, smaller in the other."""
+    """An image larger than the bundle's size in one direction and smaller in the other."""
     return np.ascontiguousarray(picture(seed).repeat(2, 0)[:100, :90])
 
 

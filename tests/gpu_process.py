@@ -1,4 +1,4 @@
-"""A process in which the stand-ins for the driver, TensorRT and the kernels are loaded, and what tests have it do."""
+"""Functions for a process in which the stand-ins for the driver, TensorRT and the kernels are loaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gpu_process() -> Iterator[Callable[..., Any]]:
 
 @cache
 def stand_in(setup: Setup) -> ctypes.CDLL:
-    """The driver's, which the runtime finds by its name from now on."""
+    """Load the driver's stand-in; the runtime finds it by its name from then on."""
     os.environ["DOVIT_STAND_IN_ONNXRUNTIME"] = str(setup.onnxruntime)
     return ctypes.CDLL(str(setup.libraries.cuda))
 
@@ -164,13 +164,13 @@ def refusal_of(setup: Setup, function: str) -> tuple[int, str]:
 
 
 def refusal_with_obstacle(setup: Setup, options: Settings, obstacle: str) -> tuple[int, str]:
-    """How loading fails there."""
+    """How loading fails where a plan cannot be captured."""
     spoil(setup, obstacle)
     return refusal_as_it_is(setup, options)
 
 
 def spoil(setup: Setup, obstacle: str) -> None:
-    """Make the second capture of the next session fail: that is of the first block, after the stem's."""
+    """Make the second capture of the next session fail, which is that of the first block after the stem."""
     driver = stand_in(setup)
     driver.stand_in_reset()
     if obstacle == "refused":
@@ -182,7 +182,7 @@ def spoil(setup: Setup, obstacle: str) -> None:
 
 
 def refusal_as_it_is(setup: Setup, options: Settings | None = None) -> tuple[int, str]:
-    """How loading fails."""
+    """The error of loading on this machine."""
     try:
         load(setup, **(options or {}))
     except Failure as failure:
@@ -191,7 +191,7 @@ def refusal_as_it_is(setup: Setup, options: Settings | None = None) -> tuple[int
 
 
 def alive(setup: Setup) -> dict[str, int]:
-    """What is taken on the device."""
+    """Objects that exist on the device, by kind."""
     return {kind: stand_in(setup).stand_in_alive(kind.encode()) for kind in ALIVE}
 
 
@@ -238,7 +238,7 @@ def fail_everywhere(setup: Setup, options: Settings, picture: np.ndarray, settin
 
 
 def _called(setup: Setup, work: Callable[[], object]) -> dict[str, int]:
-    """The functions that `work` has called, and how often. Those that only free or tell are left out: they cannot fail."""
+    """The functions that `work` has called, and how often, without those that only free or query, which cannot fail."""
     driver = stand_in(setup)
     driver.stand_in_reset_calls()
     made = work()

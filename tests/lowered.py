@@ -1,4 +1,4 @@
-"""Lowered bundles of small models: their plans run on a stand-in for a GPU, and on the CPU beside it."""
+"""Lowered bundles of small models: their plans run on the fake GPU, and on the CPU for comparison."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Lowered:
     chain: Chain
 
     def engines_on(self, device: FakeDevice) -> dict[str, FakeEngine]:
-        """What stands in for the engines of its plans."""
+        """Engines of ONNX Runtime in place of its plans."""
         return {s.name: FakeEngine(device, s, self.engines[s.name]) for s in self.plans.steps if s.kind == "plan"}
 
     def load_program(self, device: FakeDevice) -> tuple[LoadedProgram, dict[str, FakeEngine]]:
@@ -107,7 +107,7 @@ Maker = Callable[..., Lowered]
 
 
 def some_thresholds(made: Lowered, images: np.ndarray) -> list[tuple[float, ...]]:
-    """ξ that stop nothing, everything at once, everything at the second decision, and some."""
+    """Thresholds at which no token stops, every one at the first decision, every one at the second, and some at each."""
     pixels = torch.from_numpy(images)
     spread = [
         spreading_thresholds(made.model, pixels, keep, list(CAPACITIES))

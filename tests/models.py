@@ -1,4 +1,4 @@
-"""Small segmenters with random weights: every architecture in miniature, quick to run and far from symmetric."""
+"""Small segmenters with random weights: every architecture, quick to run, with no two parameters equal."""
 
 from __future__ import annotations
 

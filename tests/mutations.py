@@ -1,6 +1,6 @@
-"""`make mutations`: faults in the chain on a GPU, one at a time, each of which a test must notice. pytest does not collect it.
+"""`make mutations`: mutation testing of the chain on a GPU: each fault must make a test fail. pytest does not collect it.
 
-A fault is put into a copy of the package, on which the test named with it then runs. Exit status 1 where one survives.
+Each fault is put into a copy of the package, on which the test named with it runs. Exit status 1 where a test still passes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BODIES, WARM, OBSTACLE = (
 UNSUPPORTED, RESIZED = f"{MODES}unsupported_nodes_are_refused", f"{RESIZING}resizing_on_the_gpu_equals_pillow"
 PLANNING, GPU = "engines/planning", "runtime/gpu"
 
-FAULTS = [  # folder, file, what stands there, what takes its place, who notices
+FAULTS = [  # folder, file, text, its replacement, the test that must fail
     (PLANNING, "operations.py", '0 if number == 1 else Address(tensor=f"capacity{number - 1}")', "0", READ),
     (PLANNING, "operations.py", "offset=4 * (chosen - 1)", "offset=0", READ),
     (PLANNING, "operations.py", "if made != self._named(full.name):", "if False:", READ),

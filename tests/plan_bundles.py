@@ -1,4 +1,4 @@
-"""Bundles with plans for the TensorRT that cpp/stand_in/ stands in for: ONNX files in place of serialized engines."""
+"""Bundles with plans for the stand-in for TensorRT in cpp/stand_in/: ONNX files in place of serialized engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plans of a bundle against ONNX Runtime on the same lowered graphs, by Polygraphy's comparator: what a GPU has to show.
+"""The plans of a bundle against ONNX Runtime on the same lowered graphs, by Polygraphy's comparator; for a GPU.
 
 Run as a program, because Polygraphy reads which flavour it serves when it is imported:
     python plan_parity.py BUNDLE tensorrt-rtx COUNT…      prints one JSON line for every plan and token count

@@ -1,4 +1,4 @@
-"""Plan sets of drawn chains, without a model: any number of decisions, heads on tokens or on the map, taps anywhere."""
+"""Plan sets of random chains, without a model: any number of decisions, heads on tokens or on the map, taps anywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHANNELS = 8
 
 
 def spec(name: str, dtype: DType, *shape: int | str) -> TensorSpec:
-    """In short."""
+    """A TensorSpec."""
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 

@@ -1,5 +1,5 @@
 """How pytest-xdist distributes the tests: the tests of a file, or of an xdist_group, run in one worker, so that fixtures of a
-module are set up once; and what takes longest starts first, so that no worker has a long rest to do alone."""
+module are set up once; and the longest start first, so that no worker is left with a long one at the end."""
 
 from __future__ import annotations
 

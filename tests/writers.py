@@ -26,7 +26,7 @@ def other_bundle(good: Path, other: Path) -> None:
     shutil.copytree(good, other)
     manifest = json.loads((other / "bundle.json").read_text())
     renamed: dict[str, str] = {}
-    # weights first: the ONNX files name them
+    # weights first: the ONNX files have their names
     for name in sorted(manifest["files"], key=lambda name: name.endswith(".onnx")):
         data = (other / name).read_bytes()
         if name.endswith(".weights"):

@@ -84,7 +84,7 @@ def dovit_map(
 
 
 def logging_segmenter(log: Path, seconds: float) -> type:
-    """A Segmenter that takes its time, and notes which files it wrote. Defined here, so that its code travels to the workers."""
+    """A slow Segmenter that logs which files it wrote. Defined here, so that its code is pickled for the workers."""
 
     class LoggingSegmenter(Segmenter):
         def _row(self, image: Any, file: str | None, source: str | None) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def test_a_run_that_failed_goes_on(cluster: Any, folder: Path, tmp_path: Path, m
     output = tmp_path / "labels"
     job = Job(folder / "engines", output, 1, {"threads": 1}, rows_per_file=4)
     inputs = find_inputs([str(folder / "photos")])
-    (output / "30.png").mkdir(parents=True)  # in the place of a file
+    (output / "30.png").mkdir(parents=True)  # a folder where a file is to be written
     with monkeypatch.context() as patch:
         patch.setattr(run, "check_outputs", lambda *_, **__: None)
         with pytest.raises(DovitError, match=r"30\.png: a folder; name a file; what was finished is in"):
@@ -163,7 +163,7 @@ def test_a_run_that_failed_goes_on(cluster: Any, folder: Path, tmp_path: Path, m
     before = {file: file.stat().st_mtime_ns for file in output.glob("*.png")}
     assert before
     whole = next((output / "rows").glob("*.parquet"), None)
-    (output / "rows" / "cut.parquet").write_bytes(b"PAR1")  # as a run leaves it that is killed while it writes
+    (output / "rows" / "cut.parquet").write_bytes(b"PAR1")  # as left by a run that was killed while writing
     done = map_files(job, inputs, labels="png")
     assert done.images + done.before == IMAGES and (whole is None or done.before)
     assert_complete(folder, output)
@@ -257,7 +257,7 @@ def test_another_runs_folder_is_refused(
 
 
 def test_a_connection_of_its_own(cluster: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with the run, and SIGTERM's handler, which ray.init replaces, stays the caller's."""
+    """It is closed after the run, and the caller's handler of SIGTERM, which ray.init replaces, is restored."""
     import ray
 
     ray.shutdown()
@@ -289,7 +289,7 @@ with _connected(Job(Path("e"), Path("o"), 1, {})):
 
 
 def test_ray_on_this_machine_listens_on_127_0_0_1_alone(cluster: Any) -> None:
-    """It is started anew, though a cluster runs here, and by a process that knows nothing of that one."""
+    """A new Ray is started although a cluster runs on this machine, in a process that is not connected to that cluster."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     ended = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, env=environment)
     assert ended.returncode == 0, ended.stderr

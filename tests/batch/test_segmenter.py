@@ -83,7 +83,7 @@ def test_files_are_written_once(bundle: Path, tmp_path: Path) -> None:
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     segmenter(pa.table(rows | {"from": ["photos/b.jpg"]}))
     assert (tmp_path / "a.png").stat().st_ino != before.st_ino
-    with pytest.raises(DovitError, match="cannot be written"):  # no fault of the image
+    with pytest.raises(DovitError, match="cannot be written"):  # an error of the disk, not of the image
         segmenter(pa.table(rows | {"file": [str(tmp_path / "missing" / "a.png")]}))
 
 

@@ -1,4 +1,4 @@
-"""The chain's benchmark for a GPU: what can be known without one. The comparison itself runs on the stand-in."""
+"""The chain's benchmark for a GPU, as far as it can be tested without one: the comparison runs on the fake GPU."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_dense_model_with_taps() -> None:
 
 
 def test_all_candidates_keep_the_same_tokens(model: DoViT, chains: Chains) -> None:
-    """ξ that fill up, given counts, and torch: equal labels, so a time more or less is not for other tokens."""
+    """Thresholds that fill up a capacity, given counts, and torch give equal labels, so all times are for the same tokens."""
     images = random_images(model.config)
     for counts in ((12, 8, 6), (5, 4, 2), (24, 24, 24), (18, 18, 2)):
         given = chains.graph.run(images.numpy(), (0.0,) * 3, CAPACITIES, counts=counts)
@@ -106,7 +106,7 @@ def test_all_candidates_keep_the_same_tokens(model: DoViT, chains: Chains) -> No
 
 
 def test_torch_candidates_give_labels(model: DoViT) -> None:
-    """Every time, through the same memory; what is returned stays as it is."""
+    """At every call, in the same memory; a returned array is not overwritten by the next call."""
     images = random_images(model.config)
     make = torch_candidates(model, "fp32", "cpu", images.numpy(), {}, compiled=False)
     [dense], [kept] = make("dense", None), make("keep", (5, 4, 2))
@@ -117,7 +117,7 @@ def test_torch_candidates_give_labels(model: DoViT) -> None:
 
 
 def test_capacities_of_the_chains(model: DoViT, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Just what the ratios ask for, and for a model's own ξ those of its bundle."""
+    """Those that the ratios need and no others; for a model's own ξ those of its bundle."""
     asked: list[tuple[int, ...]] = []
     monkeypatch.setattr(gpu_chain, "torch_chain", lambda model, capacities, *a, **o: asked.append(tuple(capacities)))
     gpu_chain.over_torch(model, "fp16", own=False)
@@ -127,7 +127,7 @@ def test_capacities_of_the_chains(model: DoViT, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_statistics_of_a_row() -> None:
-    """Nearly every round took 2 ms, the baseline twice as long in each; one in a hundred took 50."""
+    """Rounds of 2 ms but for one in a hundred of 50 ms; the baseline takes twice as long in each."""
     seconds = [2e-3] * 96 + [10e-3] * 3 + [50e-3]
     base = Candidate("dense", "dense", (), 4_000_000_000, lambda: None, lambda n: None)
     one = Candidate("chain", "keep", (3, 2), 1_000_000_000, lambda: None, lambda n: None)
@@ -205,7 +205,7 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_the_matrix_rate_is_a_rate() -> None:
-    """Twice the size is eight times the work: the time must grow with it, for a rate to be one."""
+    """Twice the size is eight times the work, so the time must grow, or the result is no rate."""
     small, large = (matrix_tflop_per_s("fp32", "cpu", size) for size in (256, 512))
     assert 0 < small < 100 and 0.1 < large / small < 10
 

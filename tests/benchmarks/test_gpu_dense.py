@@ -1,4 +1,4 @@
-"""The dense baseline of a bundle's plans, one plan from the image to the logits: on the stand-in, and built by TensorRT-RTX."""
+"""The dense baseline of a bundle's plans, one plan from the image to the logits: on the fake GPU, and built by TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dovit.runtime.gpu.chain import GpuChain
 
 
 def chain_of(bundle: Bundle, folder: Path, batch: int) -> GpuChain:
-    """Its one plan by ONNX Runtime, on the stand-in."""
+    """Its one plan run by ONNX Runtime, on the fake GPU."""
     lowered = lower_bundle(bundle, "fp32", batch=batch)
     steps = tuple(step.described for step in lowered)
     assert [(step.name, step.kind) for step in steps] == [("dense", "plan"), ("labels", "labels")]

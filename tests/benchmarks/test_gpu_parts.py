@@ -1,4 +1,4 @@
-"""What runs on a GPU's time, rehearsed without one: a part that crashes, hangs or cannot run takes nothing else along."""
+"""benchmarks/gpu_parts.py without a GPU: a part that crashes, hangs or cannot run does not keep the others from running."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dovit.benchmarks.gpu_parts import ROOT, Machine, Outcome, Part, run_part
 
 
 class Anything(Machine):
-    """Lacks nothing but what is called so."""
+    """A machine that has every need of a part, except one named `missing`."""
 
     def __init__(self) -> None:
         self.gpu = "a GPU"

@@ -1,4 +1,4 @@
-"""Torch in the place of plans: described as the lowering describes them, and the whole chain over them, on a stand-in."""
+"""Torch in place of plans: described as the lowering describes plans, and the whole chain over it, on the fake GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, or a broken one: one sentence each, and nothing of them is run."""
+"""Files that are no checkpoint or a damaged one: each is refused in one sentence, and no code in it is run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_own_checkpoint_at_another_size(tmp_path: Path) -> None:
     loaded = load_model(tmp_path / "model.pth", ReadOptions(image_size=(128, 96))).model
     assert loaded.config.grid == (8, 6)
     constant = randomised(small_config(image_size=(64, 64)))
-    constant.backbone.pos_embed.data[:] = 0.25  # a constant stays what it is under any interpolation
+    constant.backbone.pos_embed.data[:] = 0.25  # interpolation does not change a constant
     save_model(constant, tmp_path / "constant.pth")
     loaded = load_model(tmp_path / "constant.pth", ReadOptions(image_size=(128, 96))).model
     assert torch.allclose(loaded.backbone.pos_embed, torch.tensor(0.25))
@@ -207,7 +207,7 @@ def test_damage_in_an_archive_is_found(small: tuple[Path, DoViT], tmp_path: Path
 
 
 def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path: Path) -> None:
-    """As a pickle can say, though no torch.save does."""
+    """A pickle can describe such a tensor, though torch.save writes none."""
 
     class Reaching:
         def __init__(self, storage: torch.UntypedStorage, offset: int, stride: tuple[int, ...]) -> None:

@@ -157,7 +157,7 @@ def test_a_preprocessor_at_the_top_is_the_models(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_configuration(tmp_path: Path) -> None:
-    """What shapes do not tell is assumed as mmsegmentation's configurations have it, or must be said."""
+    """What shapes do not determine is assumed as in mmsegmentation's configurations, or must be given."""
     theirs = build("segmenter-mask", (64, 64), embed_dim=128)
     path = save(tmp_path / "model.pth", theirs, {})
     loaded = load_model(path, ReadOptions(dense=True))

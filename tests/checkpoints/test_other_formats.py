@@ -1,4 +1,4 @@
-"""Files that cannot be exported say what they are, and the command that they are given works."""
+"""Files that cannot be exported: the error names the format, and the command that it suggests works."""
 
 from __future__ import annotations
 

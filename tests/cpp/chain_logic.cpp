@@ -1,4 +1,4 @@
-// The chain with engines that only say what they were given: no model, no ONNX Runtime. Two blocks, one decision, one
+// The chain over engines that record their inputs: no model, no ONNX Runtime. Two blocks, one decision, one
 // tap.
 #include <cstring>
 

@@ -19,7 +19,7 @@ from stand_in import StandIn, stand_in
 from dovit.export.model import DoViT
 
 BATCH_SIZE = {"release": 16}  # of other presets all at a time
-# Of ThreadSanitizer's build only the programs that it is used for are built: those in which threads share a session.
+# with ThreadSanitizer only the programs in which threads share a session are built
 TARGETS = {"thread": ["sessions", "gpu_sessions"]}
 
 

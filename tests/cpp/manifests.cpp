@@ -1,4 +1,4 @@
-// What the manifest reader says of files, for comparing with Python's:
+// Prints what the manifest reader makes of files, to be compared with Python's reader:
 //   manifests layout LAYOUT.json      the fields that it knows are those of the file
 //   manifests read FOLDER...          a line for each: "read", or the sentence
 //   manifests open FOLDER...          the same of whole bundles

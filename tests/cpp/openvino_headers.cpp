@@ -1,4 +1,4 @@
-// Compiled, not run: runtime/cpp/openvino/api.h says what OpenVINO's own headers say.
+// Compiled, not run: the declarations of runtime/cpp/openvino/api.h equal those of OpenVINO's headers.
 #include <openvino/c/openvino.h>
 
 #include <type_traits>

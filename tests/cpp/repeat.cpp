@@ -1,4 +1,4 @@
-// The same image many times, and a session loaded anew now and then, for valgrind to look at what is left.
+// Runs one image many times and reloads the session now and then, so that valgrind can find leaks.
 //   repeat BUNDLE ONNXRUNTIME RUNS
 #include <cstdlib>
 #include <dovit.hpp>

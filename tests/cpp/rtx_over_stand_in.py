@@ -1,7 +1,7 @@
 """Has TensorRT-RTX's own Python package drive the stand-in, which is compiled with our declarations of its interface: prints
-what it was answered, as JSON.
+the answers as JSON.
 
-Ends its process: the package's objects are made here around the stand-in's, and their destructors must not run.
+Ends its process with os._exit: the Python objects wrap the stand-in's, and their destructors must not run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Logger(rtx.ILogger):  # type: ignore[misc]  # a class of a package without
 
 
 def address_in(wrapper: object) -> Any:
-    """Where pybind11 keeps the address of the object that it wraps: behind Python's own two words."""
+    """Where pybind11 keeps the address of the wrapped object: after the two words of Python's object header."""
     return ctypes.cast(id(wrapper) + 16, ctypes.POINTER(ctypes.c_void_p))
 
 

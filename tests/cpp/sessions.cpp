@@ -1,5 +1,5 @@
 // The public interface on a real bundle: sessions BUNDLE LIBONNXRUNTIME.so. The labels themselves are compared with
-// Python's in test_embedding.py; here it is how calls behave, beside each other and when they are wrong.
+// Python's in test_embedding.py; here concurrent calls and invalid arguments are tested.
 #include <atomic>
 #include <cstring>
 #include <dovit.hpp>
@@ -96,7 +96,7 @@ void test_results(const dovit::Session& session, const Picture& picture) {
       count += keep[k];
       const bool seen = confidence[k] == confidence[k];
       EXPECT(seen == (d == 0 || keep[k - tokens]));         // NaN where already stopped
-      EXPECT(!seen || keep[k] == (confidence[k] <= 0.5f));  // kept unless surer than ξ
+      EXPECT(!seen || keep[k] == (confidence[k] <= 0.5f));  // kept unless its confidence exceeds ξ
     }
     EXPECT(count == result.kept()[d]);
   }
@@ -212,7 +212,7 @@ void test_enqueue(const char* bundle, const dovit::LoadOptions& given) {
   for (const Picture& picture : pictures) expected.push_back(labels_of(session->run(picture.image())));
   std::vector<dovit::Job> jobs;
   for (const Picture& picture : pictures) jobs.push_back(session->enqueue(picture.image()));
-  jobs.pop_back();  // letting go of a job is allowed at any time
+  jobs.pop_back();  // a job may be destroyed at any time
   session.reset();  // so is freeing the session: what was enqueued is done first
   for (std::size_t k = 0; k < jobs.size(); ++k) {
     EXPECT(jobs[k].done());

@@ -1,4 +1,4 @@
-// Slide mode over an executor that invents logits: what it merges row by row against the whole image at once, its
+// Slide mode over an executor that returns made-up logits: merging row by row against the whole image at once, its
 // limits, and its memory for many classes.
 #include <sys/resource.h>
 

@@ -13,7 +13,7 @@ int main(int, char** arguments) {
   LastError log;
   const auto runtime = library.create_runtime(log);
   EXPECT(runtime && log.text() == "it does not say why");
-  // it has the header's size, and none of its marks
+  // of the header's size, but without its magic number
   EXPECT(runtime->why_invalid(std::string(100000, 'x')).find("MALFORMED_ENGINE") != std::string::npos);
   EXPECT(runtime->why_invalid("short") == "");
   EXPECT(!runtime->deserialize(std::string(700, 'x')));

@@ -1,4 +1,4 @@
-"""What libdovit_runtime's GPU half does not run, and says why: machines, plans for others, and programs."""
+"""What libdovit_runtime refuses to run on a GPU, each with its reason: machines, plans for other GPUs, and invalid programs."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def broken(program: dict[str, Any]) -> Iterator[dict[str, Any]]:
             if path[-1] not in ("arena_bytes",) and "profiles" not in path:
                 yield path, 1 << 50
 
-    # arguments that are numbers, and what a constant is, are the planner's promise: only their type has bounds
+    # numeric arguments and the constants' values are not checked, as the planner wrote them: only their types are
     promised = {"values", "scratch"}
     for path, value in walk(program, ()):
         if path[-1] == "name" or promised & {*path} or ("arguments" in path and value == -1 and path[-1] != "offset"):
@@ -193,7 +193,7 @@ def test_a_plan_that_is_not_valid_here_is_refused_before_it_is_loaded(setup: Set
 
 
 def test_without_a_driver(setup: Setup, make: Callable[..., tuple[Setup, DoViT]]) -> None:
-    """In a process of its own, in which nothing stands in for the driver."""
+    """In a process of its own, without the stand-in for the driver."""
     if not isinstance(find_gpu(), str):
         pytest.skip("this machine has a driver")
     real = tensorrt_rtx()

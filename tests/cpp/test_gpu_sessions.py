@@ -56,7 +56,7 @@ def test_results_are_those_of_python_on_the_cpu(
     library: str,
     graph: int,
 ) -> None:
-    """One session for all ξ, schedules and sizes: what one pass leaves in memory does not reach the next."""
+    """One session for all ξ, schedules and sizes: no pass reads what another left in memory."""
     setup, model = make(decoder, head, prefix, library)
     images = random_images(model.config)
     spread = [
@@ -101,7 +101,7 @@ def test_eight_threads_share_a_session(setup: Setup, on_gpu: Call, some: dict[st
 
 
 def test_device_memory_and_a_stream_of_the_callers(setup: Setup, on_gpu: Call, some: dict[str, Any]) -> None:
-    """The picture is on its way when the pass begins; labels land between the gaps of their rows, and nowhere else."""
+    """The picture is still being copied when the pass begins; labels are written into rows with gaps, and nowhere else."""
     [expected] = on_gpu(segment, setup, {}, [(picture(), some)])
     labels, gaps, result = on_gpu(from_device_memory, setup, picture(), some)
     assert np.array_equal(labels, expected.labels) and (gaps == 0xFF).all()

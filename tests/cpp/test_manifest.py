@@ -1,4 +1,4 @@
-"""One manifest, two readers: the C++ one knows the same fields, and takes and refuses the same files, each in its own words."""
+"""One manifest, two readers: the C++ reader knows the same fields, and accepts and refuses the same files as Python's."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def python_says(reader: Callable[[Path], object], folder: Path) -> str:
 
 
 def alike(one: str, other: str) -> bool:
-    """Both have read it, or both say in a sentence why not."""
+    """Both readers accept it, or both refuse it with a message."""
     return (one == "read") == (other == "read") and all("internal error" not in reported for reported in (one, other))
 
 
@@ -208,7 +208,7 @@ def test_damaged_fields_are_refused_by_both(original: Path, says: Callable[..., 
     "text", ["", "{", "\x00", "[1,", "{'a': 1}", "nonsense", '{"schema_version": 1e999}', "\ufeff{"]
 )
 def test_broken_json_is_refused_by_both(says: Callable[..., list[str]], tmp_path: Path, text: str) -> None:
-    """Where exactly it breaks, each parser says in its own words."""
+    """The parsers' messages differ."""
     (tmp_path / "bundle.json").write_text(text)
     ours, theirs = says("read", tmp_path)[0], python_says(read_manifest, tmp_path)
     start, end = f"{tmp_path}/bundle.json: not a dovit manifest (", "); export the bundle again"
@@ -238,7 +238,7 @@ def test_deeply_nested_json(says: Callable[..., list[str]], tmp_path: Path) -> N
 
 
 def test_a_manifest_that_is_no_file(says: Callable[..., list[str]], tmp_path: Path) -> None:
-    """A pipe without a writer would be waited for, forever."""
+    """Opening a pipe without a writer would block forever."""
     for number, make in enumerate([os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)]):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -370,7 +370,7 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def test_what_contradicts_itself_is_not_run(original: Path, says: Callable[..., list[str]], tmp_path: Path) -> None:
-    """By neither: there it would be memory that is not ours, here an error of numpy's. More of it in chain_logic.cpp."""
+    """In C++ it would be an access out of bounds, in Python an error of numpy's. chain_logic.cpp has more cases."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     manifest = json.loads((original / "bundle.json").read_text())
@@ -388,7 +388,7 @@ def test_what_contradicts_itself_is_not_run(original: Path, says: Callable[..., 
 def test_a_bundle_that_is_replaced_meanwhile_is_read_anew(
     build: Callable[[str], Path], original: Path, tmp_path: Path
 ) -> None:
-    """Two bundles take turns under one name, as exports leave them: new files, the manifest renamed, the old files gone."""
+    """Two bundles replace each other as exports do: new files are written, the manifest is renamed, old files are removed."""
     tool, folder = build("release") / "tests" / "manifests", tmp_path / "bundle"
     shutil.copytree(original, folder)
     manifest = json.loads((original / "bundle.json").read_text())

@@ -1,4 +1,4 @@
-"""The provider openvino in C++: float32 is Python's ONNX Runtime within 1e-4, bf16 stays near it; what cannot be used is said."""
+"""The provider openvino in C++: float32 equals Python's ONNX Runtime within 1e-4, bf16 is near it; refusals give the reason."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_auto_takes_openvino_where_it_is_found(load: Load, bundle: Path, monkeyp
 def test_bf16_needs_the_record_that_python_keeps(
     load: Load, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Refused before Python has loaded the bundle so, taken after it, and refused where the record says too much."""
+    """Refused until Python has loaded the bundle in bf16, then accepted; refused where the recorded difference is too large."""
     if not device.computes_bf16():
         pytest.skip("this CPU has no bf16 instructions")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -223,7 +223,7 @@ def test_the_declarations_are_openvinos() -> None:
     source = ROOT / "tests" / "cpp" / "openvino_headers.cpp"
     flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{ROOT / 'runtime' / 'cpp'}"]
     run("g++", *flags, "-isystem", HEADERS, source)
-    changed = source.read_text().replace("BF16 &&", "F16 &&")  # and it would notice
+    changed = source.read_text().replace("BF16 &&", "F16 &&")  # a wrong constant does not compile
     failed = subprocess.run(
         ["g++", *flags, "-isystem", HEADERS, "-x", "c++", "-"], input=changed, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""One program, two readers: mutants that leave the arena or name what does not exist are refused by both, others by none."""
+"""One program, two readers: mutants with addresses outside the arena or unknown names are refused by both, others by neither."""
 
 from __future__ import annotations
 

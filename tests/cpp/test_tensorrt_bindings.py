@@ -1,5 +1,5 @@
-"""tensorrt/declarations says of TensorRT-RTX's interface what its own headers say: its Python package, which was compiled with
-those, drives the stand-in, which was compiled with ours."""
+"""tensorrt/declarations equals TensorRT-RTX's headers: its Python package, compiled with those, drives the stand-in, which was
+compiled with ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("cpp")
 
 
 def test_tensorrt_rtx(stand_in_gpu: StandIn, library_path: Path, tmp_path: Path) -> None:
-    """Every function that the C++ runtime calls, with arguments and answers. Any other place in a table ends the process."""
+    """Every function that the C++ runtime calls, with arguments and results. Any other virtual function ends the process."""
     require("tensorrt_rtx")
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "n", 4]) for name in ("tokens", "doubled")]
     node = helper.make_node("Add", ["tokens", "tokens"], ["doubled"])

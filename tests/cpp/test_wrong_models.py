@@ -1,4 +1,4 @@
-"""Models that do not do what their manifest says, every hash right: a sentence each, and no memory that is not ours."""
+"""Models whose outputs contradict their manifest, with correct hashes: each is an error, and no access is out of bounds."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_unchanged_model_still_runs(
 def test_more_kept_tokens_than_there_are_under_address_sanitizer(
     build: Callable[[str], Path], bundle: Path, library_path: Path, tmp_path: Path, times: int
 ) -> None:
-    """Twice and ten times were read beyond the buffers, two hundred times were written."""
+    """Twice and ten times as many were once read beyond the buffers, two hundred times as many written."""
     folder = changed_bundle(bundle, tmp_path / "changed", 0, "keep1", ("Tile", {}, np.array([1, times], np.int64)))
     done = subprocess.run(
         [build("sanitize") / "tests" / "repeat", folder, library_path, "8"], capture_output=True, text=True

@@ -1,4 +1,4 @@
-// A model whose outputs are anything: wrong_engines RUNS SEED. Engines make what a real model would, and then change
+// A model with arbitrary outputs: wrong_engines RUNS SEED. Engines make what a real model would, and then change
 // types, ranks, sizes, counts, indices, labels, or leave an output out. Every run ends in a result or in one sentence;
 // what is read or written out of place, AddressSanitizer shows.
 #include <cstdlib>

@@ -1,4 +1,4 @@
-// What no GPU would come back from, one by name: the emulated one says so and aborts.
+// Faults that would hang a GPU, chosen by name: the emulator reports each and aborts.
 #include <cstring>
 
 namespace {

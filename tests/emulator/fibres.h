@@ -1,4 +1,4 @@
-// A block's threads as fibres: each runs until it waits, and the next one is a matter of chance. Most often a warp goes
+// A block's threads as fibres: each runs until it waits, and the next one is chosen at random. Most often a warp goes
 // as far as it can before another does, since that is what shows a missing barrier, as a wrong result. Threads that
 // wait for each other without end, or for one that has returned, are seen at once; one that spins is not.
 #pragma once
@@ -25,7 +25,7 @@ struct Warp {
   int coming;
 };
 
-// The fibres are kept for later launches, and never given back.
+// Fibres are kept for later launches and never freed.
 struct Machine {
   Fibre host;
   std::vector<Fibre*> idle;
@@ -61,7 +61,7 @@ T exchange(T value, int from) {
 [[noreturn]] inline void run_threads() {
   for (;;) {
     machine.call(machine.kernel);
-    wait(At::kEnd);  // and be another thread
+    wait(At::kEnd);  // and switch to another thread
   }
 }
 

@@ -1,5 +1,5 @@
 // Every kernel once on an emulated GPU, for ThreadSanitizer: two threads of a block that touch one place without a
-// barrier between them end the program. Results are of no interest here.
+// barrier between them end the program. Results are not compared here.
 #include <cstddef>
 #include <cstdint>
 #include <random>

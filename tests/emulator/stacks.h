@@ -1,4 +1,4 @@
-// Fibres: stacks that a host thread goes from one to another of. By hand on x86-64; elsewhere by ucontext, which is
+// Fibres: stacks between which a host thread switches. By hand on x86-64; elsewhere by ucontext, which is
 // portable and asks the system for its signal mask every time.
 #pragma once
 

@@ -1,4 +1,4 @@
-"""What a precision costs is known before a GPU sees it, and a model that cannot have it is told so."""
+"""The accuracy of a precision is measured without a GPU, and a model that exceeds the bounds is refused."""
 
 import gc
 import io

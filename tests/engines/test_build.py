@@ -63,7 +63,7 @@ def test_every_architecture_in_every_precision(decoder: str, family: str | None,
             assert file.stat().st_size == done.files[plan.file].size > 10_000
             assert sha256(file) == done.files[plan.file].sha256
             assert plan.layers and plan.network_layers > len(plan.layers) and plan.activation_bytes > 0
-            # no attention goes unrecognised: TensorRT's fused kernels are what the paper's promise rests on
+            # TensorRT must recognise every attention: its fused kernels are what makes plans fast
             assert plan.fused_attentions == plan.attentions
         layers = 6 + (2 if decoder == "segmenter-mask" else 0)
         assert sum(plan.attentions for plan in plans) == layers
@@ -206,7 +206,7 @@ def _request(path: Path, name: str = "part", **changes: object) -> BuildRequest:
 
 
 def test_a_builder_that_cannot_or_that_dies(tmp_path: Path) -> None:
-    """NonZero is refused; a custom node ends the builder's process, but not ours; no file is a sentence as well."""
+    """NonZero is refused; a custom node kills the builder's process, but not ours; a missing file is an error too."""
     _model(tmp_path / "refused.onnx", "NonZero")
     _model(tmp_path / "custom.onnx", "TokenDecide", "dovit")
     with pytest.raises(DovitError, match=r"tensorrt-rtx cannot build part: .*(NonZero|INonZero)"):
@@ -268,8 +268,8 @@ def _workers() -> set[int]:
 
 
 def test_full_tensorrts_branch_against_rtxs_interface(tmp_path: Path) -> None:
-    """TensorRT cannot be installed everywhere: what is asked of it alone is asked of RTX here, whose interface is the same.
-    Only the timing cache stays out, for which RTX wants a GPU. The plan carries the plugin library."""
+    """TensorRT cannot be installed everywhere: what is called of it alone is called of RTX here, whose interface is the same.
+    Only the timing cache is left out, for which RTX needs a GPU. The plan carries the plugin library."""
     _model(tmp_path / "good.onnx", "Relu")
     library = plugins.library()
     if library is None:
@@ -283,7 +283,7 @@ def test_full_tensorrts_branch_against_rtxs_interface(tmp_path: Path) -> None:
     assert Path(request.out).stat().st_size > library.stat().st_size
 
 
-def test_the_attention_operator_is_no_choice(tmp_path: Path) -> None:
+def test_tensorrt_rtx_refuses_the_attention_operator_in_fp32(tmp_path: Path) -> None:
     """Opset 23 has attention as one operator. TensorRT-RTX takes it in fp16 and refuses it in fp32, while it recognises
     the decomposed form in every precision (above): so that is the form that plans are built from."""
 

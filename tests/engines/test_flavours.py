@@ -1,4 +1,4 @@
-"""Which builder is taken, and what is said where there is none."""
+"""Which builder is chosen, and the error where there is none."""
 
 import sys
 import types
@@ -74,7 +74,7 @@ def test_backends_of_this_machine() -> None:
 
 
 def test_what_a_backend_can_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU that TensorRT-RTX does not know is no reason to promise anything."""
+    """A GPU that TensorRT-RTX does not support is reported as such."""
     found = {
         "tensorrt": DetectedTensorRT(None, ADA),
         "tensorrt-rtx": DetectedTensorRT("1.7.1.116", ADA, ("8.9", "12.0")),
@@ -96,7 +96,7 @@ def test_what_a_backend_can_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_capabilities_that_tensorrt_rtx_knows() -> None:
-    """Those of the installed one are those that docs/gpu-support.md names."""
+    """The installed version supports those that docs/gpu-support.md lists."""
     module = require("tensorrt_rtx")
     assert known_capabilities(module) == ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
     assert known_capabilities(types.ModuleType("tensorrt")) is None

@@ -1,4 +1,4 @@
-"""Parts and precisions: the same numbers as the steps they were cut from, in the types that they claim."""
+"""Parts and precisions: they compute what the steps compute from which they were cut, in the types that they declare."""
 
 from pathlib import Path
 
@@ -155,7 +155,7 @@ def test_labels_of_many_classes_are_wider(tmp_path: Path) -> None:
 
 
 def test_an_unknown_node_is_refused(tmp_path: Path) -> None:
-    """A builder without that plugin would end its process over it."""
+    """A builder without that plugin would abort."""
     manifest = make_bundle(randomised(small_config()), tmp_path)
     graph = read_step(open_bundle(tmp_path).onnx(manifest.steps[0]))
     graph.nodes[5].domain = "acme"

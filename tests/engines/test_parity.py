@@ -1,4 +1,4 @@
-"""Plans against ONNX Runtime. The GPU's part is skipped without one; its harness is tried on any machine."""
+"""Plans against ONNX Runtime. What needs a GPU is skipped without one; the comparison itself is tested on any machine."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def engines(folder: Path, precision: Precision, size: int) -> Path:
 
 
 def compared(folder: Path, who: str, counts: list[int]) -> list[dict[str, Any]]:
-    """A program of its own: Polygraphy wants to know its flavour first, and its sessions want their own threads."""
+    """In a process of its own: Polygraphy must know the flavour when it is imported, and its sessions need their own threads."""
     script = Path(__file__).parents[1] / "plan_parity.py"
     command = [sys.executable, str(script), str(folder), who, *map(str, counts)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
@@ -46,7 +46,7 @@ def test_plans_compute_what_onnx_runtime_computes(precision: Precision, bound: f
 
 
 def test_the_harness(tmp_path: Path) -> None:
-    """With ONNX Runtime in the plans' place there is no difference; with spoiled weights there is, in every plan."""
+    """With ONNX Runtime in place of the plans there is no difference; with changed weights there is one in every plan."""
     folder = engines(tmp_path, "fp16", 64)
     found = compared(folder, "same", [1, 7, 16])
     assert {line["tokens"] for line in found if line["plan"] == "block2"} == {1, 7, 16} and len(found) == 8

@@ -1,5 +1,5 @@
-"""Programs of drawn chains, carried out in the mind: every operation finds the values that its step reads, whatever the decisions
-keep, pass after pass on the same memory; and what has the same memory is never needed at once."""
+"""Programs of random chains, run symbolically: every operation finds the values that its step reads, whatever the decisions keep,
+pass after pass on the same memory; and tensors that share memory are never live at the same time."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from dovit.runtime.errors import DovitError
 
 @cache
 def manifest() -> Manifest:
-    """Of 24 tokens."""
+    """The manifest of a model with 24 tokens."""
     return manifest_of(randomised(small_config()), (0, 5, 11, 24))
 
 
 @st.composite
 def chains(draw: st.DrawFn) -> Chain:
-    """A chain that can be."""
+    """A random valid chain."""
     return Chain(manifest(), draw)
 
 
 class Arena:
-    """What lies where: (start, end) → the name of a value."""
+    """Contents of memory: (start, end) → the name of a value."""
 
     def __init__(self, program: Program) -> None:
         self.places = {tensor.name: (tensor.offset, tensor.offset + tensor.bytes) for tensor in program.tensors}

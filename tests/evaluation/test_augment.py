@@ -15,7 +15,7 @@ def sample(height: int = 40, width: int = 60, classes: int = 5) -> Sample:
 
 
 def places(height: int, width: int) -> Sample:
-    """Labels that say where a pixel comes from, and an image of the same in every channel."""
+    """Labels that encode where a pixel comes from, and an image with the same values in every channel."""
     labels = (np.arange(height * width) % 251).astype(np.uint8).reshape(height, width)
     return Sample("places", np.repeat(labels[..., None], 3, axis=2), labels)
 
@@ -108,7 +108,7 @@ def test_a_crop_of_one_class_is_avoided() -> None:
     labels[:, :40] = IGNORE
     boxes = [random_box(labels, np.random.default_rng(seed), (40, 40), 0.75) for seed in range(100)]
     assert all(left > 160 for _, left, _, _ in boxes)
-    # nothing else to be had: eleven draws, the last of which is taken
+    # no crop with enough classes: eleven draws, the last of which is used
     assert random_box(np.zeros((9, 9), np.uint8), np.random.default_rng(0), (4, 4), 0.75)[2:] == (4, 4)
     assert random_box(np.full((9, 9), IGNORE, np.uint8), np.random.default_rng(0), (4, 4), 0.75)[2:] == (4, 4)
 

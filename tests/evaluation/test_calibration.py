@@ -1,4 +1,4 @@
-"""What a calibration promises, measured with sessions of its own."""
+"""What a calibration reports, measured again with other sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches: endless, the same from any step on, with any number of threads and processes."""
+"""Batches: an endless sequence, the same from any step on, with any number of threads and processes."""
 
 import threading
 from pathlib import Path

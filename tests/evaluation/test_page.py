@@ -1,4 +1,4 @@
-"""The HTML report: its numbers and pictures, what it must not fetch, names that look like HTML, and the page in a browser."""
+"""The HTML report: its numbers and pictures, no network requests, names that look like HTML, and the page in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle is whole or as it was before, at any instant."""
+"""Writing a bundle is atomic: at any time it is complete or as it was before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dovit-export and what follows it, as typed: exit status, one line, and what lies on the disk afterwards."""
+"""dovit-export and the commands after it, as typed: exit status, one line of output, and the files that are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files for OpenVINO say what the step's ONNX file says, and hold none of what is slow in OpenVINO."""
+"""The files for OpenVINO compute what the step's ONNX file computes, without the operators that are slow in OpenVINO."""
 
 from __future__ import annotations
 

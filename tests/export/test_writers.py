@@ -1,4 +1,4 @@
-"""Several writers, killed writers, and writers of what no reader would open: there is a whole bundle at any instant."""
+"""Concurrent writers, killed writers, and writers of invalid bundles: there is a complete bundle at any time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A GPU in the host's memory: what is queued runs when somebody waits for it, what is captured runs when it is launched.
+"""A GPU in the host's memory: queued work runs when a caller synchronizes, captured work when its graph is launched.
 
-It keeps to CUDA's rules where a mistake in the chain would show: memory is poisoned, nothing is there before a stream is
-synchronised, a condition begins every launch at its default, a switch with a number out of range runs nothing, and a recording
-that was not ended cannot be launched. Kernels are written down from the design, in numpy, engines are ONNX Runtime.
+It follows the rules of CUDA that a mistake in the chain would break: memory is poisoned, results are not there before a stream is
+synchronized, a conditional handle has its default at every launch, a SWITCH node with a value out of range runs nothing, and a
+capture that was not ended cannot be launched. Kernels are numpy, written from the design; engines are ONNX Runtime.
 """
 
 from fake_gpu.device import FakeDevice, array

@@ -1,4 +1,4 @@
-"""The device of the fake GPU: memory, which is poisoned, and what is queued on streams or recorded into graphs."""
+"""The device of the fake GPU: poisoned memory, and work that is queued on streams or captured into graphs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class FakeDevice:
         return self.allocated[-1]
 
     def release(self, place: int) -> None:
-        """Work under way that still needs it finds something else."""
+        """The memory is poisoned, so that queued work that still reads it gives wrong results."""
         [number] = [n for n, memory in enumerate(self.allocated) if memory.ctypes.data == place]
         self.released.append(self.allocated.pop(number))
         self.released[-1][:] = 0xEE

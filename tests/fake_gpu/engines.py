@@ -1,4 +1,4 @@
-"""ONNX Runtime in the place of TensorRT, on the fake GPU's memory."""
+"""ONNX Runtime in place of TensorRT, on the fake GPU's memory."""
 
 from __future__ import annotations
 

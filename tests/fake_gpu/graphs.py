@@ -1,5 +1,5 @@
-"""Graphs, streams and conditions of the fake GPU, by CUDA's rules: a condition begins every launch at its default, a switch with
-a number out of range runs nothing, and a recording that was not ended cannot be launched."""
+"""Graphs, streams and conditional handles of the fake GPU, by CUDA's rules: a handle has its default at every launch, a SWITCH
+node with a value out of range runs nothing, and a capture that was not ended cannot be launched."""
 
 from __future__ import annotations
 

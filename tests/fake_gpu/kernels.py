@@ -168,7 +168,7 @@ class FakeKernels:
         self.device.submit(stream, KernelNode(work))
 
     def resize_taps(self, source: int, target: int) -> tuple[np.ndarray, int]:
-        """No weights, but what they would be for."""
+        """In place of interpolation weights, the sizes: `resize` checks that it gets the right ones."""
         return np.array([source, target], np.int32), 7
 
     def resize(
@@ -197,7 +197,7 @@ class FakeKernels:
 
 
 class EmulatedKernels:
-    """The kernels' own sources on emulated threads, queued and captured as the others are."""
+    """The kernels' sources on emulated threads, queued and captured like the numpy ones."""
 
     def __init__(self, device: FakeDevice, library: ctypes.CDLL) -> None:
         self.device, self.kernels = device, Kernels(library)

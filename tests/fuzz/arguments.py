@@ -1,4 +1,4 @@
-"""Arguments: of the commands, whose options are found in their own definitions, and of the library's functions."""
+"""Arguments: options of the commands, which are read from their definitions, and arguments of the library's functions."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ TEXTS = (
     "a.b.c=[1",
     "𝟙",
 )
-# each would be right, and take longer than a mutant may
+# each is valid, but takes longer than a mutant may
 LIMITED = {"bench": ["--rounds", "1", "--warmup", "0"], "calibrate": ["--limit", "1"], "eval": ["--limit", "1"]}
-# never with a value of the pool: they say where to write, or how much work to do
+# never given a random value: they say where to write, or how much work to do
 NOT_FUZZED = {"--rounds", "--limit", "--steps", "--jobs", "--peers", "--sizes"}
 # demo serves until it is stopped, map starts a cluster, adapt takes minutes
 FUZZED = {name: module for name, (module, _) in COMMANDS.items() if name not in ("adapt", "demo", "map")}
@@ -214,7 +214,7 @@ class _Arguments:
             "serve": ["--engine", "engines", "--repository", "out", "--name", "street"],
         }[name]
         words = list(right) if random.random() < 0.8 else []
-        if words and random.random() < 0.5:  # one of the right ones wrong
+        if words and random.random() < 0.5:  # a valid value is made invalid
             places = [k for k, word in enumerate(words) if not word.startswith("-")]
             words[random.choice(places)] = random.choice(
                 [p for kind, p in paths.items() if kind != "pipe" or name != "train"]
@@ -224,7 +224,7 @@ class _Arguments:
             if option in NOT_FUZZED:
                 continue
             words += [option] if kind == "flag" else [option, value(kind, option)]
-        if name in ("export", "train"):  # seconds, where all is right: an option that cannot be, in the end
+        if name in ("export", "train"):  # a valid call takes seconds, so an invalid option is added last
             words += random.choice(
                 [["--threshold", "7"], ["--decision-layers", "9,9"], ["--ckpt", "missing"], ["--classes", "77"]]
             )

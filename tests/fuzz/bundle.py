@@ -1,6 +1,6 @@
-"""Bundles: mutants of the manifest, of the ONNX files and weights with their hashes put right, and of what lies where.
+"""Bundles: mutants of the manifest, of ONNX files and weights with corrected hashes, and of the folder's files.
 
-A mutant that loads is run: what a changed model computes is checked no less than what a changed manifest says.
+A mutant that loads is run: outputs of a changed model must be checked as well as fields of a changed manifest.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _weights(bundle: Path, random: Random) -> None:
 
 
 def _onnx_model(bundle: Path, random: Random) -> None:
-    """A well-formed ONNX file that says something else."""
+    """A valid ONNX file with another content."""
     file = _one(bundle, random, "onnx")
     model = onnx.load(file, load_external_data=False)
     for _ in range(random.choice([1, 1, 2, 3])):
@@ -200,7 +200,7 @@ def _change_external(model: onnx.ModelProto, random: Random) -> None:
 
 
 def _change_value(model: onnx.ModelProto, random: Random) -> None:
-    """What an input or output is declared to be, or its name."""
+    """Change the declared type or shape of an input or output, or its name."""
     value = random.choice([*model.graph.input, *model.graph.output, *model.graph.value_info])
     shape = value.type.tensor_type.shape
     kind = random.randrange(5)
@@ -247,7 +247,7 @@ def _change_node(model: onnx.ModelProto, random: Random) -> None:
 
 
 def _wrap_output(model: onnx.ModelProto, random: Random) -> None:
-    """An output that is more, less, or other than it was."""
+    """Change an output's size, type or values."""
     output = random.choice(model.graph.output)
     rank = len(output.type.tensor_type.shape.dim)
     inner = f"{output.name}.inner"
@@ -288,7 +288,7 @@ def _wrap_output(model: onnx.ModelProto, random: Random) -> None:
 
 
 def _places(bundle: Path, random: Random) -> None:
-    """Files that are gone, something else, or elsewhere."""
+    """Remove, replace or move files."""
     file = random.choice([bundle / "bundle.json", _one(bundle, random, "onnx"), _one(bundle, random, "weights")])
     kind = random.randrange(7)
     content = file.read_bytes()

@@ -91,7 +91,7 @@ def _same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 def _runs(model: DoViT) -> None:
-    """One pass, where it is small: what was accepted must be usable."""
+    """Run the model once if it is small: an accepted checkpoint must be usable."""
     config = model.config
     if config.tokens > 64 or config.backbone.depth > 12 or config.classes > 100 or max(config.image_size) > 512:
         return
@@ -119,7 +119,7 @@ def _bytes(seed: Seed, path: Path, random: Random) -> None:
     path.write_bytes(mutate_bytes(seed.path.read_bytes(), random))
 
 
-# --- what is in it ---
+# --- contents ---
 
 ODD_TENSORS: list[Callable[[Tensor], Any]] = [
     lambda t: t.T if t.ndim == 2 else t.transpose(0, -1),
@@ -212,7 +212,7 @@ def _write(content: Any, path: Path, seed: Seed, random: Random) -> None:
     torch.save(content, path, _use_new_zipfile_serialization=seed.container == "zip")
 
 
-# --- what it lies in ---
+# --- containers ---
 
 
 def _container(seed: Seed, path: Path, random: Random) -> None:
@@ -266,7 +266,7 @@ def _zip(path: Path, records: dict[str, bytes], method: int = zipfile.ZIP_STORED
 
 
 def _pickle(seed: Seed, path: Path, random: Random) -> None:
-    """The pickle altered, its checksum right again."""
+    """Alter the pickle and correct its checksum."""
     if seed.container != "zip":
         _bytes(seed, path, random)
         return
@@ -317,7 +317,7 @@ def _variant(seed: Seed, path: Path, random: Random) -> None:
 
 
 def _bomb(seed: Seed, path: Path, random: Random) -> None:
-    """Small files that would be large in memory, or deep."""
+    """Small files that would be large in memory or deeply nested."""
     end = b"."
     pickled = random.choice(
         [

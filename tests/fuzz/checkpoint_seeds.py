@@ -1,4 +1,4 @@
-"""A small checkpoint of every format, with what a driver must know to alter it."""
+"""A small checkpoint of every format, and the information that a driver needs to alter it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Seed:
         return {**self.rest, "state_dict": state}, state
 
     def write(self) -> Seed:
-        """Itself, with its file made."""
+        """Write the file and return the seed."""
         torch.save(self.content()[0], self.path, _use_new_zipfile_serialization=self.container == "zip")
         return self
 

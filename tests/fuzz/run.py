@@ -35,7 +35,7 @@ START_LIMIT = 300.0  # seconds for a child to import torch and make its seed fil
 
 @dataclass
 class Report:
-    """What came of one boundary's mutants."""
+    """Results of one boundary's mutants."""
 
     boundary: str
     outcomes: collections.Counter[str] = field(default_factory=collections.Counter)
@@ -89,7 +89,7 @@ def fuzz(
 
 
 def _watch(report: Report, lock: threading.Lock, take: Any, seed: int) -> None:
-    """Feed numbers to one child, and start another where it dies or must be killed."""
+    """Send numbers to a child process, and start another where it dies or must be killed."""
     child: _Child | None = _Child(report.boundary, seed)
     while (number := take()) is not None:
         child = child or _Child(report.boundary, seed)
@@ -142,7 +142,7 @@ class _Child:
             )
 
     def attempt(self, number: int) -> dict[str, Any]:
-        """What came of mutant `number`."""
+        """The result of mutant `number`."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(b"%d\n" % number)
@@ -180,7 +180,7 @@ def child(boundary: str, seed: int, folder: Path) -> None:
         os.dup2(nothing.fileno(), 1)
     driver = importlib.import_module(f"fuzz.{boundary}").driver(_make_folder(folder / "seeds"))
     held = _memory("VmData")
-    # twice the bar: what goes beyond it is a finding, and never the end of the machine
+    # twice the limit of a finding, so that no mutant takes all of the machine's memory
     resource.setrlimit(resource.RLIMIT_DATA, (held + 2 * BYTES_LIMIT, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers.write("ready\n")
@@ -194,10 +194,10 @@ def child(boundary: str, seed: int, folder: Path) -> None:
 
 
 def attempt(driver: Any, boundary: str, seed: int, number: int, place: Path) -> dict[str, Any]:
-    """One mutant, timed and weighed."""
+    """Try one mutant; measure its time and memory."""
     from dovit.runtime.errors import DovitError
 
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak of the resident memory
     before, start = _memory("VmRSS"), time.monotonic()
     answer: dict[str, Any] = {}
     try:

@@ -38,7 +38,7 @@ def turned(x: Tensor, periods: tuple[float, ...], grid: tuple[int, int]) -> Tens
 def masked_layer(
     layer: Layer, x: Tensor, alive: Tensor, rotary: tuple[tuple[float, ...], tuple[int, int]] | None = None
 ) -> Tensor:
-    """`layer` on all tokens x [B, T, E]: those not `alive` [B, T] are no one's keys and stay as they are."""
+    """`layer` on all tokens x [B, T, E]: those not `alive` [B, T] are masked as keys and stay as they are."""
     batch, count, dim = x.shape
     heads = layer.attn.heads
     q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in layer.attn.qkv(layer.norm1(x)).chunk(3, dim=2))

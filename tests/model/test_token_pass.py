@@ -129,7 +129,7 @@ def walks(draw: st.DrawFn) -> tuple[int, int, int, list[list[list[int]]], int]:
 @QUICK
 @given(walks())
 def test_gather_and_reconstruct(walk: tuple[int, int, int, list[list[list[int]]], int]) -> None:
-    """Against an oracle that keeps a value and a stopped flag per position, in float64, and moves nothing."""
+    """Against a reference in float64 that keeps a value and a stopped flag for each position and moves no token."""
     batch, count, prefix, decisions, seed = walk
     rng = np.random.default_rng(seed)
     tokens = rng.normal(size=(batch, prefix + count, 3))

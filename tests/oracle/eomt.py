@@ -35,7 +35,7 @@ KINDS = ("eomt", "eomt_dinov3")
 
 
 def small(kind: str, **changes: Any) -> Any:
-    """In evaluation mode, its mask annealing finished."""
+    """A model in evaluation mode, whose mask annealing is finished."""
     own = {"mlp_ratio": 2} if kind == "eomt" else {"intermediate_size": 96}
     config, model = {
         "eomt": (EomtConfig, EomtForUniversalSegmentation),

@@ -16,7 +16,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Values without symmetry, LayerScale around 0.5 and every kind of token among them."""
+    """Random values for every parameter, the special tokens included; LayerScale around 0.5."""
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -74,7 +74,7 @@ def _import() -> None:
 
     if importlib.util.find_spec("mmcv._ext") is None:
         stub = _NoOperators("mmcv._ext")
-        # mmengine asks pkgutil whether operators are there: without a spec it raises, without a loader it says no.
+        # mmengine looks for operators by pkgutil: without a spec that raises; with a spec without a loader it finds none
         stub.__spec__ = importlib.util.spec_from_loader("mmcv._ext", loader=None)
         sys.modules["mmcv._ext"] = stub
     from mmseg.utils import register_all_modules

@@ -1,8 +1,8 @@
 """The real timm: its vision transformer and its function for positional embeddings.
 
 timm imports torchvision, of which its vision transformer needs nothing, and torchvision's builds need their own torch's. So
-names of torchvision are stood in for while timm's modules are imported, and timm's package files, which import every model,
-are passed over.
+torchvision is replaced by stubs while timm's modules are imported, and timm's __init__ files, which import every model, are
+not run.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import torch
 
 
 class _Absent(types.ModuleType):
-    """A package that is not there: whatever is imported from it is an empty class."""
+    """A stub for a missing package: everything imported from it is an empty class."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -34,7 +34,7 @@ ABSENT = [
 
 
 def available() -> str:
-    """Why timm cannot be used here; empty where it can."""
+    """The reason why timm cannot be used here, or an empty text."""
     return "" if importlib.util.find_spec("timm") else "timm is not installed"
 
 

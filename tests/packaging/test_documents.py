@@ -1,4 +1,4 @@
-"""What the pages tell users to type: the README's Python runs, and every command line is accepted by its command."""
+"""Code in the documentation: the README's Python runs, and every command line is accepted by its command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def command_lines(page: Path) -> list[list[str]]:
 
 
 def check(words: list[str]) -> str | None:
-    """Why the line cannot be typed; None where it can, or where it is a program that is not ours."""
+    """The error that the line gives; None where it gives none, or is another program's."""
     program, *arguments = words
     if program == "make":
         return None if arguments[0] in TARGETS else f"no target {arguments[0]}"

@@ -1,4 +1,4 @@
-"""Where the build takes TensorRT's headers from, and what it says where it finds none: cmake's own output."""
+"""Where the build finds TensorRT's headers, and its message where it finds none, by cmake's output."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What `pip install` puts on a machine: built from a copy of this tree with a bundle and results lying in it."""
+"""What `pip install` installs, built from a copy of this checkout that also holds a bundle and results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def python_files(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources as a user's checkout may hold them: with files that were made by using it."""
+    """The sources as in a user's checkout, with files that were made by using it."""
     tree = tmp_path_factory.mktemp("source") / "dovit"
     tree.mkdir()
     for name in ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE", ".gitignore"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# what each package may import besides itself and the errors, which lie below all
+# packages that each may import besides itself and dovit.runtime.errors, which all may
 BELOW = {
     "scenes": set(),
     "plugins": set(),

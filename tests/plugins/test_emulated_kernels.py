@@ -1,5 +1,5 @@
 """Awkward inputs for the kernels on an emulated GPU, under the undefined-behaviour sanitizer: any floats, ties, NaN, infinities,
-equal classes, sizes that nothing divides. On a GPU, test_kernels.py has more cases of usual inputs."""
+equal classes, odd sizes. On a GPU, test_kernels.py has more cases of usual inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def address(array: np.ndarray) -> int:
 
 
 def check_decision(kernels: Kernels, q: np.ndarray, threshold: float, capacities: list[int]) -> None:
-    """Kept tokens, their slots and the chosen capacity are those of the definition; nothing else is written."""
+    """Kept tokens, their slots and the chosen capacity equal the definition's; no other memory is written."""
     batch, count = q.shape
     q = np.ascontiguousarray(q, np.float32)
     keep, slots = (np.full(batch * count + 5, POISON, np.int32) for _ in range(2))
@@ -155,7 +155,7 @@ def test_gather_where_only_the_device_knows_how_many_tokens_there_are(
 
 
 def test_confidence_of_logits_that_are_not_finite(kernels: Kernels) -> None:
-    """As torch has it, so that such a token is kept on every backend: wherever the odd class lies."""
+    """As in torch, so that such a token is kept on every backend, whichever class is not finite."""
     lowest, inf, nan = np.finfo(np.float32).min, np.inf, np.nan
     rows = [
         [1, nan, 0],

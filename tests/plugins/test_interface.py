@@ -1,4 +1,4 @@
-"""The plugins driven through TensorRT's interfaces by the programs in interface/, under sanitizers, with no TensorRT there."""
+"""The plugins called through TensorRT's interfaces by the programs in interface/, under sanitizers, without TensorRT."""
 
 import shutil
 
@@ -16,4 +16,4 @@ def test_interface() -> None:
     run("cmake", "--preset", "sanitize", "-S", ROOT)
     run("cmake", "--build", BUILD)
     told = run("ctest", "--test-dir", BUILD, "--output-on-failure")
-    assert "100% tests passed" in told and told.count("Passed") >= 3  # the fourth wants a GPU
+    assert "100% tests passed" in told and told.count("Passed") >= 3  # the fourth needs a GPU

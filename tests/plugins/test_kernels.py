@@ -70,7 +70,7 @@ def stream(kernels: Kernels) -> ctypes.c_void_p:
 
 
 def ints(device: torch.device, *shape: int) -> Tensor:
-    """Poisoned: what a kernel leaves out shows."""
+    """Poisoned memory, so that values that a kernel does not write are wrong."""
     return torch.full(shape, -7, dtype=torch.int32, device=device)
 
 
@@ -137,7 +137,7 @@ def confidences(case: int, count: int, noise: torch.Generator) -> Tensor:
         case 3:
             return torch.where(q < 0.5, -0.0, 0.0)
         case 4:
-            return 1 - q * 1e-5  # a sure head's: few values, many ties
+            return 1 - q * 1e-5  # a confident head's: few values, many ties
         case 5:
             return q * 1e-41  # denormal
         case 6:  # any bits
@@ -171,7 +171,7 @@ def test_decide(kernels: Kernels, count: int) -> None:
 
 @both
 def test_the_image_that_keeps_most_decides_for_all(kernels: Kernels) -> None:
-    """In every order of a batch, with a capacity for each count: one that is counted short shows."""
+    """In every order of a batch, with a capacity for each count, so that a count that is too small shows."""
     noise = torch.Generator().manual_seed(5)
     for staying in permutations((10, 130, 290, 55)):
         q = torch.stack([(torch.randperm(300, generator=noise) >= count) * 0.8 + 0.1 for count in staying])
@@ -198,7 +198,7 @@ def test_decide_sets_a_switch(emulated: Kernels) -> None:
 
 @pytest.mark.parametrize("barriers", [True, False])
 def test_no_barrier_is_missing(barriers: bool) -> None:
-    """Every kernel under ThreadSanitizer, the threads of a block being real ones. Without barriers it has to complain."""
+    """Every kernel under ThreadSanitizer, with a real thread for each of a block. Without barriers it must report a race."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to emulate a GPU with")
     races = HERE / "races.cpp"

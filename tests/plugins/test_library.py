@@ -1,4 +1,4 @@
-"""The library as it is installed: its names, what it asks of a machine, and the plugins in TensorRT-RTX's registry."""
+"""The installed library: its symbols, its dependencies, and the plugins in TensorRT-RTX's registry."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def nodes(bundle: Path) -> dict[str, onnx.NodeProto]:
 
 @pytest.mark.parametrize("head", ["conv", "conv-unmerged"])
 def test_registry_makes_each_plugin_from_an_exported_node(registry: Any, head: str, tmp_path: Path) -> None:
-    """As TensorRT's parser does it: by name and domain, with the node's attributes that are the creator's fields."""
+    """As TensorRT's parser does: by name and domain, with those of the node's attributes that are the creator's fields."""
     import tensorrt_rtx as trt
 
     make_bundle(randomised(small_config(head=head)), tmp_path)

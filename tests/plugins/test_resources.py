@@ -1,4 +1,4 @@
-"""What the installed library's kernels were compiled to: for which GPUs, and what a thread and a block of each take."""
+"""The installed library's kernels: architectures, registers of a thread, and shared memory of a block."""
 
 from __future__ import annotations
 

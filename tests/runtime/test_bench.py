@@ -1,4 +1,4 @@
-"""dovit-bench: figures that fit together, on a small bundle."""
+"""dovit-bench on a small bundle: its figures are consistent."""
 
 from __future__ import annotations
 

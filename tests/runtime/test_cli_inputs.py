@@ -1,4 +1,4 @@
-"""What is typed as images, and what becomes of it; outputs that are never lost."""
+"""Images on the command line, and which files they mean; outputs that are never overwritten by accident."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Inspect = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A manifest and a file that agree; dovit-inspect never looks into the file."""
+    """A manifest and a file with its hash; dovit-inspect does not read the file."""
     file = tmp_path / "onnx" / "stem.onnx"
     file.parent.mkdir()
     file.write_bytes(b"x" * 1_500_000)

@@ -1,4 +1,4 @@
-"""An interrupt ends what is running, whatever a library makes of it."""
+"""An interrupt ends a command, whatever a library does with the exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that are no bundles, damaged and tampered bundles: one sentence each, before anything in them is used."""
+"""Folders that are no bundles, and damaged or tampered bundles: each is refused in one sentence before its content is used."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_weights_elsewhere(bundle: Path, location: str) -> None:
 
 
 def test_every_place_of_external_weights_is_found() -> None:
-    """The fields that are followed are those by which onnx.proto reaches a tensor."""
+    """The fields that are searched are all of those through which onnx.proto reaches a tensor."""
     found: dict[str, dict[int, str]] = {}
     waiting = [onnx.ModelProto.DESCRIPTOR]
     while waiting:

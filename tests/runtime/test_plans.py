@@ -1,4 +1,4 @@
-"""A plan that cannot run here says which field of the bundle disagrees with what, and what mends it."""
+"""The error for a plan that cannot run here names the field of the bundle, the machine's value, and the fix."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Programs are read and checked: nothing leaves the arena or names what does not exist, and each refusal is a sentence."""
+"""Programs are read and checked: addresses outside the arena and unknown names are refused in a sentence."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_plans_without_a_program_say_how_to_get_one(bundle: Bundle) -> None:
 
 
 def test_a_broken_program_is_a_sentence(bundle: Bundle, tmp_path: Path) -> None:
-    """Its hash was checked; whoever wrote it with that was wrong."""
+    """A program with the right hash but invalid content."""
     [plans] = bundle.manifest.plans
     for content, message in (("{", "the field program is wrong"), ('{"version": 3}', "the field version is wrong")):
         (tmp_path / "program.json").write_text(content)

@@ -1,4 +1,4 @@
-"""What a session takes and what its results can do; that it computes the right thing is for other tests."""
+"""The inputs of a session and the methods of its results; other tests check what it computes."""
 
 from __future__ import annotations
 

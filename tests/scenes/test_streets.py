@@ -37,7 +37,7 @@ def share(class_name: str) -> float:
 
 def test_a_seed_is_a_scene() -> None:
     image, labels = scene(3, 80, 120)
-    scene(4, 64, 64)  # what is drawn between leaves no trace
+    scene(4, 64, 64)  # a scene does not depend on those drawn before it
     again, labels_again = scene(3, 80, 120)
     assert image.tobytes() == again.tobytes()
     assert labels.tobytes() == labels_again.tobytes()
@@ -106,7 +106,7 @@ def test_another_size_is_the_same_scene(seed: int) -> None:
     shrunk = np.asarray(Image.fromarray(large).resize((256, 128), Image.Resampling.NEAREST))
     assert np.mean(shrunk == small) > 0.9
     _, other = scene(seed + 100, 128, 256)
-    assert np.mean(shrunk == other) < 0.9  # two scenes would not pass for one
+    assert np.mean(shrunk == other) < 0.9  # two scenes differ
 
 
 def test_sky_is_above_road() -> None:

@@ -1,4 +1,4 @@
-"""A bundle in the real tritonserver, asked over HTTP and gRPC, beside `dovit.load`."""
+"""A bundle in the real tritonserver, with requests over HTTP and gRPC, compared with `dovit.load`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dovit-adapt: what it fits, against closed forms of others; what it must not touch; what it leaves behind."""
+"""dovit-adapt: what it fits, against independent closed-form solutions; what it must not change; the files that it leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal ends a run after the step under way, with its state saved; what goes on from there is the run left alone."""
+"""A signal ends a run after the current step, with its state saved; the resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedule against the real mmengine's, and what learns how fast."""
+"""The schedule against the real mmengine's, and learning rates by parameter group."""
 
 import pytest
 import torch

@@ -98,7 +98,7 @@ def test_the_same_run_twice_is_the_same(tmp_path: Path, checkpoint: Path) -> Non
 
 @pytest.mark.parametrize("policy", ["confidence", "dynamicvit"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, checkpoint: Path, policy: str) -> None:
-    """SIGKILL at some step; the resumed run's losses and weights are those of a run that was left alone, to the bit."""
+    """SIGKILL at some step; the resumed run's losses and weights equal an uninterrupted run's, to the bit."""
 
     def command(out: Path, *more: str) -> list[str]:
         return [
@@ -311,7 +311,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
 def test_only_the_first_process_touches_the_folder(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them at once would take each other's files away."""
+    """Several at once would remove each other's files."""
 
     class Second(Process):
         def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
@@ -339,7 +339,7 @@ def test_only_the_first_process_touches_the_folder(
 
 
 def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
-    """One that still lets go of a tensor while the interpreter ends would end the process as failed, now and then."""
+    """A thread that still frees a tensor while the interpreter exits would make the process fail now and then."""
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys, torch\n"

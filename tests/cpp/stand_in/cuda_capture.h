@@ -1,4 +1,4 @@
-// Recording what is queued on a stream as nodes of a graph.
+// Stream capture: work that is queued on a stream becomes nodes of a graph.
 #pragma once
 
 #include "cuda_graph.h"
@@ -6,14 +6,14 @@
 
 namespace stand_in {
 
-// Adds a node after the last ones of a recording.
+// Adds a node after the last ones of a capture.
 CUresult record(Capture& capture, CUgraphNodeType type, Work work);
 
 // The same for a whole graph.
 CUresult record_child(Capture& capture, const Graph& child);
 
-// What no recording hears of (allocating, freeing) is refused while one is under way that minds, and ends it: this
-// thread's own unless relaxed, and any thread's global one.
+// For calls that cannot be captured (allocating, freeing): returns an error and invalidates the capture where the
+// capture mode forbids them, which is any mode but relaxed in this thread, and global mode in any thread.
 CUresult refuse_in_capture();
 
 }  // namespace stand_in

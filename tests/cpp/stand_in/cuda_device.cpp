@@ -86,7 +86,7 @@ CUresult device_get_attribute(int* value, CUdevice_attribute attribute, CUdevice
   else if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
     *value = state().capability_minor;
   else
-    return CUDA_ERROR_NOT_SUPPORTED;  // here alone: nobody has asked for it yet
+    return CUDA_ERROR_NOT_SUPPORTED;  // by this stand-in: no test needs it
   return CUDA_SUCCESS;
 }
 

@@ -10,14 +10,14 @@ namespace stand_in {
 
 namespace {
 
-constexpr unsigned kUnspecified = 1;  // a condition without a default: some body runs that nobody chose
+constexpr unsigned kUnspecified = 1;  // value of a conditional handle without a default: some body runs
 
 bool is_allowed_in_body(CUgraphNodeType type) {
   return type == CU_GRAPH_NODE_TYPE_KERNEL || type == CU_GRAPH_NODE_TYPE_MEMCPY || type == CU_GRAPH_NODE_TYPE_MEMSET ||
          type == CU_GRAPH_NODE_TYPE_EMPTY || type == CU_GRAPH_NODE_TYPE_GRAPH || type == CU_GRAPH_NODE_TYPE_CONDITIONAL;
 }
 
-// Of what may come next, the newest: where a dependency is missing, it shows.
+// Of the nodes that are ready, the newest: a missing dependency then shows as a wrong result.
 std::vector<std::shared_ptr<Node>> ordered(const Graph& graph) {
   std::vector<CUgraphNode> left = graph.nodes;
   std::set<CUgraphNode> done;
@@ -82,7 +82,8 @@ CUresult graph_launch(CUgraphExec handle, CUstream stream_handle) {
   const auto stream = stream_of(stream_handle);
   if (!exec || !stream) return CUDA_ERROR_INVALID_HANDLE;
   if (stream->capture) {
-    if (!state().graphs.find(exec->graph->handle)) return CUDA_ERROR_NOT_SUPPORTED;  // here alone: it is gone
+    if (!state().graphs.find(exec->graph->handle))
+      return CUDA_ERROR_NOT_SUPPORTED;  // by this stand-in: the graph was destroyed
     return record_child(*stream->capture, *exec->graph);
   }
   return submit(stream_handle, CU_GRAPH_NODE_TYPE_GRAPH, [exec] {

@@ -1,4 +1,4 @@
-// A graph as it was when it was instantiated.
+// An executable graph: a snapshot of the graph at instantiation.
 #pragma once
 
 #include "cuda_graph.h"

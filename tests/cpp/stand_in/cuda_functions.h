@@ -1,4 +1,4 @@
-// Every stand-in function, declared with the type that CUDA's own headers give it.
+// Every function of the stand-in, declared with the type that CUDA's headers give it.
 #pragma once
 
 #include <cudaTypedefs.h>

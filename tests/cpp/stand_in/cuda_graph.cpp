@@ -19,7 +19,7 @@ std::shared_ptr<Condition> condition_for(const Graph& graph, CUgraphConditionalH
 
 CUresult add_switch(CUgraphNode* handle, Graph& graph, const CUgraphNode* after, size_t count,
                     CUDA_CONDITIONAL_NODE_PARAMS& given) {
-  if (given.type != CU_GRAPH_COND_TYPE_SWITCH) return CUDA_ERROR_NOT_SUPPORTED;  // here alone
+  if (given.type != CU_GRAPH_COND_TYPE_SWITCH) return CUDA_ERROR_NOT_SUPPORTED;  // by this stand-in
   if (state().driver_version < kSwitchSince) return CUDA_ERROR_INVALID_VALUE;
   const auto condition = condition_for(graph, given.handle);
   if (!condition || condition->is_used || given.size == 0 || given.ctx != current_context())
@@ -113,7 +113,7 @@ CUresult graph_add_node(CUgraphNode* handle, CUgraph graph_handle, const CUgraph
     const auto child = state().graphs.find(given->graph.graph);
     *handle = child && child != graph ? add_child(*graph, after, count, *child) : nullptr;
   } else {
-    return CUDA_ERROR_NOT_SUPPORTED;  // here alone: the others come by capture
+    return CUDA_ERROR_NOT_SUPPORTED;  // by this stand-in: other nodes are made by stream capture
   }
   return *handle ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }

@@ -5,7 +5,7 @@
 
 namespace stand_in {
 
-// The number that a SWITCH node looks at; its handle is its address, through which an emulated kernel sets it.
+// The value that a SWITCH node tests; its handle is its address, through which an emulated kernel sets it.
 struct Condition {
   unsigned value, at_launch;
   bool has_default, is_used = false;
@@ -13,8 +13,8 @@ struct Condition {
 
 struct Graph {
   CUgraph handle = nullptr;
-  Graph* parent = nullptr;  // of a node's graph: the one that the node is in
-  int captures = 0;         // that have not ended
+  Graph* parent = nullptr;  // of a body or child graph: the graph with its node
+  int captures = 0;         // captures into it that have not ended
   std::vector<CUgraphNode> nodes;
   std::vector<std::shared_ptr<Condition>> conditions;
 };
@@ -23,20 +23,20 @@ struct Node {
   CUgraphNodeType type;
   CUgraph graph;
   std::vector<CUgraphNode> after;
-  Work work;                             // of what CUDA runs by itself
+  Work work;                             // what the node runs: a kernel, a copy, a host function
   std::shared_ptr<Condition> condition;  // of a SWITCH
   std::vector<CUgraph> inner;            // a SWITCH's bodies, or the child graph
 };
 
 std::shared_ptr<Graph> new_graph(Graph* parent);
 
-// Drops a graph, its nodes, and theirs.
+// Destroys a graph, its nodes, and their body and child graphs.
 void destroy(const std::shared_ptr<Graph>& graph);
 
 // A new node; null where `after` names a node that is not in this graph.
 CUgraphNode add_node(Graph& graph, const CUgraphNode* after, size_t count, Node node);
 
-// A node that holds a copy of `child`. Null where that cannot be: it has SWITCH nodes.
+// A node that holds a copy of `child`. Null where `child` has SWITCH nodes, which cannot be copied.
 CUgraphNode add_child(Graph& graph, const CUgraphNode* after, size_t count, const Graph& child);
 
 }  // namespace stand_in

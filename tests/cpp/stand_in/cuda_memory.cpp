@@ -1,4 +1,4 @@
-// Memory of the device and pinned memory, which is the host's, poisoned; and copies, which may not leave it.
+// Device and pinned memory, both in host memory and poisoned when allocated; copies are checked against its bounds.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -21,7 +21,7 @@ size_t free_bytes() {
   return state().free_bytes - std::min(taken, state().free_bytes);
 }
 
-// The piece of memory that an address lies in.
+// The allocation that an address lies in.
 const std::pair<const uintptr_t, Block>* block_at(uintptr_t place) {
   const auto after = state().memory.upper_bound(place);
   if (after == state().memory.begin()) return nullptr;

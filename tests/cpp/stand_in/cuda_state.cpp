@@ -14,7 +14,7 @@ State& state() {
 
 namespace {
 
-// A CUresult where this call was chosen to fail.
+// A CUresult where a test has chosen this call to fail.
 CUresult count(const std::string& function) {
   State& s = state();
   ++s.calls[function];

@@ -1,6 +1,6 @@
-// All that the stand-in for libcuda knows, behind one lock.
+// The whole state of the stand-in for libcuda, under one mutex.
 //
-// Handles are numbers that are never used twice, not addresses, so that one that was freed is found out.
+// Handles are numbers that are never used twice, not addresses, so that use after free is detected.
 #pragma once
 
 #include <cudaTypedefs.h>
@@ -34,7 +34,7 @@ Handle new_handle() {
   return reinterpret_cast<Handle>(last += 16);
 }
 
-// What is alive, by its handle.
+// Objects that have not been destroyed, by handle.
 template <class Handle, class T>
 class Table {
  public:
@@ -68,7 +68,7 @@ struct Device {
 
 struct State {
   std::mutex mutex;
-  std::condition_variable progress;  // of any stream
+  std::condition_variable progress;  // work of some stream has ended
 
   int device_count = 1, driver_version = 13000, capability_major = 8, capability_minor = 9;
   size_t free_bytes = size_t(1) << 40;

@@ -10,7 +10,7 @@ namespace stand_in {
 
 namespace {
 
-// Only a failure does this: what was queued is lost with it.
+// Only after a failure: work that is still queued is dropped.
 void drop(Lock& lock, const std::shared_ptr<Stream>& stream) {
   state().progress.wait(lock, [&] { return !stream->running; });
   stream->waiting.clear();
@@ -65,7 +65,7 @@ void run_until(Lock& lock, const std::shared_ptr<Stream>& stream, uint64_t count
       std::fprintf(stderr, "stand-in GPU: %s\n", error.what());
       is_fine = false;
     }
-    work = nullptr;  // without the lock, for what it held may want it
+    work = nullptr;  // without the mutex, which destructors of what it captured may lock
     lock.lock();
     if (was_fine && !is_fine) stream->failed = CUDA_ERROR_ILLEGAL_ADDRESS;
     stream->running = false;
@@ -91,7 +91,7 @@ CUresult stream_create(CUstream* handle, unsigned flags) {
   return CUDA_SUCCESS;
 }
 
-// What is still queued runs all the same.
+// Queued work runs nevertheless.
 CUresult stream_destroy(CUstream handle) {
   Call call("cuStreamDestroy", kContext, kAfterwards);
   if (call.refused) return call.refused;
@@ -157,7 +157,7 @@ CUresult event_destroy(CUevent handle) {
   return call.outcome;
 }
 
-// CUDA can capture it, to bring other streams into the graph. Here nobody does, so it is a mistake.
+// CUDA can capture it to bring other streams into the graph; dovit does not, so here it is an error.
 CUresult event_record(CUevent handle, CUstream stream_handle) {
   const Call call("cuEventRecord", kContext);
   if (call.refused) return call.refused;

@@ -1,4 +1,4 @@
-// The one door to all functions, as the driver has it.
+// cuGetProcAddress, through which callers get every function.
 #include <cstring>
 
 #include "cuda_functions.h"

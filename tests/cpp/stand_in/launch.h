@@ -1,4 +1,4 @@
-// A kernel's launch on a stream of the stand-in for libcuda, in place of at once: emulate.py writes launches as calls
+// Queues a kernel's launch on a stream of the stand-in for libcuda: emulate.py rewrites launches as calls
 // of this.
 #pragma once
 

@@ -20,7 +20,7 @@ namespace {
 struct Allocator;
 struct TypeInfo;
 
-// What the runtime itself does not use of ONNX Runtime: its numbers as in onnxruntime/api.h.
+// Functions of ONNX Runtime that the runtime itself does not use; their indices, as in onnxruntime/api.h.
 struct MoreApi {
   explicit MoreApi(ort::Table table) : table(table) {}
   ort::Table table;

@@ -1,4 +1,4 @@
-// What a plan is here: the bytes of an ONNX file, run by ONNX Runtime on memory at given addresses.
+// A plan of the stand-in: the bytes of an ONNX file, run by ONNX Runtime on memory at given addresses.
 #pragma once
 
 #include <map>

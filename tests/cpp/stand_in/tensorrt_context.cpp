@@ -1,4 +1,4 @@
-// An execution context: what it was told, and running the plan with that.
+// An execution context: its shapes and addresses, and running the plan with them.
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>

@@ -1,5 +1,5 @@
-// TensorRT's objects: what they hold, and their tables. One source for TensorRT 10, TensorRT 11 and TensorRT-RTX, each
-// compiled with the headers that dovit's binding is compiled with.
+// TensorRT's objects: their fields and their virtual function tables. One source for TensorRT 10, TensorRT 11 and
+// TensorRT-RTX, each compiled with the headers that dovit's binding is compiled with.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -34,7 +34,7 @@ inline constexpr char kRuntimeName[] = "IRuntime", kEngineName[] = "ICudaEngine"
                       kContextName[] = "IExecutionContext", kCacheName[] = "IRuntimeCache",
                       kMemoryName[] = "IHostMemory";
 
-// Ends the program: what TensorRT demands was not followed.
+// Ends the program: a rule of TensorRT's interface was broken.
 [[noreturn]] void wrong_order(const char* what);
 
 struct Runtime {
@@ -59,7 +59,7 @@ struct Engine {
   std::atomic<int> contexts{0};
 };
 
-// What was compiled: an engine's name and a shape each.
+// Kernels that were compiled: an engine's name and a shape each.
 struct RuntimeCache {
   static constexpr auto& kName = kCacheName;
   RuntimeCache();
@@ -105,7 +105,7 @@ struct Context {
   std::map<std::string, bool> is_shaped;  // inputs of any size, once they have one
   int32_t profile = 0;                    // the first one by itself, -1 after a wrong number
   bool is_settled = false;                // it ran once with these shapes, and a capture may follow
-  bool is_capturable = true;              // what it has told of itself
+  bool is_capturable = true;              // what it answers when asked
   void* scratch = nullptr;
   int64_t scratch_bytes = 0;
   const std::shared_ptr<int> alive = std::make_shared<int>();  // for what is queued

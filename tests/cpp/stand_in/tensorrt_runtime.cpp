@@ -19,7 +19,7 @@ constexpr int32_t kVersion[4] = {11, 4, 0, 106};
 constexpr int32_t kVersion[4] = {10, 14, 1, 48};
 #endif
 
-// As TensorRT's class has it: what is handed out is seen by its caller alone.
+// As in TensorRT's class, each call returns an object of its own.
 template <class Class, class Impl>
 Class* handed(Impl* impl) {
   return reinterpret_cast<Class*>(make_outer(impl));
@@ -57,7 +57,7 @@ int64_t scratch_bytes(Engine*) { return kScratchBytes; }
 
 using nvinfer1::apiv::VRuntimeConfig;
 
-// What callers give back of what they were handed.
+// Objects that callers destroy.
 template <class Impl, class Class>
 Impl& implementation(const Class& object) {
   return *reinterpret_cast<const Outer<Impl>&>(object).impl;

@@ -32,7 +32,7 @@ template <const char* kTable, size_t kNumber>
   std::abort();
 }
 
-// A table in which every slot ends the program, until it is set.
+// A table in which every slot ends the program until it is set.
 template <const char* kTable>
 class VTable {
  public:
@@ -61,7 +61,7 @@ class VTable {
   std::array<Slot, kSlots> slots_;
 };
 
-// What callers hold of an Impl.
+// The object that callers hold a pointer to.
 template <class Impl>
 struct Outer {
   const Slot* slots;

@@ -22,7 +22,7 @@ void must(cudaError_t status, const char* what) {
 }
 #define MUST(call) must(call, #call)
 
-// Memory of the device, poisoned where nothing was put.
+// Device memory, poisoned where nothing was copied to it.
 template <class T>
 class Buffer {
  public:

@@ -1,4 +1,4 @@
-// Checks that say what was expected and go on; a program's exit status is the number of those that failed, up to 100.
+// Checks that print what was expected and continue; a program's exit status is the number of failures, up to 100.
 #pragma once
 
 #include <algorithm>

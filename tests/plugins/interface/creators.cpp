@@ -1,4 +1,4 @@
-// Creators: what they are called, which fields they take, and what they say to wrong ones.
+// Creators: their names, the fields that they take, and their errors for invalid ones.
 #include "library.h"
 
 namespace {

@@ -1,4 +1,4 @@
-// Shape expressions in TensorRT's stead: numbers, for all sizes are known here, and size tensors.
+// Shape expressions as TensorRT would make them: numbers, for all sizes are known here, and size tensors.
 #pragma once
 
 #include <NvInferRuntime.h>

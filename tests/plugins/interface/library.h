@@ -1,4 +1,4 @@
-// The plugin library as TensorRT meets it, with no TensorRT there: loaded by name, called through its interfaces, its
+// The plugin library as TensorRT uses it, but without TensorRT: loaded by name, called through its interfaces, its
 // errors recorded.
 #pragma once
 
@@ -14,7 +14,7 @@
 
 #include "check.h"
 
-// Keeps what was logged.
+// A logger that keeps the messages.
 class Recorder : public nvinfer1::ILogger, public nvinfer1::ILoggerFinder {
  public:
   void log(Severity severity, const char* message) noexcept override {
@@ -22,7 +22,7 @@ class Recorder : public nvinfer1::ILogger, public nvinfer1::ILoggerFinder {
     said_ = message;
   }
   nvinfer1::ILogger* findLogger() override { return this; }
-  // What was logged last, once.
+  // The last message; it is removed.
   std::string said() { return std::exchange(said_, ""); }
 
  private:

@@ -1,4 +1,4 @@
-// From a plugin that is built to one that runs: stored and read again, cloned, attached, told its sizes, called.
+// A plugin's life from build to run: serialized and read again, cloned, attached, given its shapes, enqueued.
 #include <cuda_runtime_api.h>
 
 #include "library.h"
@@ -102,7 +102,7 @@ void workspace(Library& library) {
   CHECK_EQUAL(reconstruct.build()->getWorkspaceSize(inputs.data(), 3, outputs.data(), 1), 0u);
 }
 
-// Without a GPU no kernel can be launched: the plugin has to say so, and to go on.
+// Without a GPU no kernel can be launched: enqueue must return an error, and the plugin stay usable.
 void called_without_a_gpu(Library& library) {
   int count = 0;
   if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) return;

@@ -1,4 +1,4 @@
-// Shapes, types and formats: what the builder asks before it builds.
+// Shapes, types and formats, which the builder queries before it builds.
 #include "expressions.h"
 #include "library.h"
 

@@ -1,4 +1,4 @@
-"""What the tests of the chain on a GPU run."""
+"""Fixtures for the tests of the chain on a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session asks of a chain on a GPU: schedules, streams, threads, batches."""
+"""The interface between a session and a chain on a GPU: schedules, streams, threads, batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_with_the_kernels_themselves(
 
 @pytest.mark.parametrize(("decoder", "head", "prefix"), CHAIN_KINDS)
 def test_schedules_and_counts(make: Maker, decoder: str, head: str, prefix: int) -> None:
-    """What a session asks of a chain: bucketed, exact, and a given number of tokens, in turns."""
+    """Bucketed, exact, and given numbers of tokens, in turns."""
     made = make(decoder, head, prefix)
     chain = made.gpu_chain()
     every = range(made.manifest.tokens + 1)

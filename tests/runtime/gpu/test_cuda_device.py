@@ -1,4 +1,4 @@
-"""What is asked of the CUDA driver: a stand-in for cuda.bindings' driver module, which notes the calls."""
+"""Calls of the CUDA driver, recorded by a stand-in for cuda.bindings' driver module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU that fails, at any request: one sentence, and the last of its session."""
+"""A GPU that fails at any call: one error, after which the session refuses work."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_error_in_flight_ends_the_session(make: Maker, where: str, monkeypatc
 def test_a_failure_at_any_step_of_loading_is_one_sentence(
     make: Maker, graph: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The n-th thing that is asked of the device fails, for every n: no other error, no hang, no recording left open."""
+    """The n-th call of the device fails, for every n: no other error, no hang, no capture left open."""
     made, counting = make(), FakeDevice()
     made.gpu_chain(counting, graph=graph)
     for number in range(1, counting.asked + 1):

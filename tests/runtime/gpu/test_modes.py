@@ -1,4 +1,4 @@
-"""The modes on a stand-in for a GPU, against the chain on the CPU over the same graphs: identical."""
+"""The modes on the fake GPU give the same results as the chain on the CPU over the same graphs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_identical_to_the_cpu(
     prefix: int,
     batch: int,
 ) -> None:
-    """One capture for all ξ, images and capacities, in any order: what one pass leaves in memory does not reach the next."""
+    """One capture for all ξ, images and capacities, in any order: no pass reads what another left in memory."""
     made = make(decoder, head, prefix, batch)
     program, _ = made.load_program(FakeDevice())
     running = mode(program, Transfers(program))
@@ -55,7 +55,7 @@ def test_identical_to_the_cpu(
 
 
 def test_one_launch_an_image(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing runs or is known before the caller waits."""
+    """No work runs, and no result is there, before the caller waits."""
     made = make()
     device = FakeDevice()
     program, _ = made.load_program(device)
@@ -95,7 +95,7 @@ def test_unsupported_nodes_are_refused(make: Maker) -> None:
 def test_a_plan_that_fails_ends_the_capture(
     make: Maker, mode: type[GraphMode] | type[SegmentedMode], name: str
 ) -> None:
-    """A graph that goes on without it would replay what other passes left. Every recording is ended, so the next can begin."""
+    """A graph without it would compute with values of other passes. Every capture is ended, so that the next can begin."""
     made = make()
     device = FakeDevice()
     program, engines = made.load_program(device)

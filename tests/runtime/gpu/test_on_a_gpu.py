@@ -1,4 +1,4 @@
-"""The chain on a real GPU, over torch blocks: the modes, the graph and the kernels as they are, only TensorRT stood in for.
+"""The chain on a real GPU with torch blocks in place of TensorRT: the modes, the graph and the kernels are the real ones.
 
 Against the torch model on the CPU, in float32. Skipped where there is no GPU.
 """
@@ -78,7 +78,7 @@ def same(
 def test_identical_kept_sets(
     mode: str, decoder: str, head: str, prefix: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every ξ on one capture, forwards and backwards: nothing of a pass reaches the next, and ξ needs no new graph."""
+    """Every ξ on one capture, in both orders: no pass reads what another left in memory, and another ξ needs no new graph."""
     model = made(decoder, head, prefix)
     chain = torch_chain(model, CAPACITIES, batch=batch, graph=MODES[mode])
 
@@ -188,7 +188,7 @@ def test_a_switch_begins_at_its_default(default: int) -> None:
 
 
 def test_other_work_of_torch_does_not_reach_the_graph() -> None:
-    """The blocks' memory is their own: what torch allocates and frees elsewhere lies elsewhere."""
+    """The blocks' memory is reserved for them: torch's other allocations do not use it."""
     model = made()
     chain = torch_chain(model, CAPACITIES)
     images = random_images(model.config)

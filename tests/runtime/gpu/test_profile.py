@@ -1,4 +1,4 @@
-"""Where the time of a pass goes: every operation is there, once, with the bytes and the arithmetic of what was kept."""
+"""The profile of a pass lists every operation once, with the bytes and the arithmetic of the kept tokens."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_the_launch_begins_with_the_upload_of_a_resized_image(model: DoViT) -> N
 
 
 def test_a_launcher_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not timed costs one call more than it did; the launcher is wrapped once."""
+    """Without a profile a launch costs one Python call more; the launcher is wrapped once."""
     device = FakeDevice()
     looked: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The tests of the chain on a GPU, rehearsed on the stand-in: what is wrong with them is not to be found on a GPU's time."""
+"""The tests of the chain on a real GPU, run on the fake GPU, so that mistakes in them are found without one."""
 
 from __future__ import annotations
 

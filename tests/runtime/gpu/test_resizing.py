@@ -97,7 +97,7 @@ def test_a_stream_of_all_sizes(model: DoViT) -> None:
 
 
 def test_a_stream_that_nobody_ends(model: DoViT) -> None:
-    """What it left under way is over before a larger image takes its memory."""
+    """Work that it left queued has ended before a larger image uses its memory."""
     device = FakeDevice()
     chain = torch_chain(model, CAPACITIES, device=device)
     results = chain.stream([some((20, 20))] * 4, XI)
@@ -259,8 +259,8 @@ def test_without_memory_for_an_image_the_session_lives(
 
 @pytest.mark.parametrize("graph", [True, False])
 def test_a_failure_at_any_step_of_the_first_such_image_is_one_sentence(model: DoViT, graph: bool) -> None:
-    """The n-th thing that is asked of the device fails, for every n. While it is prepared the session lives on; no recording is
-    left open."""
+    """The n-th call of the device fails, for every n. A failure while the size is prepared leaves the session usable; no capture
+    is left open."""
     images = some((80, 100))
 
     def fresh() -> tuple[GpuChain, FakeDevice]:

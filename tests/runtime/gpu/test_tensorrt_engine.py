@@ -1,4 +1,4 @@
-"""What is asked of TensorRT for a plan, and what becomes of its refusals: a stand-in for the library, which cannot run here."""
+"""Calls of TensorRT for a plan, and how its errors are handled, with a stand-in for the library, which needs a GPU."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Context:
 
 
 class Cache:
-    """Takes its own content back, and no other."""
+    """A runtime cache that accepts only what it serialized itself."""
 
     def __init__(self, library: Library) -> None:
         self.library, self.content = library, b""
