@@ -1,4 +1,4 @@
-"""The models that are timed without a checkpoint: SETR-Naive on ViT-B and ViT-L, with the paper's decisions."""
+"""The models that are timed without a checkpoint: SETR-Naive on ViT-T, -S, -B and -L, with the paper's decisions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import SetrUpDecoder, paper_decision_layers
 
-MODELS = {"vit-b": "base", "vit-l": "large"}
+MODELS = {"vit-t": "tiny", "vit-s": "small", "vit-b": "base", "vit-l": "large"}
 CLASSES = 19  # Cityscapes
 
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from dovit.runtime.arguments import is_one_of
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.chain import Chain
 from dovit.runtime.engine import Engine, OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.openvino import device
-from dovit.runtime.openvino.device import CpuPrecision
+from dovit.runtime.openvino.device import CpuPrecision, CpuProvider
 
 LOG = logging.getLogger("dovit")
-Provider = Literal["auto", "cpu", "openvino"]
+Provider = Literal["auto", CpuProvider]
 VARIABLE = "DOVIT_PROVIDER"  # what `auto` means, for programs whose calls cannot be changed
+
+
+@dataclass(frozen=True)
+class ChosenProvider:
+    """`why`: a part of a sentence. `automatic`: either could be used, and nothing said which."""
+
+    name: CpuProvider
+    why: str
+    automatic: bool = False
 
 
 def open_cpu_chain(
@@ -29,56 +41,71 @@ def open_cpu_chain(
     low_memory: bool,
     check_accuracy: bool,
     cache: Path | None,
-) -> tuple[Chain, Literal["cpu", "openvino"]]:
+) -> tuple[Chain, ChosenProvider]:
     """The chain over a bundle's ONNX files, and the provider that runs it. Raises DovitError or UsageError."""
-    if low_memory and provider == "auto":
-        chosen, why = choose_provider(bundle, "cpu")[0], "low_memory is ONNX Runtime's"
+
+    @functools.cache
+    def chain(provider: CpuProvider, precision: CpuPrecision) -> Chain:
+        if provider == "cpu":
+            return Chain(bundle.manifest, _onnxruntime(bundle, threads, low_memory))
+        return Chain(bundle.manifest, _openvino(bundle, threads, precision, cache))
+
+    asked, why = asked_provider(provider)
+    if asked == "auto" and low_memory:
+        chosen = ChosenProvider("cpu", "low_memory is ONNX Runtime's")
+    elif asked == "cpu":
+        chosen = ChosenProvider("cpu", why)
+    elif (reason := _why_not(bundle)) is not None:
+        if asked == "openvino":
+            raise DovitError(f"provider openvino cannot be used: {reason}")
+        chosen = ChosenProvider("cpu", reason)
+    elif asked == "openvino":
+        chosen = ChosenProvider("openvino", why)
+    elif precision == "bf16" or cache is not None:
+        chosen = ChosenProvider("openvino", f"{'bf16' if precision == 'bf16' else 'a cache'} is OpenVINO's")
     else:
-        chosen, why = choose_provider(bundle, provider)
-    if low_memory and chosen == "openvino":
+        from dovit.runtime.openvino.speed import faster_provider
+
+        chosen = ChosenProvider(*faster_provider(bundle, threads, chain), automatic=True)
+    if low_memory and chosen.name == "openvino":
         raise UsageError("low_memory is for the provider cpu, and openvino was asked for: leave one of them out")
-    LOG.debug("%s: provider %s (%s), %s", bundle.root, chosen, why, precision)
-    if chosen == "cpu":
+    LOG.debug("%s: provider %s (%s), %s", bundle.root, chosen.name, chosen.why, precision)
+    if chosen.name == "cpu":
         if precision != "fp32":
             raise UsageError(
-                f"precision {precision} on a CPU needs the provider openvino, and cpu was chosen ({why}): use fp32, or mend that"
+                f"precision {precision} on a CPU needs the provider openvino, and cpu was chosen ({chosen.why}): use fp32, or "
+                "mend that"
             )
         if cache is not None:
             raise UsageError(
-                f"cache is for the provider openvino, and cpu was chosen ({why}): leave it out, or mend that"
+                f"cache is for the provider openvino, and cpu was chosen ({chosen.why}): leave it out, or mend that"
             )
-        return Chain(bundle.manifest, _onnxruntime(bundle, threads, low_memory)), "cpu"
+        return chain("cpu", "fp32"), chosen
     device.check_precision(precision)
-
-    def chain(precision: CpuPrecision) -> Chain:
-        return Chain(bundle.manifest, _openvino(bundle, threads, precision, cache))
-
-    found = chain(precision)
+    found = chain("openvino", precision)
     if precision == "bf16" and check_accuracy:
         from dovit.runtime.openvino.accuracy import known_accuracy
 
-        known_accuracy(bundle, found, lambda: chain("fp32")).check(bundle.root)
-    return found, "openvino"
+        known_accuracy(bundle, found, lambda: chain("openvino", "fp32")).check(bundle.root)
+    return found, chosen
 
 
-def choose_provider(bundle: Bundle | None, provider: Provider) -> tuple[Literal["cpu", "openvino"], str]:
-    """The provider that is meant, and why; without a bundle, for one of this dovit's. Raises DovitError where the one that was
-    asked for cannot be used, UsageError for an unknown one."""
-    why = "asked for"
+def asked_provider(provider: Provider) -> tuple[Provider, str]:
+    """What `provider` means, which for auto the variable DOVIT_PROVIDER may say, and why. Raises UsageError where that says
+    something else."""
     if provider == "auto" and (told := os.environ.get(VARIABLE)):
-        if told not in get_args(Provider):
+        if not is_one_of(told, get_args(Provider)):
             raise UsageError(f"{VARIABLE}={told}: choose one of {', '.join(get_args(Provider))}")
-        provider, why = told, f"{VARIABLE} is set"  # type: ignore[assignment]
-    if provider == "cpu":
-        return "cpu", why
+        return told, f"{VARIABLE} is set"  # type: ignore[return-value]
+    return provider, "asked for"
+
+
+def _why_not(bundle: Bundle) -> str | None:
+    """None where OpenVINO can run `bundle`, else the reason."""
     reason = device.why_not()
-    if reason is None and bundle is not None and not all(step.openvino for step in bundle.manifest.steps):
-        reason = f"{bundle.root} has no files for it, as an older dovit made it: export it again"
-    if reason is None:
-        return "openvino", "it is installed" if provider == "auto" else why
-    if provider == "openvino":
-        raise DovitError(f"provider openvino cannot be used: {reason}")
-    return "cpu", reason
+    if reason is None and not all(step.openvino for step in bundle.manifest.steps):
+        return f"{bundle.root} has no files for it, as an older dovit made it: export it again"
+    return reason
 
 
 def _onnxruntime(bundle: Bundle, threads: int | None, low_memory: bool) -> Sequence[Engine]:

@@ -26,7 +26,7 @@ from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import ImageLike, as_rgb
 from dovit.runtime.palettes import Colour, default_palette
 from dovit.runtime.plans import choose_plans
-from dovit.runtime.providers import Provider, open_cpu_chain
+from dovit.runtime.providers import ChosenProvider, Provider, open_cpu_chain
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
 from dovit.runtime.whole import FittedImage, fit_image
@@ -57,12 +57,12 @@ def load(
 
     `auto` selects `onnxruntime` on the CPU. The TensorRT backends have not run on a GPU yet, so they must be named.
     For `onnxruntime`: `provider`, what runs the steps on the CPU, ONNX Runtime's own (`cpu`) or OpenVINO (`openvino`, extra
-    `dovit[openvino]`), default OpenVINO where it is installed, or what the variable DOVIT_PROVIDER says; `threads`, the
-    number of CPU threads, default all cores that the process may use; `precision`, fp32 (default) or, with OpenVINO on a CPU
-    that has its instructions, bf16, in which confidences, sums of stopped tokens and logits stay float32. bf16 is compared
-    with float32 when a bundle is first loaded so, and refused where they differ too much, unless `check_accuracy` is False;
-    `cache`, a folder in which OpenVINO keeps what it compiled, so that the next process starts faster; `low_memory`, with
-    ONNX Runtime: no prepacked copy of the weights, which is somewhat slower.
+    `dovit[openvino]`), default what the variable DOVIT_PROVIDER says or the faster, which is measured when a small model is
+    first loaded; `threads`, the number of CPU threads, default all cores that the process may use; `precision`, fp32 (default)
+    or, with OpenVINO on a CPU that has its instructions, bf16, in which confidences, sums of stopped tokens and logits stay
+    float32. bf16 is compared with float32 when a bundle is first loaded so, and refused where they differ too much, unless
+    `check_accuracy` is False; `cache`, a folder in which OpenVINO keeps what it compiled, so that the next process starts
+    faster; `low_memory`, with ONNX Runtime: no prepacked copy of the weights, which is somewhat slower.
     For plans: `precision`, default that built last; `device`, the GPU's number; `graph`, the whole image as one CUDA graph
     (CUDA 12.8) or one graph per segment, default what the driver supports.
     Raises DovitError where the bundle or the machine does not allow it, UsageError for an unknown backend.
@@ -148,13 +148,15 @@ class Session:
         backend: str,
         schedule: Schedule = "exact",
         *,
-        provider: str | None = None,
+        provider: ChosenProvider | None = None,
         precision: str | None = None,
     ) -> None:
         """`schedule`: the default of calls. `provider` and `precision`: what runs the steps on a CPU; None with plans."""
         self.manifest = manifest
         self.backend = backend
-        self.provider = provider
+        self.provider = provider.name if provider else None
+        # why `auto` took it where it could take either; else None
+        self.provider_reason = provider.why if provider and provider.automatic else None
         self.precision = precision
         self.schedule = schedule
         self._chain: Chain | GpuChain | None = chain

@@ -81,7 +81,8 @@ PRECISION = typer.Option(
 )
 PROVIDER = typer.Option(
     metavar="NAME",
-    help="On a CPU: cpu, ONNX Runtime's own provider, openvino, or auto: OpenVINO where it is installed.",
+    help="On a CPU: cpu, ONNX Runtime's own provider, openvino, or auto: the faster, measured when a small model is "
+    "first loaded.",
 )
 THREADS = typer.Option(min=1, metavar="N", help="CPU threads. Default: all cores.")
 KEEP = (

@@ -168,6 +168,9 @@ def command(
         check_accuracy=check_accuracy,
         cache=cache,
     )
+    console = Console(stderr=True)
+    if session.provider_reason:
+        print_line(console, f"dovit-run: note: provider {session.provider}: {session.provider_reason}")
     chosen = schedule.value if schedule else session.schedule
     how = mode.value if mode else session.manifest.mode
     thresholds = session.check_thresholds(parse_thresholds(threshold))
@@ -190,7 +193,7 @@ def command(
     check_outputs(pictures, endings, overwrite=overwrite)
     make_folders(pictures, out)
     extras = {"overlay": overlay, "keep": keep_maps, "confidence": confidence_maps}
-    console, failed = Console(stderr=True), 0
+    failed = 0
     for file, there in zip(files, pages, strict=True):
         if there > 1 and not all_pages:
             print_line(

@@ -1,26 +1,23 @@
-"""What bf16 costs a bundle on this CPU: measured when it is first loaded so, and kept in the user's cache folder.
+"""What bf16 costs a bundle on this CPU: measured when it is first loaded so, and kept (records.py).
 
-Drawn scenes and noise are run in float32 and in bf16, at the bundle's ξ and with every token kept. The C++ runtime reads the file
-that is kept (runtime/cpp/openvino/accuracy.cpp): its name, its fields and the bounds are the same there.
+Drawn scenes and noise are run in float32 and in bf16, at the bundle's ξ and with every token kept. The C++ runtime reads what is
+kept (runtime/cpp/openvino/accuracy.cpp): its fields and the bounds are the same there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dovit.runtime.bundle.frozen import Frozen
-from dovit.runtime.bundle.manifest import MANIFEST_NAME
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.errors import DovitError
-from dovit.runtime.openvino.device import build, cache_folder
+from dovit.runtime.openvino.records import keep_record, manifest_hash, read_record, record_file
 from dovit.runtime.palettes import palette_for
 from dovit.scenes import scene
 
@@ -55,20 +52,11 @@ class Bf16Accuracy(Frozen):
 
 def known_accuracy(bundle: Bundle, chain: Chain, float32: Callable[[], Chain]) -> Bf16Accuracy:
     """Of `chain`, which runs `bundle` in bf16: from an earlier load, or measured now against the chain that `float32` loads."""
-    file = cache_folder() / f"bf16-{_key(bundle)}.json"
-    try:
-        return Bf16Accuracy.model_validate_json(file.read_text())
-    except FileNotFoundError:
-        pass
-    except (OSError, ValidationError) as error:
-        LOG.debug("%s: cannot be used, measuring again (%s)", file, error)
-    LOG.info("%s: comparing bf16 with float32, once for this bundle and CPU", bundle.root)
-    found = measure(chain, float32())
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(found.model_dump_json())
-    except OSError as error:
-        LOG.debug("%s: cannot be written, so the next load measures again (%s)", file, error)
+    file = record_file("bf16", MEASUREMENT, manifest_hash(bundle))
+    found = read_record(file, Bf16Accuracy)
+    if found is None:
+        LOG.info("%s: comparing bf16 with float32, once for this bundle and CPU", bundle.root)
+        found = keep_record(file, measure(chain, float32()))
     return found
 
 
@@ -121,19 +109,3 @@ def _fates(result: ChainResult, tokens: int) -> np.ndarray:
         kept = np.take_along_axis(decision.index, decision.keep, axis=1)
         np.put_along_axis(fates, kept, np.take_along_axis(fates, kept, axis=1) + 1, axis=1)
     return fates
-
-
-def _key(bundle: Bundle) -> str:
-    """Of all that the figures depend on: the manifest, which has the files' hashes and ξ, OpenVINO, and the processor."""
-    manifest = hashlib.sha256((bundle.root / MANIFEST_NAME).read_bytes()).hexdigest()
-    about = f"{MEASUREMENT}\n{manifest}\n{build()}\n{_processor()}"
-    return hashlib.sha256(about.encode()).hexdigest()[:32]
-
-
-def _processor() -> str:
-    """What the system says of it: its name and instructions."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))

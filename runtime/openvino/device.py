@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from dovit.runtime.errors import DovitError, UsageError
 
+CpuProvider = Literal["cpu", "openvino"]  # cpu: ONNX Runtime's own
 CpuPrecision = Literal["fp32", "bf16"]
 MISSING = "the package openvino is not installed: pip install 'dovit[openvino]'"
 
@@ -66,11 +66,6 @@ def options_for(threads: int | None, precision: CpuPrecision) -> dict[str, Any]:
         "ENABLE_CPU_PINNING": False,  # a library must not bind the program's threads to cores
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
     }
-
-
-def cache_folder() -> Path:
-    """Where files that OpenVINO made are kept between processes: $XDG_CACHE_HOME/dovit/openvino."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dovit" / "openvino"
 
 
 def reason_of(error: Exception) -> str:

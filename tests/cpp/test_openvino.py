@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from dovit.engines.scenes import street_scenes
 from dovit.export.quantization.bundle import Calibration, quantize
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.write import write_bundle
-from dovit.runtime.openvino import accuracy, device
+from dovit.runtime.openvino import accuracy, device, records, speed
+from dovit.runtime.openvino.speed import ProviderSpeed
 
 openvino = require("openvino")
 LIBRARY = next((Path(openvino.__file__).parent / "libs").glob("libopenvino_c.so*"))
@@ -41,10 +43,11 @@ def load(build: Callable[[str], Path], library_path: Path) -> Load:
 
     def session(bundle: Path, **options: Any) -> CSession:
         options = {"provider": "openvino", "openvino": LIBRARY} | options
+        onnxruntime = options.pop("onnxruntime", library_path)
         given = {
             name: str(value).encode() if isinstance(value, str | Path) else value for name, value in options.items()
         }
-        return CSession(library, bundle, library_path, **given)
+        return CSession(library, bundle, onnxruntime, **given)
 
     return session
 
@@ -157,8 +160,8 @@ def test_what_cannot_be_used_is_refused(
         assert "\n" not in str(failure.value)
 
 
-def test_auto_takes_openvino_where_it_is_found(load: Load, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless DOVIT_PROVIDER says otherwise, which is for `auto` alone, as in Python."""
+def test_the_variable_says_what_auto_takes(load: Load, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is for `auto` alone, as in Python."""
     monkeypatch.setenv("DOVIT_PROVIDER", "cpu")
     assert load(bundle, provider="auto").info() == load(bundle, provider=None).info() == ("cpu", "fp32")
     assert load(bundle, provider="openvino").info() == ("openvino", "fp32")
@@ -169,11 +172,44 @@ def test_auto_takes_openvino_where_it_is_found(load: Load, bundle: Path, monkeyp
         load(bundle, provider="auto")
     assert failure.value.status == 2
     monkeypatch.setenv("DOVIT_PROVIDER", "openvino")
+    assert load(bundle, provider="auto").info() == ("openvino", "fp32")
     with pytest.raises(Failure, match="low_memory is for ONNX Runtime"):
         load(bundle, provider="auto", low_memory=1)
+
+
+def test_auto_takes_the_faster_by_pythons_record(
+    load: Load, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a record small models run with ONNX Runtime; large ones need none. bf16 and a cache are OpenVINO's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("DOVIT_PROVIDER")
-    assert load(bundle, provider="auto").info() == ("openvino", "fp32")
-    assert load(bundle, provider="auto", low_memory=1).info() == ("cpu", "fp32")
+    taken = functools.partial(load, bundle, provider="auto")
+    assert taken(threads=2).info() == taken(low_memory=1).info() == ("cpu", "fp32")
+    assert taken(cache=tmp_path / "compiled").info() == ("openvino", "fp32")
+    with pytest.raises(Failure, match="ONNX Runtime's library cannot be opened"):
+        load(bundle, provider="auto", onnxruntime="/nowhere.so")
+    if device.computes_bf16():
+        assert taken(precision="bf16", skip_accuracy_check=1).info() == ("openvino", "bf16")
+    manifest = records.manifest_hash(open_bundle(bundle))
+    file, same = speed.speed_file(manifest, 2), {"bundle": "b", "manifest": manifest, "threads": 2, "rounds": 3}
+    file.parent.mkdir(parents=True)
+    for ratio, provider in ((0.5, "openvino"), (1.0, "openvino"), (1.001, "cpu"), (2.0, "cpu")):
+        found = ProviderSpeed(**same, onnxruntime_cpu_ms=1, openvino_cpu_ms=ratio, openvino_over_onnxruntime=ratio)
+        file.write_text(found.model_dump_json())
+        assert found.faster == provider
+        assert taken(threads=2).info() == (provider, "fp32")
+        assert taken(threads=1).info() == ("cpu", "fp32"), "another number of threads has no record"
+    file.write_text("{}")
+    assert taken(threads=2).info() == ("cpu", "fp32")
+
+
+def test_auto_takes_openvino_for_large_models(load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DOVIT_PROVIDER")
+    make_bundle(randomised(small_config("setr-naive")), tmp_path)
+    manifest = json.loads((tmp_path / "bundle.json").read_text())
+    for macs, provider in ((speed.LARGE - 1, "cpu"), (speed.LARGE, "openvino")):
+        (tmp_path / "bundle.json").write_text(json.dumps(manifest | {"dense_macs": [1, macs]}))
+        assert load(tmp_path, provider="auto").info() == (provider, "fp32")
 
 
 def test_bf16_needs_the_record_that_python_keeps(

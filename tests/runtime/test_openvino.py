@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from models import randomised, small_config
 
 from dovit.runtime import providers
 from dovit.runtime.bundle.open import open_bundle
-from dovit.runtime.cli import run
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.openvino import accuracy, device
 from dovit.runtime.openvino.accuracy import Bf16Accuracy
 from dovit.runtime.openvino.engine import OpenVinoEngine
+from dovit.runtime.providers import ChosenProvider
 from dovit.runtime.session import load
 
 require("openvino")
@@ -173,22 +174,22 @@ def test_what_cannot_be_used_is_refused(naive: Path, monkeypatch: pytest.MonkeyP
         load(naive)
 
 
-def test_auto_takes_what_is_there_and_says_why(naive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_openvino_takes_onnx_runtime_and_says_why(naive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DOVIT_PROVIDER")
-    assert load(naive).provider == "openvino" and load(naive, low_memory=True).provider == "cpu"
     opened = open_bundle(naive)
     steps = tuple(step.model_copy(update={"openvino": ()}) for step in opened.manifest.steps)
     older = type(opened)(opened.root, opened.manifest.model_copy(update={"steps": steps}))
-    assert providers.choose_provider(older, "auto")[0] == "cpu"
+    options: dict[str, Any] = {"threads": 1, "low_memory": False, "check_accuracy": True, "cache": None}
+    _, chosen = providers.open_cpu_chain(older, "auto", "fp32", **options)
+    assert chosen.name == "cpu" and "as an older dovit made it: export it again" in chosen.why
     with pytest.raises(DovitError, match="as an older dovit made it: export it again"):
-        providers.choose_provider(older, "openvino")
+        providers.open_cpu_chain(older, "openvino", "fp32", **options)
     device.core.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     try:
-        assert providers.choose_provider(opened, "auto") == (
-            "cpu",
-            "the package openvino is not installed: pip install 'dovit[openvino]'",
-        )
+        missing = "the package openvino is not installed: pip install 'dovit[openvino]'"
+        _, chosen = providers.open_cpu_chain(opened, "auto", "fp32", **options)
+        assert chosen == ChosenProvider("cpu", missing)
         with pytest.raises(DovitError, match=r"provider openvino cannot be used: .* pip install 'dovit\[openvino\]'"):
             load(naive, provider="openvino")
     finally:
@@ -200,13 +201,3 @@ def test_compiled_models_are_kept_where_they_are_asked_to_be(naive: Path, tmp_pa
     image.flags.writeable = False  # as arrays of Pillow's images are
     labels = [load(naive, provider="openvino", cache=tmp_path / "cache")(image).labels for _ in range(2)]
     assert list((tmp_path / "cache").glob("*.blob")) and (labels[0] == labels[1]).all()
-
-
-def test_a_list_of_backends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import typer
-
-    with pytest.raises(typer.Exit):
-        run._list_backends(True)
-    shown = capsys.readouterr().out
-    assert "auto takes onnxruntime with the provider cpu: DOVIT_PROVIDER is set" in shown
-    assert "tensorrt, tensorrt-rtx" in shown

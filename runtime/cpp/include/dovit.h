@@ -105,8 +105,8 @@ typedef struct dovit_load_options {
   int schedule;             /* dovit_schedule; default: exact on a CPU, bucketed on a GPU */
   const double* thresholds; /* above which a token stops: one for all or one each; NULL: the bundle's */
   size_t threshold_count;
-  const char* provider; /* on a CPU: "cpu" (ONNX Runtime's own), "openvino", or "auto", which takes OpenVINO where it is
-                         * found and the bundle has files for it; NULL: auto */
+  const char* provider; /* on a CPU: "cpu" (ONNX Runtime's own), "openvino", or "auto": the faster of those that are
+                         * found, as measured when the bundle was first loaded in Python; NULL: auto */
   const char* openvino; /* path of libopenvino_c.so; NULL: where the system finds it */
   const char* cache; /* folder in which OpenVINO keeps what it compiled, for the next process; NULL: none. Whoever can
                       * write there decides what this process runs */

@@ -41,7 +41,7 @@ struct Image {
 
 struct LoadOptions {
   std::string backend = "auto", device = {};
-  std::string provider = "auto";  // on a CPU: cpu, openvino; auto: OpenVINO where it is found
+  std::string provider = "auto";  // on a CPU: cpu, openvino; auto: the faster of those that are found
   std::string onnxruntime = {}, openvino = {}, tensorrt = {},
               plugins = {};          // paths of libraries; empty: where the system finds them
   std::string precision = {};        // of the plans, empty: of those built last; on a CPU fp32 or bf16, empty: fp32

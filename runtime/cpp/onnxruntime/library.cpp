@@ -39,6 +39,7 @@ OnnxRuntime::OnnxRuntime(const std::string& path) {
     throw DovitError(
         text(name, ": ONNX Runtime ", get_base()->version(), " is too old: install 1.", ort::kApiVersion, " or newer"));
   api = ort::Api(table);
+  version = get_base()->version();
   make_environment();
 }
 

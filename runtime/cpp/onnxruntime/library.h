@@ -20,6 +20,7 @@ class OnnxRuntime : NonCopyable {
   void check(ort::Status* status, const std::string& what) const;
 
   ort::Api api{nullptr};
+  std::string version;  // such as 1.31.1
   ort::Env* env = nullptr;
   ort::MemoryInfo* memory = nullptr;
 

@@ -1,15 +1,9 @@
 #include "openvino/accuracy.h"
 
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <set>
 
-#include "bundle/json_fields.h"
-#include "bundle/read.h"
-#include "bundle/regular_file.h"
-#include "bundle/sha256.h"
 #include "errors.h"
+#include "openvino/records.h"
 
 namespace dovit::runtime {
 
@@ -19,32 +13,11 @@ namespace {
 constexpr double kMinLabelsEqual = 0.97;
 constexpr double kMinSameFate = 0.95;
 constexpr double kMaxMiouLoss = 0.01;
-constexpr int kMeasurement = 2;
-constexpr size_t kMaxBytes = size_t{64} << 20;
+constexpr int kAccuracyMeasurement = 2;
 
 struct Bf16Accuracy {
   double labels_equal = 0, same_fate = 0, miou_loss = 0;
 };
-
-// $XDG_CACHE_HOME/dovit/openvino
-std::filesystem::path cache_folder() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::filesystem::path base =
-      cache && *cache ? std::filesystem::path(cache) : std::filesystem::path(home ? home : "/") / ".cache";
-  return base / "dovit" / "openvino";
-}
-
-// What the system says of the processor: its name and instructions.
-std::string processor() {
-  std::ifstream file("/proc/cpuinfo");
-  std::set<std::string> lines;
-  for (std::string line; std::getline(file, line);)
-    if (line.rfind("model name", 0) == 0 || line.rfind("flags", 0) == 0) lines.insert(line);
-  std::string joined;
-  for (const std::string& line : lines) joined += (joined.empty() ? "" : "\n") + line;
-  return joined;
-}
 
 std::string percent(double share) {
   char written[32];
@@ -59,12 +32,11 @@ std::string points(double share) {
 }
 
 std::optional<Bf16Accuracy> kept_accuracy(const std::filesystem::path& file) {
+  const std::optional<Json> json = read_record(file);
+  if (!json) return std::nullopt;
   try {
-    const Json json = Json::parse(RegularFile(file).content(kMaxBytes));
-    return Bf16Accuracy{json.at("labels_equal").get<double>(), json.at("same_fate").get<double>(),
-                        json.at("miou_loss").get<double>()};
-  } catch (const FileError&) {
-    return std::nullopt;
+    return Bf16Accuracy{json->at("labels_equal").get<double>(), json->at("same_fate").get<double>(),
+                        json->at("miou_loss").get<double>()};
   } catch (const Json::exception&) {  // damaged
     return std::nullopt;
   }
@@ -73,14 +45,7 @@ std::optional<Bf16Accuracy> kept_accuracy(const std::filesystem::path& file) {
 }  // namespace
 
 void check_bf16_accuracy(const Bundle& bundle, const std::string& path, const OpenVino& openvino) {
-  std::string manifest;
-  try {
-    manifest = sha256(RegularFile(manifest_file(bundle.root)).content(kMaxBytes));
-  } catch (const FileError& error) {
-    throw DovitError(text(path, ": the manifest cannot be read: ", error.what()));
-  }
-  const std::string about = text(kMeasurement, "\n", manifest, "\n", openvino.build(), "\n", processor());
-  const std::filesystem::path file = cache_folder() / ("bf16-" + sha256(about).substr(0, 32) + ".json");
+  const std::filesystem::path file = record_file("bf16", kAccuracyMeasurement, bundle, path, openvino);
   const std::optional<Bf16Accuracy> found = kept_accuracy(file);
   if (!found)
     throw DovitError(text(path, ": bf16 has not been compared with float32 for this bundle on this CPU with OpenVINO ",

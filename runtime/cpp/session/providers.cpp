@@ -11,6 +11,7 @@
 #include "onnxruntime/engine.h"
 #include "openvino/accuracy.h"
 #include "openvino/engine.h"
+#include "openvino/speed.h"
 
 namespace dovit::runtime {
 
@@ -82,7 +83,10 @@ Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadO
   std::vector<std::unique_ptr<Engine>> engines;
   std::string why_not;
   const std::shared_ptr<const OpenVino> openvino = find_openvino(bundle, path, options, provider, why_not);
-  if (openvino) {
+  std::shared_ptr<const OnnxRuntime> library;
+  if (openvino && provider == "auto" && precision == "fp32" && options.cache.empty())
+    library = onnxruntime_if_faster(bundle, path, *openvino, options.onnxruntime, threads);
+  if (openvino && !library) {
     if (precision == "bf16" && !openvino->computes_bf16())
       throw UsageError(
           "precision bf16: this CPU has no bf16 instructions (AVX512-BF16 or AMX): use fp32, which is what it computes "
@@ -99,7 +103,7 @@ Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadO
   if (!options.cache.empty())
     throw UsageError(
         text("cache is for the provider openvino, and cpu was chosen (", why_not, "): leave it out, or mend that"));
-  const auto library = std::make_shared<const OnnxRuntime>(options.onnxruntime);
+  if (!library) library = std::make_shared<const OnnxRuntime>(options.onnxruntime);
   for (const Step& step : bundle.manifest.steps)
     engines.push_back(std::make_unique<OnnxRuntimeEngine>(library, step.name, bundle.root / *step.onnx, threads,
                                                           !options.low_memory));

@@ -10,7 +10,7 @@ namespace dovit::runtime {
 struct LoadOptions {
   std::string backend = "auto";   // auto, onnxruntime, tensorrt, tensorrt-rtx
   std::string device;             // cpu, cuda:N; empty: what the backend runs on
-  std::string provider = "auto";  // on a CPU: cpu (ONNX Runtime's own), openvino; auto: OpenVINO where it is found
+  std::string provider = "auto";  // on a CPU: cpu (ONNX Runtime's own), openvino; auto: the faster
   std::string onnxruntime;        // paths of libraries; empty: where the system finds them
   std::string openvino, tensorrt, plugins;
   std::string precision;             // of the plans, empty: of those built last; on a CPU fp32 or bf16, empty: fp32

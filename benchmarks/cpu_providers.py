@@ -1,0 +1,107 @@
+"""From which size on OpenVINO is faster than ONNX Runtime's own kernels on a CPU, both in float32.
+
+    taskset -c 0,1 python -m dovit.benchmarks.cpu_providers --models vit-t:224x224,vit-s:512x512 [--engine engines/] [--rounds 8]
+
+SETR-Naive with random weights, exported for the purpose, and bundles that are given with `--engine`. Both run the same image in
+turns, a new one in every round, in two settings: every token kept, and 0.5/0.35/0.25 times a number drawn from 0.6 to 1.4, since
+token counts that OpenVINO has not seen cost it time. Prints JSON: medians of ms and CPU ms of an image, and of paired ratios. The
+limit that the provider `auto` has (runtime/openvino/speed.py) comes from this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dovit.benchmarks.gpu_models import random_model
+from dovit.benchmarks.measure import paired_ratio
+from dovit.export.checkpoints import save_model
+from dovit.export.run import export
+from dovit.runtime.openvino.device import CpuProvider
+from dovit.runtime.session import Session, load
+from dovit.scenes import scene
+
+KEEP = (0.5, 0.35, 0.25)
+MODELS = "vit-t:224x224,vit-s:224x224,vit-t:384x384,vit-b:224x224,vit-s:512x512,vit-b:512x512"
+FIRST_SCENE = 5_001_000  # apart from those that models are trained and evaluated on
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", default=MODELS, help=f"NAME:HxW,… of random weights. Default: {MODELS}")
+    parser.add_argument("--engine", type=Path, action="append", default=[], help="a bundle, as often as wanted")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=8)
+    given = parser.parse_args()
+    report: dict[str, Any] = {"threads": given.threads, "rounds": given.rounds, "rows": []}
+    for engine in given.engine:
+        report["rows"] += measure(str(engine), engine, given.threads, given.rounds)
+    for model in filter(None, given.models.split(",")):
+        name, _, size = model.partition(":")
+        height, width = map(int, size.split("x"))
+        with TemporaryDirectory(prefix="dovit-providers-") as folder:
+            checkpoint = Path(folder) / "model.safetensors"
+            save_model(random_model(name, (height, width)), checkpoint)
+            export(checkpoint, Path(folder) / "engines", {}, None, None, check=False)
+            report["rows"] += measure(model, Path(folder) / "engines", given.threads, given.rounds)
+    print(json.dumps(report | {"load_average": os.getloadavg()}, indent=1))
+
+
+def measure(name: str, engine: Path, threads: int, rounds: int) -> list[dict[str, Any]]:
+    """A row for each setting."""
+    print(name, file=sys.stderr, flush=True)
+    providers: tuple[CpuProvider, ...] = ("cpu", "openvino")
+    sessions = {provider: load(engine, provider=provider, threads=threads) for provider in providers}
+    manifest = sessions["cpu"].manifest
+    rows = []
+    for kept, shares in (("all", None), ("0.6 to 1.4 times 0.5/0.35/0.25", KEEP)):
+        wall: dict[CpuProvider, list[float]] = {provider: [] for provider in sessions}
+        cpu: dict[CpuProvider, list[float]] = {provider: [] for provider in sessions}
+        for number in range(1 + rounds):  # the first is not counted
+            order = sorted(sessions, reverse=number % 2 == 0)
+            for provider in order:
+                seconds, cpu_seconds = _run(sessions[provider], number, shares)
+                if number:
+                    wall[provider].append(seconds)
+                    cpu[provider].append(cpu_seconds)
+        row: dict[str, Any] = {
+            "name": name,
+            "gmacs_true": manifest.dense_macs[1] / 1e9,
+            "tokens": manifest.tokens,
+            "kept": kept,
+            "openvino_over_onnxruntime": paired_ratio(wall["openvino"], wall["cpu"]),
+            "cpu_openvino_over_onnxruntime": paired_ratio(cpu["openvino"], cpu["cpu"]),
+        }
+        for provider in providers:
+            label = "onnxruntime" if provider == "cpu" else provider
+            row[f"{label}_ms"] = statistics.median(wall[provider]) * 1e3
+            row[f"{label}_cpu_ms"] = statistics.median(cpu[provider]) * 1e3
+        rows.append(row)
+    return rows
+
+
+def _run(session: Session, number: int, shares: tuple[float, ...] | None) -> tuple[float, float]:
+    """Seconds, and CPU seconds of all threads, of image `number`."""
+    manifest = session.manifest
+    image = scene(FIRST_SCENE + number, *manifest.image_size)[0][None]  # [1, H, W, 3]
+    factor = random.Random(number).uniform(0.6, 1.4)
+    chosen = shares[: len(manifest.decisions)] if shares else (1.0,) * len(manifest.decisions)
+    counts = [
+        max(1, min(manifest.tokens, round(share * (factor if shares else 1) * manifest.tokens))) for share in chosen
+    ]
+    before, start = time.process_time(), time.perf_counter()
+    session.chain.run(image, manifest.thresholds, range(manifest.tokens + 1), counts=counts)
+    return time.perf_counter() - start, time.process_time() - before
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What was measured once for a bundle on this CPU, kept as JSON in the user's cache folder.
+
+accuracy.py and speed.py measure. The C++ runtime reads the same files (runtime/cpp/openvino/records.cpp): their names are made in
+the same way there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+from dovit.runtime.bundle.frozen import Frozen
+from dovit.runtime.bundle.manifest import MANIFEST_NAME
+from dovit.runtime.bundle.open import Bundle
+from dovit.runtime.openvino.device import build
+
+LOG = logging.getLogger("dovit")
+R = TypeVar("R", bound=Frozen)
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/dovit/openvino."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home, as in many containers
+        home = Path("/")
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "dovit" / "openvino"
+
+
+def manifest_hash(bundle: Bundle) -> str:
+    """SHA-256 of its manifest, which has the hashes of its files and ξ."""
+    return hashlib.sha256((bundle.root / MANIFEST_NAME).read_bytes()).hexdigest()
+
+
+def record_file(kind: str, measurement: int, manifest: str, *about: object) -> Path:
+    """Its name is a hash of all that the figures depend on: how they are measured, the manifest's hash, OpenVINO, the processor,
+    and `about`."""
+    parts = "\n".join(map(str, (measurement, manifest, build(), processor(), *about)))
+    return cache_folder() / f"{kind}-{hashlib.sha256(parts.encode()).hexdigest()[:32]}.json"
+
+
+def processor() -> str:
+    """What the system says of it: its name and instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+
+
+def read_record(file: Path, kind: type[R]) -> R | None:
+    """None where there is none, or one that is damaged."""
+    try:
+        return kind.model_validate_json(file.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        LOG.debug("%s: cannot be used (%s)", file, error)
+        return None
+
+
+def can_keep() -> bool:
+    """Whether records can be written."""
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(cache_folder(), os.W_OK | os.X_OK)
+
+
+def keep_record(file: Path, record: R) -> R:
+    """Write it, and return what is in the file then: another process's record where that one was earlier, so that all take the
+    same. Where it cannot be written it is returned as it is."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent)
+        try:
+            with os.fdopen(handle, "w") as stream:
+                stream.write(record.model_dump_json())
+            try:
+                os.link(name, file)
+            except OSError:  # it exists, or there are no hard links here
+                if (other := read_record(file, type(record))) is not None:
+                    return other
+                os.replace(name, file)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        LOG.debug("%s: cannot be written, so the next load measures again (%s)", file, error)
+    return record
