@@ -25,7 +25,7 @@ Dovit = Callable[..., Outcome]
 class FakeSession:
     """Two decisions on a 2×3 grid; an image whose first pixel is 13 fails."""
 
-    backend, provider, schedule = "onnxruntime", "cpu", "exact"
+    backend, provider, provider_reason, schedule = "onnxruntime", "cpu", None, "exact"
     manifest = SimpleNamespace(
         decisions=(1, 2), classes=3, palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)), image_size=(4, 6), mode="whole"
     )
