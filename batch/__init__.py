@@ -11,7 +11,7 @@ __all__ = ["Segmenter"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the class when it is asked for: it needs the extra `ray`, and dovit-map must be able to say so."""
+    """Import the class when it is first used: it needs the extra `ray`, without which dovit-map must print an error."""
     if name == "Segmenter":
         from dovit.batch.segmenter import Segmenter
 

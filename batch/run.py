@@ -21,11 +21,11 @@ from dovit.runtime.cli.inputs import Input
 from dovit.runtime.cli.outputs import check_outputs, make_folders, plan_pictures
 from dovit.runtime.errors import DovitError, UsageError
 
-# Ray reports to its makers unless this is 0, as ONNX Runtime does (see dovit.runtime)
+# Ray sends usage statistics unless this is 0, as ONNX Runtime does (see dovit.runtime)
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if not os.environ.get("RAY_ADDRESS"):
     # Ray on one machine listens on all its addresses, and takes _node_ip_address="127.0.0.1" for the machine's other address.
-    # Where it is told that there will be no cluster, which it tells itself on Windows and macOS, it listens on 127.0.0.1 alone.
+    # Where clusters are disabled, which is the default on Windows and macOS, it listens on 127.0.0.1 alone.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 import ray
 import ray.data
@@ -50,7 +50,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What a run did: `images` now and `before`, and the errors in the rows of all."""
+    """The result of a run: `images` now and `before`, and the errors in the rows of all."""
 
     images: int
     before: int

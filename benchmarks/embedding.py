@@ -53,7 +53,7 @@ for _ in sys.stdin.buffer:
 
 
 class Worker:
-    """A process with a session, and what it says of itself."""
+    """A process with a session, and its measurements."""
 
     def __init__(self, command: list[str], pixels: np.ndarray) -> None:
         begin = time.perf_counter()

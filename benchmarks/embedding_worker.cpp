@@ -1,5 +1,5 @@
-// The C++ side of embedding.py: loads a bundle, then segments once for each line it is sent, and says how long that
-// took.
+// The C++ side of embedding.py: loads a bundle, then segments once for each line that it reads, and prints how long
+// that took.
 //     embedding_worker ENGINES LIBONNXRUNTIME.so HEIGHT WIDTH whole|slide      pixels [HEIGHT, WIDTH, 3] first, on
 //     stdin
 #include <chrono>

@@ -243,7 +243,7 @@ def _image(pixels: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
 
 
 def _program() -> str:
-    """What was typed: dovit-bench comes here too."""
+    """The command that was typed, which may be dovit-bench."""
     name = Path(sys.argv[0]).name
     return name if name.startswith("dovit") else "python -m dovit.benchmarks.gpu_chain"
 

@@ -12,7 +12,7 @@ CLASSES = 19  # Cityscapes
 
 
 def random_model(name: str, image_size: tuple[int, int]) -> DoViT:
-    """With the same weights every time. They are of no use for segmenting, and as much work as any others."""
+    """With the same random weights every time, which take as much computation as trained ones."""
     backbone = BackboneConfig.of_size(MODELS[name])
     layers = paper_decision_layers(backbone.depth)
     config = ModelConfig(

@@ -59,7 +59,7 @@ class Part:
 
 @dataclass
 class Outcome:
-    """What is written of a part. `status`: passed, failed, timed out or skipped; `why` says more of all but the first."""
+    """The result of a part. `status`: passed, failed, timed out or skipped; `why` says more of all but the first."""
 
     part: str
     status: str
@@ -86,7 +86,7 @@ def comparison_part(name: str, *arguments: str, needs: Sequence[str] = ()) -> Pa
 
 
 def parts() -> list[Part]:
-    """All of them, what tells most first."""
+    """All parts, the most informative first."""
     chain = "tests/runtime/gpu/test_on_a_gpu.py"
     street = ("--ckpt", "assets/streets-tiny.safetensors", "--image", "assets/street.png")
     export = "from dovit.export.cli import main; main()"
@@ -139,7 +139,7 @@ def parts() -> list[Part]:
 
 
 class Machine:
-    """What is here."""
+    """The GPU, driver and packages of this machine."""
 
     def __init__(self) -> None:
         by_status = shutil.which("nvidia-smi") and _output_of(

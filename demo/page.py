@@ -27,7 +27,7 @@ SET_ADDRESS = """(query) => {
 
 
 def import_gradio() -> Any:
-    """Gradio, which sends no statistics to anyone. Raises UsageError where it is missing."""
+    """Gradio, with its usage statistics turned off. Raises UsageError where it is missing."""
     from dovit.runtime.errors import UsageError
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -43,7 +43,7 @@ def build_page(viewer: Viewer, title: str) -> gr.Blocks:
     """The page of a bundle."""
     gr = import_gradio()
     manifest = viewer.session.manifest
-    buttons = ["download", "fullscreen"]  # and not Gradio's third, which sends the picture to a server of others
+    buttons = ["download", "fullscreen"]  # without Gradio's share button, which uploads the picture to another server
     decisions = range(1, len(manifest.decisions) + 1)
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.Markdown(

@@ -104,8 +104,8 @@ class Viewer:
         )
 
     def _timed(self, image: np.ndarray, thresholds: tuple[float, ...]) -> tuple[Result, float, float]:
-        """The result, its milliseconds, and those with all tokens kept: the shortest of a few runs in turns, as far as that
-        takes no longer than a person waits gladly."""
+        """The result, its milliseconds, and those with all tokens kept: the shortest of a few runs in turns, within
+        ENOUGH seconds."""
         result, fastest = self._run(image, thresholds)
         all_kept, end = math.inf, time.perf_counter() + ENOUGH
         for _ in range(MAX_RUNS):

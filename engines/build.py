@@ -127,7 +127,7 @@ def _check_fp8(capabilities: tuple[str, ...]) -> None:
 
 
 def _plugin_library() -> Path:
-    plugins.load()  # says what is missing
+    plugins.load()  # raises an error that names what is missing
     library = plugins.library()
     assert library is not None
     return library

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: one way to use both, and here is all that differs."""
+"""TensorRT and TensorRT-RTX behind one interface; all differences between them are in this module."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class BuildOptions:
     jobs: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises UsageError for what no builder could do."""
+        """Raises UsageError for options that no builder supports."""
         facts = FLAVOURS[self.flavour]
         if self.timing_cache and not facts.timing_cache:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Does the bundle compute what the user's own framework computed? Its logits, saved as .npy, against the bundle's at ξ = 1.
+"""Compares a bundle at ξ = 1 with logits that the user's own framework saved as .npy.
 
 Verification compares with our own torch model, which is wrong where a setting of the checkpoint is read wrongly. This does not.
 """

@@ -1,4 +1,4 @@
-"""A checkpoint's own part of an export: model → steps → compared with the model. What needs torch."""
+"""The part of an export that needs torch: checkpoint → model → ONNX steps, compared with the model."""
 
 from __future__ import annotations
 

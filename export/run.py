@@ -27,7 +27,7 @@ PlanBuilder = Callable[[Bundle, Manifest | None, Progress], Manifest]
 
 @dataclass
 class Exported:
-    """What came of an export. Without passes, the ONNX files are those that were there, or were not compared."""
+    """The result of an export. Without passes, the ONNX files are those that were there, or were not compared."""
 
     manifest: Manifest
     format: str

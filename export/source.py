@@ -1,4 +1,4 @@
-"""What an export was made of, so that the same again need not be made again."""
+"""Hashes of an export's inputs, so that an export of the same inputs reuses the files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _content(file: Path) -> str | None:
     """The file's SHA-256; None where it is missing."""
     try:
         return sha256(file)
-    except OSError:  # missing, or a folder: whoever needs it says so
+    except OSError:  # missing, or a folder: the reader that needs it reports that
         return None
 
 
@@ -93,7 +93,7 @@ def _settings(config: Path | None) -> Any:
 
     try:
         return read_config(config)
-    except DovitError:  # the reader says so
+    except DovitError:  # the reader reports that
         return None
 
 

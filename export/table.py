@@ -1,4 +1,4 @@
-"""What the user reads when an export is done."""
+"""Tables that dovit-export prints at its end."""
 
 from __future__ import annotations
 

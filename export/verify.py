@@ -1,4 +1,4 @@
-"""Does the bundle compute what the torch model computes? Run after every export, before the bundle is put in place.
+"""Compares a bundle with the torch model, after every export and before the bundle is put in place.
 
 The bundle goes first; the torch model then follows the bundle's decisions, and each decision is checked against the
 confidences that torch found. So one token whose confidence equals ξ but for rounding does not make two passes

@@ -1,7 +1,7 @@
 """The CUDA kernels of the token pass and the TensorRT plugins that call them, in one library.
 
 `kernels/` has the kernels and their launchers, `tensorrt/` the plugins TokenDecide, TokenGather and TokenReconstruct, which
-TensorRT finds in the library of `library()`. An installation without it says why in `left_out()`.
+TensorRT finds in the library of `library()`. For an installation without it, `left_out()` returns the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def library() -> Path | None:
 
 
 def left_out() -> str | None:
-    """What this installation goes without, and why, as CMake found it when dovit was installed; None: nothing."""
+    """The parts that this installation lacks, with the reason that CMake found when dovit was installed; None: it lacks none."""
     if library() is not None:
         return None
     note = resources.files("dovit.plugins").joinpath("left_out.txt")

@@ -30,6 +30,6 @@ def find_gpu(number: int = 0) -> Gpu | str:
         return Gpu(device.name, f"{major}.{minor}", (version // 1000, version % 1000 // 10))
     except Exception as error:  # no driver library, a driver that is too old, no device: types of several packages
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "NVIDIA driver library" in reason:  # cuda.pathfinder's three lines on where it looked
+        if "NVIDIA driver library" in reason:  # cuda.pathfinder lists the places that it searched, in three lines
             reason = "libcuda.so, which the NVIDIA driver brings, is not installed"
         return f"no NVIDIA GPU {f'number {number} ' if number else ''}was found ({reason})"

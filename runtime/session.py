@@ -351,7 +351,7 @@ class Session:
             return request.finished(fitted.labelled(core(fitted.pixels, needed), own_size=request.own_size))
 
     def _fit(self, chain: Chain | GpuChain, pixels: np.ndarray, request: _Request) -> FittedImage | None:
-        """The image at the bundle's size; None where the chain does that itself."""
+        """The image at the bundle's size; None where the chain resizes it."""
         manifest = self.manifest
         size = (pixels.shape[0], pixels.shape[1])
         if size == manifest.image_size or (request.own_size and not request.keep_ratio and chain.accepts_size(size)):

@@ -72,7 +72,7 @@ def scene(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     draw_ground(canvas, camera, street, random)
     if block is not None:
         block.draw(canvas, camera)
-    # Houses come before all that stands between the rows: from there nothing looks at us through a house.
+    # Houses are drawn first: everything else stands between the two rows, in front of them.
     for row, side in zip(rows, sides, strict=True):
         for part in row:
             if part.z0 < end:

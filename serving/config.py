@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dovit.runtime.bundle.manifest import Manifest
 
-MARK = "# Written by dovit-serve"  # the first line of a config.pbtxt says whose it is
+MARK = "# Written by dovit-serve"  # the first line of each config.pbtxt that dovit-serve writes
 # Names of the tensors, which clients use. Exactly one of IMAGE and ENCODED is sent.
 IMAGE, ENCODED, THRESHOLD, MODE = "image", "encoded", "threshold", "mode"
 LABELS, KEPT, KEEP_MAPS, CONFIDENCE_MAPS, LOGITS = "labels", "kept", "keep_maps", "confidence_maps", "logits"

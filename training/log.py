@@ -134,7 +134,7 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        return float("inf")  # the half line of a killed run
+        return float("inf")  # an incomplete last line, left by a killed run
 
 
 def _tensorboard(out: Path, start: int) -> Any:

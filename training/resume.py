@@ -28,7 +28,7 @@ def save_state(out: Path, step: int, settings: Settings, model: nn.Module, optim
     try:
         with atomic_write(path) as part:
             torch.save(content, part)
-    except RuntimeError as error:  # as torch reports what the system refused it
+    except RuntimeError as error:  # torch raises this for the system's errors
         raise DovitError(f"{path}: cannot be written ({error}); go on with --resume when it can") from None
 
 

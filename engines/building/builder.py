@@ -114,7 +114,9 @@ def _attentions(network: trt.INetworkDefinition) -> set[str]:
 
     def feeds_product(layer: trt.ILayer) -> bool:
         users = readers.get(layer.get_output(0).name, [])
-        through = [user for user in users if user.type == trt.LayerType.SHUFFLE]  # the parser's, which move nothing
+        through = [
+            user for user in users if user.type == trt.LayerType.SHUFFLE
+        ]  # added by the parser, they only reshape
         return any(u.type == trt.LayerType.MATRIX_MULTIPLY for u in users) or any(map(feeds_product, through))
 
     return {layer.name for layer in layers if layer.type == trt.LayerType.SOFTMAX and feeds_product(layer)}
@@ -132,7 +134,7 @@ class _Logger(trt.ILogger):
 
 
 class _Monitor(trt.IProgressMonitor):
-    """Reports the fraction of the outermost phase: phases nest, and only the outermost knows how much is left."""
+    """Reports the fraction of the outermost phase: phases are nested, and only the outermost has the total."""
 
     def __init__(self, report: Report) -> None:
         trt.IProgressMonitor.__init__(self)

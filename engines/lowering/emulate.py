@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from dovit.engines.lowering.precision import FLOAT32, LOW_TYPES, ONNX_TYPES
 
-# what only moves values makes no new ones to round
+# operators that only move values, so there is nothing to round
 MOVES = {
     "Concat",
     "Expand",
@@ -62,7 +62,7 @@ def emulate(graph: gs.Graph) -> None:
 
 
 def _round_input(graph: gs.Graph, tensor: gs.Variable, nodes: list[gs.Node]) -> None:
-    """What comes in was rounded by whoever made it; what comes from float32 instead is rounded here."""
+    """Inputs are rounded here, in case they were made in float32."""
     rounded = gs.Variable(f"{tensor.name}/rounded", tensor.dtype)
     for node in nodes:
         node.inputs = [rounded if t is tensor else t for t in node.inputs]

@@ -12,7 +12,9 @@ from onnx.external_data_helper import set_external_data
 from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
-G_LOGGER.severity = G_LOGGER.ERROR  # it warns, on stdout, of colours that it lacks and of bfloat16, which numpy lacks
+G_LOGGER.severity = (
+    G_LOGGER.ERROR
+)  # it prints warnings on stdout: colours that are not supported, bfloat16 that numpy lacks
 EXTERNAL_FROM = 1024  # bytes: smaller constants stay in the ONNX file
 ALIGNMENT = 4096  # so that weights can be mapped
 
@@ -44,7 +46,7 @@ def read_step(file: Path) -> gs.Graph:
 
 def write_part(graph: gs.Graph, file: Path) -> None:
     """Write `graph` to `file`, and its large constants beside it, in the types that they are to have. The constants' values
-    are let go of: the graph is not usable afterwards."""
+    are freed: the graph is not usable afterwards."""
     weights = file.with_suffix(".weights")
     with weights.open("wb") as stream:
         for tensor in graph.tensors().values():

@@ -83,7 +83,7 @@ def _move_roots(graph: gs.Graph, stage: dict[int, int]) -> None:
 
 
 def _subgraph(graph: gs.Graph, name: str, nodes: list[gs.Node]) -> gs.Graph:
-    """`nodes` with tensors of their own: what the parts do with theirs is no concern of the others."""
+    """A graph of `nodes` with copies of their tensors, so that parts can be changed independently."""
     inside = {id(node) for node in nodes}
     copies: dict[int, gs.Tensor] = {}
 
@@ -109,7 +109,7 @@ def _subgraph(graph: gs.Graph, name: str, nodes: list[gs.Node]) -> gs.Graph:
         ir_version=graph.ir_version,
     )
     for node in nodes:
-        # an operation is a call: what was a constant of the graph is an argument now
+        # an operation is a call, so constants become arguments
         given = [copied(t, call=_is_ours(node)) for t in node.inputs]
         for source, copy in zip(node.inputs, given, strict=True):
             if isinstance(copy, gs.Variable) and not copy.is_empty() and id(source) not in made:

@@ -1,4 +1,4 @@
-"""A plan set's steps as operations, grouped by the decision that settles their sizes.
+"""A plan set's steps as operations, grouped by the decision that their sizes depend on.
 
 Segment 0 runs on all tokens: the stem, and the first decision. Segment n runs on what decision n has left: its gather, its block,
 the next decision; the last of these ends with the reconstruction. What comes after runs on all positions again: the decoder.
@@ -127,7 +127,7 @@ class Operations:
             segment.if_none_kept = [*gathers, *(copy for later in copies[number:] for copy in later)]
 
     def _settled_by(self, step: PlanStep) -> int:
-        """The last decision that a step's input sizes depend on, 0 for none."""
+        """The last decision that a step's input sizes depend on; 0 for none."""
         names = {size for spec in step.inputs for size in spec.shape if isinstance(size, str)}
         return max((self._decided[name][0] for name in names if name in self._decided), default=0)
 

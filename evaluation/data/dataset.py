@@ -14,7 +14,7 @@ IGNORE = 255  # the label that neither a loss nor a metric sees
 class Sample:
     """One image and its labels."""
 
-    name: str  # says to a person which one it is: a file's path, or a scene's seed
+    name: str  # for messages: a file's path, or a scene's seed
     image: np.ndarray  # [H, W, 3] uint8 RGB
     labels: np.ndarray  # [H, W] uint8: class ids 0…C-1, or IGNORE
 

@@ -57,7 +57,7 @@ def _classes(path: Path) -> tuple[int | None, tuple[str, ...] | None, tuple[Colo
     try:
         count = len(parse_json(read_text(path))["colours"])
     except (OSError, ValueError, KeyError, TypeError):
-        count = 0  # palette_for says what is wrong
+        count = 0  # palette_for raises the error
     names, colours = palette_for(str(path), count)
     if not colours:
         raise DovitError(f"{path}: no classes in it; give a name and a colour for each")

@@ -36,7 +36,7 @@ def open_data(
 
     `size` is the scenes' (height, width), which no other layout has a use for. `classes` says how many classes a folder
     has that does not say so itself. `reduce_zero_label` says whether label 0 means none; None is the layout's own rule
-    (ADE20K: yes, the others: no). Raises UsageError for what cannot be meant, DovitError for files that are missing.
+    (ADE20K: yes, the others: no). Raises UsageError for an invalid name, DovitError for files that are missing.
     """
     if split not in SPLITS:
         raise UsageError(f"split {split}: there are train and val")

@@ -40,7 +40,7 @@ def check_archive(path: Path) -> None:
             records = _records(path, archive, stream)
     except DovitError:
         raise
-    except Exception as error:  # struct, codecs, integers: zipfile passes on what a damaged directory does to them
+    except Exception as error:  # a damaged directory raises errors of struct, codecs and int through zipfile
         raise DovitError(
             f"{path}: cut off or damaged (the archive's directory cannot be read: {error}); download or copy it again"
         ) from error

@@ -118,7 +118,7 @@ def _archive(path: Path) -> str | None:
             )
         if all(
             entry.compress_size == entry.file_size for entry in archive.infolist()
-        ):  # what could inflate is not read
+        ):  # compressed records are not read: they could be large
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     module = next((name for name in names if name.startswith(MODULES)), None)
     if module:

@@ -1,4 +1,4 @@
-"""Whatever checkpoint a user brings, as a model."""
+"""Loads a checkpoint of any known family as a model."""
 
 from __future__ import annotations
 

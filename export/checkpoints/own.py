@@ -64,7 +64,7 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
     try:
         with atomic_write(path) as part:
             write(part)
-    except (RuntimeError, SafetensorError) as error:  # as torch and safetensors report what the system refused them
+    except (RuntimeError, SafetensorError) as error:  # torch and safetensors raise these for the system's errors
         raise DovitError(f"{path}: cannot be written ({error}); give another place") from None
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's pickle asks for, found out without building any of it: every name in it is an empty stand-in."""
+"""Finds what a checkpoint's pickle would build without building it: every name in it becomes an empty stand-in class."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TooMuch(Exception):
 
 
 class _StandIn:
-    """For whatever a pickle names: takes all that the pickle hands it, and keeps nothing."""
+    """Replaces every class and function of a pickle: accepts all arguments and keeps none."""
 
     count: _Counter
 
@@ -109,7 +109,7 @@ class _Stream:
         return self._stream.readline(1 << 16)
 
 
-# the unpickler in Python: the one in C makes room for as large a memo as an instruction asks for, gigabytes if it likes
+# the unpickler in Python: the one in C makes room for as large a memo as an instruction asks for, which may be gigabytes
 class _Unpickler(pickle._Unpickler):
     # without the frames of protocol 4, which torch does not read: they would hide reads from the count
     dispatch: ClassVar = {code: does for code, does in pickle._Unpickler.dispatch.items() if code != pickle.FRAME[0]}

@@ -28,7 +28,7 @@ _HEADER_LIMIT = 100_000_000  # bytes, the safetensors library's own
 
 
 class _Ignored:
-    """Stands for a training run's bookkeeping: swallows whatever the pickle hands it and does nothing."""
+    """Replaces objects of a training run in a pickle: accepts any arguments and does nothing."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
@@ -41,7 +41,7 @@ class _Ignored:
 
 
 # what mmengine and mmcv runners write beside the tensors; none of it is needed, so none of it is really built.
-# Even `getattr` is only a name here: the real one could reach anything.
+# `getattr` is replaced too: the real one could reach any object.
 IGNORED_NAMES = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "builtins.getattr",
@@ -94,7 +94,7 @@ def _safetensors(path: Path, header_size: int, size: int) -> dict[str, Any]:
         return {"dovit": parse_json(config) if config else None, "state_dict": state}
     except MemoryError:
         raise
-    except Exception as error:  # types of numbers that this torch lacks raise what they like
+    except Exception as error:  # types of numbers that this torch lacks raise any exception
         reason = str(error) or type(error).__name__
         raise DovitError(f"{path}: damaged or cut off ({reason}); download or copy it again") from error
 

@@ -53,7 +53,7 @@ def trace(module: nn.Module, data: dict[str, tuple[Tensor, dict[int, str]]], out
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the exporter's remarks on opset conversion are not the user's concern
     try:
-        # torch makes errors of its own of an interrupt, or tries another way of tracing
+        # torch converts an interrupt to an error of its own, or tries another way of tracing
         with record_interrupts(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(

@@ -1,4 +1,4 @@
-"""EoMT's decoder: queries that go through the last layers of the backbone beside the tokens, and what becomes of them."""
+"""EoMT's decoder: queries that go through the last layers of the backbone beside the tokens, and their classes and masks."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ MAX_LABELLED = 200
 
 
 def load_images(manifest: Manifest, request: QuantizationRequest) -> Calibration:
-    """The images. Raises DovitError with the file that cannot be read, UsageError for a data set that cannot be meant."""
+    """The images. Raises DovitError with the file that cannot be read, UsageError for a data set that does not fit the model."""
     images = [Scene(at_model_size(manifest, read_image(file))) for file in request.files]
     if request.data is None:
         return Calibration(images)

@@ -1,4 +1,4 @@
-"""A quantized chain against the float32 one: labels, the fate of tokens, mIoU where there are labels, and each step by itself."""
+"""A quantized chain against the float32 one: labels, the decision at which each token stops, mIoU, and each step by itself."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Figures:
 
 
 class Reference:
-    """What the float32 bundle makes of the scenes."""
+    """Results of the float32 bundle on the scenes."""
 
     def __init__(self, bundle: Bundle, scenes: Sequence[Scene], progress: Callable[[str], None]) -> None:
         """`scenes`: images of the bundle's size."""

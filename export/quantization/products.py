@@ -26,7 +26,7 @@ SMALLEST = 1e-12  # so that a column of zeros has a scale
 
 @dataclass(frozen=True)
 class QuantizedProduct:
-    """What a product becomes."""
+    """The quantized form of a product."""
 
     weight: np.ndarray  # [C, O], quantized
     weight_scale: np.ndarray  # [O] float32

@@ -97,7 +97,7 @@ class _ObservingEngine:
         self.active = True
 
     def unobserved(self) -> bool:
-        """Whether no token has come by."""
+        """Whether some product has seen no token."""
         return any(name not in self._found for name in self._widths)
 
     def run(self, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:

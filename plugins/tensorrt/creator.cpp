@@ -7,7 +7,7 @@ namespace {
 
 using nvinfer1::PluginFieldType;
 
-// ONNX has 64-bit integers only, and parsers hand them on as either.
+// ONNX has 64-bit integers only, and parsers pass them as either.
 std::optional<int64_t> integer(const nvinfer1::PluginField& field) {
   if (!field.data || field.length != 1) return std::nullopt;
   if (field.type == PluginFieldType::kINT32) return *static_cast<const int32_t*>(field.data);

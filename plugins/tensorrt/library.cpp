@@ -1,4 +1,4 @@
-// What TensorRT calls when it loads the library, and what the tests of both languages ask of it.
+// Functions that TensorRT calls when it loads the library, and functions for the tests of both languages.
 #include <array>
 
 #include "creator.h"

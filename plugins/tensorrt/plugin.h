@@ -1,5 +1,5 @@
-// What the plugins have in common: everything that IPluginV3 asks for and that a signature answers. A plugin itself
-// says how large its outputs and its scratch memory are, and calls its launchers.
+// The base class of the plugins, which implements IPluginV3 from a Signature. A plugin itself defines the sizes of its
+// outputs and of its scratch memory, and launches its kernels.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -44,14 +44,14 @@ class Plugin : public nvinfer1::IPluginV3,
   // `values` are the attributes' in the order of the signature, each within its bounds.
   Plugin(const Signature& signature, std::string layer, std::vector<int32_t> values);
 
-  // --- what each plugin says itself ---
+  // --- defined by each plugin ---
 
   // Sizes of the outputs from those of the inputs.
   virtual void shapes(const nvinfer1::DimsExprs* inputs, nvinfer1::DimsExprs* outputs,
                       nvinfer1::IExprBuilder& builder) const = 0;
   // Bytes of scratch memory for inputs up to these shapes.
   virtual size_t scratch_bytes(const nvinfer1::Dims* inputs) const = 0;
-  // What no signature says about sizes: empty, or a sentence.
+  // Checks of sizes beyond the signature: an error message, or an empty text.
   virtual std::string wrong_sizes(const nvinfer1::PluginTensorDesc* inputs) const = 0;
   virtual cudaError_t run(const Call& call) const = 0;
 
@@ -74,7 +74,7 @@ class Plugin : public nvinfer1::IPluginV3,
                           nvinfer1::IExprBuilder& builder) noexcept override;
   int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc*, int32_t, const nvinfer1::DynamicPluginTensorDesc*,
                           int32_t) noexcept override {
-    return 0;  // nothing depends on what the builder tries
+    return 0;  // no state depends on the shapes that the builder tries
   }
   size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t input_count,
                           const nvinfer1::DynamicPluginTensorDesc*, int32_t) const noexcept override;

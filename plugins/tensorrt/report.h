@@ -1,4 +1,4 @@
-// Where the plugins' sentences go: to the logger of the TensorRT that loaded the library.
+// Reports the plugins' errors to the logger of the TensorRT that loaded the library.
 #pragma once
 
 #include <NvInferRuntime.h>

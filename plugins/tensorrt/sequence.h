@@ -1,4 +1,4 @@
-// What the plugins that see token sequences share.
+// Helpers for the plugins that read token sequences.
 #pragma once
 
 #include <string>

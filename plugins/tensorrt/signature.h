@@ -1,4 +1,5 @@
-// What a plugin takes and gives, stated once: the names are those of the ONNX function of the same name, in its order.
+// A plugin's attributes, inputs and outputs, declared once: the names are those of the ONNX function of the same name,
+// in its order.
 #pragma once
 
 #include <NvInferRuntime.h>

@@ -39,7 +39,7 @@ class Step(Frozen):
 
     @property
     def step(self) -> str:
-        """The step it belongs to: itself. What a PlanStep says as well."""
+        """Its own name: a PlanStep has a property of this name, the step that it belongs to."""
         return self.name
 
 
@@ -62,7 +62,7 @@ class DecisionSpec(Frozen):
 
 
 class Source(Frozen):
-    """What the ONNX files were made of: where nothing of it has changed, they need not be made again."""
+    """What the ONNX files were made of: if nothing of it has changed, an export reuses them."""
 
     checkpoint: str = Field(description="SHA-256 of the checkpoint file")
     options: str = Field(description="SHA-256 of the options, and of the code that exports")

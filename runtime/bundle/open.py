@@ -23,7 +23,7 @@ T = TypeVar("T")
 LOG = logging.getLogger("dovit")
 MAX_MANIFEST_BYTES = 64 << 20
 MAX_ONNX_BYTES = 2 << 30  # protobuf's own limit
-MAX_ATTEMPTS = 20  # an export takes seconds, so a second attempt meets another one hardly ever
+MAX_ATTEMPTS = 20  # an export takes seconds, so a second attempt hardly ever meets another export
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def with_bundle(path: str | Path, use: Callable[[Bundle], T]) -> T:
 
 
 def _identity(root: Path) -> tuple[int, ...] | None:
-    """Of the file that is the manifest now; None where there is none."""
+    """Identity of the manifest's file at present; None where there is none."""
     try:
         found = os.stat(root / MANIFEST_NAME)
     except (OSError, ValueError):

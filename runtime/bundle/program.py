@@ -1,7 +1,7 @@
 """A program: the operations of one pass over a plan set, with their tensors in one block of device memory. See docs/program.md.
 
-`dovit.engines.planning` writes it, the runtimes carry it out. What is checked here are bounds: that no operation can leave the
-block, or name what does not exist. That the operations compute the model is the planner's promise, as a plan is the builder's.
+`dovit.engines.planning` writes it, the runtimes execute it. Only bounds are checked here: that every address lies inside the
+block and every name exists. Whether the operations compute the model is not checked, as with a plan.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Strict(BaseModel):
 
 
 class Kept(Strict):
-    """A size that a decision settles: the tokens that the segment runs on, and `kept_plus` more."""
+    """A size that depends on a decision: the tokens that the segment runs on, plus `kept_plus`."""
 
     kept_plus: Natural
 

@@ -29,7 +29,7 @@ def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
 
     One writer at a time: another one in `target` is waited for before `fill` is called. What writers that were killed have
     left in `target` is removed. The files' names carry their hashes, so moving them in touches none of the old ones; renaming
-    the manifest over the old one is the switch; then the old bundle's files go. Everything is on the disk before the switch,
+    the manifest over the old one is the switch; then the old bundle's files go. Everything is synced to disk before the switch,
     and was opened as a reader opens it. Raises DovitError where the folder cannot be written, or what `fill` made would not
     open; whatever is raised, the old bundle is as it was.
     """

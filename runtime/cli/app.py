@@ -69,7 +69,7 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
         what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         _exit_with_error(name, f"{what}; nothing half-written is left", 128 + number)
     try:
-        sys.stdout.flush()  # now, where a full disk can still be reported, and not when Python exits
+        sys.stdout.flush()  # now: when Python exits, a full disk could not be reported any more
     except BrokenPipeError:
         _redirect_to_devnull(sys.stdout)
         sys.exit(1)

@@ -11,7 +11,7 @@ import typer
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.errors import UsageError
 
-# name: (module, what it does), in the order in which a model meets them
+# name: (module, what it does), in the order in which they are used on a model
 COMMANDS = {
     "train": ("dovit.training.cli.train", "Train a segmenter with token pass, or decision heads for one."),
     "adapt": ("dovit.training.cli.adapt", "Give a frozen segmenter token pass, from unlabelled images."),
@@ -66,5 +66,5 @@ def main() -> None:
         module = import_module(COMMANDS[name][0])
         run_command(module.command, f"dovit {name}", epilog=module.EPILOG.replace(f"dovit-{name}", f"dovit {name}"))
     if name and not name.startswith("-"):
-        del sys.argv[2:]  # they would be the command's, which there is not
+        del sys.argv[2:]  # arguments of an unknown command
     run_command(command, "dovit", epilog=EPILOG)

@@ -27,12 +27,12 @@ struct DovitError : std::runtime_error {
   explicit DovitError(const std::string& sentence) : std::runtime_error(printable(sentence)) {}
 };
 
-// The request itself cannot be right: a wrong argument.
+// The request is invalid: a wrong argument.
 struct UsageError : DovitError {
   using DovitError::DovitError;
 };
 
-// The request is right, and this build or backend cannot do it.
+// The request is valid, but this build or backend cannot do it.
 struct Unsupported : DovitError {
   using DovitError::DovitError;
 };

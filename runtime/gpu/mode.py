@@ -1,4 +1,4 @@
-"""Base classes of the modes, which are ways to launch a program: what the host writes, queues, and reads when that is over."""
+"""Base classes of the modes, which are ways to launch a program: the host writes inputs, queues the pass, and reads results."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Mode(ABC):
         self.queue()
 
     def write(self, images: np.ndarray, thresholds: Sequence[float]) -> None:
-        """The host's part of a pass, and whatever has to be taken or captured for images of such a size."""
+        """Write the inputs; allocate and capture what is needed for images of this size."""
         self._transfers.write(images, thresholds)
 
     @abstractmethod
     def queue(self) -> None:
-        """The rest of it, on what was written last."""
+        """Queue the pass on the inputs that were written last."""
 
     def wait(self, *, logits: bool = False) -> ChainResult:
         """The result of the pass that was queued last. Without `logits` those stay on the device."""
@@ -54,10 +54,10 @@ class Mode(ABC):
 
 
 class CapturedMode(Mode):
-    """A mode whose passes begin with a graph, and that graph with the copies to the device.
+    """A mode whose passes begin with a graph that holds the copies to the device.
 
-    Images of another size than the bundle's are copied and resized before it, and get their labels after the last one. For them
-    the first is captured once more without its copies, when the first of them comes.
+    Images of another size than the bundle's are copied and resized before that graph, and their labels are made after the last
+    one. For them the first graph is captured again, without its copies, when the first such image comes.
     """
 
     _first: Graph

@@ -112,7 +112,7 @@ class LoadedProgram:
                 self._enqueue_other(operation, kept, switch, choice, stream)
 
     def _enqueue_other(self, operation: Operation, kept: int, switch: int, choice: Choice, stream: int) -> None:
-        """What is not a plan."""
+        """Queue a kernel or a copy."""
         if isinstance(operation, Copy):
             source, target = self.address(operation.source), self.address(operation.target)
             self.device.copy(target, source, self.bytes(operation.source), stream)
@@ -168,7 +168,7 @@ class LoadedProgram:
         self._warm_up_kernels(stream)
 
     def _warm_up_kernels(self, stream: int) -> None:
-        """With all tokens kept throughout, so that each finds what the one before has made."""
+        """Launch them with all tokens kept, so that each reads valid results of the one before."""
         tokens = self.program.tokens
         fixed = np.asarray([tokens], np.int64)
         self.device.copy(self.address("fixed_capacity"), address(fixed), fixed.nbytes, stream)
@@ -187,7 +187,7 @@ class LoadedProgram:
         return self.device.captured_kinds(lambda stream: engine.enqueue(call, stream), self._stream)
 
     def _write_constants(self) -> None:
-        """What every pass finds and none changes: the program's constants, and the bundle's capacities."""
+        """Write what no pass changes: the program's constants, and the bundle's capacities."""
         stream = stream_address(self._stream)
         written = {constant.tensor: constant.values for constant in self.program.constants}
         values = {

@@ -1,4 +1,4 @@
-"""CUDA events around what is queued, which tell how long each operation took on the GPU, and NVTX ranges with its name.
+"""CUDA events around queued operations, which measure each operation's time on the GPU, and NVTX ranges with its name.
 
 Engines and kernels are wrapped once, when a chain is made. While no pass is timed, and so in every capture, a wrapper only
 calls what it wraps.
@@ -121,7 +121,7 @@ class _TimedEngine:
 
 class _TimedKernels:
     """Every kernel of dovit_kernels.h, whose last argument is the stream; what else there is as it is. Each is wrapped when it is
-    first looked up, and an attribute from then on, so that passes which are not timed cost what they cost without this."""
+    first looked up, and an attribute from then on, so that passes that are not timed are no slower."""
 
     def __init__(self, kernels: Launchers, stopwatch: Stopwatch) -> None:
         self._kernels, self._stopwatch = kernels, stopwatch

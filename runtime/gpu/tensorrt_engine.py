@@ -39,7 +39,7 @@ def shared_tensorrt(flavour: Flavour, device: int = 0) -> TensorRt:
 
 
 class TensorRt:
-    """TensorRT or TensorRT-RTX in this process: it deserializes plans, and keeps what it said."""
+    """TensorRT or TensorRT-RTX in this process: it deserializes plans and keeps the last error message."""
 
     def __init__(self, flavour: Flavour, runtime_cache: RuntimeCache | None = None) -> None:
         self.title = TITLES[flavour]

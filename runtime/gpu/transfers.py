@@ -1,4 +1,4 @@
-"""What goes to the device and what comes back, through pinned memory."""
+"""Copies of inputs to the device and of results back to the host, through pinned memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bf16 costs a bundle on this CPU: measured when it is first loaded so, and kept (records.py).
+"""The accuracy of a bundle in bf16 on this CPU: measured when it is first loaded so, and kept (records.py).
 
 Drawn scenes and noise are run in float32 and in bf16, at the bundle's ξ and with every token kept. The C++ runtime reads what is
 kept (runtime/cpp/openvino/accuracy.cpp): its fields and the bounds are the same there.

@@ -69,6 +69,6 @@ def options_for(threads: int | None, precision: CpuPrecision) -> dict[str, Any]:
 
 
 def reason_of(error: Exception) -> str:
-    """The last line that says something of OpenVINO's many."""
+    """The last informative line of OpenVINO's message, which has many lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Exception from" not in line]
     return (lines or [type(error).__name__])[-1][:300]

@@ -1,4 +1,4 @@
-"""Tokens of a frozen model on disk: what each decision layer and the last layer make of some images."""
+"""Tokens of a frozen model on disk: the outputs of each decision layer and of the last layer for some images."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ TEMPERATURES = torch.logspace(-1, 1, 161)
 
 @dataclass(frozen=True)
 class Fitted:
-    """What one decision's fit came to on images that it has not seen: `divergence`, KL in nats a position; `agreement`, share of
+    """Quality of one decision's fit on held-out images: `divergence`, KL in nats a position; `agreement`, share of
     the patches with q > ξ whose class is the model's own; `confident`, share with q > ξ of the patches that are left there."""
 
     layer: int

@@ -148,7 +148,7 @@ def command(
     written = [(path, flag) for path, flag in files if path]
     if len({path for path, _ in written}) < len(written):
         raise UsageError("--out, --plot, --per-image and --report need a file each")
-    for path, flag in written:  # now, and not after hours of work
+    for path, flag in written:  # now rather than after hours of work
         check_output(path, flag)
     if plot is not None:
         check_plot(plot)
@@ -229,7 +229,7 @@ def command(
         "settings": [outcome_as_json(outcome, names) for outcome in outcomes],
     }
     if wrongly is not None:
-        for told, counts in zip(measured["settings"], wrongly.counts, strict=False):  # fixed ratios come behind
+        for told, counts in zip(measured["settings"], wrongly.counts, strict=False):  # then come fixed ratios
             told["stopped"] = counts.as_json(names)
     if as_json:
         print(json.dumps(measured, ensure_ascii=False))
@@ -335,7 +335,7 @@ def _matched(outcome: Outcome) -> Setting:
 
 @contextmanager
 def _lines(path: Path | None) -> Iterator[PerImage | None]:
-    """A file of JSON lines that is there in the end or not at all."""
+    """A file of JSON lines, written atomically."""
     if path is None:
         yield None
         return

@@ -1,4 +1,4 @@
-// What a manifest must say so that running it cannot leave its memory: see runtime/bundle/check.py.
+// Checks of a manifest, after which a pass cannot access memory out of bounds: see runtime/bundle/check.py.
 #pragma once
 
 #include "bundle/manifest.h"

@@ -1,5 +1,5 @@
-// One value from JSON, with the type that it is written in: what pydantic's strict mode is in Python. The first fault
-// counts, fields in their order, unknown ones last.
+// Reads values from JSON without converting types, like pydantic's strict mode. The first error is reported: fields in
+// their order, then unknown fields.
 #pragma once
 
 #include <nlohmann/json.hpp>

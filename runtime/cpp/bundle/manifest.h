@@ -1,5 +1,5 @@
-// `bundle.json` in C++: what runtime/bundle/manifest.py and its neighbours say, field by field and in their order. The
-// meaning of each field is told there. tests/cpp/manifest_layout.json holds the two to each other.
+// `bundle.json` in C++: the fields of runtime/bundle/manifest.py and its neighbours, in their order; they are
+// documented there. The tests compare both with tests/cpp/manifest_layout.json.
 #pragma once
 
 #include <algorithm>
@@ -43,7 +43,7 @@ struct KindNames {
   static constexpr std::array<const char*, 5> all = {"plan", "decide", "gather", "reconstruct", "labels"};
 };
 
-// A size, or the name of one that only an image decides: batch, kept3, length3, capacities.
+// A size, or the name of one that depends on the image: batch, kept3, length3, capacities.
 using Dimension = std::variant<int64_t, std::string>;
 
 struct TensorSpec {

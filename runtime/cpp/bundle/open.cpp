@@ -29,7 +29,7 @@ fs::path plain(const std::string& path) {
   return out.empty() ? "." : out;
 }
 
-// A name as Python quotes it, so that nothing in it can pass for the rest of the sentence.
+// A name as Python's repr quotes it, so that it cannot be mistaken for the rest of the message.
 std::string quoted(const std::string& name) {
   const char quote = name.find('\'') != std::string::npos && name.find('"') == std::string::npos ? '"' : '\'';
   std::string out(1, quote);

@@ -20,16 +20,16 @@ struct Bundle {
 // Reads and checks the bundle in the folder `path`, once. Throws DovitError with what disagrees and how to mend it.
 Bundle read_bundle(const std::string& path);
 
-// Of the file that is the manifest now; none where there is none.
+// Identity of the manifest's file at present; none where there is none.
 using ManifestIdentity = std::array<int64_t, 7>;
 std::optional<ManifestIdentity> manifest_identity(const std::string& path);
 
-// What `use` makes of the bundle in the folder `path`. An export may put another in its place meanwhile, and take the
-// files of this one away: so where something fails and the manifest is no longer the one that was read, all begins
-// anew. Throws DovitError as read_bundle and `use` do.
+// Opens the bundle in the folder `path` and returns use(bundle). An export may replace the bundle meanwhile and remove
+// its old files, so if anything fails and the manifest has changed since it was read, the new bundle is opened instead.
+// Throws DovitError as read_bundle and `use` do.
 template <class Use>
 auto with_bundle(const std::string& path, const Use& use) {
-  constexpr int kMaxAttempts = 20;  // an export takes seconds, so a second attempt meets another one hardly ever
+  constexpr int kMaxAttempts = 20;  // an export takes seconds, so a second attempt hardly ever meets another export
   for (int attempt = 1;; ++attempt) {
     const std::optional<ManifestIdentity> before = manifest_identity(path);
     try {

@@ -1,5 +1,5 @@
-// The program of a plan set: the operations of one pass, with their tensors in one block of device memory. What
-// runtime/bundle/program.py says, field by field; docs/program.md tells what they mean.
+// The program of a plan set: the operations of one pass, with their tensors in one block of device memory. It has the
+// fields of runtime/bundle/program.py; docs/program.md documents them.
 #pragma once
 
 #include <filesystem>
@@ -9,7 +9,7 @@
 
 namespace dovit::runtime {
 
-// A size that a decision settles: the tokens that the segment runs on, and `plus` more.
+// A size that depends on a decision: the tokens that the segment runs on, plus `plus`.
 struct Kept {
   int64_t plus = 0;
 };

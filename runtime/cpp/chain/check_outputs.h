@@ -1,5 +1,5 @@
-// What comes out of a model is checked against its buffer before it is used as a size, an index or a label: the files
-// of a bundle are whole, but nothing says that what they compute is what the manifest promises.
+// A model's outputs are checked before they are used as sizes, indices or labels: hashes prove that a bundle's files
+// are those that were exported, not that the model in them computes what the manifest declares.
 #pragma once
 
 #include "chain/executor.h"

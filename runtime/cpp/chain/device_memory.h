@@ -10,7 +10,7 @@ class DeviceMemory {
  public:
   virtual ~DeviceMemory() = default;
 
-  // What has been queued on `stream` so far, to be waited for by work that is queued elsewhere. Throws DovitError.
+  // An event after the work that is queued on `stream` so far, for other streams to wait for. Throws DovitError.
   virtual std::shared_ptr<const void> after(void* stream) const = 0;
 
   // Copies `count` rows of `bytes` each between the host and the device, after what `stream` holds, and waits for it.

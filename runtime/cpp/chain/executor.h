@@ -58,7 +58,7 @@ class Executor {
   // The schedule of a session that names none.
   virtual Schedule default_schedule() const { return Schedule::kExact; }
 
-  // What callers' device memory is read and written by; null where the executor works on the host.
+  // Copies from and to callers' device memory; null where the executor works on the host.
   virtual std::shared_ptr<const DeviceMemory> device_memory() const { return nullptr; }
 };
 

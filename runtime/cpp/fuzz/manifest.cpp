@@ -1,5 +1,5 @@
-// Any bytes as a manifest, and as a program: they are read and checked, or refused with a sentence. A manifest that
-// passes gets its buffers as for a run, where sizes that the check let through would tell.
+// Fuzzes the readers of manifests and programs: any bytes are read and checked, or refused with a sentence. For a
+// manifest that passes the buffers of a run are allocated, which sizes out of bounds would make fail.
 #include "bundle/check.h"
 #include "bundle/program.h"
 #include "bundle/read.h"

@@ -1,5 +1,5 @@
-// The kernels of the token pass, from libdovit_plugins.so, opened at run time. plugins/kernels/dovit_kernels.h says
-// what each of them reads and writes. None waits; each throws DovitError where CUDA refuses the launch.
+// The kernels of the token pass, from libdovit_plugins.so, opened at run time. plugins/kernels/dovit_kernels.h
+// documents their arguments. Launches are asynchronous; each throws DovitError where CUDA returns an error.
 #pragma once
 
 #include <array>

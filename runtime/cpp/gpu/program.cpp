@@ -116,7 +116,7 @@ void LoadedProgram::warm_up(const Stream& stream) const {
   warm_up_kernels(stream);
 }
 
-// With all tokens kept throughout, so that each finds what the one before has made.
+// With all tokens kept, so that each reads valid results of the one before.
 void LoadedProgram::warm_up_kernels(const Stream& stream) const {
   const int64_t tokens = program().tokens;
   copy(device(), address("fixed_capacity"), host_address(&tokens), sizeof tokens, stream.get());
@@ -149,7 +149,7 @@ std::string LoadedProgram::why_not_capturable(const SizedPlan& sized, CUstream s
   return plans_.engines.at(sized.plan->name)->why_not_capturable(call_of(*sized.plan, sized.tokens, true, stream));
 }
 
-// What every pass finds and none changes: the program's constants, and the bundle's capacities.
+// Tensors that no pass changes: the program's constants, and the bundle's capacities.
 void LoadedProgram::write_constants(const Stream& stream) const {
   std::vector<std::vector<uint8_t>> written;  // until the copies are over
   const auto write = [&](const std::string& name, const std::vector<int64_t>& values) {

@@ -13,11 +13,11 @@
  *     dovit_result_free(result);
  *     dovit_session_free(session);
  *
- * Ownership. What a function hands out through `**` is the caller's and goes with the function's `_free`, which takes
- * NULL too. Pointers inside a result live as long as the result, those inside a dovit_info as long as the session. A
- * result needs no session, and an enqueued job neither. What the caller passes in stays the caller's; it is read during
- * the call alone, but for an enqueued image's pixels and its own memory for labels, which must stay until
- * dovit_job_wait() returns.
+ * Ownership. An object that a function returns through `**` belongs to the caller, who frees it with its `_free`
+ * function; these accept NULL. Pointers inside a result live as long as the result, those inside a dovit_info as long
+ * as the session. A result needs no session, and an enqueued job neither. What the caller passes in stays the caller's;
+ * it is read during the call alone, but for an enqueued image's pixels and its own memory for labels, which must stay
+ * until dovit_job_wait() returns.
  *
  * Threads. Any number of threads may use one session at a time. A result or a job belongs to one thread at a time. A
  * session is freed when no other thread is in a call with it; dovit_session_free() waits for what was enqueued.
@@ -51,8 +51,8 @@ extern "C" {
 typedef enum dovit_status {
   DOVIT_OK = 0,
   DOVIT_ERROR = 1,      /* something failed: a file, the bundle, the backend, memory */
-  DOVIT_USAGE = 2,      /* an argument cannot be right */
-  DOVIT_UNSUPPORTED = 3 /* a right request that this build or backend cannot do, such as device memory on a CPU */
+  DOVIT_USAGE = 2,      /* an argument is invalid */
+  DOVIT_UNSUPPORTED = 3 /* a valid request that this build or backend cannot do, such as device memory on a CPU */
 } dovit_status;
 
 typedef enum dovit_format { DOVIT_RGB = 0, DOVIT_BGR = 1, DOVIT_RGBA = 2, DOVIT_BGRA = 3, DOVIT_GREY = 4 } dovit_format;
@@ -192,13 +192,14 @@ typedef struct dovit_run_options {
 DOVIT_API dovit_status dovit_session_run(dovit_session* session, const dovit_image* image,
                                          const dovit_run_options* options, dovit_result** result);
 
-/* Puts an image into the session's queue and returns. A wrong argument is told at once, other failures by the wait. */
+/* Puts an image into the session's queue and returns. Invalid arguments fail immediately, other errors are returned by
+ * dovit_job_wait(). */
 DOVIT_API dovit_status dovit_session_enqueue(dovit_session* session, const dovit_image* image,
                                              const dovit_run_options* options, dovit_job** job);
 
 /* Waits for an enqueued image; once for each. */
 DOVIT_API dovit_status dovit_job_wait(dovit_job* job, dovit_result** result);
-DOVIT_API int dovit_job_done(const dovit_job* job); /* 1 where dovit_job_wait() would not wait */
+DOVIT_API int dovit_job_done(const dovit_job* job); /* 1 if dovit_job_wait() would return at once */
 DOVIT_API void dovit_job_free(dovit_job* job);      /* waits, for the image's memory is in use until then */
 
 /* ---- results ---- */

@@ -18,7 +18,7 @@
 
 namespace dovit {
 
-// What failed, in one sentence; `status` says of what kind it is.
+// An error: one sentence, and the `status` that dovit.h returned.
 class Error : public std::runtime_error {
  public:
   Error(dovit_status status, const char* sentence) : std::runtime_error(sentence), status(status) {}
@@ -110,7 +110,7 @@ class Result {
   std::unique_ptr<dovit_result, void (*)(dovit_result*)> handle_;
 };
 
-// An image on its way. Letting go of it waits for it.
+// An enqueued image. The destructor waits until it is done.
 class Job {
  public:
   explicit Job(dovit_job* handle) : handle_(handle, &dovit_job_free) {}

@@ -1,8 +1,8 @@
 // The part of ONNX Runtime's C interface that is used here, declared instead of included: no wheel, npm package or
 // package of Debian 12 has its header (docs/embedding.md), and OrtApi is stable by its own rule. It is a table of
 // functions that only grows at its end, so a function's number never changes, and OrtGetApiBase()->GetApi(19) is the
-// same table in every later version. The numbers below are those functions' places in it. Types are opaque to us, as
-// they are to everybody.
+// same table in every later version. The numbers below are those functions' places in it. All types are
+// opaque.
 #pragma once
 
 #include <cstddef>

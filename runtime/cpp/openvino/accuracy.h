@@ -1,4 +1,4 @@
-// What bf16 costs a bundle on this CPU, as Python measured and kept it (runtime/openvino/accuracy.py).
+// The accuracy of a bundle in bf16 on this CPU, as Python measured and recorded it (runtime/openvino/accuracy.py).
 #pragma once
 
 #include <string>

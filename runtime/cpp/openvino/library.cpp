@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kName = "libopenvino_c.so";
 
-// The last line that says something of OpenVINO's many.
+// The last informative line of OpenVINO's message, which has many lines.
 std::string last_line(const std::string& message) {
   std::istringstream lines(message);
   std::string line, last = "no reason given";

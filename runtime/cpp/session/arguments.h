@@ -1,4 +1,4 @@
-// What a caller may ask for, checked with the sentences of runtime/session.py.
+// Checks of a caller's arguments, with the messages of runtime/session.py.
 #pragma once
 
 #include "chain/executor.h"

@@ -12,7 +12,7 @@
 
 namespace dovit::runtime {
 
-// One enqueued image. It does not need the queue, so it may be asked for after the session is gone.
+// One enqueued image. It does not need the queue, so its result can be read after the session was freed.
 class Job {
  public:
   explicit Job(std::function<Result()> work) : work_(std::move(work)) {}

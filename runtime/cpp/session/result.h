@@ -1,4 +1,4 @@
-// What a session says of an image: see runtime/result.py.
+// The result of segmenting an image: see runtime/result.py.
 #pragma once
 
 #include "chain/executor.h"

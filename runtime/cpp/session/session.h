@@ -56,7 +56,7 @@ class Session {
   // Opens the bundle in the folder `path`. Throws DovitError, UsageError or Unsupported.
   Session(const std::string& path, const LoadOptions& options);
 
-  // One over an executor of the caller's, whatever options say of backends.
+  // A session over the caller's executor; the options for backends are ignored.
   Session(Bundle bundle, std::unique_ptr<Executor> executor, const LoadOptions& options);
 
   const Manifest& manifest() const { return bundle_->manifest; }
@@ -82,7 +82,7 @@ class Session {
     return size == window() || (!keep_ratio(options) && executor_->accepts_size(size));
   }
 
-  // What a pass is asked for; throws UsageError. Done apart, so that a queued image's faults are told at once.
+  // Checks the arguments of a pass; throws UsageError. A function of its own, so that enqueue fails at once.
   Request request(const RunOptions& options) const;
 
   Result run(const Pixels& image, const Request& request, const RunOptions& options) const;

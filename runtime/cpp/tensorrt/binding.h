@@ -15,7 +15,7 @@
 
 namespace dovit::runtime::tensorrt {
 
-// Where TensorRT's errors go. From any thread.
+// Receives TensorRT's errors, from any thread.
 class ErrorLog {
  public:
   virtual ~ErrorLog() = default;

@@ -1,9 +1,9 @@
 // The part of the C++ interface of TensorRT-RTX (1.7 and newer) and TensorRT 11 that dovit calls, for builds that have
 // no headers of theirs: no package has them, only NVIDIA's SDKs (TENSORRT_RTX_ROOT, TENSORRT_ROOT). Names, order and
-// values are NVIDIA's, as TensorRT documents them; tests/cpp/test_tensorrt_bindings.py holds them to TensorRT-RTX's own
-// Python package, which was compiled with its headers.
+// values are NVIDIA's, as TensorRT documents them; tests/cpp/test_tensorrt_bindings.py compares them with
+// TensorRT-RTX's Python package, which was compiled with its headers.
 //
-// What TensorRT hands out (IRuntime, ICudaEngine, …) has a virtual destructor and a pointer to its implementation
+// An object of TensorRT's (IRuntime, ICudaEngine, …) has a virtual destructor and a pointer to its implementation
 // (apiv::VRuntime, apiv::VCudaEngine, …), whose functions are called in the order in which they stand here. Functions
 // that dovit does not call hold their place without their parameters. Within a major version TensorRT only appends.
 #pragma once
@@ -141,7 +141,7 @@ class VRuntimeCache : public VRoot {
 
 }  // namespace apiv
 
-// What TensorRT hands out.
+// Base class of the objects that TensorRT returns.
 template <class Implementation>
 class Handle {
  public:
