@@ -67,7 +67,7 @@ def command(
 ) -> None:
     """Segment many images with Ray Data: labels, and a row for each image in OUTPUT/rows/*.parquet.
 
-    A run that was ended goes on where it was when the same command is given again. Ray is started on this machine, or
+    The same command given again resumes a run that was interrupted. Ray is started on this machine, or
     used at RAY_ADDRESS. An image that cannot be read or segmented is a row with an error.
     """
     try:

@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError as error:
     raise UsageError(f"dovit.batch needs the package {error.name}: pip install 'dovit[ray]'") from None
 
-RESULT = "Result"  # text of a PNG of labels: its row, so that a run that goes on need not segment the image again
+RESULT = "Result"  # text of a PNG of labels: its row, so that a resumed run need not segment the image again
 # what is added to each row; `labels` too where they are not written to files
 COLUMNS = {
     "height": pa.int32(),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU: tests of the kernels and of the chain, the plugins in a captured graph and under compute-sanitizer, timings.
-# Every part is a process of its own, takes at most nine minutes, and writes a JSON; what cannot run here says why.
+# Every part is a process of its own, takes at most nine minutes, and writes a JSON; parts that cannot run here give the reason.
 #   bash benchmarks/gpu.sh FOLDER                    # all parts
 #   bash benchmarks/gpu.sh FOLDER kernels segmented  # some of them; --help lists them
 #   bash benchmarks/gpu.sh FOLDER --seconds 540      # a limit for all parts together

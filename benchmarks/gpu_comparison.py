@@ -95,7 +95,7 @@ def _thresholds(chain: GpuChain, image: np.ndarray, setting: str, counts: tuple[
 
 
 def _given(chain: GpuChain, image: np.ndarray, counts: tuple[int, ...]) -> Callable[[], ChainResult]:
-    """A pass that is told what to keep, with every operation queued by the host."""
+    """A pass with given kept counts, with every operation queued by the host."""
     return lambda: chain.run(image, [0.0] * len(counts), chain.manifest.capacities, counts=counts, logits=False)
 
 

@@ -154,7 +154,7 @@ class TorchEngine:
 
 
 class _Region:
-    """Memory that somebody else owns, for torch.as_tensor."""
+    """Memory of another owner, for torch.as_tensor."""
 
     def __init__(self, place: int, shape: tuple[int, ...], kind: str) -> None:
         self.__cuda_array_interface__ = {"shape": shape, "typestr": kind, "data": (place, False), "version": 3}

@@ -153,7 +153,7 @@ class _Described:
         return PlanStep(name=f"decide{number}", step=step, kind="decide", inputs=inputs, outputs=(self.keep(number),))
 
     def gather(self, number: int, step: str) -> PlanStep:
-        """What decision `number` leaves; nobody asks for the sums after the last one."""
+        """The gather after decision `number`; the sums after the last one are not needed."""
         tokens, full, index, total = self.state(number - 1)
         _, new_full, new_index, new_total = self.state(number)
         counts = [TensorSpec(name=f"stopped_count{k}", dtype="int64", shape=(1,)) for k in (number - 1, number)]

@@ -21,7 +21,7 @@ WHEEL = "nvidia-pytriton==0.7.0"  # Triton 2.51; its own dependencies are not ne
 NUMPY = "numpy==1.26.4"  # Python backends up to Triton 2.52 cannot take NumPy 2's arrays (python_backend #384)
 STUB = "triton_python_backend_stub"
 START_SECONDS = 90
-END_SECONDS = 5  # after which it is killed: it waits in vain for an instance that was killed
+END_SECONDS = 5  # after which it is killed: it would wait forever for an instance that was killed
 
 
 def install_server(folder: Path) -> None:

@@ -50,7 +50,7 @@ def command(
         viewer = Viewer(session, Images(shown), mode.value if mode else None)
         viewer.view(
             "example-0", session.manifest.thresholds
-        )  # the first run is slower, and a bundle that cannot run is said now
+        )  # the first run is slower, and a bundle that cannot run must fail now
         page = build_page(viewer, f"dovit: {engine.absolute().name}, {session.manifest.architecture}")
         signals: list[int] = []
         try:

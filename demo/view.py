@@ -1,4 +1,4 @@
-"""What the page shows of one image at given thresholds; knows nothing of Gradio."""
+"""The page's pictures and numbers for one image at given thresholds, independent of Gradio."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def target_capabilities(flavour: Flavour, wanted: tuple[str, ...]) -> tuple[str,
 
 
 def cuda_of(flavour: Flavour) -> int | None:
-    """CUDA's major version that the installed flavour was made for, where its package says so."""
+    """CUDA's major version that the installed flavour was made for; None where its package does not name it."""
     stem = FLAVOURS[flavour].module.replace("_", "[-_]")
     for distribution in metadata.distributions():
         found = re.fullmatch(rf"{stem}[-_]cu(\d+)([-_]libs)?", distribution.metadata["Name"] or "", re.IGNORECASE)

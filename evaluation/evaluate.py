@@ -88,7 +88,7 @@ def evaluate(
 ) -> list[Outcome]:
     """Run `dataset`, or its first `limit` images, through `segmenter` at all `settings`.
 
-    Memory does not grow with the number of images: each is read, run, counted and let go. The settings take turns in
+    Memory does not grow with the number of images: each is read, run, counted and freed. The settings take turns in
     being first, so that none is always the one that finds cold caches, and each has run once before the clock starts.
     `dense`, the same model as one graph without decisions, takes its turn like a setting, and its outcome comes last; speed-ups
     are over it, or else over the first setting that stops no token.

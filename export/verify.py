@@ -69,7 +69,7 @@ def verify(folder: Path, model: Callable[[], DoViT], progress: Callable[[str], N
     reference = model()
     for setting in settings:
         progress(f"running the torch model: {setting.name}")
-        manifest, result = results.pop(0)  # its logits, mapped from a file, are let go with it
+        manifest, result = results.pop(0)  # this also frees its logits, which are mapped from a file
         passes.append(_compare(setting, manifest, result, reference, image))
     failed = next((p for p in passes if not p.ok), None)
     if failed:

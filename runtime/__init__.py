@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dovit.runtime.errors import DovitError, UsageError
 
 # ONNX Runtime's own builds report to Microsoft, and keep an identifier and a queue in ~/.cache/Microsoft, from the moment they
-# are imported; its Privacy.md names this variable. Who wants that sets it to 0.
+# are imported; its Privacy.md names this variable. Set it to 0 to allow that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DovitError", "Result", "Session", "UsageError", "load"]
 
-# loaded when first asked for: whoever needs only the manifest or the errors does not wait for the rest
+# loaded on first use, so that programs that need only the manifest or the errors do not wait for the rest
 _LAZY = {"Result": "dovit.runtime.result", "Session": "dovit.runtime.session", "load": "dovit.runtime.session"}
 
 

@@ -1,4 +1,4 @@
-"""The two errors a user meets: each carries one sentence that says what is wrong and how to mend it."""
+"""The two errors a user meets: each carries one sentence that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def _write_and_rename(path: Path) -> Iterator[Path]:
         part.touch(exist_ok=False)
         mode = stat.S_IMODE((path if path.exists() else part).stat().st_mode)
         yield part
-        part.chmod(mode)  # some writers make a file of their own, which nobody else may read
+        part.chmod(mode)  # some writers make a file of their own, which only its owner may read
         sync_file(part)  # or a power cut could leave the new name with nothing in it
         os.replace(part, path)
         with suppress(OSError):  # the rename as well, where the folder may be read

@@ -74,11 +74,11 @@ def open_cpu_chain(
         if precision != "fp32":
             raise UsageError(
                 f"precision {precision} on a CPU needs the provider openvino, and cpu was chosen ({chosen.why}): use fp32, or "
-                "mend that"
+                "change that"
             )
         if cache is not None:
             raise UsageError(
-                f"cache is for the provider openvino, and cpu was chosen ({chosen.why}): leave it out, or mend that"
+                f"cache is for the provider openvino, and cpu was chosen ({chosen.why}): leave it out, or change that"
             )
         return chain("cpu", "fp32"), chosen
     device.check_precision(precision)

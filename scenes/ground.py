@@ -48,7 +48,7 @@ def draw_ground(canvas: Canvas, camera: Camera, street: Street, random: np.rando
     """Grass or stone everywhere, sidewalks and road on it, then repairs and markings on the road."""
     grass = random.uniform((80, 100, 50), (130, 145, 85))
     asphalt = np.full(3, random.uniform(62, 118)) + random.uniform(-6, 6, 3)
-    # sometimes hardly to be told from the road: then only its place tells
+    # sometimes of nearly the road's colour, so that only its place tells them apart
     stone = asphalt + random.choice([14, 35, 60]) + random.uniform(-8, 8, 3) + (6, 2, 0)
     everywhere = camera.flat(-200, 200, NEAR, FAR)
     if street.verge:

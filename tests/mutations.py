@@ -118,7 +118,7 @@ def main() -> int:
 
 def run(folder: Path, tests: list[str]) -> int:
     """pytest's exit status on the package in `folder`: 0 where all pass, 1 where one fails."""
-    # without site, whose hook for the editable install would come first; without bytecode, which tells changes apart by seconds
+    # without site, whose hook for the editable install would come first; without cached bytecode, which compares whole seconds
     packages = [entry for entry in sys.path if entry.endswith("site-packages")]
     path = os.pathsep.join([str(folder), *packages])
     environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}

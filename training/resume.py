@@ -67,7 +67,7 @@ def load_state(out: Path, settings: Settings, model: nn.Module, optimiser: torch
 
 
 def _groups(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """What an optimiser is told of its parameters: the run's settings decide it, but for the step's learning rate."""
+    """An optimiser's parameter groups, which the run's settings determine, without the step's learning rate."""
     return [
         {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimiser.param_groups
     ]

@@ -31,7 +31,7 @@ class GracefulStop:
 
     def interrupted(self, what: str) -> Interrupted:
         """The exception to raise: `what` says when the run ended and where its state is."""
-        number = self._received[-1] if self._received else 15  # another process was told
+        number = self._received[-1] if self._received else 15  # another process got the signal
         return Interrupted(f"interrupted {what}; {HOW_TO_GO_ON}", number)
 
     @contextmanager

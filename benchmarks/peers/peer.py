@@ -115,7 +115,7 @@ class Running:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # why is said below
+            pass  # _answer raises the reason
         return self._answer()
 
     @property

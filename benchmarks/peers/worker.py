@@ -37,7 +37,7 @@ def main(file: str) -> None:
         for _ in range(peer.warmup):
             run()
         np.save(Path(file).with_suffix(".npy"), run())
-    except Exception as error:  # of whichever library: the row is left out, with the reason
+    except Exception as error:  # of any library: the row is left out, with the reason
         _say(answers, {"error": _reason(error)})
         return
     _say(answers, found | {"load_s": loaded})
@@ -73,7 +73,7 @@ def _chain(peer: Peer, image: np.ndarray) -> tuple[Callable[[], np.ndarray], dic
     session = load(
         peer.model,
         provider=peer.provider,
-        # what is not int8 in a bundle in int8: as NNCF's dense model has it
+        # for what is not int8 in an int8 bundle: the same precision as in NNCF's dense model
         precision="bf16" if peer.precision == "bf16" or (peer.precision == "int8" and computes_bf16()) else "fp32",
         threads=peer.threads,
         check_accuracy=False,  # how many labels are equal is in the row

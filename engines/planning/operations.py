@@ -71,7 +71,7 @@ class Operations:
         self._add_empty_branches()
 
     def _given(self) -> dict[str, Sized]:
-        """What the host writes, and what kernels hand on that no step names."""
+        """Tensors that the host writes, and those between kernels that no step names."""
         manifest, batch, tokens = self._manifest, self._batch, self._manifest.tokens
         decisions = len(manifest.decisions)
         given = {
@@ -264,7 +264,7 @@ class Operations:
             "scratch": "scratch",
         }
         planned = self._kernel(step, "gather", reads, writes, sizes, (batch, manifest.tokens, manifest.embed_dim))
-        # changed in place: what it was before goes on in it
+        # changed in place, so it is the same memory as before
         return Planned(planned.operation, (*planned.reads, full_at.tensor), planned.writes)
 
     def _reconstruct(self, step: PlanStep, number: int) -> list[Planned]:

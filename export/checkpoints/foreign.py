@@ -94,14 +94,14 @@ def _folder(path: Path) -> str | None:
     if (path / MANIFEST_NAME).is_file():
         return f"a bundle, not a checkpoint: dovit-run and dovit-export take it as --engine {path}"
     weights = [f for name in ("*.safetensors", "pytorch_model*.bin", "*.pth") for f in sorted(path.glob(name))]
-    if (path / "config.json").is_file():  # read as Hugging Face's: whoever reads it says what is wrong
+    if (path / "config.json").is_file():  # read as Hugging Face's: the reader reports errors
         return None
     return f"a folder; --ckpt takes the checkpoint file in it, such as {weights[0]}" if weights else None
 
 
 def _archive(path: Path) -> str | None:
     names: list[str] = []
-    with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # damaged: whoever reads the file says so
+    with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # damaged: the reader reports it
         inside = [name.partition("/")[2] for name in archive.namelist()]
         if any(name.startswith("code/") for name in inside) and "constants.pkl" in inside:
             return (

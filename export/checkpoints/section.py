@@ -151,7 +151,7 @@ class Section:
         self._mark(*keys)
 
     def finish(self) -> None:
-        """Refuse every key that nobody has read: a setting that is not known cannot be honoured."""
+        """Refuse every key that no reader has used: an unknown setting cannot be honoured."""
         for key, value in self.content.items():
             if key in (*self._read, "_scope_") or (value is None and self.is_option(key)):
                 continue

@@ -13,7 +13,7 @@ TRAINING_KEYS = (
     "layerscale_value",  # what LayerScale starts from
 )
 ROTARY_AUGMENTATIONS = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
-# which outputs a backbone class hands on: a head on this backbone takes the last layer's
+# which outputs a backbone class returns: a head on this backbone takes the last layer's
 BACKBONE_OUTPUTS = ("out_features", "out_indices", "stage_names", "apply_layernorm", "reshape_hidden_states")
 
 

@@ -1,7 +1,7 @@
 """Rewrites of a step for OpenVINO: equal results, in a memory layout that its CPU device runs faster.
 
 Behind a convolution OpenVINO keeps channels innermost (NHWC). ArgMax over 19 channels is slow there, 10 ms for 512×512 labels,
-and so is the transpose of all tokens in front of a decision head's 1×1 convolution. Tried in vain: attention with its transposes
+and so is the transpose of all tokens in front of a decision head's 1×1 convolution. No gain: attention with its transposes
 inside OpenVINO's kernel, which takes as long as with them outside.
 """
 

@@ -95,7 +95,7 @@ def _cut(graph: gs.Graph, name: str, nodes: list[gs.Node]) -> StepGraph:
                 inputs[t.name] = t
         for t in node.outputs:
             used_outside = any(id(user) not in inside for user in t.outputs)
-            # a confidence is not needed by a later step, but by whoever wants to see the decision
+            # no later step needs a confidence, but it is a result for the caller
             seen = t in graph.outputs or any(_is(user, "TokenDecide") and user.inputs[0] is t for user in t.outputs)
             if used_outside or seen:
                 outputs[t.name] = t

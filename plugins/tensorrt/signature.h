@@ -23,7 +23,7 @@ struct Tensor {
 struct Attribute {
   const char* name;
   int32_t fallback, largest;  // 0 is always the smallest
-  const char* meaning;        // for whoever left it out or wrote another number
+  const char* meaning;        // for the error about a missing or invalid value
 };
 
 struct Signature {

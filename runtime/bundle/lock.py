@@ -26,7 +26,7 @@ def writer_lock(folder: Path, *, make: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        # while it is still held: whoever waits for it sees that the file is no longer this one, and makes another
+        # while it is still held: a waiting process sees that the file was replaced, and makes another
         with suppress(OSError):
             (folder / LOCK_NAME).unlink()
         os.close(descriptor)
@@ -48,7 +48,7 @@ def _acquire(folder: Path, *, make: bool) -> int:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     os.ftruncate(descriptor, 0)
-                    os.write(descriptor, str(os.getpid()).encode())  # for the sentence of those who wait
+                    os.write(descriptor, str(os.getpid()).encode())  # for the message of processes that wait
                     return descriptor
         except BaseException:
             os.close(descriptor)

@@ -49,7 +49,7 @@ class Bundle:
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Read and check the bundle in the folder `path`. Raises DovitError with what disagrees and how to mend it."""
+    """Read and check the bundle in the folder `path`. Raises DovitError with what disagrees and how to fix it."""
     return with_bundle(path, lambda bundle: bundle)
 
 

@@ -202,7 +202,7 @@ def command(
             )
     reader = _Reader()
     # With its stdout redirection on, rich would send our lines to stderr and break them at the terminal's width: right
-    # for people who see both in one terminal, and wrong for a file, a pipe, or whoever asked for JSON.
+    # for people who see both in one terminal, and wrong for a file, a pipe, or JSON output.
     shown = console.is_terminal and not as_json
     with Progress(console=console, transient=True, disable=not shown, redirect_stdout=sys.stdout.isatty()) as bar:
         for picture in bar.track(pictures, description="segmenting"):

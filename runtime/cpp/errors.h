@@ -1,4 +1,4 @@
-// The errors inside the library: each carries one sentence that says what is wrong and how to mend it. They end at the
+// The errors inside the library: each carries one sentence that says what is wrong and how to fix it. They end at the
 // C boundary, where they become a status and dovit_last_error().
 #pragma once
 

@@ -4,7 +4,7 @@ The body of a conditional node may hold kernels, copies, memsets, empty nodes, c
 more than "invalid" about the rest, and some of it only at launch, so what was captured is checked first.
 
 A capture that was invalidated must not be ended by a GraphBuilder: cuda.core before 1.3 crashes then (NVIDIA/cuda-python #2834),
-and ending an invalidated body and its parent crashes in the driver, whoever does it (#2918). So `trial.py` captures every plan on
+and ending an invalidated body and its parent crashes in the driver in any case (#2918). So `trial.py` captures every plan on
 a plain stream first, and nothing that failed there comes into a graph.
 """
 

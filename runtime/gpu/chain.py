@@ -126,7 +126,7 @@ class GpuChain:
                     yield self._wait(waiting.pop(0), logits=logits())
             finally:
                 self._streaming = False
-                # nobody takes the results, but these passes read what the next one would write
+                # the results are dropped, but these passes still read memory that the next one would write
                 while waiting and self._failure is None:
                     self._wait(waiting.pop(), logits=False)
 

@@ -23,7 +23,7 @@ def core() -> Any:
         raise DovitError(f"provider openvino cannot be used: {reason}") from None
     try:
         return openvino.Core()
-    except Exception as error:  # of its own kinds, or std::exception's
+    except Exception as error:  # OpenVINO's own types, or RuntimeError
         raise DovitError(f"provider openvino cannot be used: {reason_of(error)}") from None
 
 

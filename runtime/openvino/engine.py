@@ -49,7 +49,7 @@ class OpenVinoEngine:
                 options["CACHE_DIR"] = str(cache)
             try:
                 self.models.append(core().compile_model(str(file), "CPU", options))
-            except Exception as error:  # of its own kinds, or std::exception's
+            except Exception as error:  # OpenVINO's own types, or RuntimeError
                 raise DovitError(f"OpenVINO cannot load step {name}: {reason_of(error)}") from None
         self._inputs = [_ports(model.inputs) for model in self.models]
         self._outputs = [_ports(model.outputs) for model in self.models]

@@ -118,7 +118,7 @@ def test_the_package_of_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_unpacked_packages_and_headers_are_found(tmp_path: Path) -> None:
-    """gpu.sh on a machine that can fetch nothing: python3 is replaced by a script that tells what it was given."""
+    """gpu.sh on a machine that can fetch nothing: python3 is replaced by a script that prints its arguments."""
     header = tmp_path / "site" / "kernel_lens" / "include" / "tensorrt" / "NvInferRuntime.h"
     header.parent.mkdir(parents=True)
     header.touch()

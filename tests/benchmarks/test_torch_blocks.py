@@ -106,7 +106,7 @@ def test_half_precision_computes_nearly_the_same(precision: Precision) -> None:
 
 
 def test_a_trained_model_in_half_precision() -> None:
-    """On a street of its own kind: float16 costs less than a label in a thousand."""
+    """On a drawn street like those it was trained on: float16 changes less than one label in a thousand."""
     model = load_model(ASSETS / "streets-tiny.safetensors").model
     pixels = resize_image(read_image(ASSETS / "street.png"), model.config.image_size)[None].copy()
     chain = torch_chain(model, default_capacities(model.config.tokens), "fp16")

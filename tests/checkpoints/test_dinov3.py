@@ -147,7 +147,7 @@ def official(model: Any, folder: Path) -> dict[str, Tensor]:
         if key.endswith("q_proj.weight"):
             parts = [state[key.replace("q_proj", f"{part}_proj")] for part in "qkv"]
             made[f"blocks.{layer[1]}.attn.qkv.weight"] = torch.cat(parts)
-            # the file holds a bias for keys as well, which the mask takes away
+            # the file holds a bias for keys as well, which the mask sets to zero
             biases = [
                 state.get(key.replace("q_proj.weight", f"{part}_proj.bias"), torch.full((64,), 0.7)) for part in "qkv"
             ]

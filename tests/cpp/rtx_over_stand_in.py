@@ -68,7 +68,7 @@ def main() -> None:
     found["capturable"] = running.is_stream_capturable(on)
     driver.stand_in_fail(b"isStreamCapturable", 1)
     found["not_capturable"] = running.is_stream_capturable(on)
-    with suppress(RuntimeError):  # there is none: what the logger was told is looked at in the end
+    with suppress(RuntimeError):  # there is none: the logged messages are compared at the end
         running.set_optimization_profile_async(7, on)
     found["profile"] = running.set_optimization_profile_async(0, on)
     found["shapes"] = [running.set_input_shape("tokens", shape) for shape in ((1, 6, 5), (1, 6, 4))]

@@ -104,7 +104,7 @@ def test_the_bundle_states_the_default_mode(
     stated: dict[str, Any],
     named: dict[str, Any],
 ) -> None:
-    """The other bundle's session, told so by name, gives the same; and what is named counts, whatever the bundle states."""
+    """The other bundle's session gives the same with this mode as an argument; and an argument overrides the bundle's mode."""
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     manifest = json.loads((other / "bundle.json").read_text()) | stated
     (other / "bundle.json").write_text(json.dumps(manifest))

@@ -155,7 +155,7 @@ def test_a_dense_model_is_measured_once(tmp_path: Path) -> None:
 
 
 def test_the_table_lists_every_part() -> None:
-    """A part that was not measured is said to be so: in bundles of before, those that no token reached."""
+    """A part that was not measured is marked: in older bundles those that no token reached."""
     described = [
         PlanStep(name=name, step=name, kind="plan", inputs=(), outputs=()) for name in ("stem", "block2", "decoder")
     ]

@@ -124,7 +124,7 @@ def test_tables_and_pictures(exported: tuple[Path, str], tmp_path: Path, typed: 
 
 
 def test_a_bundle_of_plans_alone(checkpoint: Path, tmp_path: Path, typed: Typed) -> None:
-    """It runs nowhere without a GPU, says so in one sentence, and the command that the sentence names mends it."""
+    """Without a GPU it is refused in one sentence, and the command that the sentence names fixes that."""
     engines, image = tmp_path / "engines", tmp_path / "image.png"
     arguments = ["--ckpt", checkpoint, "--out", engines]
     assert typed(export_cli, *arguments, "--backend", "tensorrt-rtx", "--plans-only")[0] == 0

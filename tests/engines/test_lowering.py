@@ -185,7 +185,7 @@ def test_plugin_nodes_have_known_shapes_and_say_where_their_plugin_is(tmp_path: 
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_labels_are_made_between_plans(kind: str, tmp_path: Path) -> None:
-    """Upsampling and argmax, and what tells them the size; the plan before them ends with the logits."""
+    """Upsampling and argmax, with the nodes that compute their size; the plan before them ends with the logits."""
     make_bundle(randomised(small_config(kind)), tmp_path)
     *_, decoder, labels = lower_bundle(open_bundle(tmp_path), "fp16")
     assert (decoder.described.kind, labels.described.kind) == ("plan", "labels")

@@ -77,7 +77,7 @@ def test_tables_fit_80_columns_of_a_terminal(place: Path, name: str) -> None:
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # what Linux says once nobody writes any more
+        except OSError:  # Linux's EIO: the other end was closed
             break
         if not part:
             break

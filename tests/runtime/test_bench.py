@@ -51,7 +51,7 @@ def test_chain_and_dense_model_run_alike(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_gpu_is_asked_for_by_its_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The comparison is gpu_chain's, with what was given here; without a GPU it says so, and what is the CPU's is refused."""
+    """It runs gpu_chain's comparison with the same arguments; without a GPU it is refused, and so are options for the CPU."""
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(gpu_chain, "command", lambda **given: asked.append(given))
     monkeypatch.setattr(cli, "find_gpu", lambda: "there is none")

@@ -172,7 +172,7 @@ def test_a_state_that_was_tampered_with_is_a_sentence(
 
 
 def test_two_processes_end_after_the_same_step(tmp_path: Path, checkpoint: Path) -> None:
-    """torchrun passes Ctrl-C on to processes that the terminal has told already: each gets it twice."""
+    """torchrun forwards Ctrl-C to processes that the terminal has sent it to already: each gets it twice."""
     command = [
         sys.executable,
         "-m",

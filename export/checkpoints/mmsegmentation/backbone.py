@@ -1,4 +1,4 @@
-"""mmsegmentation's VisionTransformer: its settings, positions and the layers whose outputs it hands on."""
+"""mmsegmentation's VisionTransformer: its settings, positions and the layers whose outputs it returns."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _heads(section: Section, options: ReadOptions, dim: int) -> int:
 
 
 def _features(account: Account, section: Section, depth: int, decoder: str) -> tuple[int, ...] | None:
-    """mmsegmentation hands on outputs in the order of the layers, whatever the order of out_indices; each once."""
+    """mmsegmentation returns outputs in the order of the layers, whatever the order of out_indices; each once."""
     indices = section.get("out_indices", -1)
     origin = section.flag("out_origin", False)
     if "out_indices" in section or section.known:

@@ -36,7 +36,7 @@ def read_configuration(path: Path, content: dict[str, Any], options: ReadOptions
 
 
 def check_changes(root: Section) -> None:
-    """UsageError for a change of --set that nobody has read, once everything is read."""
+    """UsageError for a key of --set that no reader has used, after the configuration was read."""
     for key in sorted(root.options):
         at: Any = root.content
         for part in key.split("."):

@@ -10,7 +10,7 @@
 
 namespace dovit::runtime {
 
-using Json = nlohmann::ordered_json;  // the order of `files` decides which fault is told first
+using Json = nlohmann::ordered_json;  // the order of `files` decides which error is reported first
 
 // A field that cannot be taken: where it is, as `steps.0.name`, and why.
 struct FieldError {

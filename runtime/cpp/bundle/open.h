@@ -17,7 +17,7 @@ struct Bundle {
   Manifest manifest;
 };
 
-// Reads and checks the bundle in the folder `path`, once. Throws DovitError with what disagrees and how to mend it.
+// Reads and checks the bundle in the folder `path`, once. Throws DovitError with what disagrees and how to fix it.
 Bundle read_bundle(const std::string& path);
 
 // Identity of the manifest's file at present; none where there is none.

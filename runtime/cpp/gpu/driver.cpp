@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kNoGpu = "no NVIDIA GPU was found";
 
-// Never closed: CUDA's own threads outlive whoever opened it.
+// Never closed: CUDA's own threads outlive the session that opened it.
 void* open_driver() {
   if (void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) return library;
   const char* reason = dlerror();

@@ -23,7 +23,7 @@
  * session is freed when no other thread is in a call with it; dovit_session_free() waits for what was enqueued.
  *
  * Errors. Functions return a dovit_status; other than DOVIT_OK, outputs are NULL and dovit_last_error() has one
- * sentence that says what is wrong and how to mend it. Nothing is thrown or printed, and there is no state outside the
+ * sentence that says what is wrong and how to fix it. Nothing is thrown or printed, and there is no state outside the
  * handles but that sentence, which each thread has for itself.
  *
  * Structs that begin with `size` may grow: start them with their _INIT, and set what differs. In such a struct, 0 and

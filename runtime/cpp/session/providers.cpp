@@ -99,10 +99,10 @@ Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadO
   }
   if (precision != "fp32")
     throw UsageError(text("precision ", precision, " on a CPU needs the provider openvino, and cpu was chosen (",
-                          why_not, "): use fp32, or mend that"));
+                          why_not, "): use fp32, or change that"));
   if (!options.cache.empty())
     throw UsageError(
-        text("cache is for the provider openvino, and cpu was chosen (", why_not, "): leave it out, or mend that"));
+        text("cache is for the provider openvino, and cpu was chosen (", why_not, "): leave it out, or change that"));
   if (!library) library = std::make_shared<const OnnxRuntime>(options.onnxruntime);
   for (const Step& step : bundle.manifest.steps)
     engines.push_back(std::make_unique<OnnxRuntimeEngine>(library, step.name, bundle.root / *step.onnx, threads,

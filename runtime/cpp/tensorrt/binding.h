@@ -22,7 +22,8 @@ class ErrorLog {
   virtual void error(const char* message) noexcept = 0;
 };
 
-// IExecutionContext, with the settings that it was made with. False from a function: refused, and the log says why.
+// IExecutionContext, with the settings that it was made with. False from a function: TensorRT refused, and has logged
+// the reason.
 class Context {
  public:
   virtual ~Context() = default;
@@ -47,7 +48,7 @@ class CompiledKernels {
 // general ones run.
 enum class Specialization { kEager, kNone };
 
-// ICudaEngine. Null from a function: refused, and the log says why. Not for two threads at a time.
+// ICudaEngine. Null from a function: TensorRT refused, and has logged the reason. Not for two threads at a time.
 class Engine {
  public:
   virtual ~Engine() = default;

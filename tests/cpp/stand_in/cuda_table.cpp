@@ -67,7 +67,7 @@ CUresult get_error_name(CUresult result, const char** name) {
 }
 
 // cuda.h promises success with a null pointer for what is not there, and CUDA_ERROR_INVALID_VALUE for a version newer
-// than the driver; CUDA_ERROR_NOT_FOUND has been met as well. So callers see all three.
+// than the driver; CUDA_ERROR_NOT_FOUND has been seen as well. So callers must handle all three.
 CUresult get_proc_address(const char* symbol, void** function, int version, cuuint64_t,
                           CUdriverProcAddressQueryResult* status) {
   const Call call("cuGetProcAddress", kNothing);

@@ -36,7 +36,7 @@ void good_fields(Library& library) {
   CHECK(make(library, "TokenGather", {{"prefix", 1}, {"merge", 0}}));
   CHECK(make(library, "TokenReconstruct", {{"prefix", 2}}));
   CHECK(Plugin(library.creator("TokenDecide")->createPlugin("layer", nullptr, nvinfer1::TensorRTPhase::kBUILD)));
-  const int64_t prefix = 1;  // parsers hand on ONNX's integers as either
+  const int64_t prefix = 1;  // parsers pass ONNX's integers as either type
   const nvinfer1::PluginField field("prefix", &prefix, nvinfer1::PluginFieldType::kINT64, 1);
   const nvinfer1::PluginFieldCollection fields{1, &field};
   CHECK(Plugin(library.creator("TokenGather")->createPlugin("layer", &fields, nvinfer1::TensorRTPhase::kBUILD)));

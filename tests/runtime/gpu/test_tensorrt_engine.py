@@ -294,7 +294,7 @@ def test_one_cache_of_compiled_kernels_for_all_contexts_and_the_next_process(lib
 def test_a_cache_that_cannot_be_used_is_made_anew(
     library: Library, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of another version, or where nobody may write: the session runs all the same."""
+    """A cache of another version, or in a folder without write permission: the session runs nevertheless."""
     file = tmp_path / "a.cache"
     file.write_bytes(b"of another version")
     cache = RuntimeCache(file)
