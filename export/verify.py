@@ -134,10 +134,9 @@ def _compare(setting: _Setting, manifest: Manifest, result: ChainResult, model: 
     def remember(name: str) -> Callable[[object, object, Tensor], None]:
         return lambda _module, _inputs, output: blocks.__setitem__(name, output)
 
-    hooks = [
-        model.backbone.layers[block[-1]].register_forward_hook(remember(name))
-        for name, block in zip(names[:-1], model.config.blocks, strict=True)
-    ]
+    # a correction, an identity where there is none, makes the tokens that leave its block
+    ends = [model.backbone.layers[model.config.blocks[0][-1]], *model.corrections]
+    hooks = [end.register_forward_hook(remember(name)) for name, end in zip(names[:-1], ends, strict=True)]
     keeps = [torch.from_numpy(d.keep.astype(np.int64)) for d in result.decisions]
     try:
         with torch.inference_mode():

@@ -21,6 +21,7 @@ from models import randomised, small_config
 from dovit.export.capacities import check_capacities, default_capacities
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
+from dovit.export.verify import verify
 from dovit.runtime.bundle.manifest import SCHEMA_VERSION, Manifest
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.write import STAGE_PREFIX, write_bundle
@@ -112,6 +113,18 @@ def test_verification_fails_a_wrong_bundle(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(DovitError, match=r"verification failed.*no bundle was written"):
         export(tmp_path / "model.pth", tmp_path / "engines", {}, None, None, force=True)
     assert content(tmp_path / "engines") == before
+
+
+def test_verification_compares_corrected_tokens(tmp_path: Path) -> None:
+    """A correction is part of the block whose tokens it changes, and one that differs is found."""
+    model = randomised(small_config("segmenter-linear", 1, "corrected"))
+    make_bundle(model, tmp_path / "engines")
+    passes = verify(tmp_path / "engines", lambda: model, lambda _: None)
+    assert any(0 < one.kept[0] < model.config.tokens for one in passes) and all(one.ok for one in passes)
+    with torch.no_grad():
+        model.corrections[1].linear.weight.mul_(1.1)
+    with pytest.raises(DovitError, match=r"verification failed at .*: step block3"):
+        verify(tmp_path / "engines", lambda: model, lambda _: None)
 
 
 def test_verification_fails_a_wrong_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
