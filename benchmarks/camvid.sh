@@ -87,7 +87,7 @@ trained() { # a row of Table 1 or 3, at its own ξ: name, further arguments
 
 dovit() { # seed
     train "dovit-$1" "${student[@]}" --seed "$1"
-    sweep "dovit-$1" --fixed-ratio --plot "dovit-$1.png" --per-image "images-$1.jsonl"
+    sweep "dovit-$1" --fixed-ratio --stopped --plot "dovit-$1.png" --per-image "images-$1.jsonl"
 }
 
 heads() { # seed
@@ -103,6 +103,15 @@ adapt() { # no labels, nothing of the dense model changed
     sweep adapted --stopped
 }
 
+speed() { # of the first DoViT, over the dense model, on the fastest provider of this CPU: only once nothing else runs
+    [ ! -e speed.json ] || return 0
+    local name=$1 precision=fp32
+    dovit-run --list-backends | grep 'openvino.*bf16' >/dev/null && precision=bf16
+    [ -e "engines-$name/bundle.json" ] || dovit-export --ckpt "$name/model.safetensors" --out "engines-$name" --backend onnxruntime
+    dovit-eval --data "$data" --split val --engine "engines-$name" --precision $precision --sweep $thresholds --fixed-ratio --dense \
+        --plot speed.svg --out speed.json "${limit[@]}"
+}
+
 train dense --ckpt "$backbone" --arch segmenter-linear --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
 run adapt
@@ -116,3 +125,6 @@ for seed in $seeds; do
     run trained "merging-$seed" --seed "$seed" --beta 0
 done
 while [ -n "$(jobs -rp)" ]; do wait -n; done
+speed "dovit-${seeds%% *}"
+python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
+python -m dovit.benchmarks.camvid_figures . --seed "${seeds%% *}" --json blocks.json | tee blocks.md # and draws blocks.svg

@@ -18,6 +18,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.errors import DovitError
 
 Settings = dict[str, list[dict[str, Any]]]  # by the setting's name, one of each seed
+SPEED = "speed.json"  # of dovit-eval --dense, on a machine that does nothing else
 ROWS = {  # run, and the setting that its row shows; None: the only one
     "dense": ("dense", None),
     "dense, as many further steps": ("control", None),
@@ -38,6 +39,8 @@ def read_runs(folder: Path) -> dict[str, Settings]:
     """What was evaluated, by the run's name without its seed. Raises DovitError where nothing was."""
     runs: dict[str, Settings] = defaultdict(lambda: defaultdict(list))
     for file in sorted(folder.glob("*.json")):
+        if file.name == SPEED:
+            continue
         found = re.fullmatch(r"(\w+?)(?:-(\d+))?", file.stem)
         content = json.loads(file.read_text(encoding="utf-8"))
         if found is None or not isinstance(content, dict) or "settings" not in content:
@@ -76,11 +79,83 @@ def table(runs: dict[str, Settings], rows: dict[str, tuple[str, str | None]]) ->
     return lines
 
 
+def stopped_tables(runs: dict[str, Settings]) -> list[list[str]]:
+    """For each run that was evaluated with --stopped: how many of the stopped tokens are wrong, over all seeds, and behind it in
+    which group most of them are. Settings of which none is wrong are left out."""
+    tables = []
+    for run, settings in runs.items():
+        # setting → grouping → group → [wrong, stopped]
+        counts: dict[str, dict[str, dict[str, list[int]]]] = {}
+        for name, found in settings.items():
+            told = [one["stopped"] for one in found if "stopped" in one]
+            if any(row["wrong"] for one in told for row in one["decisions"]):
+                counts[name] = {
+                    "decision": _summed([{str(n): row for n, row in enumerate(t["decisions"], 1)} for t in told]),
+                    "class": _summed([t["classes"] for t in told]),
+                    "distance from an edge": _summed([t["distances"] for t in told]),
+                }
+        if not counts:
+            continue
+        lines = [
+            f"| {run}: stopped wrongly, of all stopped | {' | '.join(counts)} |",
+            "| --- |" + " --- |" * len(counts),
+        ]
+        lowest = next(iter(counts.values()))  # ξ, at which most stop
+        rows = [(title, group) for title, groups in lowest.items() for group, (_, stopped) in groups.items() if stopped]
+        lines += [
+            f"| {title} {group} | "
+            + " | ".join(_share(*by_setting[title].get(group, [0, 0])) for by_setting in counts.values())
+            + " |"
+            for title, group in rows
+        ]
+        lines.append("")
+        for name, by_setting in counts.items():
+            total = sum(wrong for wrong, _ in by_setting["decision"].values())
+            most = [
+                f"{title} {group} ({100 * wrong / total:.0f} %)"
+                for title, groups in by_setting.items()
+                for group, (wrong, _) in [max(groups.items(), key=lambda item: item[1][0])]
+            ]
+            lines.append(f"Most of the {total} at {name}: {', '.join(most)}.")
+        tables.append(lines)
+    return tables
+
+
+def _summed(groupings: Sequence[dict[str, dict[str, int]]]) -> dict[str, list[int]]:
+    """Wrong and stopped tokens of each group, over the seeds."""
+    summed: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for grouping in groupings:
+        for group, row in grouping.items():
+            summed[group][0] += row["wrong"]
+            summed[group][1] += row["stopped"]
+    return dict(summed)
+
+
+def _share(wrong: int, stopped: int) -> str:
+    return f"{wrong} of {stopped} ({wrong / stopped:.2%})".replace("%", " %") if stopped else "–"
+
+
+def speed_table(evaluated: dict[str, Any]) -> list[str]:
+    """Figure 4 as a table, from the JSON of dovit-eval --sweep --dense."""
+    lines = [
+        "| | mIoU | kept | MACs, paper | ms | MAC ratio, true | speed-up | of the ratio |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in [evaluated["dense"], *(one for one in evaluated["settings"] if one["counts"] is None)]:
+        ratio, speedup = 1 / row["macs_ratio_true"], row["speedup_median"]
+        kept = "/".join(f"{count:.0f}" for count in row["kept"]) or "all"
+        lines.append(
+            f"| {row['name']} | {row['mIoU']:.1f} | {kept} | {row['macs_ratio_paper']:.0%} | {row['latency_ms_median']:.1f} "
+            f"| {ratio:.2f} | {speedup:.2f} | {speedup / ratio:.2f} |".replace("%", " %")
+        )
+    return lines
+
+
 def command(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="camvid.sh's folder.")],
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all settings there.")] = None,
 ) -> None:
-    """Print Table 1, Table 3 and the sweeps as Markdown."""
+    """Print Table 1, Table 3, the sweeps, which tokens stop wrongly, and the speed as Markdown."""
     runs = read_runs(folder)
     if out is not None:
         out.write_text(json.dumps(runs, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -89,6 +164,9 @@ def command(
         rows: dict[str, tuple[str, str | None]] = {f"{run}, {n}": (run, n) for n in settings if n.startswith("ξ")}
         if len(rows) > 1:
             tables.append(table(runs, rows))
+    tables += stopped_tables(runs)
+    if (folder / SPEED).exists():
+        tables.append(speed_table(json.loads((folder / SPEED).read_text(encoding="utf-8"))))
     for lines in tables:
         if len(lines) > 2:
             print("\n".join(lines), end="\n\n")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dovit.benchmarks.camvid_tables import PARTS, ROWS, read_runs, table
+from dovit.benchmarks.camvid_tables import PARTS, ROWS, read_runs, speed_table, stopped_tables, table
 from dovit.runtime.errors import DovitError
 
 
@@ -39,6 +39,46 @@ def test_seeds_share_a_row(tmp_path: Path) -> None:
     ]
     assert len(table(runs, PARTS)) == 3  # both (DoViT) alone
     assert [one["seed"] for one in runs["dovit"]["ξ = 0.95"]] == [0, 1]
+
+
+def stopped(classes: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    rows = {name: {"stopped": count, "wrong": wrong} for name, (wrong, count) in classes.items()}
+    total = {key: sum(row[key] for row in rows.values()) for key in ("stopped", "wrong")}
+    return {"decisions": [total], "classes": rows, "distances": {"1": total, "2": {"stopped": 0, "wrong": 0}}}
+
+
+def test_stopped_tokens_are_summed_over_the_seeds(tmp_path: Path) -> None:
+    for seed, road in ((0, (3, 20)), (1, (1, 30))):
+        settings = [
+            {"name": "ξ = 0.8", "stopped": stopped({"sky": (1, 40), "road": road, "car": (0, 0)})},
+            {"name": "ξ = 1", "stopped": stopped({"sky": (0, 0), "road": (0, 0), "car": (0, 0)})},
+        ]
+        (tmp_path / f"dovit-{seed}.json").write_text(json.dumps({"settings": settings}))
+    written(tmp_path, "dense", "dense", 61.6, [])  # not evaluated with --stopped
+    [lines] = stopped_tables(read_runs(tmp_path))
+    assert lines == [
+        "| dovit: stopped wrongly, of all stopped | ξ = 0.8 |",
+        "| --- | --- |",
+        "| decision 1 | 6 of 130 (4.62 %) |",
+        "| class sky | 2 of 80 (2.50 %) |",
+        "| class road | 4 of 50 (8.00 %) |",
+        "| distance from an edge 1 | 6 of 130 (4.62 %) |",
+        "",
+        "Most of the 6 at ξ = 0.8: decision 1 (100 %), class road (67 %), distance from an edge 1 (100 %).",
+    ]
+
+
+def test_speed_over_the_dense_model() -> None:
+    def row(name: str, macs: float, speedup: float, kept: list[int], counts: list[int] | None = None) -> dict[str, Any]:
+        shares = {"macs_ratio_paper": macs, "macs_ratio_true": macs}
+        times = {"latency_ms_median": 40 / speedup, "speedup_median": speedup}
+        return {"name": name, "mIoU": 56.9, "kept": kept, "counts": counts, **shares, **times}
+
+    settings = [row("ξ = 0.95", 0.5, 1.8, [50, 30]), row("fixed, as ξ = 0.95", 0.5, 1.9, [50, 30], [50, 30])]
+    assert speed_table({"dense": row("dense, one graph", 1, 1, []), "settings": settings})[2:] == [
+        "| dense, one graph | 56.9 | all | 100 % | 40.0 | 1.00 | 1.00 | 1.00 |",
+        "| ξ = 0.95 | 56.9 | 50/30 | 50 % | 22.2 | 2.00 | 1.80 | 0.90 |",
+    ]
 
 
 def test_a_folder_without_evaluations(tmp_path: Path) -> None:
