@@ -33,7 +33,7 @@ def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMac
         if number and (correction := config.decisions[number - 1].correction) is not None:
             per_patch_token = dim * dim + 2 * dim * correction.hidden  # prefix tokens are not corrected
             per_token += per_patch_token
-            fixed -= per_patch_token * backbone.prefix
+            fixed -= per_patch_token * config.prefix
         if number < len(config.decisions):
             head = config.decisions[number]
             of_head = _head(head, dim, config.classes) if per_patch is None else per_patch
@@ -42,9 +42,11 @@ def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMac
             if head.on_map:
                 fixed += of_head * config.tokens
             else:
-                fixed -= of_head * backbone.prefix
+                fixed -= of_head * config.prefix
                 per_token += of_head
         step = StepMacs(fixed=fixed, per_token=per_token, per_pair=len(block) * _attention(dim))
+        if number == 0 and config.cells is not None:
+            step = _before_cells(step, len(block) * _layer(dim, backbone.mlp_dim, gated=backbone.gated), config)
         steps.append(_with_queries(step, config) if number == len(config.decisions) else step)
     return [*steps, _decoder(config)]
 
@@ -69,6 +71,14 @@ def _layer(dim: int, hidden: int, *, gated: bool = False) -> int:
 def _attention(dim: int) -> int:
     """Of one pair of tokens in one layer: its score and its share of the weighted sum, all heads together."""
     return 2 * dim
+
+
+def _before_cells(step: StepMacs, layers: int, config: ModelConfig) -> StepMacs:
+    """The stem of a model that merges tokens by cell: it ends with the merged tokens of all cells, and its layers have run
+    without them."""
+    tokens, every = config.backbone.prefix + config.tokens, config.prefix + config.tokens
+    fixed = step.fixed + layers * tokens + (step.per_token - layers) * every
+    return StepMacs(fixed=fixed, fixed_pairs=step.per_pair * tokens * tokens)
 
 
 def _with_queries(step: StepMacs, config: ModelConfig) -> StepMacs:

@@ -47,7 +47,7 @@ class TorchSegmenter:
             self.own = Setting(f"DyViT/{model.ratio:g}", (1.0,) * self.decisions, model.counts)
         bare = step_macs(config.model_copy(update={"decisions": (), "thresholds": ()}))
         dense = evaluate_macs(bare, [config.tokens + config.backbone.prefix])
-        self.cost = Cost(tuple(step_macs(config, per_patch)), config.backbone.prefix, config.tokens, dense)
+        self.cost = Cost(tuple(step_macs(config, per_patch)), config.prefix, config.tokens, dense)
 
     def segment(self, image: np.ndarray, setting: Setting) -> Result:
         """As Segmenter has it."""

@@ -38,6 +38,7 @@ Scale = Annotated[int, Field(ge=1, le=32)]  # of one upsampling
 Convolutions = Annotated[int, Field(ge=0, le=16)]
 Kernel = Annotated[int, Field(ge=1, le=7), AfterValidator(_odd)]
 Dilation = Annotated[int, Field(ge=1, le=64)]
+CellSide = Annotated[int, Field(ge=0, le=1024)]  # in patches; 0: no cells
 Classes = Annotated[int, Field(ge=2, le=MAX_CLASSES)]
 Period = Annotated[float, Field(gt=1e-6, lt=1e9, allow_inf_nan=False)]  # of rotary positions
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

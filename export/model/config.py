@@ -12,6 +12,7 @@ from dovit.export.model.bounds import (
     MAX_PREFIX,
     MAX_TOKENS,
     Byte,
+    CellSide,
     Classes,
     ClassName,
     Convolutions,
@@ -29,6 +30,7 @@ from dovit.export.model.bounds import (
     Threshold,
     Width,
 )
+from dovit.export.model.token_pass import Cells
 from dovit.runtime.bundle.check import MAX_CLASSES, MAX_PIXELS
 from dovit.runtime.bundle.manifest import Mode
 
@@ -246,6 +248,7 @@ class ModelConfig(_Frozen):
 
     `mode` and `keep_ratio` say how an image of another size is run by default: see `dovit.runtime.bundle.manifest.Manifest`.
     `merge`: token merging (8). Off in the paper's ablation, and for frozen models, whose layers never saw a merged class token.
+    `merge_cells`: side in patches of the cells whose stopped tokens are merged, in the place of `merge`; 0: none are.
     """
 
     image_size: tuple[Side, Side]
@@ -260,6 +263,8 @@ class ModelConfig(_Frozen):
     mode: Mode = "whole"
     keep_ratio: bool = False
     merge: bool = True
+    # left out of files where there are none, so that they stay readable for versions that know no cells
+    merge_cells: CellSide = Field(default=0, exclude_if=lambda side: not side)
     class_names: tuple[ClassName, ...] | None = Field(default=None, max_length=MAX_CLASSES)
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = Field(default=None, max_length=MAX_CLASSES)
 
@@ -285,6 +290,15 @@ class ModelConfig(_Frozen):
                 raise ValueError(f"{len(given)} entries in {name} for {self.classes} classes")
         self._check_decoder()
         self._check_lenses()
+        if self.merge_cells and self.merge:
+            raise ValueError("stopped tokens are merged into the class token (merge) or by cell (merge_cells), not both")
+        if self.merge_cells and self.queries:
+            raise ValueError("stopped tokens of an EoMT cannot be merged by cell: its queries attend to the patch tokens")
+        if self.prefix > MAX_PREFIX:
+            raise ValueError(
+                f"cells of {self.merge_cells}×{self.merge_cells} patches make {self.prefix} tokens before those of "
+                f"{self.grid[0]}×{self.grid[1]} patches, and {MAX_PREFIX} are the most: make the cells larger"
+            )
         return self
 
     def _check_lenses(self) -> None:
@@ -368,6 +382,16 @@ class ModelConfig(_Frozen):
     def tokens(self) -> int:
         """N = h·w patch tokens."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def cells(self) -> Cells | None:
+        """The cells whose stopped tokens are merged; None where there are none."""
+        return Cells(self.grid, self.merge_cells) if self.merge_cells and self.decisions else None
+
+    @property
+    def prefix(self) -> int:
+        """The tokens before the patches that one block hands on to the next: those of the backbone, and the merged ones."""
+        return self.backbone.prefix + (self.cells.count if self.cells is not None else 0)
 
     @property
     def blocks(self) -> tuple[range, ...]:

@@ -24,6 +24,7 @@ from dovit.export.model.segmenter import SegmenterLinear, SegmenterMask
 from dovit.export.model.setr import SetrMla, SetrUp
 from dovit.export.model.token_pass import (
     TokenState,
+    add_cells,
     confidence,
     decide,
     gather,
@@ -84,7 +85,7 @@ class DoViT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone, config.grid)
+        self.backbone = Backbone(config.backbone, config.grid, config.cells)
         self.heads = nn.ModuleList(
             DecisionHead(head, config.backbone.embed_dim, config.classes) for head in config.decisions
         )
@@ -96,7 +97,7 @@ class DoViT(nn.Module):
         self.corrections = nn.ModuleList(
             nn.Identity()
             if head.correction is None
-            else Correction(head.correction, backbone.embed_dim, backbone.prefix, config.tokens)
+            else Correction(head.correction, backbone.embed_dim, config.prefix, config.tokens)
             for head in config.decisions
         )
         self.decoder = _decoder(config)
@@ -136,14 +137,16 @@ class DoViT(nn.Module):
         decisions = []
         state = TokenState.start(self.embed(image), prefix)
         for number, block in enumerate(self.config.blocks):
-            rotation = self.backbone.rotation(state.index)
+            context = self.backbone.context(state.index, merged=number > 0)
             for layer in block:
                 if layer == self.config.joining_layer:
-                    joined, *turned = cast(Eomt, self.decoder).join(state.tokens, *rotation)
-                    state, rotation = with_tokens(state, joined), tuple(turned)
-                state = with_tokens(state, self.backbone.layers[layer](state.tokens, *rotation))
+                    joined, *turned = cast(Eomt, self.decoder).join(state.tokens, *context)
+                    state, context = with_tokens(state, joined), tuple(turned)
+                state = with_tokens(state, self.backbone.layers[layer](state.tokens, *context))
                 if layer + 1 in self.config.taps:
                     taps.append(reconstruct(state, prefix))
+            if number == 0 and self.config.cells is not None:
+                state, prefix = add_cells(state, prefix, self.config.cells), self.config.prefix
             if number:
                 state = with_tokens(state, self.corrections[number - 1](state.tokens))
             if number < len(self.heads):
@@ -152,7 +155,7 @@ class DoViT(nn.Module):
                 if keep.shape[1] < self.config.least_kept:
                     raise ValueError("the layers that EoMT's queries join need at least one token")
                 lens = self.lenses[number] if self.config.decisions[number].lens else None
-                state = gather(state, keep, prefix, merge=self.config.merge, lens=lens)
+                state = gather(state, keep, prefix, merge=self.config.merge, cells=self.config.cells, lens=lens)
                 if keep.shape[1] == 0:  # nothing is left to compute: the backbone ends early
                     break
         if self.config.joining_layer is not None:
@@ -169,7 +172,7 @@ class DoViT(nn.Module):
 
     def confidence(self, number: int, state: TokenState) -> Tensor:
         """q [B, M] of decision `number` (from 0) for the tokens of `state`."""
-        prefix = self.config.backbone.prefix
+        prefix = self.config.prefix
         if not self.config.decisions[number].on_map:  # kernel 1: each token by itself, so only those that are kept
             patches = self.lenses[number](state.tokens[:, prefix:])  # [B, M, E]
             kept = patches.transpose(1, 2)[..., None]  # [B, E, M, 1]
@@ -181,7 +184,7 @@ class DoViT(nn.Module):
     def head_logits(self, number: int, state: TokenState) -> Tensor:
         """Logits [B, C, h, w] of head `number` (from 0) for every token, stopped or not (2)."""
         state = with_tokens(state, self.lenses[number](state.tokens))
-        return self.heads[number](self._as_map(reconstruct(state, self.config.backbone.prefix)))
+        return self.heads[number](self._as_map(reconstruct(state, self.config.prefix)))
 
     def leave(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """After the last layer of an EoMT: tokens [B, Q+P+M, E] → those without the queries [B, P+M, E], and what the queries

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from dovit.export.model.token_pass import Cells
 
 
 def rotary_periods(head_dim: int, theta: float = 100.0) -> tuple[float, ...]:
@@ -19,14 +20,20 @@ def rotary_periods(head_dim: int, theta: float = 100.0) -> tuple[float, ...]:
     return tuple(theta ** (4 * k / head_dim) for k in range(head_dim // 4))
 
 
-def rotary_table(periods: Sequence[float], grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines of the patches, each [N, d] float32 with d = 4·len(periods).
+def rotary_angles(
+    periods: Sequence[float], rows: np.ndarray, columns: np.ndarray, grid: tuple[int, int]
+) -> np.ndarray:
+    """Angles [len(rows)·len(columns), d/2] of places in a grid (h, w) of patches; whole numbers are the middles of patches."""
+    down, across = ((at + 0.5) / n * 2 - 1 for at, n in zip((rows, columns), grid, strict=True))  # from -1 to 1
+    places = np.stack(np.meshgrid(down, across, indexing="ij"), axis=-1).reshape(-1, 2, 1)  # [N, 2, 1]
+    return (2 * np.pi * places / np.asarray(periods)).reshape(len(places), -1)
+
+
+def rotary_table(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of angles [N, d/2], each [N, d] float32.
 
     Channel c < d/2 makes a pair with channel c + d/2. The sines of the first half of the channels are negated already.
     """
-    down, across = ((np.arange(n) + 0.5) / n * 2 - 1 for n in grid)  # centres of patches, from -1 to 1
-    places = np.stack(np.meshgrid(down, across, indexing="ij"), axis=-1).reshape(-1, 2, 1)  # [N, 2, 1]
-    angles = (2 * np.pi * places / np.asarray(periods)).reshape(len(places), -1)  # [N, d/2]
     cosine, sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     return np.concatenate([cosine, cosine], axis=1), np.concatenate([-sine, sine], axis=1)
 
@@ -38,21 +45,38 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class RotaryPositions(nn.Module):
-    """The table for one grid of patches. It is computed, so it is in no checkpoint."""
+    """The table for one grid of patches, and for the tokens before the patches: prefix tokens, which are turned by nothing, and
+    with `cells` their merged tokens, which are where the middle of the cell is. It is computed, so it is in no checkpoint."""
 
-    cosine: Tensor
+    cosine: Tensor  # [N, d]
     sine: Tensor
+    cosine_before: Tensor  # [P, d], or [P+G, d]
+    sine_before: Tensor
 
-    def __init__(self, periods: Sequence[float], prefix: int, grid: tuple[int, int]) -> None:
+    def __init__(
+        self, periods: Sequence[float], prefix: int, grid: tuple[int, int], cells: Cells | None = None
+    ) -> None:
         super().__init__()
-        self.prefix = prefix
+        angles = rotary_angles(periods, *(np.arange(n) for n in grid), grid)
+        before = np.zeros((prefix, angles.shape[1]))
+        if cells is not None:
+            # the mean of the first and the last row of each cell, and of its columns
+            middle = (
+                (start + np.minimum(start + cells.side, n) - 1) / 2
+                for n in grid
+                for start in [np.arange(0, n, cells.side)]
+            )
+            before = np.concatenate([before, rotary_angles(periods, *middle, grid)])
         # by numpy, so that they have values where a model is made without memory, on torch's meta device
-        for name, table in zip(("cosine", "sine"), rotary_table(periods, grid), strict=True):
-            self.register_buffer(name, torch.from_numpy(table), persistent=False)
+        for suffix, of in (("", angles), ("_before", before)):
+            for name, table in zip(("cosine", "sine"), rotary_table(of), strict=True):
+                self.register_buffer(name + suffix, torch.from_numpy(table), persistent=False)
 
     def forward(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the prefix tokens and of the patches at `index` [B, M]: each [B, 1, P+M, d]."""
+        """Cosines and sines of the tokens before the patches and of the patches at `index` [B, M]: each [B, 1, P+M, d]."""
         rows = index.long()
-        cosine = F.pad(self.cosine[rows], (0, 0, self.prefix, 0), value=1.0)  # [B, P+M, d]: an angle of 0 turns nothing
-        sine = F.pad(self.sine[rows], (0, 0, self.prefix, 0))
-        return cosine[:, None], sine[:, None]
+
+        def placed(before: Tensor, table: Tensor) -> Tensor:
+            return torch.cat([before.expand(len(rows), -1, -1), table[rows]], dim=1)[:, None]
+
+        return placed(self.cosine_before, self.cosine), placed(self.sine_before, self.sine)

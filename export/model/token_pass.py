@@ -8,10 +8,15 @@
                 L(token) where the decision has a lens, and as they are otherwise
     merge       T_0 ← ½ (T_0 + mean of all tokens stopped so far), T_0 the class token; optional, and without it T_0
                 stays as it is                                                                   (8)
+    merge cells R_c ← (n_c R_c + sum of the tokens of cell c that stop here) / (n_c + their number), in the place of (8); optional.
+                The grid of patches is cut into cells, and each has one merged token R_c behind the prefix tokens, which goes
+                through all further layers. n_c is how many tokens of the cell have stopped: each layer adds log n_c to the
+                scores of the key of R_c, so that it weighs as much as they would (as Token Merging does, arXiv 2210.09461),
+                and leaves it out where n_c is 0
     reconstruct kept tokens go back to `full` at their positions                                     (3.3)
 
 Sizes: B images, N patch tokens of E channels, M of them still kept before a decision and K after it, P prefix tokens
-(class token, distillation token, registers; any number) that are always kept.
+(class token, distillation token, registers, and behind them the merged tokens of G cells; any number) that are always kept.
 """
 
 from __future__ import annotations
@@ -20,7 +25,51 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+NEVER = -1e4  # added to an attention score, it leaves the key out; float16 can hold it
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The grid of patches (h, w), cut into cells of `side`×`side` patches; the last row and column of cells may be smaller."""
+
+    grid: tuple[int, int]
+    side: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells down and across."""
+        return -(-self.grid[0] // self.side), -(-self.grid[1] // self.side)
+
+    @property
+    def count(self) -> int:
+        """G."""
+        return self.shape[0] * self.shape[1]
+
+    def contain(self, index: Tensor) -> Tensor:
+        """[B, G, M] bool: whether a cell contains the patch at `index` [B, M]."""
+        row, column = index // self.grid[1], index % self.grid[1]
+        cell = row // self.side * self.shape[1] + column // self.side  # [B, M]
+        return cell[:, None] == torch.arange(self.count, device=index.device)[:, None]
+
+    def stopped(self, index: Tensor) -> Tensor:
+        """n [B, G] float32: how many tokens of each cell have stopped where those at `index` [B, M] have not."""
+        down, across = (
+            torch.full((cells,), self.side).clamp(max=patches - self.side * torch.arange(cells))
+            for cells, patches in zip(self.shape, self.grid, strict=True)
+        )
+        sizes = (down[:, None] * across).flatten().to(index.device)  # [G]
+        return sizes - self.contain(index).float().sum(dim=2)
+
+    def key_bias(self, index: Tensor, prefix: int) -> Tensor:
+        """What the layers add to the scores of each key, [B, 1, 1, P+M] float32: log n of the merged tokens, the last G of the
+        `prefix` tokens, and 0 for the others."""
+        n = self.stopped(index)
+        merged = torch.where(n > 0, n.clamp(min=1).log(), NEVER)
+        return F.pad(merged, (prefix - self.count, index.shape[1]))[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -84,28 +133,43 @@ def gather(
     prefix: int,
     *,
     merge: bool = True,
+    cells: Cells | None = None,
     lens: Callable[[Tensor], Tensor] | None = None,
 ) -> TokenState:
-    """The state after a decision: `keep` [B, K] stays (6), the others stop and, with `merge`, go into the class token (8).
+    """The state after a decision: `keep` [B, K] stays (6), the others stop and, with `merge`, go into the class token (8),
+    with `cells` into the merged tokens of their cells, the last of the `prefix` tokens.
 
     `lens`: [B, P+M, E] → the same shape, each token by itself. `full` gets what it makes of the stopping tokens; the class
     token and the kept tokens see none of it."""
     patches = state.tokens[:, prefix:]  # [B, M, E]
     full = reconstruct(state if lens is None else with_tokens(state, lens(state.tokens)), prefix)
     stopped_sum = state.stopped_sum
+    stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
+    stopping = torch.where(stops[..., None], patches.float(), 0.0)  # [B, M, E]
     if merge:
-        stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
-        stopped_sum = stopped_sum + torch.where(stops[..., None], patches.float(), 0.0).sum(dim=1)
+        stopped_sum = stopped_sum + stopping.sum(dim=1)
     stopped_count = state.stopped_count + state.index.shape[1] - keep.shape[1]
 
     prefix_tokens = state.tokens[:, :prefix]  # [B, P, E]
     if merge and prefix and stopped_count:
         class_token = 0.5 * (prefix_tokens[:, :1].float() + stopped_sum[:, None] / stopped_count)
         prefix_tokens = torch.cat([class_token.to(patches.dtype), prefix_tokens[:, 1:]], dim=1)
+    index = state.index.gather(1, keep)
+    if cells is not None:
+        merged = prefix_tokens[:, -cells.count :].float()  # [B, G, E]
+        before, after = (cells.stopped(i)[..., None] for i in (state.index, index))  # [B, G, 1]
+        merged = (before * merged + cells.contain(state.index).float() @ stopping) / after.clamp(min=1)
+        prefix_tokens = torch.cat([prefix_tokens[:, : -cells.count], merged.to(patches.dtype)], dim=1)
     kept = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))  # [B, K, E]
-    return TokenState(
-        torch.cat([prefix_tokens, kept], dim=1), state.index.gather(1, keep), full, stopped_sum, stopped_count
-    )
+    return TokenState(torch.cat([prefix_tokens, kept], dim=1), index, full, stopped_sum, stopped_count)
+
+
+def add_cells(state: TokenState, prefix: int, cells: Cells) -> TokenState:
+    """The state before the first decision, with a merged token for each cell behind the `prefix` tokens; they are zeros, and no
+    layer attends to one before a token of its cell has stopped."""
+    tokens = state.tokens
+    merged = tokens.new_zeros(tokens.shape[0], cells.count, tokens.shape[2])
+    return with_tokens(state, torch.cat([tokens[:, :prefix], merged, tokens[:, prefix:]], dim=1))
 
 
 def reconstruct(state: TokenState, prefix: int) -> Tensor:

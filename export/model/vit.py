@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dovit.export.model.config import Activation, BackboneConfig
 from dovit.export.model.convolution import activation
 from dovit.export.model.rotary import RotaryPositions, rotate
+from dovit.export.model.token_pass import Cells
 
 
 class Attention(nn.Module):
@@ -28,9 +29,10 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return (rotate(q, *rotation), rotate(k, *rotation), v) if rotation else (q, k, v)
 
-    def forward(self, x: Tensor, *rotation: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         batch, count, dim = x.shape
-        x = F.scaled_dot_product_attention(*self.project(x, *rotation))
+        rotation, bias = context[: len(context) // 2 * 2], context[-1] if len(context) % 2 else None
+        x = F.scaled_dot_product_attention(*self.project(x, *rotation), attn_mask=bias)
         return self.proj(x.transpose(1, 2).reshape(batch, count, dim))
 
 
@@ -55,8 +57,9 @@ class Mlp(nn.Module):
 class Layer(nn.Module):
     """One transformer layer: tokens [B, T, E] → [B, T, E], any T.
 
-    `rotation`: where positions are rotary, cosine and sine that each token's queries and keys are turned by. LayerScale, a factor
-    for each channel of what a layer adds to its input, has no place here: readers multiply it into `proj` and `fc2`.
+    `context`: where positions are rotary, cosine and sine that each token's queries and keys are turned by; behind them, where
+    there are merged tokens, what is added to the scores of each key, [B, 1, 1, T]. LayerScale, a factor for each channel of what
+    a layer adds to its input, has no place here: readers multiply it into `proj` and `fc2`.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int, eps: float, act: Activation, *, gated: bool = False) -> None:
@@ -66,8 +69,8 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps)
         self.mlp = Mlp(dim, hidden, act, gated=gated)
 
-    def forward(self, x: Tensor, *rotation: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x), *rotation)
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x), *context)
         return x + self.mlp(self.norm2(x))
 
 
@@ -79,16 +82,21 @@ class Backbone(nn.Module):
     already added, since nothing ever needs them apart.
     """
 
-    def __init__(self, config: BackboneConfig, grid: tuple[int, int]) -> None:
+    def __init__(self, config: BackboneConfig, grid: tuple[int, int], cells: Cells | None = None) -> None:
         super().__init__()
+        self.config = config
         dim = config.embed_dim
         self.patch_embed = nn.Conv2d(3, dim, config.patch, config.patch)
         self.pos_embed: nn.Parameter | None = None
+        self.cells = cells
         self.rotary: RotaryPositions | None = None
+        self.rotary_merged: RotaryPositions | None = None  # where there are merged tokens
         if config.rotary is None:
             self.pos_embed = nn.Parameter(torch.zeros(grid[0] * grid[1], dim))
         else:
             self.rotary = RotaryPositions(config.rotary, config.prefix, grid)
+            if cells is not None:
+                self.rotary_merged = RotaryPositions(config.rotary, config.prefix, grid, cells)
         self.prefix = nn.Parameter(torch.zeros(config.prefix, dim))
         self.layers = nn.ModuleList(
             Layer(dim, config.heads, config.mlp_dim, config.norm_eps, config.activation, gated=config.gated)
@@ -106,7 +114,11 @@ class Backbone(nn.Module):
             x = x + self.pos_embed
         return self.pre_norm(torch.cat([self.prefix.expand(x.shape[0], -1, -1), x], dim=1))
 
-    def rotation(self, index: Tensor) -> tuple[Tensor, ...]:
-        """What the layers of a block take beside the tokens: the rotary positions of prefix tokens and the patches at
-        `index` [B, M]; nothing where positions are learned."""
-        return () if self.rotary is None else self.rotary(index)
+    def context(self, index: Tensor, *, merged: bool = False) -> tuple[Tensor, ...]:
+        """What the layers of a block take beside the tokens, those of patches being at `index` [B, M]: the rotary positions of
+        all tokens, unless positions are learned; and with `merged`, behind the first decision of a model that merges tokens by
+        cell, what is added to the scores of each key."""
+        if self.cells is None or not merged:
+            return () if self.rotary is None else self.rotary(index)
+        bias = self.cells.key_bias(index, self.config.prefix + self.cells.count)
+        return (bias,) if self.rotary_merged is None else (*self.rotary_merged(index), bias)

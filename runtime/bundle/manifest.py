@@ -92,6 +92,12 @@ class Manifest(Frozen):
         exclude_if=lambda merge: merge,
         description="whether decisions merge the stopped tokens into the class token",
     )
+    merge_cells: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=lambda side: not side,
+        description="side in patches of the cells whose stopped tokens are merged; the last tokens of `prefix` are theirs",
+    )
     classes: int
     class_names: tuple[str, ...] | None
     palette: tuple[tuple[int, int, int], ...] | None

@@ -128,6 +128,8 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 def _merging(manifest: Manifest) -> str:
     if not manifest.decisions:
         return "none (dense)"
+    if manifest.merge_cells:
+        return f"stopped tokens of each cell of {manifest.merge_cells}×{manifest.merge_cells} patches into one token"
     if not manifest.prefix:
         return "none (no class token)"
     return "stopped tokens into the class token" if manifest.merge else "off: the class token stays as it is"

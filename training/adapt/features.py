@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dovit.export.model import DoViT, ModelConfig
-from dovit.export.model.token_pass import TokenState
+from dovit.export.model.token_pass import TokenState, add_cells
 from dovit.runtime.errors import DovitError
 from dovit.runtime.images import read_image
 from dovit.runtime.progress import Progress
@@ -52,9 +52,9 @@ def compute_features(
             progress(f"running the model on {len(files)} images", done / len(files))
             pixels = torch.tensor(window(read_image(file), model.config))
             tokens = model.embed(pixels[None])
-            rotation = model.backbone.rotation(torch.arange(model.config.tokens, dtype=torch.int32)[None])
+            context = model.backbone.context(torch.arange(model.config.tokens, dtype=torch.int32)[None])
             for number, layer in enumerate(model.backbone.layers, start=1):
-                tokens = layer(tokens, *rotation)
+                tokens = layer(tokens, *context)
                 if number in written:
                     values = tokens[0, prefix:].half()
                     if not values.isfinite().all():
@@ -63,7 +63,9 @@ def compute_features(
                         )
                     values.numpy().tofile(written[number])
                 if states is not None and number == layers[0]:
-                    states.put(done, TokenState.start(tokens, prefix))
+                    state = TokenState.start(tokens, prefix)
+                    cells = model.config.cells
+                    states.put(done, state if cells is None else add_cells(state, prefix, cells))
     except OSError as error:
         raise DovitError(
             f"{folder}: the model's features cannot be written ({error}); free space, or lower --limit"

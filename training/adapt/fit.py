@@ -111,7 +111,7 @@ def distil(
     batch = min(len(images), max(1, TOKENS_A_STEP // config.tokens))
     for step in range(steps):
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
-        mapped = torch.cat([through(module, states.get(image), config.backbone.prefix) for image in chosen])
+        mapped = torch.cat([through(module, states.get(image), config.prefix) for image in chosen])
         loss = divergence(model, mapped, features.take(config.backbone.depth, chosen))
         optimiser.zero_grad()
         loss.backward()
@@ -193,7 +193,7 @@ def _head_data(
     for image in images:
         state = states.get(image)
         chosen = torch.randperm(state.index.shape[1], generator=generator)[:each]
-        mapped = model.lenses[number](state.tokens)[0, config.backbone.prefix + chosen]
+        mapped = model.lenses[number](state.tokens)[0, config.prefix + chosen]
         inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
         labels.append(
             own_labels(model, features.take(config.backbone.depth, [image]))[0, state.index[0, chosen].long()]
@@ -206,7 +206,7 @@ def judge(
     model: DoViT, number: int, states: States, features: Features, images: Sequence[int], temperature: float
 ) -> Fitted:
     """How lens and head of decision `number` (from 0) do on the tokens of `images` that are left there."""
-    config, prefix = model.config, model.config.backbone.prefix
+    config, prefix = model.config, model.config.prefix
     total, left, confident, agreed = 0.0, 0, 0, 0
     for image in images:
         state, full = states.get(image), features.take(config.backbone.depth, [image])

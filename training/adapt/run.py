@@ -26,8 +26,8 @@ HELD_OUT = 10  # one image of so many is kept for temperatures and for the repor
 @dataclass(frozen=True)
 class Adaptation:
     """How to adapt. `layers` count from 1, `thresholds` are ξ of each; `hidden`: channels of the lenses' second part, 0 for
-    none. `merge`: token merging, which the layers of a frozen model have never seen; `correct`: whether decisions
-    get a correction of the next block."""
+    none. `merge`: merging into the class token, which the layers of a frozen model have never seen; `merge_cells`: side of the
+    cells whose stopped tokens are merged, 0 for none; `correct`: whether decisions get a correction of the next block."""
 
     layers: tuple[int, ...]
     thresholds: tuple[float, ...]
@@ -37,6 +37,7 @@ class Adaptation:
     seed: int = 0
     merge: bool = False
     correct: bool = True
+    merge_cells: int = 0
 
 
 def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
@@ -60,7 +61,13 @@ def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
     )
     try:
         return ModelConfig.model_validate(
-            {**config.model_dump(), "decisions": heads, "thresholds": how.thresholds, "merge": how.merge}
+            {
+                **config.model_dump(),
+                "decisions": heads,
+                "thresholds": how.thresholds,
+                "merge": how.merge,
+                "merge_cells": how.merge_cells,
+            }
         )
     except ValidationError as error:
         raise DovitError(f"this model cannot be adapted: {describe_validation(error)}") from None
@@ -113,7 +120,7 @@ def adapt(
                 )
             lens = cast(Lens, model.lenses[number])
             progress(f"{what}: ridge regression")
-            fit_lens(lens, states, features, last, images, config.backbone.prefix)
+            fit_lens(lens, states, features, last, images, config.prefix)
             train(lens, "lens")
             progress(f"{what}: fitting the head")
             temperature = fit_head(model, number, states, features, images, held_out, generator)

@@ -48,10 +48,10 @@ def pass_decision(model: DoViT, number: int, states: States, images: Sequence[in
         if not state.index.shape[1]:  # an earlier decision has stopped every token: the model ends there
             continue
         keep = decide(model.confidence(number, state), config.thresholds[number])
-        state = gather(state, keep, config.backbone.prefix, merge=config.merge, lens=lens)
-        rotation = model.backbone.rotation(state.index)
+        state = gather(state, keep, config.prefix, merge=config.merge, cells=config.cells, lens=lens)
+        context = model.backbone.context(state.index, merged=True)
         for layer in config.blocks[number + 1] if keep.shape[1] else ():
-            state = with_tokens(state, model.backbone.layers[layer](state.tokens, *rotation))
+            state = with_tokens(state, model.backbone.layers[layer](state.tokens, *context))
         states.put(image, state)
 
 

@@ -25,7 +25,7 @@ from dovit.runtime.cli.output import (
 from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_output
-from dovit.training.cli.options import merge_option, seed_option
+from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
 EPILOG = """\b
 Examples:
@@ -34,6 +34,7 @@ Examples:
         --limit 300 --threshold 0.99,0.98,0.98 --out adapted.safetensors
 """
 DEFAULT_THRESHOLD = 0.98
+DEFAULT_CELLS = 4  # side in patches
 
 
 def command(
@@ -49,7 +50,8 @@ def command(
         int,
         typer.Option(min=0, max=1 << 15, help="Channels of a second part of the lens, of two layers; 0: affine alone."),
     ] = 0,
-    merge: Annotated[bool, merge_option("they are not merged")] = False,
+    merge: Annotated[bool, merge_option("they are not")] = False,
+    merge_cells: Annotated[int | None, merge_cells_option("4, unless --merge is given")] = None,
     correct: Annotated[
         bool,
         typer.Option("--correct/--no-correct", help="Correct the tokens that stay after each block. Default: yes."),
@@ -77,7 +79,9 @@ def command(
     layers = chosen or paper_decision_layers(model.config.backbone.depth)
     given = ReadOptions(thresholds=parse_thresholds(threshold))
     thresholds = given.thresholds_for(len(layers), (DEFAULT_THRESHOLD,))
-    how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge, correct)
+    if merge_cells is None:
+        merge_cells = 0 if merge else DEFAULT_CELLS
+    how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge, correct, merge_cells)
     adapted_config(model.config, how)  # refuse before the work begins
     with stage_progress() as progress:
         model, reports = adapt(model, files, how, out.absolute().parent, progress)

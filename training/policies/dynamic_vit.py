@@ -69,7 +69,7 @@ class DynamicViT(DoViT):
         full = tokens[:, prefix:]  # a position's value when it was dropped, or now
         taps: list[Tensor] = []
         ratio_loss = tokens.new_zeros(())
-        rotation = self.backbone.rotation(torch.arange(self.config.tokens, device=tokens.device).expand(batch, -1))
+        rotation = self.backbone.context(torch.arange(self.config.tokens, device=tokens.device).expand(batch, -1))
         for number, block in enumerate(self.config.blocks):
             visible = torch.cat([kept.new_ones(batch, prefix, 1), kept], dim=1)[:, :, 0]  # [B, P+N]
             for layer in block:

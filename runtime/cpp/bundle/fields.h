@@ -150,6 +150,7 @@ void fields(Visitor& visit, Manifest& manifest) {
   visit("embed_dim", manifest.embed_dim);
   visit("prefix", manifest.prefix);
   visit.optional("merge", manifest.merge);
+  visit.optional("merge_cells", manifest.merge_cells);
   visit("classes", manifest.classes);
   visit("class_names", manifest.class_names);
   visit("palette", manifest.palette);

@@ -154,6 +154,7 @@ struct Manifest {
   std::array<int64_t, 2> image_size{};  // (height, width), as all sizes here
   int64_t patch = 0, embed_dim = 0, prefix = 0;
   bool merge = true;
+  int64_t merge_cells = 0;
   int64_t classes = 0;
   std::optional<std::vector<std::string>> class_names;
   std::optional<std::vector<std::array<int64_t, 3>>> palette;
