@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
 from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
-from dovit.export.model import DoViT
+from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.eomt import Eomt
-from dovit.export.model.token_pass import confidence, keep_least_confident
+from dovit.export.model.token_pass import Cells, TokenState, add_cells, confidence, keep_least_confident
+from dovit.export.model.vit import Backbone
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -118,6 +119,28 @@ class _Start(nn.Module):
         return index, patches, torch.zeros(patches.shape[0], patches.shape[2])
 
 
+class _AddCells(nn.Module):
+    """`token_pass.add_cells` on tokens [B, P+N, E]."""
+
+    def __init__(self, prefix: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.prefix, self.cells = prefix, cast(Cells, config.cells)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return add_cells(TokenState.start(tokens, self.prefix), self.prefix, self.cells).tokens
+
+
+class _Context(nn.Module):
+    """Backbone.context: index [B, M] → what the layers take beside the tokens."""
+
+    def __init__(self, backbone: Backbone, merged: bool) -> None:
+        super().__init__()
+        self.backbone, self.merged = _replaced(backbone, layers=None), merged
+
+    def forward(self, index: Tensor) -> tuple[Tensor, ...]:
+        return self.backbone.context(index, merged=self.merged)
+
+
 def uncorrected(name: str) -> str:
     """The name of a block's tokens `name` before a correction."""
     return f"uncorrected_{name}"
@@ -129,7 +152,7 @@ class _Assembler:
         self.prefix, self.dim = model.config.backbone.prefix, model.config.backbone.embed_dim
         self.graph = gs.Graph(opset=OPSET, name="dovit", import_domains=_opsets(), ir_version=10)
         self._heads: dict[object, Piece] = {}
-        self._rotation: Piece | None = None
+        self._contexts: dict[bool, Piece] = {}
         self._lenses: dict[int, Piece] = {}
         self._corrections: dict[int, Piece] = {}
         self.lenses: list[gs.Variable] = []
@@ -145,6 +168,8 @@ class _Assembler:
         attrs = {} if op == "TokenDecide" else {"prefix": self.prefix}
         if op == "TokenGather" and not self.config.merge:
             attrs["merge"] = 0  # left out where it is 1, so that plugins of older versions take those nodes
+        if op == "TokenGather" and self.config.cells is not None:
+            attrs |= {"cell_side": self.config.merge_cells, "columns": self.config.grid[1]}
         self.graph.nodes.append(gs.Node(op, name, attrs | PLUGIN_ATTRIBUTES, inputs, outputs, OPERATOR_DOMAIN))
         return outputs
 
@@ -167,7 +192,7 @@ class _Assembler:
         traced = trace(embed, {"image": (example, {0: "batch"})}, ["tokens"])
         [current] = add_piece(self.graph, _short(traced), "embed", _short_weights(embed), [image])
 
-        layer_piece = self.layer("tokens")
+        layer_piece = self.layer("tokens", 1)
         start = _Start(self.prefix)
         every = self.example(self.prefix + tokens, self.dim)
         traced = trace(start, {"tokens": (every, {0: "batch"})}, ["index", "full", "stopped_sum"])
@@ -180,17 +205,23 @@ class _Assembler:
         kept: int | str = tokens  # M and P+M, numbers or names of dimensions
         length: int | str = self.prefix + tokens
         for number, block in enumerate(config.blocks, start=1):
-            rotation = self.rotation(number, index)
+            context = self.context(number, index)
+            if number == 2 and config.cells is not None:
+                layer_piece = self.layer("tokens", number)
             for layer in block:
                 if layer == config.joining_layer:
-                    current, *rotation = self.join([current, *rotation])
+                    current, *context = self.join([current, *context])
                     # ONNX Runtime takes dimensions of one name for one size, and there are more tokens now
-                    layer_piece = self.layer("joined")
+                    layer_piece = self.layer("joined", number)
                 module = model.backbone.layers[layer]
-                [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current, *rotation])
+                [current] = self.piece(f"layers.{layer + 1}", layer_piece, module, [current, *context])
                 if layer + 1 in config.taps:
                     current.shape = ["batch", length, self.dim]
                     taps.append(self.reconstruct(f"tap{layer + 1}", full, current, index))
+            if number == 1 and config.cells is not None:
+                current = self.add_cells(current)
+                self.prefix = config.prefix
+                length = self.prefix + tokens
             if number > len(model.heads) and config.joining_layer is not None:
                 current, *taps = self.leave(current)
             if number > 1:
@@ -228,21 +259,31 @@ class _Assembler:
         self.graph.outputs = [*self.decoder([sequence, *taps]), *self.lenses]
         return self.graph
 
-    def layer_inputs(self, count: str) -> dict[str, tuple[Tensor, dict[int, str]]]:
-        """Examples of what a layer takes: tokens, and rotary positions where there are some. `count`: the name of how many."""
-        data = {"tokens": (self.example(self.prefix + EXAMPLE_TOKENS, self.dim), {0: "batch", 1: count})}
-        if self.model.backbone.rotary is not None:
-            shape = 1, self.prefix + EXAMPLE_TOKENS, self.config.backbone.head_dim
-            data |= {name: (self.example(*shape), {0: "batch", 2: count}) for name in ("cosine", "sine")}
+    def layer_inputs(self, count: str, number: int) -> dict[str, tuple[Tensor, dict[int, str]]]:
+        """Examples of what a layer of block `number` (from 1) takes: tokens, and the context. `count`: the name of how many."""
+        every = self.prefix + EXAMPLE_TOKENS
+        data = {"tokens": (self.example(every, self.dim), {0: "batch", 1: count})}
+        for name in self.context_names(number):
+            if name == "bias":
+                data[name] = self.example(1, 1, every), {0: "batch", 3: count}
+            else:
+                data[name] = torch.zeros(1, 1, every, self.config.backbone.head_dim), {0: "batch", 2: count}
         return data
 
-    def layer(self, count: str) -> Piece:
-        """A layer of the backbone, traced."""
-        return trace(self.model.backbone.layers[0], self.layer_inputs(count), ["out"])
+    def layer(self, count: str, number: int) -> Piece:
+        """A layer of the backbone in block `number` (from 1), traced."""
+        return trace(self.model.backbone.layers[0], self.layer_inputs(count, number), ["out"])
+
+    def add_cells(self, tokens: gs.Variable) -> gs.Variable:
+        """The tokens of block 1 with the merged token of each cell behind the prefix tokens."""
+        module = _AddCells(self.prefix, self.config)
+        every = self.example(self.prefix + self.config.tokens, self.dim)
+        traced = trace(module, {"tokens": (every, {0: "batch"})}, ["with_cells"])
+        return self.piece("cells", traced, module, [tokens])[0]
 
     def join(self, inputs: list[gs.Variable]) -> list[gs.Variable]:
         """EoMT's queries before the tokens: tokens and rotary positions of a block."""
-        join, example = _Join(cast(Eomt, self.model.decoder)), self.layer_inputs("tokens")
+        join, example = _Join(cast(Eomt, self.model.decoder)), self.layer_inputs("tokens", len(self.config.blocks))
         traced = trace(join, example, [f"joined_{name}" for name in example])
         return add_piece(self.graph, _short(traced), "queries", _short_weights(join), inputs)
 
@@ -259,16 +300,24 @@ class _Assembler:
         }
         return [left, *(self.rename(v, name, shape) for v, (name, shape) in zip(made, shapes.items(), strict=True))]
 
-    def rotation(self, number: int, index: gs.Variable) -> list[gs.Variable]:
+    def context(self, number: int, index: gs.Variable) -> list[gs.Variable]:
         """What the layers of block `number` (from 1) take beside the tokens: cosines and sines of rotary positions, each
-        [B, 1, P+M, d]."""
-        rotary = self.model.backbone.rotary
-        if rotary is None:
+        [B, 1, P+M, d], and where tokens are merged by cell the bias of the keys, [B, 1, 1, P+M]."""
+        module, names = self.context_module(number), self.context_names(number)
+        if not names:
             return []
-        if self._rotation is None:
+        if module.merged not in self._contexts:
             some = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int32)
-            self._rotation = trace(rotary, {"index": (some, {0: "batch", 1: "kept"})}, ["cosines", "sines"])
-        return self.piece(f"rotation{number}", self._rotation, rotary, [index])
+            example = {"index": (some, {0: "batch", 1: "kept"})}
+            self._contexts[module.merged] = trace(module, example, [f"made_{name}" for name in names])
+        return self.piece(f"context{number}", self._contexts[module.merged], module, [index])
+
+    def context_module(self, number: int) -> _Context:
+        return _Context(self.model.backbone, merged=number > 1)
+
+    def context_names(self, number: int) -> list[str]:
+        rotary = ["cosine", "sine"] if self.model.backbone.rotary is not None else []
+        return rotary + (["bias"] if number > 1 and self.config.cells is not None else [])
 
     def lens(self, number: int, tokens: gs.Variable) -> gs.Variable | None:
         """`lens{number}` [B, P+M, E], what the lens of a decision makes of its block's tokens; None where it has none."""
