@@ -79,8 +79,9 @@ def small_config(
     **changes: Any,
 ) -> ModelConfig:
     """A segmenter of 4×6 patches, 6 layers and 7 classes, with decisions after `layers` and ξ = 0.5 at each. `head`: as
-    small_head's, with "-unmerged" behind it for a model without token merging. `family`: one of BACKBONES."""
-    kind = head.removesuffix("-unmerged")
+    small_head's, with "-unmerged" behind it for a model without token merging, or with "-cells" for one that merges by cells of
+    3×3 patches, the last ones of 1×3. `family`: one of BACKBONES."""
+    kind = head.removesuffix("-unmerged").removesuffix("-cells")
     settings = {
         "embed_dim": embed_dim,
         "depth": depth,
@@ -97,6 +98,7 @@ def small_config(
         "decoder": small_decoder(decoder_kind, depth, taps),
         "decisions": tuple(small_head(kind, layer) for layer in layers),
         "merge": kind == head,
+        "merge_cells": 3 if head.endswith("-cells") else 0,
         "thresholds": (0.5,) * len(layers),
     }
     return ModelConfig(**{**given, **changes})

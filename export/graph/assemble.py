@@ -267,7 +267,7 @@ class _Assembler:
             if name == "bias":
                 data[name] = self.example(1, 1, every), {0: "batch", 3: count}
             else:
-                data[name] = torch.zeros(1, 1, every, self.config.backbone.head_dim), {0: "batch", 2: count}
+                data[name] = self.example(1, every, self.config.backbone.head_dim), {0: "batch", 2: count}
         return data
 
     def layer(self, count: str, number: int) -> Piece:

@@ -77,6 +77,6 @@ class RotaryPositions(nn.Module):
         rows = index.long()
 
         def placed(before: Tensor, table: Tensor) -> Tensor:
-            return torch.cat([before.expand(len(rows), -1, -1), table[rows]], dim=1)[:, None]
+            return torch.cat([before.expand(rows.shape[0], -1, -1), table[rows]], dim=1)[:, None]
 
         return placed(self.cosine_before, self.cosine), placed(self.sine_before, self.sine)

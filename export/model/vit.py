@@ -31,7 +31,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         batch, count, dim = x.shape
-        rotation, bias = context[: len(context) // 2 * 2], context[-1] if len(context) % 2 else None
+        rotation, bias = context[: len(context) // 2 * 2], context[-1].to(x.dtype) if len(context) % 2 else None
         x = F.scaled_dot_product_attention(*self.project(x, *rotation), attn_mask=bias)
         return self.proj(x.transpose(1, 2).reshape(batch, count, dim))
 

@@ -35,6 +35,9 @@ CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
     ("setr-naive", 2, "setr-k3-unmerged", None),
     ("segmenter-linear", 5, "lens-unmerged", "rotary"),
     ("segmenter-mask", 2, "corrected-unmerged", None),
+    ("segmenter-linear", 1, "lens-cells", None),
+    ("setr-mla", 0, "setr-k3-cells", None),
+    ("segmenter-mask", 5, "corrected-cells", "rotary"),
 ]
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from dovit.export.graph.functions import DOMAIN_VERSION, OPSET, token_pass_functions
-from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct
+from dovit.export.graph.functions import DOMAIN_VERSION, OPSET, Merging, token_pass_functions
+from dovit.export.model.token_pass import Cells, TokenState, decide, gather, reconstruct
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
 
 STATE = ["tokens", "index", "full", "stopped_sum", "stopped_count"]
@@ -18,14 +18,14 @@ TYPES |= {"capacities": TensorProto.INT64}
 
 
 def session(
-    op: str, inputs: list[str], outputs: list[str], *, merges: bool = True, **attributes: int
+    op: str, inputs: list[str], outputs: list[str], *, merging: Merging = "class token", **attributes: int
 ) -> ort.InferenceSession:
     def infos(names: list[str]) -> list:
         return [
             helper.make_tensor_value_info(n, TYPES.get(n.removeprefix("new_"), TensorProto.FLOAT), None) for n in names
         ]
 
-    functions = token_pass_functions(merges)
+    functions = token_pass_functions(merging)
     node = helper.make_node(op, inputs, outputs, domain=OPERATOR_DOMAIN, **attributes)
     graph = helper.make_graph([node], op, infos(inputs), infos(outputs))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OPERATOR_DOMAIN, DOMAIN_VERSION)]
@@ -68,12 +68,16 @@ def test_decide_special_values(decider: ort.InferenceSession) -> None:
     assert run_decide(decider, ties, 0.5, [0, 3, 6]).tolist() == [[0, 1, 5]], "ties fill by lower index"
 
 
-@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize("merging", ["class token", "cells", "none"])
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (1, 0), (7, 0), (7, 1), (111, 7), (111, 111)])
-def test_gather_and_reconstruct(prefix: int, count: int, kept: int, merge: bool) -> None:
+def test_gather_and_reconstruct(prefix: int, count: int, kept: int, merging: Merging) -> None:
     random = np.random.default_rng(count + kept)
-    total, channels, batch = count + 5, 12, 2
+    # 4 or 29 patches a row, in cells of 3×3
+    columns = 4 if count < 10 else 29
+    total, channels, batch = columns * (count // columns + 2), 12, 2
+    cells = Cells((total // columns, columns), 3) if merging == "cells" else None
+    prefix += cells.count if cells else 0
     index = np.stack([np.sort(random.permutation(total)[:count]) for _ in range(batch)]).astype(np.int32)
     keep = np.stack([np.sort(random.permutation(count)[:kept]) for _ in range(batch)]).astype(np.int32)
     tokens, full, stopped = (
@@ -83,16 +87,18 @@ def test_gather_and_reconstruct(prefix: int, count: int, kept: int, merge: bool)
     tokens[0, prefix + keep[0, 0] if kept else 0] = np.inf if kept else 0  # what stays must not reach the mean
     for before in (0, 5):
         state = TokenState(*map(torch.from_numpy, (tokens, index, full, stopped)), before)
-        after = gather(state, torch.from_numpy(keep).long(), prefix, merge=merge)
-        attributes = {"prefix": prefix} | ({} if merge else {"merge": 0})
-        runner = session("TokenGather", [*STATE, "keep"], [f"new_{name}" for name in STATE], merges=merge, **attributes)
+        after = gather(state, torch.from_numpy(keep).long(), prefix, merge=merging == "class token", cells=cells)
+        attributes = {"prefix": prefix} | ({} if merging == "class token" else {"merge": 0})
+        if cells is not None:
+            attributes |= {"cell_side": cells.side, "columns": columns}
+        runner = session("TokenGather", [*STATE, "keep"], [f"new_{name}" for name in STATE], merging=merging, **attributes)
         feeds = dict(zip(STATE, (tokens, index, full, stopped, np.array([before])), strict=True)) | {"keep": keep}
         made = dict(zip(STATE, runner.run(None, feeds), strict=True))
         for name in ("index", "full"):
             assert np.array_equal(made[name], getattr(after, name).numpy()), name
         np.testing.assert_allclose(made["tokens"], after.tokens.numpy(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(made["stopped_sum"], after.stopped_sum.numpy(), rtol=1e-5, atol=1e-5)
-        if not merge:
+        if merging == "none":
             assert np.array_equal(made["tokens"][:, :prefix], tokens[:, :prefix])
         assert made["stopped_count"].tolist() == [after.stopped_count]
     rebuilt = session("TokenReconstruct", ["full", "tokens", "index"], ["new_full"], prefix=prefix)

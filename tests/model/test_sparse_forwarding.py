@@ -17,17 +17,33 @@ from dovit.export.model.lens import Lens
 from dovit.export.model.vit import Layer
 
 
-def turned(x: Tensor, periods: tuple[float, ...], grid: tuple[int, int]) -> Tensor:
+def cells_of(grid: tuple[int, int], side: int) -> list[list[int]]:
+    """The patches of each cell of side×side patches; none where side is 0."""
+    places = itertools.product(*(range(0, n, side) for n in grid)) if side else ()
+    return [
+        [
+            r * grid[1] + c
+            for r in range(row, min(row + side, grid[0]))
+            for c in range(column, min(column + side, grid[1]))
+        ]
+        for row, column in places
+    ]
+
+
+def turned(x: Tensor, periods: tuple[float, ...], grid: tuple[int, int], side: int) -> Tensor:
     """Rotary positions as complex numbers: channel c and channel c + d/2 of the patches of x [B, heads, T, d] are real and
-    imaginary part, and each patch's are multiplied by exp(i·angle). Prefix tokens come first and stay as they are."""
-    half, prefix = x.shape[-1] // 2, x.shape[2] - grid[0] * grid[1]
+    imaginary part, and each patch's are multiplied by exp(i·angle), and before them each merged token's, which is where its
+    cell's patches are on average. Prefix tokens come first and stay as they are."""
+    patches = list(itertools.product(*map(range, grid)))
+    cells = [tuple(sum(patches[p][k] for p in cell) / len(cell) for k in (0, 1)) for cell in cells_of(grid, side)]
+    half, prefix = x.shape[-1] // 2, x.shape[2] - len(cells) - len(patches)
     angles = [
         [
             2 * math.pi * (2 * (place + 0.5) / count - 1) / period
             for place, count in zip(at, grid, strict=True)
             for period in periods
         ]
-        for at in itertools.product(*map(range, grid))
+        for at in [*cells, *patches]
     ]  # of the row first, then of the column
     numbers = torch.complex(x[..., :half], x[..., half:])
     factor = torch.exp(1j * torch.tensor(angles, dtype=torch.float64))
@@ -36,19 +52,20 @@ def turned(x: Tensor, periods: tuple[float, ...], grid: tuple[int, int]) -> Tens
 
 
 def masked_layer(
-    layer: Layer, x: Tensor, alive: Tensor, rotary: tuple[tuple[float, ...], tuple[int, int]] | None = None
+    layer: Layer, x: Tensor, weight: Tensor, rotary: tuple[tuple[float, ...], tuple[int, int], int] | None = None
 ) -> Tensor:
-    """`layer` on all tokens x [B, T, E]: those not `alive` [B, T] are masked as keys and stay as they are."""
+    """`layer` on all tokens x [B, T, E]: each is a key as often as `weight` [B, T] says; those of 0 stay as they are."""
     batch, count, dim = x.shape
     heads = layer.attn.heads
     q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in layer.attn.qkv(layer.norm1(x)).chunk(3, dim=2))
     if rotary is not None:
         q, k = turned(q, *rotary), turned(k, *rotary)
     scores = q @ k.transpose(2, 3) / math.sqrt(dim // heads)  # [B, heads, T, T]
-    mixed = scores.masked_fill(~alive[:, None, None, :], -math.inf).softmax(dim=3).nan_to_num() @ v
+    shares = (scores - scores.amax(dim=3, keepdim=True)).exp() * weight[:, None, None, :]
+    mixed = (shares / shares.sum(dim=3, keepdim=True)).nan_to_num() @ v
     y = x + layer.attn.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
     y = y + layer.mlp(layer.norm2(y))
-    return torch.where(alive[..., None], y, x)
+    return torch.where(weight[..., None] > 0, y, x)
 
 
 def through_lens(lens: Lens, x: Tensor) -> Tensor:
@@ -84,26 +101,30 @@ def masked_forward(
 ) -> tuple[Tensor, list[Tensor]]:
     """Logits, and [B, N] bool of the tokens left after each decision. Every token is in every layer, behind a mask."""
     config = model.config
-    prefix, (h, w) = config.backbone.prefix, config.grid
+    (h, w), cells = config.grid, cells_of(config.grid, config.merge_cells)
+    prefix = config.backbone.prefix + len(cells)
 
     def as_map(x: Tensor) -> Tensor:
         return x[:, prefix:].transpose(1, 2).reshape(len(x), -1, h, w)
 
     x = model.embed(images)
+    before, patches = x[:, : config.backbone.prefix], x[:, config.backbone.prefix :]
+    x = torch.cat([before, x.new_zeros(len(images), len(cells), x.shape[2]), patches], dim=1)
     left = torch.ones(len(images), config.tokens, dtype=torch.bool)
-    always = torch.ones(len(images), prefix, dtype=torch.bool)
+    always = torch.ones(len(images), prefix)  # how often each is a key
+    always[:, config.backbone.prefix :] = 0
     taps, masks = [], []
     read = x.clone()  # what the decoder reads of stopped tokens, where decisions have lenses
     queries = 0
-    rotary = (config.backbone.rotary, config.grid) if config.backbone.rotary else None
+    rotary = (config.backbone.rotary, config.grid, config.merge_cells) if config.backbone.rotary else None
     normed = config.decoder.kind == "segmenter-linear"  # SETR-MLA's neck has norms of its own
     for number, layer in enumerate(model.backbone.layers, start=1):
         if config.decoder.kind == "eomt" and number == config.backbone.depth - config.decoder.blocks + 1:
             queries = config.decoder.queries
             x = torch.cat([model.decoder.query.expand(len(x), -1, -1), x], dim=1)
             read = torch.cat([x[:, :queries], read], dim=1)
-            always = torch.ones(len(images), queries + prefix, dtype=torch.bool)
-        x = masked_layer(layer, x, torch.cat([always, left], dim=1), rotary)
+            always = torch.ones(len(images), queries + prefix)
+        x = masked_layer(layer, x, torch.cat([always, left.float()], dim=1).to(x.dtype), rotary)
         ends = [*(decision.layer for decision in config.decisions[1:]), config.backbone.depth]
         for decision, correction, end in zip(config.decisions, model.corrections, ends, strict=True):
             if decision.correction is None or end != number:
@@ -129,14 +150,22 @@ def masked_forward(
                         (left & ~stay)[image].nonzero().flatten().tolist(), key=lambda i: float(q[image, i])
                     )
                     stay[image, waiting[: capacity - int(stay[image].sum())]] = True
-            stopping = torch.cat([torch.zeros_like(always), left & ~stay], dim=1)
+            stopping = torch.cat([torch.zeros_like(always).bool(), left & ~stay], dim=1)
+            for image, (number_of_cell, cell) in itertools.product(range(len(images)), enumerate(cells)):
+                token = config.backbone.prefix + number_of_cell
+                count = float(always[image, token])
+                for patch in cell:
+                    if left[image, patch] and not stay[image, patch]:  # a running mean
+                        x[image, token] = (count * x[image, token] + x[image, prefix + patch]) / (count + 1)
+                        count += 1
+                always[image, token] = count
             read = torch.where(stopping[..., None], mapped, read)
             left = stay
             masks.append(left)
             for image in range(len(images)):
                 if config.merge and prefix and not left[image].all():
                     x[image, 0] = (x[image, 0] + x[image, prefix:][~left[image]].mean(dim=0)) / 2
-    final = model.backbone.norm(torch.where(torch.cat([always, left], dim=1)[..., None], x, read))
+    final = model.backbone.norm(torch.where(torch.cat([always > 0, left], dim=1)[..., None], x, read))
     if queries:
         return eomt_scores(model, final[:, :queries], as_map(final[:, queries:])), masks
     return model.decoder(as_map(final), taps), masks
@@ -255,6 +284,44 @@ def test_without_merging_the_class_token_stays_as_it_is(decoder: str, family: st
     with torch.no_grad():
         merging = double(small_config(decoder, head=head.removesuffix("-unmerged"), family=family))
         assert not torch.allclose(model(images, xi).logits, merging(images, xi).logits)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "prefix", "head", "family"),
+    [
+        ("segmenter-linear", 1, "conv-cells", None),
+        ("setr-pup", 0, "lens-cells", None),
+        ("setr-mla", 2, "setr-k3-cells", None),
+        ("segmenter-mask", 1, "corrected-cells", "registers"),
+        ("segmenter-linear", 1, "lens-cells", "rotary"),
+    ],
+)
+def test_merged_tokens_of_cells_count_as_often_as_tokens_have_stopped(
+    decoder: str, prefix: int, head: str, family: str | None
+) -> None:
+    model = double(small_config(decoder, prefix, head, family=family))
+    images = random_images(model.config, batch=3)
+    xi = spreading_thresholds(model, images)
+    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
+    capacities = [0, 6, 12, 15, 18, 24]
+    compare(model, images, spreading_thresholds(model, images, (0.55, 0.6), capacities), capacities)
+    for ended in ((0.0, 0.0), (xi[0], 0.0), (1.0, 0.0), (1.0, 1.0)):
+        compare(model, images, ended)
+    unmerged = double(small_config(decoder, prefix, head.replace("-cells", "-unmerged"), family=family))
+    unmerged.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert not torch.allclose(model(images, xi).logits, unmerged(images, xi).logits)
+        ours, theirs = (m(images, (1.0, 1.0)).logits for m in (model, unmerged))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)  # where none has stopped, nothing is merged
+
+
+def test_cells_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"into the class token \(merge\) or by cell"):
+        small_config(merge_cells=2)
+    with pytest.raises(ValueError, match="an EoMT cannot be merged by cell"):
+        small_config("eomt", head="conv-cells")
+    with pytest.raises(ValueError, match=r"cells of 1×1 patches make 1537 tokens .* make the cells larger"):
+        small_config(head="conv-unmerged", merge_cells=1, image_size=(512, 768))
 
 
 def test_an_identity_lens_changes_nothing() -> None:

@@ -17,7 +17,7 @@ from installed import require
 from models import randomised, small_config
 
 from dovit import plugins
-from dovit.export.graph.functions import token_pass_functions
+from dovit.export.graph.functions import Merging, token_pass_functions
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 C_API = {
@@ -84,10 +84,10 @@ def signatures() -> Iterator[tuple[str, list[str], list[str], list[str]]]:
         number += 1
 
 
-@pytest.mark.parametrize("merge", [True, False])
-def test_plugins_have_the_names_of_the_onnx_functions(merge: bool) -> None:
+@pytest.mark.parametrize("merging", ["class token", "none"])
+def test_plugins_have_the_names_of_the_onnx_functions(merging: Merging) -> None:
     """Of nodes, attributes, inputs and outputs, in their order. A plugin may have more, behind those and optional."""
-    functions = {function.name: function for function in token_pass_functions(merge)}
+    functions = {function.name: function for function in token_pass_functions(merging)}
     stated = list(signatures())
     assert {name for name, *_ in stated} == set(functions)
     for name, attributes, inputs, outputs in stated:
