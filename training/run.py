@@ -25,7 +25,7 @@ from dovit.training.policies.checkpoint import save_dynamic_vit
 from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.resume import STATE_NAME
 from dovit.training.settings import Settings
-from dovit.training.start import frozen_copy, model_with_random_weights, read_config, with_classes_of
+from dovit.training.start import frozen_copy, model_with_random_weights, read_config, with_classes_of, with_config
 from dovit.training.torch_segmenter import validate
 
 MODEL_NAME = "model.safetensors"
@@ -39,7 +39,9 @@ class StartingPoint:
     checkpoint: Path | None = None
     config: Path | None = None
     teacher: Path | None = None
-    merge: bool | None = None  # None: what the checkpoint or the configuration says
+    # how stopped tokens are merged; None: as the checkpoint or the configuration says
+    merge: bool | None = None
+    merge_cells: int | None = None
 
 
 def run(
@@ -160,11 +162,27 @@ def _known_before_loading(start: StartingPoint) -> dict[str, Any]:
     return {"image_size": config.image_size, "classes": None}
 
 
+def _merging(start: StartingPoint) -> dict[str, Any]:
+    """What of a model's configuration the options about merging change. Raises UsageError where they contradict each other."""
+    if start.merge and start.merge_cells:
+        raise UsageError(
+            "stopped tokens are merged into the class token (--merge) or by cell (--merge-cells): give one of them"
+        )
+    changes: dict[str, Any] = {} if start.merge is None else {"merge": start.merge}
+    if start.merge_cells is not None:
+        changes["merge_cells"] = start.merge_cells
+    if start.merge:
+        changes["merge_cells"] = 0
+    elif start.merge_cells:
+        changes["merge"] = False
+    return changes
+
+
 def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple[DoViT, DoViT]:
     """(the model that the run starts from, the one that is trained)."""
     if start.config is not None:
         config = read_config(start.config)
-        changes: dict[str, Any] = {} if start.merge is None else {"merge": start.merge}
+        changes = _merging(start)
         if start.read["dense"]:
             changes |= {"decisions": (), "thresholds": ()}
         elif start.read["thresholds"]:
@@ -183,13 +201,13 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
                 f"train the whole first, or give --head its linear head"
             )
         first = loaded.model
-        if start.merge is not None:
-            first.config = first.config.model_copy(update={"merge": start.merge})
+        if changes := _merging(start):
+            first = with_config(first, changes)
     if settings.policy == "confidence":
         return first, frozen_copy(first)
     # its prediction modules stand in the place of decision heads and of their lenses
     decisions = tuple(head.model_copy(update={"lens": None, "correction": None}) for head in first.config.decisions)
-    config = first.config.model_copy(update={"merge": False, "decisions": decisions})
+    config = first.config.model_copy(update={"merge": False, "merge_cells": 0, "decisions": decisions})
     student = DynamicViT(config, settings.ratio)
     weights = {
         n: value for n, value in first.state_dict().items() if not n.startswith(("heads.", "lenses.", "corrections."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -40,6 +41,19 @@ def model_with_random_weights(config: ModelConfig) -> DoViT:
         if parameter is not None:
             nn.init.trunc_normal_(parameter, std=0.02)
     return model
+
+
+def with_config(model: DoViT, changes: dict[str, Any]) -> DoViT:
+    """The model with `changes` of its configuration that leave the weights as they are.
+
+    Raises DovitError where a model cannot be so."""
+    try:
+        config = ModelConfig.model_validate({**model.config.model_dump(), **changes})
+    except ValidationError as error:
+        raise DovitError(f"this model cannot be changed so: {describe_validation(error)}") from None
+    changed = DoViT(config)
+    changed.load_state_dict(model.state_dict())
+    return changed
 
 
 def with_classes_of(model: DoViT, dataset: Dataset) -> DoViT:

@@ -291,9 +291,13 @@ class ModelConfig(_Frozen):
         self._check_decoder()
         self._check_lenses()
         if self.merge_cells and self.merge:
-            raise ValueError("stopped tokens are merged into the class token (merge) or by cell (merge_cells), not both")
+            raise ValueError(
+                "stopped tokens are merged into the class token (merge) or by cell (merge_cells), not both"
+            )
         if self.merge_cells and self.queries:
-            raise ValueError("stopped tokens of an EoMT cannot be merged by cell: its queries attend to the patch tokens")
+            raise ValueError(
+                "stopped tokens of an EoMT cannot be merged by cell: its queries attend to the patch tokens"
+            )
         if self.prefix > MAX_PREFIX:
             raise ValueError(
                 f"cells of {self.merge_cells}×{self.merge_cells} patches make {self.prefix} tokens before those of "

@@ -20,11 +20,10 @@ def rotary_periods(head_dim: int, theta: float = 100.0) -> tuple[float, ...]:
     return tuple(theta ** (4 * k / head_dim) for k in range(head_dim // 4))
 
 
-def rotary_angles(
-    periods: Sequence[float], rows: np.ndarray, columns: np.ndarray, grid: tuple[int, int]
-) -> np.ndarray:
-    """Angles [len(rows)·len(columns), d/2] of places in a grid (h, w) of patches; whole numbers are the middles of patches."""
-    down, across = ((at + 0.5) / n * 2 - 1 for at, n in zip((rows, columns), grid, strict=True))  # from -1 to 1
+def rotary_angles(periods: Sequence[float], at: tuple[np.ndarray, np.ndarray], grid: tuple[int, int]) -> np.ndarray:
+    """Angles [rows·columns, d/2] of the places `at` these rows and columns of a grid (h, w) of patches, which has the middles of
+    patches at whole numbers."""
+    down, across = ((place + 0.5) / n * 2 - 1 for place, n in zip(at, grid, strict=True))  # from -1 to 1
     places = np.stack(np.meshgrid(down, across, indexing="ij"), axis=-1).reshape(-1, 2, 1)  # [N, 2, 1]
     return (2 * np.pi * places / np.asarray(periods)).reshape(len(places), -1)
 
@@ -57,16 +56,10 @@ class RotaryPositions(nn.Module):
         self, periods: Sequence[float], prefix: int, grid: tuple[int, int], cells: Cells | None = None
     ) -> None:
         super().__init__()
-        angles = rotary_angles(periods, *(np.arange(n) for n in grid), grid)
+        angles = rotary_angles(periods, (np.arange(grid[0]), np.arange(grid[1])), grid)
         before = np.zeros((prefix, angles.shape[1]))
         if cells is not None:
-            # the mean of the first and the last row of each cell, and of its columns
-            middle = (
-                (start + np.minimum(start + cells.side, n) - 1) / 2
-                for n in grid
-                for start in [np.arange(0, n, cells.side)]
-            )
-            before = np.concatenate([before, rotary_angles(periods, *middle, grid)])
+            before = np.concatenate([before, rotary_angles(periods, cells.middles(), grid)])
         # by numpy, so that they have values where a model is made without memory, on torch's meta device
         for suffix, of in (("", angles), ("_before", before)):
             for name, table in zip(("cosine", "sine"), rotary_table(of), strict=True):

@@ -8,7 +8,7 @@
                 L(token) where the decision has a lens, and as they are otherwise
     merge       T_0 ← ½ (T_0 + mean of all tokens stopped so far), T_0 the class token; optional, and without it T_0
                 stays as it is                                                                   (8)
-    merge cells R_c ← (n_c R_c + sum of the tokens of cell c that stop here) / (n_c + their number), in the place of (8); optional.
+    merge cells R_c ← (n_c R_c + sum of the tokens of cell c that stop here) / (n_c + their number); optional, instead of (8).
                 The grid of patches is cut into cells, and each has one merged token R_c behind the prefix tokens, which goes
                 through all further layers. n_c is how many tokens of the cell have stopped: each layer adds log n_c to the
                 scores of the key of R_c, so that it weighs as much as they would (as Token Merging does, arXiv 2210.09461),
@@ -24,10 +24,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
 
 NEVER = -1e4  # added to an attention score, it leaves the key out; float16 can hold it
 
@@ -48,6 +48,15 @@ class Cells:
     def count(self) -> int:
         """G."""
         return self.shape[0] * self.shape[1]
+
+    def middles(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows [h'] and columns [w'] of the grid where the cells have their middles."""
+        rows, columns = (
+            (first + np.minimum(first + self.side, patches) - 1) / 2
+            for patches in self.grid
+            for first in [np.arange(0, patches, self.side)]
+        )
+        return rows, columns
 
     def contain(self, index: Tensor) -> Tensor:
         """[B, G, M] bool: whether a cell contains the patch at `index` [B, M]."""

@@ -91,7 +91,9 @@ def test_gather_and_reconstruct(prefix: int, count: int, kept: int, merging: Mer
         attributes = {"prefix": prefix} | ({} if merging == "class token" else {"merge": 0})
         if cells is not None:
             attributes |= {"cell_side": cells.side, "columns": columns}
-        runner = session("TokenGather", [*STATE, "keep"], [f"new_{name}" for name in STATE], merging=merging, **attributes)
+        runner = session(
+            "TokenGather", [*STATE, "keep"], [f"new_{name}" for name in STATE], merging=merging, **attributes
+        )
         feeds = dict(zip(STATE, (tokens, index, full, stopped, np.array([before])), strict=True)) | {"keep": keep}
         made = dict(zip(STATE, runner.run(None, feeds), strict=True))
         for name in ("index", "full"):

@@ -16,7 +16,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import threshold_option
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError, describe_validation
-from dovit.training.cli.options import merge_option, seed_option
+from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
 # where an option's name is not that of its field of Settings
 OPTIONS = {"optimiser": "optimizer", "ratio_range": "scale_range"}
@@ -94,6 +94,7 @@ def command(
     alpha: Annotated[float, typer.Option(min=0, help="Weight of the decision heads' loss.")] = 1.0,
     beta: Annotated[float, typer.Option(min=0, help="Weight of self-distillation.")] = 0.4,
     merge: Annotated[bool | None, merge_option("as --ckpt does")] = None,
+    merge_cells: Annotated[int | None, merge_cells_option("as --ckpt does")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 80_000,
     batch: Annotated[int, typer.Option(min=1, help="Images a step and process.")] = 2,
     optimizer: Annotated[Optimizer, typer.Option(metavar="NAME", help="sgd or adamw.")] = Optimizer.SGD,
@@ -157,6 +158,7 @@ def command(
         config=new,
         teacher=teacher,
         merge=merge,
+        merge_cells=merge_cells,
         read=read_fields(
             arch=arch,
             head=head,
