@@ -186,7 +186,7 @@ def test_sizes() -> None:
         ((Backend.tensorrt_rtx, "vit-b", None, Path("engines")), "is for --backend torch"),
         ((Backend.torch, None, None, Path("engines")), "instead of --engine"),
         ((Backend.torch, "vit-b", Path("a.pth"), None), "give one of them"),
-        ((Backend.torch, "vit-h", None, None), "choose one of vit-b, vit-l"),
+        ((Backend.torch, "vit-h", None, None), "choose one of vit-t, vit-s, vit-b, vit-l"),
     ],
 )
 def test_arguments_that_do_not_go_together(given: tuple[Backend, str, Path, Path], says: str) -> None:
