@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dovit.export.model import DoViT
+from dovit.export.model.token_pass import TokenState, add_cells
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.errors import DovitError
@@ -146,6 +147,9 @@ def _compare(setting: _Setting, manifest: Manifest, result: ChainResult, model: 
         for hook in hooks:
             hook.remove()
 
+    prefix, cells = model.config.backbone.prefix, model.config.cells
+    if cells is not None:  # which the bundle's stem adds behind its last layer
+        blocks[names[0]] = add_cells(TokenState.start(blocks[names[0]], prefix), prefix, cells).tokens
     if names[-2] in blocks:  # where EoMT's queries come first; the bundle's block is without them
         blocks[names[-2]] = blocks[names[-2]][:, model.config.queries :]
     differences = {

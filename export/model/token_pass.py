@@ -185,7 +185,7 @@ def reconstruct(state: TokenState, prefix: int) -> Tensor:
     """[B, N, E]: `full` with the kept tokens written in at their positions; prefix tokens are dropped."""
     patches = state.tokens[:, prefix:]  # [B, M, E]
     where = state.index.long()[..., None].expand_as(patches)
-    return state.full.scatter(1, where, patches)
+    return state.full.scatter(1, where, patches.to(state.full.dtype))  # autocast makes lenses bfloat16
 
 
 def with_tokens(state: TokenState, tokens: Tensor) -> TokenState:

@@ -256,6 +256,34 @@ def test_no_merge_stays_with_the_model(tmp_path: Path, checkpoint: Path) -> None
     assert not read_manifest(tmp_path / "engines").merge
 
 
+def test_merging_by_cell_stays_with_the_model(tmp_path: Path, checkpoint: Path) -> None:
+    """In its file and in a bundle; and merging into the class token takes its place again."""
+    from dovit.export.run import export
+    from dovit.runtime.bundle.open import read_manifest
+
+    settings = Settings(steps=1, batch=2)
+    for name, start in (
+        ("cells", StartingPoint(checkpoint=checkpoint, read=READ, merge_cells=2)),
+        ("class", StartingPoint(checkpoint=tmp_path / "cells" / "model.safetensors", read=READ, merge=True)),
+    ):
+        run(start, lambda gpu: settings, "streets:8", tmp_path / name, device="cpu", workers=0)
+    configs = [load_model(tmp_path / name / "model.safetensors").model.config for name in ("cells", "class")]
+    assert [(config.merge, config.merge_cells) for config in configs] == [(False, 2), (True, 0)]
+    export(tmp_path / "cells" / "model.safetensors", tmp_path / "engines", {}, None, None)
+    manifest = read_manifest(tmp_path / "engines")
+    assert (manifest.merge, manifest.merge_cells, manifest.prefix) == (False, 2, 1 + 2 * 3)
+    both = StartingPoint(checkpoint=checkpoint, read=READ, merge=True, merge_cells=2)
+    with pytest.raises(UsageError, match="or by cell"):
+        run(both, lambda gpu: settings, "streets:8", tmp_path / "both", device="cpu", workers=0)
+
+
+def test_bf16_autocast_of_lenses_and_cells(tmp_path: Path) -> None:
+    model = randomised(street_config("segmenter-linear", head="corrected-cells"))
+    save_model(model, tmp_path / "model.pth")
+    low, full = (trained(tmp_path / p, tmp_path / "model.pth", precision=p)[0]["loss"] for p in ("bf16", "fp32"))
+    assert low != full and low == pytest.approx(full, rel=0.02)
+
+
 def test_bf16_autocast(tmp_path: Path, checkpoint: Path) -> None:
     low, full = (trained(tmp_path / p, checkpoint, precision=p)[0]["loss"] for p in ("bf16", "fp32"))
     assert low != full and low == pytest.approx(full, rel=0.02)

@@ -4,8 +4,8 @@ lens  ridge regression from this layer's tokens to the last layer's, then distil
       makes of the last layer's tokens and of the lens's
 correction  ridge regression from the tokens that stayed, after the next block, to what they are there without token pass; the
       last one is then distilled as a lens is
-head  multinomial logistic regression (convex) from the lens's normed output to the label that the whole model gives a patch;
-      its temperature minimises the cross-entropy on images that nothing else was fitted to
+head  multinomial logistic regression (convex) from the lens's normed output to the probabilities that the whole model gives a
+      patch; its temperature minimises the cross-entropy on images that nothing else was fitted to
 """
 
 from __future__ import annotations
@@ -134,10 +134,10 @@ def divergence(model: DoViT, mapped: Tensor, full: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def own_labels(model: DoViT, full: Tensor) -> Tensor:
-    """The class that the whole model gives each patch: tokens [B, N, E] of the last layer → [B, N] int64."""
+def own_probabilities(model: DoViT, full: Tensor) -> Tensor:
+    """The probabilities that the whole model gives each patch: tokens [B, N, E] of the last layer → [B, N, C]."""
     probabilities = model.decode(full, []).softmax(dim=1)
-    return F.adaptive_avg_pool2d(probabilities, model.config.grid).flatten(2).argmax(dim=1)
+    return F.adaptive_avg_pool2d(probabilities, model.config.grid).flatten(2).transpose(1, 2)
 
 
 def fit_head(
@@ -186,7 +186,7 @@ def _head_data(
     images: Sequence[int],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Normed lens output [T, E] and the model's own labels [T] of at most HEAD_TOKENS tokens, evenly from all `images`."""
+    """Normed lens output [T, E] and the model's own probabilities [T, C] of at most HEAD_TOKENS tokens, evenly from all `images`."""
     config = model.config
     each = max(1, HEAD_TOKENS // len(images))
     inputs, labels = [], []
@@ -196,7 +196,7 @@ def _head_data(
         mapped = model.lenses[number](state.tokens)[0, config.prefix + chosen]
         inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
         labels.append(
-            own_labels(model, features.take(config.backbone.depth, [image]))[0, state.index[0, chosen].long()]
+            own_probabilities(model, features.take(config.backbone.depth, [image]))[0, state.index[0, chosen].long()]
         )
     return torch.cat(inputs), torch.cat(labels)
 
@@ -218,7 +218,8 @@ def judge(
         sure = q > config.thresholds[number]
         left += state.index.shape[1]
         confident += int(sure.sum())
-        agreed += int((said == own_labels(model, full)[0, state.index.long()])[sure].sum())
+        own = own_probabilities(model, full)[0, state.index.long()].argmax(dim=1)
+        agreed += int((said == own)[sure].sum())
     return Fitted(
         layer=config.decisions[number].layer,
         divergence=total / len(images),
