@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -85,7 +85,7 @@ def test_distillation_lowers_the_divergence(decoder: str, tmp_path: Path) -> Non
     assert over_all() < 0.8 * before
 
 
-def adaptable(tmp_path: Path, **how: bool) -> tuple[DoViT, States, list[Path]]:
+def adaptable(tmp_path: Path, **how: Any) -> tuple[DoViT, States, list[Path]]:
     dense = dense_model()
     model = DoViT(adapted_config(dense.config, Adaptation((2, 3), (0.5, 0.5), **how))).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
@@ -101,9 +101,10 @@ def adaptable(tmp_path: Path, **how: bool) -> tuple[DoViT, States, list[Path]]:
     return model, States(tmp_path / "states"), photos(tmp_path / "photos", dense, 6)
 
 
-def test_states_are_those_of_the_model_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("merge_cells", [0, 3])
+def test_states_are_those_of_the_model_itself(merge_cells: int, tmp_path: Path) -> None:
     """Moved through both decisions, one after the other, as `follow` moves them, with another rounding."""
-    model, states, files = adaptable(tmp_path)
+    model, states, files = adaptable(tmp_path, merge_cells=merge_cells)
     compute_features(model, [2, 3, 4], files, tmp_path, no_progress, states)
     for number in range(2):
         pass_decision(model, number, states, range(6))
@@ -114,7 +115,7 @@ def test_states_are_those_of_the_model_itself(tmp_path: Path) -> None:
             state = states.get(image)
             assert 0 < state.index.shape[1] < 24
             assert state.index.tolist() == output.decisions[0][-1].kept.tolist()
-            logits = model.decode(through(Lens(LensConfig(), 64), state, 1), [])
+            logits = model.decode(through(Lens(LensConfig(), 64), state, model.config.prefix), [])
         torch.testing.assert_close(logits, output.logits, rtol=0.02, atol=0.02)
 
 

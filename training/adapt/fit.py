@@ -218,7 +218,7 @@ def judge(
         sure = q > config.thresholds[number]
         left += state.index.shape[1]
         confident += int(sure.sum())
-        own = own_probabilities(model, full)[0, state.index.long()].argmax(dim=1)
+        own = own_probabilities(model, full)[:, state.index[0].long()].argmax(dim=2)  # [1, M]
         agreed += int((said == own)[sure].sum())
     return Fitted(
         layer=config.decisions[number].layer,
