@@ -186,7 +186,7 @@ def _head_data(
     images: Sequence[int],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Normed lens output [T, E] and the model's own probabilities [T, C] of at most HEAD_TOKENS tokens, evenly from all `images`."""
+    """Normed lens output [T, E] and the model's own probabilities [T, C]: at most HEAD_TOKENS tokens, evenly from `images`."""
     config = model.config
     each = max(1, HEAD_TOKENS // len(images))
     inputs, labels = [], []
