@@ -23,6 +23,7 @@ from typing import Any
 
 from dovit.benchmarks.gpu_models import random_model
 from dovit.benchmarks.measure import paired_ratio
+from dovit.benchmarks.report import PACKAGES, machine_and_versions
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
 from dovit.runtime.openvino.device import CpuProvider
@@ -42,7 +43,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=8)
     given = parser.parse_args()
-    report: dict[str, Any] = {"threads": given.threads, "rounds": given.rounds, "rows": []}
+    report: dict[str, Any] = {"threads": given.threads, "rounds": given.rounds}
+    report |= machine_and_versions(PACKAGES) | {"rows": []}
     for engine in given.engine:
         report["rows"] += measure(str(engine), engine, given.threads, given.rounds)
     for model in filter(None, given.models.split(",")):
@@ -53,7 +55,7 @@ def main() -> None:
             save_model(random_model(name, (height, width)), checkpoint)
             export(checkpoint, Path(folder) / "engines", {}, None, None, check=False)
             report["rows"] += measure(model, Path(folder) / "engines", given.threads, given.rounds)
-    print(json.dumps(report | {"load_average": os.getloadavg()}, indent=1))
+    print(json.dumps(report, indent=1))
 
 
 def measure(name: str, engine: Path, threads: int, rounds: int) -> list[dict[str, Any]]:

@@ -53,7 +53,8 @@ class OpenVinoEngine:
                 raise DovitError(f"OpenVINO cannot load step {name}: {reason_of(error)}") from None
         self._inputs = [_ports(model.inputs) for model in self.models]
         self._outputs = [_ports(model.outputs) for model in self.models]
-        self._idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        # each an openvino.InferRequest a model, of which every call takes one
+        self.idle: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
 
     def check(self, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
         """Raises DovitError where the files have no such inputs and outputs, have them of another type, or need more inputs."""
@@ -80,7 +81,7 @@ class OpenVinoEngine:
         import openvino
 
         try:
-            requests = self._idle.get_nowait()
+            requests = self.idle.get_nowait()
         except queue.Empty:
             requests = [model.create_infer_request() for model in self.models]
         made: dict[str, np.ndarray] = {}
@@ -102,7 +103,7 @@ class OpenVinoEngine:
             made |= {name: np.array(tensors[name].data) for name, place in outputs.items() if place is None}
         except Exception as error:
             raise DovitError(f"OpenVINO failed in step {self._name}: {reason_of(error)}") from None
-        self._idle.put(requests)
+        self.idle.put(requests)
         return made
 
 

@@ -1,0 +1,100 @@
+"""The benchmarks of sessions on a CPU, on a small model: what they print fits together."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import make_bundle
+from installed import require
+from models import randomised, small_config
+
+from dovit.benchmarks import cpu_profile, cpu_providers, cpu_start, cpu_streams, cpu_threads
+from dovit.runtime.bundle.open import open_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    make_bundle(randomised(small_config()), folder)
+    return folder
+
+
+def report_of(
+    module: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> dict[str, Any]:
+    """What the module prints, run with these arguments."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
+
+
+def test_threads_that_sleep_take_no_core(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Threads that spin do, for 20 ms and more behind each image, and a pool of the process refuses a program's own sessions."""
+    report = report_of(cpu_threads, monkeypatch, capsys, "--engine", bundle, "--rounds", 3, "--threads", 2)
+    rows = {row["name"]: row for row in report["rows"]}
+    spinning, sleeping, stopping, default = (rows[name] for name in cpu_threads.WAYS)
+    assert [row["own_session_runs"] for row in report["rows"]] == [False, True, True, True]
+    assert max(sleeping["cpu_ms_idle"], stopping["cpu_ms_idle"]) < 5 < default["cpu_ms_idle"]
+    assert spinning["cpu_ms_idle"] > 5
+    assert all(0 < row["ms_fastest"] <= row["ms"] for row in report["rows"])
+
+
+def test_the_profile_has_every_operation_once(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sums over kinds are about those over steps; the dense model has no decisions, whose products are in float32."""
+    require("openvino")
+    monkeypatch.setattr(cpu_profile, "PRODUCT", 256)
+    report = report_of(
+        cpu_profile, monkeypatch, capsys, "--engine", bundle, "--precision", "fp32", "--rounds", 3, "--threads", 1
+    )
+    manifest = open_bundle(bundle).manifest
+    assert report["kept"] == [manifest.tokens] * len(manifest.decisions)
+    assert [row["step"] for row in report["steps"]] == [step.name for step in manifest.steps[:-1]]
+    assert sum(row["gmacs_true"] for row in report["steps"]) < manifest.macs((manifest.tokens,) * 2)[1] / 1e9
+    assert all(row["of_product"] > 0 for row in report["steps"]) and report["product_gmacs_per_s"] > 0
+    kinds = report["operations"]
+    assert len({(row["operation"], row["precision"]) for row in kinds}) == len(kinds)
+    products = next(row for row in kinds if (row["operation"], row["precision"]) == ("FullyConnected", "f32"))
+    assert products["chain_ms"] > 0 < products["dense_ms"]
+    for name in ("chain", "dense"):
+        assert sum(row[f"{name}_ms"] for row in kinds) == pytest.approx(report["operations_ms"][name], rel=0.5)
+
+
+def test_both_providers_on_models_of_random_weights(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require("openvino")
+    report = report_of(
+        cpu_providers, monkeypatch, capsys, "--engine", bundle, "--models", "vit-t:32x48", "--rounds", 1, "--threads", 1
+    )
+    assert [(row["name"], row["tokens"]) for row in report["rows"]] == [(str(bundle), 24)] * 2 + [
+        ("vit-t:32x48", 6)
+    ] * 2
+    assert all(row["openvino_over_onnxruntime"] > 0 < row["cpu_openvino_over_onnxruntime"] for row in report["rows"])
+
+
+def test_streams_and_starts(bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    require("openvino")
+    report = report_of(
+        cpu_streams, monkeypatch, capsys, "--engine", bundle, "--rounds", 1, "--keep", "0.5,0.25", "--provider", "cpu"
+    )
+    assert report["rows"][0]["name"] == "one at a time, exact" and report["rows"][0]["cpu_over_first"] == 1
+    assert len(report["rows"]) == 5 + 2 * (len(os.sched_getaffinity(0)) > 1)
+    least, most = report["kept"]["least"], report["kept"]["most"]
+    assert 0.6 * 0.5 * 24 - 1 <= least[0] <= most[0] <= 1.4 * 0.5 * 24 + 1
+    report = report_of(cpu_start, monkeypatch, capsys, "--engine", bundle, "--rounds", 1, "--threads", 1)
+    assert [row["name"] for row in report["rows"]] == [
+        "ONNX Runtime fp32",
+        "OpenVINO fp32",
+        "OpenVINO fp32, compiled before",
+    ]
+    assert all(row["load"] > 0 < row["image"] for row in report["rows"])
