@@ -66,8 +66,9 @@ def measure(engine: Path, threads: int, keep: tuple[float, ...] | None, rounds: 
     found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
     try:
         for name in WAYS:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            workers[name] = subprocess.Popen([*command, "--worker", name], text=True, **pipes)
+            workers[name] = subprocess.Popen(
+                [*command, "--worker", name], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
         own = {name: _answer(worker)["own_session_runs"] for name, worker in workers.items()}
         order, shuffle = list(WAYS), random.Random(0).shuffle
         for _ in range(rounds):
