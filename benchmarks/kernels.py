@@ -117,6 +117,8 @@ def _gather(batch: int, count: int, kept: int, channels: int) -> Case:
             1,
             count,
             channels,
+            0,
+            0,
             _address(scratch),
             stream,
         )

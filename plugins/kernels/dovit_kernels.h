@@ -67,7 +67,13 @@ typedef struct dovit_slots_args {
 int dovit_slots(const dovit_slots_args* args, void* stream);
 
 /* Compacts the tokens that stay, and writes the others to `full`, into their sum and into the class token. Without
- * sums (`sum_before` null) the class token stays as it is. */
+ * sums (`sum_before` null) the class token stays as it is.
+ *
+ * With `cell_side`, and then without sums, tokens are merged by cell: the grid of patches, `columns` wide, is cut into
+ * G cells of cell_side×cell_side patches (smaller ones at its right and lower edge), and each cell has a merged token
+ * among the last G of the prefix tokens: R becomes (n R + sum of the cell's tokens that stop) / (n + their number), n
+ * being how many had stopped. cudaErrorInvalidValue where `columns` does not divide the positions, where there are more
+ * cells than prefix tokens, or with sums. */
 typedef struct dovit_gather_args {
   size_t size;
   int32_t type;
@@ -90,7 +96,9 @@ typedef struct dovit_gather_args {
   int32_t prefix;
   int32_t positions;
   int32_t channels;
-  void* scratch; /* dovit_gather_scratch_bytes */
+  int32_t cell_side; /* 0: nothing is merged by cell */
+  int32_t columns;   /* of the grid of patches; read only with cell_side */
+  void* scratch;     /* dovit_gather_scratch_bytes; not used without sums */
 } dovit_gather_args;
 int dovit_gather(const dovit_gather_args* args, void* stream);
 size_t dovit_gather_scratch_bytes(int32_t batch, int32_t count, int32_t channels);

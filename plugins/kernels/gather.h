@@ -1,5 +1,5 @@
 // After a decision: kept tokens are compacted, stopping ones go to the full sequence and, with merging, into the class
-// token.
+// token. cells.h merges them by cell instead.
 //
 // One pass over the tokens. A thread owns some channels and walks down the tokens of a tile, so every token is read
 // once, its kept copy or its place in `full` is written once, and the thread has the sum of what stopped in the tile at
@@ -33,13 +33,14 @@ DOVIT_HD int tile_count(int count) { return (count + kTileTokens - 1) / kTileTok
 template <class T>
 struct Gather {
   int count, capacity, prefix, channels, positions;
+  int cells;  // merged tokens of cells, the last of the prefix tokens
   const T* tokens;
   const int* index;
   const int* slots;
   T* kept;
   int* kept_index;
   T* full;
-  float* tile_sums;         // null: no merging
+  float* tile_sums;         // null: no merging into the class token
   const int* actual_count;  // null, or how many tokens came where only the device knows, at most `count`
 };
 
@@ -92,8 +93,8 @@ DOVIT_HD void gather_column(const Gather<T>& g, int image, int tile, int column)
   for (int e = 0; e < kCount; ++e) place[e] = sums[e];
 }
 
-// One channel of one image: the sum of all that has stopped, and the prefix tokens, of which the first is the class
-// token: T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8), with merging. How many those are is
+// One channel of one image: the sum of all that has stopped, and the prefix tokens but for those of cells. The first is
+// the class token: T₀ ← ½ (T₀ + mean of all tokens stopped so far) (8), with merging. How many those are is
 // known to all threads and written by one, to another place than they read it from.
 template <class T>
 DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, const float* sum_before, float* sum_after,
@@ -111,7 +112,7 @@ DOVIT_HD void merge_channel(const Gather<T>& g, int image, int channel, const fl
     for (int k = 0; k < kTilesAhead; ++k) sum += ahead[k];
   }
   if (sum_before) sum_after[size_t(image) * g.channels + channel] = sum;
-  for (int token = 0; token < g.prefix; ++token) {
+  for (int token = 0; token < g.prefix - g.cells; ++token) {
     T value = g.tokens[(size_t(image) * (g.prefix + g.count) + token) * g.channels + channel];
     if (token == 0 && stopped > 0 && sum_before)
       value = from_float<T>(0.5f * (to_float(value) + sum / static_cast<float>(stopped)));

@@ -48,12 +48,56 @@ int main() {
       std::vector<char> scratch(dovit_gather_scratch_bytes(batch, count, channels));
       const int64_t stopped = 0;
       int64_t stopped_after = 0;
-      status |= run(
-          dovit_gather,
-          dovit_gather_args{
-              0,           0,           tokens.data(), index.data(), slots.data(),   kept.data(),   kept_index.data(),
-              full.data(), sums.data(), after.data(),  &stopped,     &stopped_after, &count,        batch,
-              count,       capacity,    prefix,        count,        channels,       scratch.data()});
+      status |= run(dovit_gather, dovit_gather_args{0,
+                                                    0,
+                                                    tokens.data(),
+                                                    index.data(),
+                                                    slots.data(),
+                                                    kept.data(),
+                                                    kept_index.data(),
+                                                    full.data(),
+                                                    sums.data(),
+                                                    after.data(),
+                                                    &stopped,
+                                                    &stopped_after,
+                                                    &count,
+                                                    batch,
+                                                    count,
+                                                    capacity,
+                                                    prefix,
+                                                    count,
+                                                    channels,
+                                                    /*cell_side=*/0,
+                                                    /*columns=*/0,
+                                                    scratch.data()});
+      for (const int side : {2, count}) {  // cells that are looked up in one round, and in several
+        const int columns = count % 3 == 0 ? 3 : 1, down = (count / columns + side - 1) / side;
+        const int cells = down * ((columns + side - 1) / side);
+        const auto given = floats(size_t(batch) * (cells + count) * channels);
+        std::vector<float> merged(given.size());
+        status |= run(dovit_gather, dovit_gather_args{0,
+                                                      0,
+                                                      given.data(),
+                                                      index.data(),
+                                                      slots.data(),
+                                                      merged.data(),
+                                                      kept_index.data(),
+                                                      full.data(),
+                                                      nullptr,
+                                                      nullptr,
+                                                      &stopped,
+                                                      &stopped_after,
+                                                      &count,
+                                                      batch,
+                                                      count,
+                                                      capacity,
+                                                      /*prefix=*/cells,
+                                                      count,
+                                                      channels,
+                                                      side,
+                                                      columns,
+                                                      nullptr});
+      }
       status |= run(dovit_reconstruct, dovit_reconstruct_args{0, 0, kept.data(), kept_index.data(), full.data(), batch,
                                                               capacity, prefix, count, channels});
     }

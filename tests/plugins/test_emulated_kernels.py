@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dovit.export.model.token_pass import TokenState, confidence, decide, gather
+from dovit.export.model.token_pass import Cells, TokenState, confidence, decide, gather
 from dovit.plugins.launch import Kernels
 from dovit.runtime.resize import labels_from_logits, resize_image
 
@@ -97,12 +97,23 @@ def test_decide_for_every_capacity(kernels: Kernels, kind: str) -> None:
 
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 @pytest.mark.parametrize("channels", [7, 12, 24])
-@pytest.mark.parametrize(("dtype", "merge"), [(torch.float32, True), (torch.float16, True), (torch.float16, False)])
+@pytest.mark.parametrize(
+    ("dtype", "merging"),
+    [
+        (torch.float32, "class token"),
+        (torch.float16, "class token"),
+        (torch.float16, "none"),
+        (torch.float32, "cells"),
+        (torch.float16, "cells"),
+    ],
+)
 def test_gather_where_only_the_device_knows_how_many_tokens_there_are(
-    kernels: Kernels, dtype: torch.dtype, merge: bool, channels: int, prefix: int
+    kernels: Kernels, dtype: torch.dtype, merging: str, channels: int, prefix: int
 ) -> None:
     """As in a captured graph: the launch has room for all positions, and `actual_count` says how many tokens there are."""
-    batch, count, capacity, positions = 2, 111, 64, 225
+    batch, count, capacity, positions, columns = 2, 111, 64, 225, 15
+    merge, cells = merging == "class token", Cells((15, columns), 4) if merging == "cells" else None
+    prefix += cells.count if cells else 0
     noise = torch.Generator().manual_seed(channels)
     rows = [torch.randperm(positions, generator=noise)[:count].sort().values for _ in range(batch)]
     before = TokenState(
@@ -113,7 +124,7 @@ def test_gather_where_only_the_device_knows_how_many_tokens_there_are(
         positions - count,
     )
     keep = decide(torch.rand(batch, count, generator=noise), -1.0, [capacity, count])
-    expected = gather(before, keep, prefix, merge=merge)
+    expected = gather(before, keep, prefix, merge=merge, cells=cells)
     slots = np.full((batch, count), -1, np.int32)
     np.put_along_axis(slots, keep.numpy(), np.arange(capacity, dtype=np.int32)[None].repeat(batch, 0), axis=1)
     tokens, index, full = before.tokens.numpy(), before.index.numpy(), before.full.numpy().copy()
@@ -133,6 +144,7 @@ def test_gather_where_only_the_device_knows_how_many_tokens_there_are(
         prefix,
         positions,
         channels,
+        *((cells.side, columns) if cells else (0, 0)),
         address(scratch),
         0,
     )
@@ -142,7 +154,8 @@ def test_gather_where_only_the_device_knows_how_many_tokens_there_are(
     if merge:
         np.testing.assert_allclose(after, expected.stopped_sum.numpy(), rtol=1e-5, atol=1e-5)
     else:
-        assert np.array_equal(kept[:, :prefix], tokens[:, :prefix]) and (scratch == 255).all()
+        outer = prefix - (cells.count if cells else 0)
+        assert np.array_equal(kept[:, :outer], tokens[:, :outer]) and (scratch == 255).all()
     tolerance = 1e-5 if dtype == torch.float32 else 2e-3
     wanted = expected.tokens[:, :prefix].float().numpy()
     np.testing.assert_allclose(kept[:, :prefix].astype(np.float32), wanted, rtol=tolerance, atol=tolerance)

@@ -21,7 +21,7 @@ from shared import compiled
 from torch import Tensor
 
 from dovit import plugins
-from dovit.export.model.token_pass import TokenState, confidence, decide, gather, reconstruct
+from dovit.export.model.token_pass import Cells, TokenState, confidence, decide, gather, reconstruct
 from dovit.plugins import launch
 from dovit.plugins.structs import structs
 
@@ -216,9 +216,12 @@ def test_no_barrier_is_missing(barriers: bool) -> None:
 
 
 class Pass:
-    """The memory of one gather and reconstruct, and their launches. `slots` come from a decision."""
+    """The memory of one gather and reconstruct, and their launches. `slots` come from a decision. `cells`: merge by these."""
 
-    def __init__(self, state: TokenState, slots: Tensor, capacity: int, prefix: int) -> None:
+    def __init__(
+        self, state: TokenState, slots: Tensor, capacity: int, prefix: int, cells: Cells | None = None
+    ) -> None:
+        self.cells = cells
         self.state, self.slots, self.capacity, self.prefix = state, slots, capacity, prefix
         (self.batch, self.count), (_, self.positions, self.channels) = state.index.shape, state.full.shape
         tokens = state.tokens
@@ -243,8 +246,8 @@ class Pass:
             place(self.kept),
             place(self.kept_index),
             place(self.full),
-            place(self.state.stopped_sum),
-            place(self.after),
+            place(self.state.stopped_sum if self.cells is None else None),
+            place(self.after if self.cells is None else None),
             place(self.stopped[:1]),
             place(self.stopped[1:]),
             place(None),
@@ -254,7 +257,9 @@ class Pass:
             self.prefix,
             self.positions,
             self.channels,
-            place(self.scratch),
+            0 if self.cells is None else self.cells.side,
+            0 if self.cells is None else self.cells.grid[1],
+            place(self.scratch if self.cells is None else None),
             stream(kernels),
         )
         assert status == 0
@@ -274,21 +279,28 @@ class Pass:
         assert status == 0
 
     def results(self) -> list[Tensor]:
-        return [self.kept, self.kept_index, self.full, self.after, self.stopped, self.whole]
+        sums = [self.after] if self.cells is None else []
+        return [self.kept, self.kept_index, self.full, self.stopped, self.whole, *sums]
 
     def check(self, keep: Tensor) -> None:
-        """Copies to the bit; sums and class tokens against float64."""
-        expected = gather(self.state, keep, self.prefix)
+        """Copies to the bit; sums, class tokens and merged tokens against float64."""
+        merge = self.cells is None
+        expected = gather(self.state, keep, self.prefix, merge=merge, cells=self.cells)
         assert torch.equal(self.kept[:, self.prefix :], expected.tokens[:, self.prefix :])
         assert torch.equal(self.kept_index, expected.index)
         assert self.stopped.tolist() == [self.state.stopped_count, expected.stopped_count]
-        patches = self.state.tokens[:, self.prefix :].double()
-        stops = torch.ones_like(self.state.index, dtype=torch.bool).scatter(1, keep, False)[..., None]
-        total = self.state.stopped_sum.double() + (patches * stops).sum(dim=1)
-        torch.testing.assert_close(self.after.double(), total, rtol=1e-5, atol=1e-3)
         prefix = self.state.tokens[:, : self.prefix].double()
-        if self.prefix and expected.stopped_count:
-            prefix[:, 0] = 0.5 * (prefix[:, 0] + total / expected.stopped_count)
+        if self.cells is not None:
+            prefix[:, -self.cells.count :] = self.merged(keep)
+            outer = slice(None, self.prefix - self.cells.count)
+            assert torch.equal(self.kept[:, outer], self.state.tokens[:, outer])
+        else:
+            patches = self.state.tokens[:, self.prefix :].double()
+            stops = torch.ones_like(self.state.index, dtype=torch.bool).scatter(1, keep, False)[..., None]
+            total = self.state.stopped_sum.double() + (patches * stops).sum(dim=1)
+            torch.testing.assert_close(self.after.double(), total, rtol=1e-5, atol=1e-3)
+            if self.prefix and expected.stopped_count:
+                prefix[:, 0] = 0.5 * (prefix[:, 0] + total / expected.stopped_count)
         tolerance = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}[self.kept.dtype]
         torch.testing.assert_close(self.kept[:, : self.prefix].double(), prefix, rtol=tolerance, atol=tolerance)
         others = torch.ones(self.full.shape[:2], dtype=torch.bool, device=self.full.device)
@@ -296,11 +308,42 @@ class Pass:
         assert torch.equal(self.full[others], self.state.full[others]), "a position of another token was touched"
         assert torch.equal(self.whole, reconstruct(self.state, self.prefix))
 
+    def merged(self, keep: Tensor) -> Tensor:
+        """The merged tokens [B, G, E] float64, cell by cell on the grid [rows, columns]."""
+        assert self.cells is not None
+        (rows, columns), side = self.cells.grid, self.cells.side
+        found = []
+        for image in range(self.batch):
+            positions = self.state.index[image].long()
+            stops = torch.ones_like(positions, dtype=torch.bool)
+            stops[keep[image]] = False
+            left, stopping = torch.zeros(2, rows * columns, dtype=torch.bool, device=self.kept.device)
+            left[positions], stopping[positions] = True, stops
+            tokens = torch.zeros(rows * columns, self.channels, dtype=torch.float64, device=self.kept.device)
+            tokens[positions] = self.state.tokens[image, self.prefix :].double()
+            grids = [flat.unflatten(0, (rows, columns)) for flat in (left, stopping, tokens)]
+            old = self.state.tokens[image, self.prefix - self.cells.count : self.prefix].double()
+            corners = [(row, column) for row in range(0, rows, side) for column in range(0, columns, side)]
+            for merged, (row, column) in zip(old, corners, strict=True):
+                here, stop, patch = (grid[row : row + side, column : column + side].flatten(0, 1) for grid in grids)
+                before = int((~here).sum())
+                total = before * merged + patch[stop].sum(dim=0)
+                found.append(total / max(before + int(stop.sum()), 1))
+        return torch.stack(found).unflatten(0, (self.batch, -1))
+
 
 def some_state(
-    device: str, batch: int, count: int, prefix: int, channels: int, dtype: torch.dtype, noise: torch.Generator
+    device: str,
+    batch: int,
+    count: int,
+    prefix: int,
+    channels: int,
+    dtype: torch.dtype,
+    noise: torch.Generator,
+    positions: int | None = None,
 ) -> TokenState:
-    positions = 2 * count
+    """`positions`: N, twice as many as `count` unless given."""
+    positions = 2 * count if positions is None else positions
     rows = [torch.randperm(positions, generator=noise)[:count].sort().values for _ in range(batch)]
     return TokenState(
         torch.randn(batch, prefix + count, channels, generator=noise).to(dtype).to(device),
@@ -334,6 +377,65 @@ def test_gather_and_reconstruct(
         "not the same every time"
     )
     runs[0].check(decision.keep().long())
+
+
+CELLS = [
+    (Cells((1, 1), 1), 1, 0),
+    (Cells((4, 6), 3), 24, 11),  # nothing had stopped
+    (Cells((7, 5), 2), 20, 20),  # nothing stops
+    (Cells((7, 5), 40), 20, 0),
+    (Cells((30, 41), 4), 989, 400),
+    (Cells((30, 41), 19), 989, 400),  # 361 positions a cell: three rounds of a block
+    (Cells((64, 128), 8), 5000, 3000),
+]
+
+
+@both
+@pytest.mark.parametrize("dtype", list(TYPES))
+@pytest.mark.parametrize(("cells", "count", "capacity"), CELLS)
+@pytest.mark.parametrize("channels", [7, 384, 1024])
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_gather_by_cell(
+    kernels: Kernels, dtype: torch.dtype, cells: Cells, count: int, capacity: int, channels: int, prefix: int
+) -> None:
+    if kernels.device == "cpu" and (count * channels > 1 << 19 or (channels == 1024 and prefix != 1)):
+        pytest.skip(SLOW)
+    noise = torch.Generator().manual_seed(count)
+    positions = cells.grid[0] * cells.grid[1]
+    every = prefix + cells.count
+    state = some_state(kernels.device, 2, count, every, channels, dtype, noise, positions)
+    keep = torch.stack([torch.randperm(count, generator=noise)[:capacity].sort().values for _ in range(2)])
+    state.tokens[0, every + keep[0, :1]] = torch.nan  # what stays reaches no merged token
+    slots = slots_of(keep, count).to(kernels.device)
+    runs = [Pass(state, slots, capacity, every, cells) for _ in range(2)]
+    for one in runs:
+        one.launch(kernels)
+        one.kept.nan_to_num_()
+        one.whole.nan_to_num_()
+    state.tokens.nan_to_num_()
+    runs[0].check(keep.to(kernels.device))
+    assert all(torch.equal(a, b) for a, b in zip(*(one.results() for one in runs), strict=True)), "not the same every time"
+
+
+@both
+@pytest.mark.parametrize(
+    ("side", "columns", "prefix", "sums"),
+    [(-1, 6, 8, False), (3, 0, 8, False), (3, 7, 8, False), (3, 6, 3, False), (3, 6, 4, True)],
+)
+def test_cells_that_do_not_fit_are_refused(kernels: Kernels, side: int, columns: int, prefix: int, sums: bool) -> None:
+    """24 positions: 7 columns do not divide them, and 4×6 patches are four cells of 3×3."""
+    state = some_state(kernels.device, 1, 12, prefix, 8, torch.float32, torch.Generator().manual_seed(0))
+    one = Pass(state, ints(state.index.device, 1, 12), 0, prefix)
+    before, after = (state.stopped_sum, one.after) if sums else (None, None)
+    status = kernels.dovit_gather(
+        0,
+        *map(place, (state.tokens, state.index, one.slots, one.kept, one.kept_index, one.full, before, after)),
+        *map(place, (one.stopped[:1], one.stopped[1:], None)),
+        *(1, 12, 0, prefix, 24, 8, side, columns),
+        place(None),
+        stream(kernels),
+    )
+    assert status == 1, "cudaErrorInvalidValue"
 
 
 @both
