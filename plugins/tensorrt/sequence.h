@@ -7,7 +7,11 @@
 
 namespace dovit {
 
-inline constexpr Attribute kPrefixAttribute{"prefix", -1, 1024, "the tokens before the patches, 1 with a class token"};
+// Tokens an image. Positions are the kernels' to count, and they are tested up to here.
+inline constexpr int32_t kMostTokens = 65536;
+
+inline constexpr Attribute kPrefixAttribute{
+    "prefix", -1, kMostTokens, "the tokens before the patches: a class token, registers, the merged tokens of cells"};
 
 // Workspaces begin at 256 bytes' alignment; parts of one should as well.
 inline size_t align(size_t bytes) { return (bytes + 255) / 256 * 256; }

@@ -2,13 +2,13 @@
 
 #include <new>
 
+#include "sequence.h"
+
 namespace dovit {
 namespace {
 
 enum Input { kConfidence, kThreshold, kCapacities };
 enum Output { kKeep, kCapacity };
-constexpr int kLargestCount =
-    65536;  // tokens an image; positions are the kernel's to count, and it is tested up to here
 
 }  // namespace
 
@@ -45,9 +45,9 @@ size_t TokenDecide::scratch_bytes(const nvinfer1::Dims* inputs) const {
 }
 
 std::string TokenDecide::wrong_sizes(const nvinfer1::PluginTensorDesc* inputs) const {
-  if (inputs[kConfidence].dims.d[1] <= kLargestCount) return "";
+  if (inputs[kConfidence].dims.d[1] <= kMostTokens) return "";
   return "an image has " + std::to_string(inputs[kConfidence].dims.d[1]) + " tokens, more than the " +
-         std::to_string(kLargestCount) + " it can decide on";
+         std::to_string(kMostTokens) + " it can decide on";
 }
 
 cudaError_t TokenDecide::run(const Call& call) const {

@@ -9,19 +9,24 @@ namespace {
 
 enum Input { kTokens, kIndex, kFull, kStoppedSum, kStoppedCount, kKeep };
 enum Output { kNewTokens, kNewIndex, kNewFull, kNewSum, kNewCount };
-enum AttributeNumber { kPrefix, kMerge };
+enum AttributeNumber { kPrefix, kMerge, kCellSide, kColumns };
 
 // The tiles' sums come first, then every token's slot.
 size_t sums_bytes(int batch, int count, int channels) {
   return align(dovit_gather_scratch_bytes(batch, count, channels));
 }
 
+int up(int count, int of) { return (count + of - 1) / of; }
+
 }  // namespace
 
 const Signature& TokenGather::signature() {
   static const Signature signature{
       "TokenGather",
-      {kPrefixAttribute, {"merge", 1, 1, "1 merges the stopped tokens into the class token, 0 leaves it as it is"}},
+      {kPrefixAttribute,
+       {"merge", 1, 1, "1 merges the stopped tokens into the class token, 0 leaves it as it is"},
+       {"cell_side", 0, kMostTokens, "the patches along the side of a cell, 0 merges nothing by cell"},
+       {"columns", 0, kMostTokens, "the patches in a row of the grid, which cell_side needs"}},
       {{"tokens", Element::kTokens, {"batch", "length", "channels"}},
        {"index", Element::kInt32, {"batch", "tokens"}},
        {"full", Element::kTokens, {"batch", "positions", "channels"}},
@@ -58,7 +63,20 @@ size_t TokenGather::scratch_bytes(const nvinfer1::Dims* inputs) const {
 }
 
 std::string TokenGather::wrong_sizes(const nvinfer1::PluginTensorDesc* inputs) const {
-  return wrong_length(inputs[kTokens].dims, inputs[kIndex].dims, value(kPrefix));
+  const std::string wrong = wrong_length(inputs[kTokens].dims, inputs[kIndex].dims, value(kPrefix));
+  const int side = value(kCellSide), columns = value(kColumns);
+  if (!wrong.empty() || side == 0) return wrong;
+  if (value(kMerge) != 0) return "with cell_side " + std::to_string(side) + " its attribute merge must be 0";
+  const auto positions = static_cast<int>(inputs[kFull].dims.d[1]);
+  if (columns == 0 || positions % columns != 0) {
+    return "columns is " + std::to_string(columns) + ", which does not divide the " + std::to_string(positions) +
+           " positions of full";
+  }
+  const int rows = positions / columns, cells = up(rows, side) * up(columns, side);
+  if (cells <= value(kPrefix)) return "";
+  return "prefix is " + std::to_string(value(kPrefix)) + ", but " + std::to_string(rows) + " by " +
+         std::to_string(columns) + " patches have " + std::to_string(cells) + " cells of " + std::to_string(side) +
+         " by " + std::to_string(side) + ", a token each among the prefix";
 }
 
 cudaError_t TokenGather::run(const Call& call) const {
@@ -95,6 +113,8 @@ cudaError_t TokenGather::run(const Call& call) const {
                                value(kPrefix),
                                positions,
                                channels,
+                               value(kCellSide),
+                               value(kColumns),
                                call.workspace};
   return static_cast<cudaError_t>(dovit_gather(&args, call.stream));
 }

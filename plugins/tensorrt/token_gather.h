@@ -1,5 +1,5 @@
-// TokenGather: kept tokens compacted, stopping ones written to the full sequence and, unless the attribute merge is 0,
-// merged into the class token.
+// TokenGather: kept tokens compacted, stopping ones written to the full sequence and merged into the class token
+// (unless the attribute merge is 0) or into the merged tokens of their cells (with cell_side).
 #pragma once
 
 #include "plugin.h"

@@ -52,17 +52,24 @@ float number(T value) {
   return static_cast<float>(value);
 }
 
+enum class Merging { kClassToken, kCells, kNone };
+
 template <class T>
-void chain(Library& library, DataType type, double tolerance, bool merge = true) {
-  constexpr int kBatch = 2, kTokens = 989, kKept = 400, kPrefix = 1, kPositions = 1100, kChannels = 72, kStopped = 111;
+void chain(Library& library, DataType type, double tolerance, Merging merging) {
+  constexpr int kBatch = 2, kTokens = 989, kKept = 400, kPositions = 1100, kChannels = 72, kStopped = 111;
+  constexpr int kColumns = 55, kSide = 4, kAcross = 14, kCells = 5 * kAcross;  // a grid of 20×55 patches
+  const bool merge = merging == Merging::kClassToken, by_cell = merging == Merging::kCells;
+  const int prefix = by_cell ? 1 + kCells : 1;
   const Plugin decide = make(library, "TokenDecide", {{"fixed_capacity", 1}});
-  const Plugin gather = make(library, "TokenGather", {{"prefix", kPrefix}, {"merge", merge ? 1 : 0}});
-  const Plugin reconstruct = make(library, "TokenReconstruct", {{"prefix", kPrefix}});
+  const Plugin gather =
+      make(library, "TokenGather",
+           {{"prefix", prefix}, {"merge", merge ? 1 : 0}, {"cell_side", by_cell ? kSide : 0}, {"columns", kColumns}});
+  const Plugin reconstruct = make(library, "TokenReconstruct", {{"prefix", prefix}});
 
   Buffer<float> confidence(kBatch * kTokens), threshold(1), sum(kBatch * kChannels), new_sum(kBatch * kChannels);
   Buffer<int64_t> capacities(3), stopped(1), new_stopped(1);
   Buffer<int> keep(kBatch * kTokens), capacity(1), index(kBatch * kTokens), new_index(kBatch * kKept);
-  Buffer<T> tokens(kBatch * (kPrefix + kTokens) * kChannels), new_tokens(kBatch * (kPrefix + kKept) * kChannels);
+  Buffer<T> tokens(kBatch * (prefix + kTokens) * kChannels), new_tokens(kBatch * (prefix + kKept) * kChannels);
   Buffer<T> full(kBatch * kPositions * kChannels), new_full(kBatch * kPositions * kChannels);
   Buffer<T> whole(kBatch * kPositions * kChannels);
 
@@ -70,14 +77,14 @@ void chain(Library& library, DataType type, double tolerance, bool merge = true)
   const std::vector<nvinfer1::PluginTensorDesc> decide_in{desc(DataType::kFLOAT, {kBatch, kTokens}),
                                                           desc(DataType::kFLOAT, {}), desc(DataType::kINT64, {3})};
   const std::vector<nvinfer1::PluginTensorDesc> decide_out{desc(ints, {kBatch, kTokens}), desc(ints, {})};
-  const std::vector<nvinfer1::PluginTensorDesc> gather_in{desc(type, {kBatch, kPrefix + kTokens, kChannels}),
+  const std::vector<nvinfer1::PluginTensorDesc> gather_in{desc(type, {kBatch, prefix + kTokens, kChannels}),
                                                           desc(ints, {kBatch, kTokens}),
                                                           desc(type, {kBatch, kPositions, kChannels}),
                                                           desc(DataType::kFLOAT, {kBatch, kChannels}),
                                                           desc(DataType::kINT64, {1}),
                                                           desc(ints, {kBatch, kKept})};
   const std::vector<nvinfer1::PluginTensorDesc> gather_out{
-      desc(type, {kBatch, kPrefix + kKept, kChannels}), desc(ints, {kBatch, kKept}),
+      desc(type, {kBatch, prefix + kKept, kChannels}), desc(ints, {kBatch, kKept}),
       desc(type, {kBatch, kPositions, kChannels}), desc(DataType::kFLOAT, {kBatch, kChannels}),
       desc(DataType::kINT64, {1})};
   const std::vector<nvinfer1::PluginTensorDesc> reconstruct_in{gather_out[2], gather_out[0], gather_out[1]};
@@ -126,7 +133,7 @@ void chain(Library& library, DataType type, double tolerance, bool merge = true)
     // at most 400 of 989 stay: a third on average
     for (float& value : q) value = uniform(random) < 0.33F ? 0.5F * uniform(random) : 0.5F + 0.5F * uniform(random);
     for (float& value : before) value = normal(random);
-    std::vector<T> given(kBatch * (kPrefix + kTokens) * kChannels), latest(kBatch * kPositions * kChannels);
+    std::vector<T> given(kBatch * (prefix + kTokens) * kChannels), latest(kBatch * kPositions * kChannels);
     for (T& value : given) value = T(normal(random));
     for (T& value : latest) value = T(normal(random));
     std::vector<int> positions;
@@ -158,8 +165,8 @@ void chain(Library& library, DataType type, double tolerance, bool merge = true)
       std::vector<T> expected_full(latest.begin() + image * kPositions * kChannels,
                                    latest.begin() + (image + 1) * kPositions * kChannels);
       std::vector<double> sums(before.begin() + image * kChannels, before.begin() + (image + 1) * kChannels);
-      const T* rows = given.data() + (image * (kPrefix + kTokens) + kPrefix) * kChannels;
-      const T* out = found_tokens.data() + (image * (kPrefix + kKept) + kPrefix) * kChannels;
+      const T* rows = given.data() + (image * (prefix + kTokens) + prefix) * kChannels;
+      const T* out = found_tokens.data() + (image * (prefix + kKept) + prefix) * kChannels;
       int wrong = 0, slot = 0;
       for (int token = 0; token < kTokens; ++token) {
         const int position = positions[image * kTokens + token];
@@ -190,11 +197,38 @@ void chain(Library& library, DataType type, double tolerance, bool merge = true)
       CHECK_EQUAL(same(found_whole), 0);
       double worst = 0.0, worst_sum = 0.0;
       for (int c = 0; c < kChannels; ++c) {
-        const double class_token = number(given[image * (kPrefix + kTokens) * kChannels + c]);
+        const double class_token = number(given[image * (prefix + kTokens) * kChannels + c]);
         const double mean = sums[c] / (kStopped + kTokens - kKept);
         const double merged = merge ? 0.5 * (class_token + mean) : class_token;
-        worst = std::max(worst, std::fabs(merged - number(found_tokens[image * (kPrefix + kKept) * kChannels + c])));
+        worst = std::max(worst, std::fabs(merged - number(found_tokens[image * (prefix + kKept) * kChannels + c])));
         worst_sum = std::max(worst_sum, std::fabs(sums[c] - found_sum[image * kChannels + c]));
+      }
+      if (by_cell) {
+        std::vector<double> left(kCells), stopping(kCells), total(kCells * kChannels);
+        const auto cell_of = [](int position) {
+          return position / kColumns / kSide * kAcross + position % kColumns / kSide;
+        };
+        for (int token = 0, next = 0; token < kTokens; ++token) {
+          const int cell = cell_of(positions[image * kTokens + token]);
+          ++left[cell];
+          if (next < kKept && order[next] == token) {
+            ++next;
+            continue;
+          }
+          ++stopping[cell];
+          for (int c = 0; c < kChannels; ++c) total[cell * kChannels + c] += number(rows[token * kChannels + c]);
+        }
+        for (int cell = 0; cell < kCells; ++cell) {
+          const int width = std::min(kSide, kColumns - cell % kAcross * kSide);
+          const double stopped_before = width * kSide - left[cell];
+          const double after = std::max(stopped_before + stopping[cell], 1.0);
+          for (int c = 0; c < kChannels; ++c) {
+            const double old = number(given[(image * (prefix + kTokens) + 1 + cell) * kChannels + c]);
+            const double found = number(found_tokens[(image * (prefix + kKept) + 1 + cell) * kChannels + c]);
+            const double merged = (stopped_before * old + total[cell * kChannels + c]) / after;
+            worst = std::max(worst, std::fabs(merged - found));
+          }
+        }
       }
       CHECK(worst <= tolerance);
       CHECK(worst_sum <= 1e-3);
@@ -214,8 +248,10 @@ int main(int, char** arguments) {
     return 77;
   }
   Library library(arguments[1]);
-  chain<float>(library, DataType::kFLOAT, 1e-5);
-  chain<__half>(library, DataType::kHALF, 1e-3);
-  chain<__nv_bfloat16>(library, DataType::kBF16, 1e-2);
+  for (const Merging merging : {Merging::kClassToken, Merging::kCells, Merging::kNone}) {
+    chain<float>(library, DataType::kFLOAT, 1e-5, merging);
+    chain<__half>(library, DataType::kHALF, 2e-3, merging);
+    chain<__nv_bfloat16>(library, DataType::kBF16, 2e-2, merging);
+  }
   return verdict();
 }

@@ -5,7 +5,8 @@ namespace {
 
 void names(Library& library) {
   const char* const expected[] = {"TokenDecide", "TokenGather", "TokenReconstruct"};
-  const std::vector<std::string> attributes[] = {{"fixed_capacity"}, {"prefix", "merge"}, {"prefix"}};
+  const std::vector<std::string> attributes[] = {
+      {"fixed_capacity"}, {"prefix", "merge", "cell_side", "columns"}, {"prefix"}};
   const auto creators = library.creators();
   CHECK_EQUAL(creators.size(), 3u);
   for (size_t k = 0; k < creators.size(); ++k) {
@@ -34,6 +35,7 @@ void good_fields(Library& library) {
   CHECK(make(library, "TokenDecide", {{"fixed_capacity", 1}}));
   CHECK(make(library, "TokenGather", {{"prefix", 0}}));
   CHECK(make(library, "TokenGather", {{"prefix", 1}, {"merge", 0}}));
+  CHECK(make(library, "TokenGather", {{"prefix", 2049}, {"merge", 0}, {"cell_side", 2}, {"columns", 128}}));
   CHECK(make(library, "TokenReconstruct", {{"prefix", 2}}));
   CHECK(Plugin(library.creator("TokenDecide")->createPlugin("layer", nullptr, nvinfer1::TensorRTPhase::kBUILD)));
   const int64_t prefix = 1;  // parsers pass ONNX's integers as either type
@@ -45,18 +47,23 @@ void good_fields(Library& library) {
 
 void wrong_fields(Library& library) {
   CHECK(!make(library, "TokenGather", {}, "gather1"));
-  CHECK_EQUAL(
-      library.recorder.said(),
-      "dovit: TokenGather gather1: field prefix is missing: the tokens before the patches, 1 with a class token");
+  CHECK_EQUAL(library.recorder.said(),
+              "dovit: TokenGather gather1: field prefix is missing: the tokens before the patches: a class token, "
+              "registers, the merged tokens of cells");
   CHECK(!make(library, "TokenGather", {{"prefix", -1}}, "gather1"));
   CHECK_EQUAL(library.recorder.said(),
-              "dovit: TokenGather gather1: field prefix must be a whole number from 0 to 1024: the tokens before the "
-              "patches, 1 with a class token");
+              "dovit: TokenGather gather1: field prefix must be a whole number from 0 to 65536: the tokens before the "
+              "patches: a class token, registers, the merged tokens of cells");
+  CHECK(!make(library, "TokenGather", {{"prefix", 1}, {"cell_side", -1}}, "gather1"));
+  CHECK_EQUAL(
+      library.recorder.said(),
+      "dovit: TokenGather gather1: field cell_side must be a whole number from 0 to 65536: the patches along the "
+      "side of a cell, 0 merges nothing by cell");
   CHECK(!make(library, "TokenGather", {{"prefix", 1}, {"merge", 2}}, "gather1"));
   CHECK_EQUAL(library.recorder.said(),
               "dovit: TokenGather gather1: field merge must be a whole number from 0 to 1: 1 merges the stopped tokens "
               "into the class token, 0 leaves it as it is");
-  CHECK(!make(library, "TokenReconstruct", {{"prefix", 1025}}));
+  CHECK(!make(library, "TokenReconstruct", {{"prefix", 65537}}));
   CHECK(!library.recorder.said().empty());
   CHECK(!make(library, "TokenDecide", {{"fixed_capacity", 2}}, "decide1"));
   CHECK_EQUAL(library.recorder.said(),

@@ -26,11 +26,13 @@ int32_t told(const Plugin& plugin, const Descs& inputs, const Descs& outputs) {
 void stored_and_read_again(Library& library) {
   for (auto* creator : library.creators()) {
     const std::string name = creator->getPluginName();
-    const Plugin plugin = name == "TokenDecide"   ? make(library, "TokenDecide", {{"fixed_capacity", 1}})
-                          : name == "TokenGather" ? make(library, "TokenGather", {{"prefix", 2}, {"merge", 0}})
-                                                  : make(library, name.c_str(), {{"prefix", 2}});
+    const Plugin plugin =
+        name == "TokenDecide" ? make(library, "TokenDecide", {{"fixed_capacity", 1}})
+        : name == "TokenGather"
+            ? make(library, "TokenGather", {{"prefix", 9}, {"merge", 0}, {"cell_side", 2}, {"columns", 3}})
+            : make(library, name.c_str(), {{"prefix", 2}});
     const auto* stored = plugin.runtime()->getFieldsToSerialize();
-    CHECK_EQUAL(stored->nbFields, name == "TokenGather" ? 2 : 1);
+    CHECK_EQUAL(stored->nbFields, name == "TokenGather" ? 4 : 1);
     const Plugin again(creator->createPlugin("again", stored, nvinfer1::TensorRTPhase::kRUNTIME));
     const Plugin cloned(plugin->clone());
     const Plugin attached(plugin.runtime()->attachToContext(nullptr));
@@ -89,6 +91,30 @@ void sizes(Library& library) {
       "(confidence, threshold, capacities) => (keep, capacity)");
 }
 
+// 5 of 9 tokens left on a grid of 3×3, which has 4 cells of 2×2.
+void cells(Library& library) {
+  const auto told_of = [&](int prefix, int merge, int side, int columns) {
+    Descs inputs = gather_inputs(DataType::kHALF), outputs = gather_outputs(DataType::kHALF);
+    inputs[0] = desc(DataType::kHALF, {2, prefix + 5, 8}), outputs[0] = desc(DataType::kHALF, {2, prefix + 3, 8});
+    const Plugin gather =
+        make(library, "TokenGather", {{"prefix", prefix}, {"merge", merge}, {"cell_side", side}, {"columns", columns}},
+             "gather1");
+    return told(gather, inputs, outputs);
+  };
+  for (const int prefix : {4, 5}) CHECK_EQUAL(told_of(prefix, 0, 2, 3), 0);
+  CHECK_EQUAL(told_of(1, 0, 3, 3), 0);
+  CHECK_EQUAL(told_of(1, 1, 0, 4), 0);  // without cell_side, columns are of no interest
+  CHECK_EQUAL(library.recorder.said(), "");
+  const auto wrong = [&](int prefix, int merge, int side, int columns, const std::string& sentence) {
+    CHECK(told_of(prefix, merge, side, columns) != 0);
+    CHECK_EQUAL(library.recorder.said(), "dovit: TokenGather gather1: " + sentence);
+  };
+  wrong(4, 1, 2, 3, "with cell_side 2 its attribute merge must be 0");
+  wrong(4, 0, 2, 0, "columns is 0, which does not divide the 9 positions of full");
+  wrong(4, 0, 2, 4, "columns is 4, which does not divide the 9 positions of full");
+  wrong(3, 0, 2, 3, "prefix is 3, but 3 by 3 patches have 4 cells of 2 by 2, a token each among the prefix");
+}
+
 void workspace(Library& library) {
   const Plugin gather = make(library, "TokenGather", {{"prefix", 1}});
   std::vector<nvinfer1::DynamicPluginTensorDesc> inputs, outputs;
@@ -124,6 +150,7 @@ int main(int, char** arguments) {
   Library library(arguments[1]);
   stored_and_read_again(library);
   sizes(library);
+  cells(library);
   workspace(library);
   called_without_a_gpu(library);
   return verdict();
