@@ -261,6 +261,8 @@ class Operations:
             "prefix": manifest.prefix,
             "positions": manifest.tokens,
             "channels": manifest.embed_dim,
+            "cell_side": manifest.merge_cells,
+            "columns": manifest.image_size[1] // manifest.patch,
             "scratch": "scratch",
         }
         planned = self._kernel(step, "gather", reads, writes, sizes, (batch, manifest.tokens, manifest.embed_dim))
@@ -284,12 +286,17 @@ class Operations:
                 "type": _element(tokens),
                 "batch": self._batch,
                 "count": Kept(kept_plus=0) if number else manifest.tokens,
-                "prefix": manifest.prefix,
+                "prefix": self._prefix(tokens),
                 "positions": manifest.tokens,
                 "channels": manifest.embed_dim,
             },
         )
         return [*operations, Planned(planned.operation, (*planned.reads, made), planned.writes)]
+
+    def _prefix(self, tokens: TensorSpec) -> int:
+        """How many prefix tokens `tokens` [B, P+M, E] has. A layer of the stem that is tapped has no merged tokens of cells."""
+        length = tokens.shape[1]
+        return length - self._manifest.tokens if isinstance(length, int) else self._manifest.prefix
 
     def _labels(self, step: PlanStep) -> Planned:
         [logits], [labels] = step.inputs, step.outputs

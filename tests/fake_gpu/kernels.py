@@ -81,6 +81,8 @@ class FakeKernels:
         prefix: int,
         positions: int,
         channels: int,
+        cell_side: int,
+        columns: int,
         scratch: int,
         stream: int,
     ) -> None:
@@ -100,7 +102,10 @@ class FakeKernels:
                 gone = before[image, prefix:][~stays]
                 array(full, (batch, positions, channels), element)[image, where[image][~stays]] = gone
                 after[image, :prefix] = before[image, :prefix]
-                if not sum_before:  # no merging
+                if cell_side:
+                    cells = _merged_by_cell(before[image], where[image], stays, (positions // columns, columns), cell_side)
+                    after[image, prefix - len(cells) : prefix] = cells
+                if not sum_before:  # no merging into the class token
                     continue
                 total = array(sum_before, (batch, channels), np.float32)[image] + gone.astype(np.float32).sum(axis=0)
                 array(sum_after, (batch, channels), np.float32)[image] = total
@@ -216,3 +221,21 @@ class EmulatedKernels:
             self.device.submit(arguments[-1], KernelNode(lambda: launch(*arguments[:-1], 0)))
 
         return queued
+
+
+def _merged_by_cell(
+    tokens: np.ndarray, index: np.ndarray, stays: np.ndarray, grid: tuple[int, int], side: int
+) -> np.ndarray:
+    """The merged tokens [G, E] of an image's tokens [P+M, E], of which `stays` [M] says what is left."""
+    corners = [(row, column) for row in range(0, grid[0], side) for column in range(0, grid[1], side)]
+    prefix = len(tokens) - len(index)
+    merged = tokens[prefix - len(corners) : prefix].astype(np.float32)
+    patches = tokens[prefix:].astype(np.float32)
+    for cell, (row, column) in enumerate(corners):
+        rows, columns = index // grid[1], index % grid[1]
+        inside = (row <= rows) & (rows < row + side) & (column <= columns) & (columns < column + side)
+        size = (min(row + side, grid[0]) - row) * (min(column + side, grid[1]) - column)
+        before, stopping = size - int(inside.sum()), inside & ~stays
+        total = before * merged[cell] + patches[stopping].sum(axis=0)
+        merged[cell] = total / max(before + int(stopping.sum()), 1)
+    return merged
