@@ -1,6 +1,7 @@
 """Writing a precision into a graph: a strongly typed TensorRT computes in the types that it reads, and in no others.
 
-Products (MatMul, Gemm, Conv), the attention's softmax and what lies between them are computed in the low type. Norms and the
+Products (MatMul, Gemm, Conv), the attention's softmax, what is added to its scores and what lies between them are computed in
+the low type. Norms and the
 softmax over classes are computed in float32, and so is what they feed until the next product; confidences, sums of
 stopped tokens and logits leave the graph as float32. Tokens travel between the plans in the low type.
 """
@@ -96,9 +97,10 @@ class _Lowering:
             return self.low
         if node.op in NORMS:
             return FLOAT32
-        if node.op == "Softmax":  # the attention's feeds a product, that over classes does not
-            users = node.outputs[0].outputs
-            return self.low if users and all(user.op in PRODUCTS for user in users) else FLOAT32
+        if node.op == "Softmax":
+            return self.low if _is_attention(node) else FLOAT32
+        if node.op == "Add" and _feeds_attention(node):
+            return self.low  # the float32 bias of merged tokens: the sum would be rounded for the softmax anyway
         kinds = {self.kind[id(t)] for t in node.inputs if isinstance(t, gs.Variable) and _is_float(t)}
         if not kinds:  # made of constants alone
             return FLOAT32 if node.op == "ConstantOfShape" else self.low
@@ -145,6 +147,18 @@ class _Lowering:
         self.graph.nodes.append(gs.Node("Cast", f"{out.name}/cast", {"to": ONNX_TYPES[dtype]}, [source], [out]))
         self.kind[id(out)] = dtype
         return out
+
+
+def _is_attention(softmax: gs.Node) -> bool:
+    """The attention's softmax feeds a product, that over classes does not."""
+    users = softmax.outputs[0].outputs
+    return bool(users) and all(user.op in PRODUCTS for user in users)
+
+
+def _feeds_attention(node: gs.Node) -> bool:
+    """Whether attentions' softmaxes, and nothing else, read what `node` makes."""
+    users = node.outputs[0].outputs
+    return bool(users) and all(user.op == "Softmax" and _is_attention(user) for user in users)
 
 
 def _is_float(tensor: gs.Tensor) -> bool:
