@@ -1,9 +1,9 @@
 """Writing a precision into a graph: a strongly typed TensorRT computes in the types that it reads, and in no others.
 
-Products (MatMul, Gemm, Conv), the attention's softmax, what is added to its scores and what lies between them are computed in
-the low type. Norms and the
-softmax over classes are computed in float32, and so is what they feed until the next product; confidences, sums of
-stopped tokens and logits leave the graph as float32. Tokens travel between the plans in the low type.
+Products (MatMul, Gemm, Conv), the attention's softmax, the sum of its scores and a bias, and what lies between them are
+computed in the low type. Norms and the softmax over classes are computed in float32, and so is what they feed until the next
+product; confidences, sums of stopped tokens and logits leave the graph as float32. Tokens travel between the plans in the low
+type.
 """
 
 from __future__ import annotations

@@ -45,11 +45,14 @@ OTHER_BACKBONES = [
 ]
 
 
-@pytest.mark.parametrize(("decoder", "family"), [(decoder, None) for decoder in DECODERS] + OTHER_BACKBONES)
-def test_every_architecture_in_every_precision(decoder: str, family: str | None, tmp_path: Path) -> None:
-    head = {"setr-naive": "fcn", "setr-mla": "setr-k3", "segmenter-mask": "lens", "setr-pup": "corrected"}.get(
-        decoder, "conv"
-    )
+HEADS = {"setr-naive": "fcn", "setr-mla": "setr-k3", "segmenter-mask": "lens", "setr-pup": "corrected"}
+ARCHITECTURES = [(decoder, HEADS.get(decoder, "conv"), None) for decoder in DECODERS]
+ARCHITECTURES += [(decoder, "conv", family) for decoder, family in OTHER_BACKBONES]
+ARCHITECTURES += [("setr-mla", "fcn-cells", None), ("segmenter-linear", "corrected-cells", "rotary")]
+
+
+@pytest.mark.parametrize(("decoder", "head", "family"), ARCHITECTURES)
+def test_every_architecture_in_every_precision(decoder: str, head: str, family: str | None, tmp_path: Path) -> None:
     make_bundle(randomised(small_config(decoder, head=head, family=family)), tmp_path / "bundle")
     bundle = open_bundle(tmp_path / "bundle")
     for precision in PRECISIONS:

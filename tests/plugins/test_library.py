@@ -115,7 +115,7 @@ def nodes(bundle: Path) -> dict[str, onnx.NodeProto]:
     return found
 
 
-@pytest.mark.parametrize("head", ["conv", "conv-unmerged"])
+@pytest.mark.parametrize("head", ["conv", "conv-unmerged", "conv-cells"])
 def test_registry_makes_each_plugin_from_an_exported_node(registry: Any, head: str, tmp_path: Path) -> None:
     """As TensorRT's parser does: by name and domain, with those of the node's attributes that are the creator's fields."""
     import tensorrt_rtx as trt
