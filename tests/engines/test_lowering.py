@@ -75,8 +75,10 @@ def test_types(bundle: Path, precision: Precision, tmp_path: Path) -> None:
             read |= {np.dtype(t.export_dtype) for t in node.inputs if isinstance(t, gs.Constant)} & {low}
             if node.op in ("MatMul", "Conv", "Gemm"):
                 assert low in read, node.name
-            if node.op in ("LayerNormalization", "ReduceL2", "ReduceMax"):
+            if node.op in ("LayerNormalization", "ReduceL2", "ReduceMax", "Log"):
                 assert read == {np.dtype(np.float32)}, node.name
+            if node.op == "Add" and any(user.op == "Softmax" for user in node.outputs[0].outputs):
+                assert read == {low}, "scores and their bias have one type, or TensorRT might not see an attention"
             seen.add(node.op)
             assert node.op != "BatchNormalization", "every one follows a convolution and is folded into it"
         file = tmp_path / f"{step.described.name}.onnx"

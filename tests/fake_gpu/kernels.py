@@ -103,7 +103,9 @@ class FakeKernels:
                 array(full, (batch, positions, channels), element)[image, where[image][~stays]] = gone
                 after[image, :prefix] = before[image, :prefix]
                 if cell_side:
-                    cells = _merged_by_cell(before[image], where[image], stays, (positions // columns, columns), cell_side)
+                    cells = _merged_by_cell(
+                        before[image], where[image], stays, (positions // columns, columns), cell_side
+                    )
                     after[image, prefix - len(cells) : prefix] = cells
                 if not sum_before:  # no merging into the class token
                     continue

@@ -414,7 +414,9 @@ def test_gather_by_cell(
         one.whole.nan_to_num_()
     state.tokens.nan_to_num_()
     runs[0].check(keep.to(kernels.device))
-    assert all(torch.equal(a, b) for a, b in zip(*(one.results() for one in runs), strict=True)), "not the same every time"
+    assert all(torch.equal(a, b) for a, b in zip(*(one.results() for one in runs), strict=True)), (
+        "not the same every time"
+    )
 
 
 @both
