@@ -8,6 +8,7 @@ turns.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ def cases() -> list[Case]:
     for batch in (1, 8):
         for kept in (0, 4096, 8192):
             found.append(_gather(batch, 8192, kept, 1024))
+        found.append(_gather(batch, 8192, 4096, 1024, cell_side=8))
         found.append(_reconstruct(batch, 8192, 1024))
     for smooth in (True, False):
         found += [_labels(smooth, 19, 64, 128, (1024, 2048)), _labels(smooth, 19, 256, 512, (1024, 2048))]
@@ -85,12 +87,16 @@ def _decide(count: int, batch: int) -> Case:
     return Case("decide", f"{count} tokens, batch {batch}", batch * count * 12, make)
 
 
-def _gather(batch: int, count: int, kept: int, channels: int) -> Case:
+def _gather(batch: int, count: int, kept: int, channels: int, cell_side: int = 0) -> Case:
+    """Of a grid that is twice as wide as high. `cell_side`: merged by cell, 0: into the class token."""
+    columns = math.isqrt(2 * count)
+    prefix = 1 + (-(-count // columns // cell_side) * -(-columns // cell_side) if cell_side else 0)
+
     def make(kernels: Kernels) -> Call:
         import torch
 
-        tokens, full = _halves(batch, 1 + count, channels), _halves(batch, count, channels)
-        after = _halves(batch, 1 + kept, channels)
+        tokens, full = _halves(batch, prefix + count, channels), _halves(batch, count, channels)
+        after = _halves(batch, prefix + kept, channels)
         index = torch.arange(count, dtype=torch.int32, device="cuda").repeat(batch, 1)
         chosen = torch.rand(batch, count, device="cuda").argsort(dim=1)[:, :kept].sort(dim=1).values
         slots = torch.full((batch, count), -1, dtype=torch.int32, device="cuda")
@@ -106,24 +112,25 @@ def _gather(batch: int, count: int, kept: int, channels: int) -> Case:
             _address(after),
             _address(new_index),
             _address(full),
-            _address(sums[0]),
-            _address(sums[1]),
+            0 if cell_side else _address(sums[0]),
+            0 if cell_side else _address(sums[1]),
             _address(counts[:1]),
             _address(counts[1:]),
             0,
             batch,
             count,
             kept,
-            1,
+            prefix,
             count,
             channels,
-            0,
-            0,
+            cell_side,
+            columns,
             _address(scratch),
             stream,
         )
 
-    return Case("gather", f"{count} → {kept} tokens × {channels}, batch {batch}", 4 * batch * count * channels, make)
+    sizes = f"{count} → {kept} tokens × {channels}, batch {batch}" + (f", cells of {cell_side}²" if cell_side else "")
+    return Case("gather", sizes, 4 * batch * (count + prefix) * channels, make)
 
 
 def _reconstruct(batch: int, count: int, channels: int) -> Case:

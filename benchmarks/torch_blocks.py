@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dovit.benchmarks.torch_plans import ELEMENTS, check_blocks
 from dovit.export.model import DoViT
-from dovit.export.model.token_pass import confidence
+from dovit.export.model.token_pass import TokenState, add_cells, confidence
 from dovit.runtime.bundle.plans import PlanStep, Precision
 from dovit.runtime.bundle.tensors import DType
 from dovit.runtime.gpu.device import PlanCall
@@ -57,18 +57,21 @@ class TorchBlocks:
     def compute(self, step: PlanStep, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs of `step`, which is known by the names of its tensors, as `dovit.export.graph.assemble` gives them."""
         made: dict[str, Tensor] = {}
-        config, prefix = self.model.config, self.model.config.backbone.prefix
+        config = self.model.config
         if "image" in given:
             # normalised in float32, as the lowered graphs do it
             pixels = ((given["image"].float() - self._mean) / self._std).to(self._dtype)
-            tokens = self._layers(0, self.model.backbone.embed(pixels.permute(0, 3, 1, 2)), made)
-            batch = tokens.shape[0]
-            made["full0"] = tokens[:, prefix:]
-            made["index0"] = torch.arange(config.tokens, dtype=torch.int32, device=self.device).expand(batch, -1)
+            embedded = self.model.backbone.embed(pixels.permute(0, 3, 1, 2))
+            batch = embedded.shape[0]
+            index = torch.arange(config.tokens, dtype=torch.int32, device=self.device).expand(batch, -1)
+            tokens = self._block(0, embedded, index, made)
+            made["full0"] = tokens[:, config.prefix :]
+            made["index0"] = index
             made["stopped_sum0"] = torch.zeros(batch, tokens.shape[2], device=self.device)
         for name, value in given.items():
             if name.startswith("gathered"):
-                self._layers(int(name.removeprefix("gathered")), value, made)
+                number = int(name.removeprefix("gathered"))
+                self._block(number, value, given.get(f"index{number}"), made)
             elif name == "sequence":
                 logits = self.model.decode(value, [given[f"tap{layer}"] for layer in config.taps]).float()
                 made["logits"] = logits
@@ -79,11 +82,21 @@ class TorchBlocks:
                 made["labels"] = self.model.resize_logits(made["logits"]).argmax(dim=1)
         return made
 
-    def _layers(self, number: int, tokens: Tensor, made: dict[str, Tensor]) -> Tensor:
-        for layer in self.model.config.blocks[number]:
-            tokens = self.model.backbone.layers[layer](tokens)
+    def _block(self, number: int, tokens: Tensor, index: Tensor | None, made: dict[str, Tensor]) -> Tensor:
+        """Block `number` (from 0) on tokens [B, P+M, E] at `index` [B, M], which is None where the model needs none."""
+        model, config = self.model, self.model.config
+        context = () if index is None else model.backbone.context(index, merged=number > 0)
+        for layer in config.blocks[number]:
+            tokens = model.backbone.layers[layer](tokens, *context)
             made[f"layers.{layer + 1}.out"] = tokens
+        if number:
+            tokens = model.corrections[number - 1](tokens)
+        elif config.cells is not None:
+            prefix = config.backbone.prefix
+            tokens = add_cells(TokenState.start(tokens, prefix), prefix, config.cells).tokens
         made[f"tokens{number + 1}"] = tokens
+        if number < len(model.heads):
+            made[f"lens{number + 1}"] = model.lenses[number](tokens)
         return tokens
 
     def _confidence(self, number: int, given: Mapping[str, Tensor], made: Mapping[str, Tensor]) -> Tensor:
@@ -92,7 +105,7 @@ class TorchBlocks:
         if config.decisions[number - 1].on_map:
             pixels = given[f"map{number}"].transpose(1, 2).unflatten(2, config.grid)  # [B, N, E] → [B, E, h, w]
             return confidence(head(pixels).flatten(2)).gather(1, given[f"index{number - 1}"].long())
-        tokens = made[f"tokens{number}"][:, config.backbone.prefix :].transpose(1, 2)[..., None]  # [B, E, M, 1]
+        tokens = made[f"lens{number}"][:, config.prefix :].transpose(1, 2)[..., None]  # [B, E, M, 1]
         return confidence(head(tokens)[..., 0])
 
     def view(self, place: int, shape: tuple[int, ...], dtype: DType) -> Tensor:

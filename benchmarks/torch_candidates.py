@@ -30,8 +30,9 @@ class Dense(nn.Module):
         """See the class."""
         model, taps = self.model, []
         tokens = model.embed(image)
+        context = model.backbone.context(torch.arange(model.config.tokens, device=tokens.device)[None])
         for number, layer in enumerate(model.backbone.layers, start=1):
-            tokens = layer(tokens)
+            tokens = layer(tokens, *context)
             if number in model.config.taps:
                 taps.append(tokens[:, model.config.backbone.prefix :])
         full = tokens[:, model.config.backbone.prefix :]
@@ -118,5 +119,5 @@ class _PinnedMemory:
 
 def _lengths(model: DoViT, counts: Sequence[int]) -> list[int]:
     """Tokens that each block runs on; none where the backbone ended early."""
-    prefix = model.config.backbone.prefix
+    prefix = model.config.prefix
     return [prefix + model.config.tokens, *(prefix + count for count in counts if count)]

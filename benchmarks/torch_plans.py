@@ -48,10 +48,9 @@ def parts_of(model: DoViT) -> dict[str, list[nn.Module]]:
     parts: dict[str, list[nn.Module]] = {}
     for number, block in enumerate(model.config.blocks):
         own: list[nn.Module] = [model.backbone.layers[layer] for layer in block]
-        if number == 0:
-            own.append(model.backbone.patch_embed)
+        own.append(model.corrections[number - 1] if number else model.backbone.patch_embed)
         if number < len(model.heads):
-            own.append(model.heads[number])
+            own += [model.heads[number], model.lenses[number]]
         parts["stem" if number == 0 else f"block{number + 1}"] = own
     return parts | {"decoder": [model.backbone.norm, model.decoder]}
 
@@ -85,26 +84,36 @@ class _Described:
         found: list[PlanStep] = []
         for number, block in enumerate(config.blocks):
             step = "stem" if number == 0 else f"block{number + 1}"
-            tapped = {n + 1: self.tokens(_name(n, number, block), number) for n in block if n + 1 in config.taps}
+            tapped = {n + 1: self.tapped(n, number, block) for n in block if n + 1 in config.taps}
             outputs = [*tapped.values(), self.tokens(f"tokens{number + 1}", number)]
             outputs = list({spec.name: spec for spec in outputs}.values())
             head = config.decisions[number] if number < len(config.decisions) else None
             if head is not None and not head.on_map:
                 outputs.append(self.confidence(number))
+            lens = self.tokens(f"lens{number + 1}", number) if head is not None and head.lens is not None else None
+            if lens is not None:
+                outputs.append(lens)
             if number:
                 found.append(self.gather(number, step))
-                found.append(self.plan(step, step, [self.tokens(f"gathered{number}", number)], outputs))
+                inputs = [self.tokens(f"gathered{number}", number)]
+                if config.cells is not None or config.backbone.rotary is not None:
+                    inputs.append(self.index(number))  # where the tokens are, for their positions or the cells
+                found.append(self.plan(step, step, inputs, outputs))
             else:
                 found.append(self.plan(step, step, [self.image()], [*self.state(0)[1:], *outputs]))
-            found += [self.reconstruct(f"tap{layer}", step, spec.name, number) for layer, spec in tapped.items()]
+            found += [self.reconstruct(f"tap{layer}", step, spec, number) for layer, spec in tapped.items()]
             if head is not None:
+                if lens is not None:
+                    found.append(self.reconstruct(f"full{number + 1}", step, lens, number))
                 if head.on_map:
-                    whole = self.reconstruct(f"map{number + 1}", step, f"tokens{number + 1}", number)
+                    whole = self.reconstruct(
+                        f"map{number + 1}", step, self.tokens(f"tokens{number + 1}", number), number
+                    )
                     given = [self.index(number), whole.outputs[0]]
                     found += [whole, self.plan(f"{step}-2", step, given, [self.confidence(number)])]
                 found.append(self.decide(number + 1, step))
         last = len(config.decisions)
-        found.append(self.reconstruct("sequence", "decoder", f"tokens{last + 1}", last))
+        found.append(self.reconstruct("sequence", "decoder", self.tokens(f"tokens{last + 1}", last), last))
         taps = [self.full(f"tap{layer}") for layer in config.taps]
         logits = TensorSpec(name="logits", dtype="float32", shape=(self._batch, config.classes, *_logits_size(config)))
         found.append(self.plan("decoder", "decoder", [*taps, self.full("sequence")], [logits]))
@@ -118,9 +127,17 @@ class _Described:
 
     def tokens(self, name: str, number: int) -> TensorSpec:
         """All tokens after decision `number`, prefix tokens first."""
-        every = self._config.backbone.prefix + self._config.tokens
+        every = self._config.prefix + self._config.tokens
         shape = (self._batch, f"length{number}" if number else every, self._config.backbone.embed_dim)
         return TensorSpec(name=name, dtype=self._element, shape=shape)
+
+    def tapped(self, layer: int, number: int, block: range) -> TensorSpec:
+        """The tokens that `layer` (from 0) leaves. Those of the stem have no merged tokens of cells yet."""
+        config = self._config
+        if number or config.cells is None:
+            return self.tokens(_name(layer, number, block), number)
+        shape = (self._batch, config.backbone.prefix + config.tokens, config.backbone.embed_dim)
+        return TensorSpec(name=f"layers.{layer + 1}.out", dtype=self._element, shape=shape)
 
     def full(self, name: str) -> TensorSpec:
         shape = (self._batch, self._config.tokens, self._config.backbone.embed_dim)
@@ -158,6 +175,8 @@ class _Described:
         _, new_full, new_index, new_total = self.state(number)
         counts = [TensorSpec(name=f"stopped_count{k}", dtype="int64", shape=(1,)) for k in (number - 1, number)]
         outputs = [self.tokens(f"gathered{number}", number), new_index, new_full]
+        if self._config.decisions[number - 1].lens is not None:
+            full = outputs.pop()  # which has what the lens made of the tokens; nobody reads what the gather makes
         if number < len(self._config.decisions):
             outputs += [new_total, counts[1]]
         return PlanStep(
@@ -168,8 +187,8 @@ class _Described:
             outputs=tuple(outputs),
         )
 
-    def reconstruct(self, name: str, step: str, tokens: str, number: int) -> PlanStep:
-        inputs = (self.full(f"full{number}"), self.tokens(tokens, number), self.index(number))
+    def reconstruct(self, name: str, step: str, tokens: TensorSpec, number: int) -> PlanStep:
+        inputs = (self.full(f"full{number}"), tokens, self.index(number))
         return PlanStep(
             name=f"{name}/reconstruct", step=step, kind="reconstruct", inputs=inputs, outputs=(self.full(name),)
         )
@@ -193,11 +212,9 @@ class _Described:
 
 
 def check_blocks(config: ModelConfig) -> None:
-    """Raises UsageError for a model whose layers take more than its tokens: the benchmarks call them without."""
-    if config.backbone.rotary is not None or isinstance(config.decoder, EomtDecoder):
-        raise UsageError(
-            "--backend torch runs neither rotary positions (DINOv3) nor EoMT's queries: give another model, or compare its plans"
-        )
+    """Raises UsageError for a model whose layers take more than its tokens and their positions."""
+    if isinstance(config.decoder, EomtDecoder):
+        raise UsageError("--backend torch does not run EoMT's queries: give another model, or compare its plans")
 
 
 def _name(layer: int, number: int, block: range) -> str:

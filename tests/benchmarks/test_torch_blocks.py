@@ -27,35 +27,40 @@ from dovit.runtime.session import load
 ASSETS = Path(__file__).parents[2] / "assets"
 CAPACITIES = (0, 5, 11, 17, 24)
 KINDS = [
-    ("setr-naive", "conv", 1),
-    ("setr-mla", "setr-k3", 1),
-    ("segmenter-mask", "fcn", 2),
-    ("segmenter-linear", "setr-k1", 0),
+    ("setr-naive", "conv", 1, None),
+    ("setr-mla", "setr-k3", 1, None),
+    ("segmenter-mask", "fcn", 2, None),
+    ("segmenter-linear", "setr-k1", 0, None),
+    ("segmenter-linear", "corrected-cells", 1, None),
+    ("setr-mla", "fcn-cells", 2, None),
+    ("segmenter-linear-taps", "conv-cells", 5, "rotary"),
 ]
 
 
-@pytest.mark.parametrize(("decoder", "family"), [("segmenter-linear", "rotary"), ("eomt", "registers")])
-def test_what_blocks_in_torch_would_leave_out_is_refused(decoder: str, family: str) -> None:
-    model = randomised(small_config(decoder, family=family))
+def test_what_blocks_in_torch_would_leave_out_is_refused() -> None:
+    model = randomised(small_config("eomt", family="registers"))
     makers = (lambda: TorchBlocks(model, "fp32"), lambda: Dense(model), lambda: plans_of(model, "fp32", 1))
     for make in makers:
-        with pytest.raises(UsageError, match="neither rotary positions"):
+        with pytest.raises(UsageError, match="does not run EoMT's queries"):
             make()
 
 
 @pytest.mark.parametrize(
-    ("decoder", "head", "prefix", "precision"),
+    ("decoder", "head", "prefix", "family", "precision"),
     [
-        ("setr-naive", "conv", 1, "fp16"),
-        ("setr-mla", "setr-k3", 1, "fp32"),
-        ("segmenter-mask", "conv", 2, "bf16"),
+        ("setr-naive", "conv", 1, None, "fp16"),
+        ("setr-mla", "setr-k3", 1, None, "fp32"),
+        ("segmenter-mask", "conv", 2, None, "bf16"),
+        ("segmenter-linear", "corrected-cells", 1, None, "fp16"),
+        ("setr-mla", "fcn-cells", 2, None, "fp32"),
+        ("segmenter-linear-taps", "fcn", 5, "rotary", "fp16"),
     ],
 )
 def test_described_as_the_lowering_does(
-    decoder: str, head: str, prefix: int, precision: Precision, tmp_path: Path
+    decoder: str, head: str, prefix: int, family: str | None, precision: Precision, tmp_path: Path
 ) -> None:
     """Names, types and shapes of every tensor, and the operations in their order; the manifest but for its files."""
-    model = randomised(small_config(decoder, prefix, head, mode="slide", keep_ratio=True))
+    model = randomised(small_config(decoder, prefix, head, family=family, mode="slide", keep_ratio=True))
     written = make_bundle(model, tmp_path, CAPACITIES)
     lowered = [step.described for step in lower_bundle(open_bundle(tmp_path), precision, batch=2)]
     described = plans_of(model, precision, 2).steps
@@ -72,11 +77,13 @@ def test_described_as_the_lowering_does(
     assert [(step.name, step.macs) for step in made.steps] == [(step.name, step.macs) for step in written.steps]
 
 
-@pytest.mark.parametrize(("decoder", "head", "prefix"), KINDS)
+@pytest.mark.parametrize(("decoder", "head", "prefix", "family"), KINDS)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_chain_over_torch_is_the_model(decoder: str, head: str, prefix: int, batch: int) -> None:
+def test_the_chain_over_torch_is_the_model(
+    decoder: str, head: str, prefix: int, family: str | None, batch: int
+) -> None:
     """One captured graph, against the torch model itself."""
-    model = randomised(small_config(decoder, prefix, head))
+    model = randomised(small_config(decoder, prefix, head, family=family))
     chain = torch_chain(model, CAPACITIES, batch=batch)
     images = random_images(model.config, batch)
     spread = spreading_thresholds(model, images, (0.7, 0.6), list(CAPACITIES))

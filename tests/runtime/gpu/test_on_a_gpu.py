@@ -43,6 +43,7 @@ KINDS = [
     ("setr-mla", "conv", 2),
     ("segmenter-mask", "setr-k1", 1),
     ("segmenter-linear", "fcn", 0),
+    ("segmenter-linear", "corrected-cells", 1),
 ]
 
 
