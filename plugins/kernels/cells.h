@@ -12,6 +12,7 @@
 namespace dovit {
 
 constexpr int kCellThreads = 128;  // positions of a cell looked up at once; larger cells take several rounds
+constexpr int kCellAhead = 4;      // tokens loaded ahead: eight take 80 registers on some architectures
 
 // What a thread finds at a position: the row of a token that stops, 0 or more, or one of these.
 constexpr int kStays = -1, kNotLeft = -2;
@@ -57,16 +58,16 @@ struct CellSums {
 template <class T, int kCount>
 DOVIT_HD void add_found(const T* tokens, int channels, const int* found, int count, CellSums<kCount>& into) {
   using P = Pack<T, kCount>;
-  for (int first = 0; first < count; first += kTokensAhead) {
-    P packs[kTokensAhead];
-    int rows[kTokensAhead];
+  for (int first = 0; first < count; first += kCellAhead) {
+    P packs[kCellAhead];
+    int rows[kCellAhead];
     DOVIT_UNROLL
-    for (int k = 0; k < kTokensAhead; ++k) {
+    for (int k = 0; k < kCellAhead; ++k) {
       rows[k] = first + k < count ? found[first + k] : kNotLeft;
       if (rows[k] >= 0) packs[k] = *reinterpret_cast<const P*>(tokens + rows[k] * channels);
     }
     DOVIT_UNROLL
-    for (int k = 0; k < kTokensAhead; ++k) {
+    for (int k = 0; k < kCellAhead; ++k) {
       into.left += rows[k] != kNotLeft;
       if (rows[k] < 0) continue;
       ++into.stopping;
