@@ -185,13 +185,20 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app.command()(command)
     out = tmp_path / "adapted.safetensors"
     arguments = ["--ckpt", str(tmp_path / "dense.safetensors"), "--images", str(tmp_path / "photos"), "--out", str(out)]
-    done = CliRunner().invoke(app, [*arguments, "--steps", "3", "--json", "--threshold", "0.9"])
-    assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    model = load_model(out).model
-    assert said["images"] == 5 and [d["layer"] for d in said["decisions"]] == [1, 2, 3]
-    assert model.config.thresholds == (0.9,) * 3 and all(head.lens is not None for head in model.config.decisions)
-    out.unlink()
+    for given, layers, thresholds, side in (
+        ([], [1, 2], (0.9, 0.95), 4),
+        (["--decision-layers", "1,2,3"], [1, 2, 3], (0.9, 0.95, 0.98), 4),
+        (["--threshold", "0.8", "--merge"], [1, 2], (0.8, 0.8), 0),
+        (["--merge-cells", "0"], [1, 2], (0.9, 0.95), 0),
+    ):
+        done = CliRunner().invoke(app, [*arguments, "--steps", "3", "--json", *given])
+        assert done.exit_code == 0, done.output
+        said = json.loads(done.stdout)
+        config = load_model(out).model.config
+        assert said["images"] == 5 and [d["layer"] for d in said["decisions"]] == layers
+        assert config.thresholds == thresholds and all(head.lens is not None for head in config.decisions)
+        assert (config.merge, config.merge_cells) == ("--merge" in given, side)
+        out.unlink()
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
