@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dovit.evaluation.evaluate import Outcome
+from dovit.evaluation.segmenter import join_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write
 
@@ -31,7 +32,7 @@ def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
 
     swept = sorted((o for o in outcomes if o.setting.counts is None), key=lambda o: o.setting.thresholds)
     fixed = sorted((o for o in outcomes if o.setting.counts is not None), key=lambda o: o.macs_ratio)
-    labels = [f"{min(o.setting.thresholds, default=1):g}" for o in swept]
+    labels = [join_thresholds(o.setting.thresholds) or "1" for o in swept]
     places = range(len(swept))
     miou = [o.confusion.summary()["mIoU"] for o in swept]
     cost = [100 * o.macs_ratio[0] for o in swept]

@@ -13,6 +13,11 @@ from dovit.runtime.result import Result
 from dovit.runtime.session import Session
 
 
+def join_thresholds(thresholds: tuple[float, ...]) -> str:
+    """0.98 where every decision has this ξ, otherwise all of them, as 0.9/0.95/0.98."""
+    return "/".join(f"{xi:g}" for xi in (thresholds[:1] if len(set(thresholds)) == 1 else thresholds))
+
+
 @dataclass(frozen=True)
 class Setting:
     """How tokens are passed: ξ of each decision, or so many tokens kept in every image."""
@@ -20,6 +25,11 @@ class Setting:
     name: str
     thresholds: tuple[float, ...]
     counts: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, thresholds: tuple[float, ...]) -> Setting:
+        """ξ of each decision, named by it: once where it is the same at all; "dense" where there is no decision."""
+        return cls(f"ξ = {join_thresholds(thresholds)}" if thresholds else "dense", thresholds)
 
     @property
     def stops_nothing(self) -> bool:

@@ -40,7 +40,7 @@ class TorchSegmenter:
         self.model, self.mode = model, mode
         config = model.config
         self.classes, self.decisions = config.classes, len(model.heads)
-        self.own = Setting(f"ξ = {config.thresholds[0]:g}" if config.thresholds else "dense", config.thresholds)
+        self.own = Setting.of(config.thresholds)
         per_patch = None
         if isinstance(model, DynamicViT):
             per_patch = predictor_macs(config.backbone.embed_dim)

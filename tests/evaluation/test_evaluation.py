@@ -347,7 +347,7 @@ def test_command_sweeps_and_writes(
         "--data",
         str(place / "data"),
         "--sweep",
-        "0.3,0.5",
+        "0.3,0.5/0.3,0.5",
         "--sweep",
         "1",
         "--fixed-ratio",
@@ -362,8 +362,8 @@ def test_command_sweeps_and_writes(
     assert status == 0, errors
     report = json.loads(output)
     assert report == json.loads((tmp_path / "a.json").read_text())
-    assert [s["name"] for s in report["settings"]][:3] == ["ξ = 0.3", "ξ = 0.5", "ξ = 1"]
-    swept, fixed = report["settings"][:3], report["settings"][3:]
+    assert [s["name"] for s in report["settings"]][:4] == ["ξ = 0.3", "ξ = 0.5/0.3", "ξ = 0.5", "ξ = 1"]
+    swept, fixed = report["settings"][:4], report["settings"][4:]
     assert [s["macs_ratio_paper"] for s in swept] == sorted(s["macs_ratio_paper"] for s in swept)
     for ours, theirs in zip(swept, fixed, strict=True):
         assert theirs["counts"] == [round(k) for k in ours["kept"]]
@@ -410,6 +410,7 @@ def test_command_runs_the_dense_model_beside(
         (["--engine", "nowhere", "--data", "DATA"], "nowhere", 1),
         (["--engine", "ENGINE", "--data", "DATA", "--sweep", "2"], "outside [0, 1]", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--sweep", "a"], "numbers", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "0.5/0.6/0.7"], "or 2 of them between slashes", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5"], "2 falling shares", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.2,0.5"], "falling", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--sweep", "1"], "one of", 2),

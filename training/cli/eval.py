@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import StrEnum
@@ -91,7 +92,10 @@ def command(
     ] = None,
     sweep: Annotated[
         list[str] | None,
-        typer.Option(metavar="ξ,…", help="Several settings, each one ξ for all decisions, as 0.95,0.98,1."),
+        typer.Option(
+            metavar="ξ,…",
+            help="Several settings, each one ξ for all decisions, or one each, as 0.95,0.9/0.95/0.98,1 of three decisions.",
+        ),
     ] = None,
     fixed_ratio: Annotated[
         bool, typer.Option("--fixed-ratio", help="Beside each ξ, as many tokens in every image as it keeps on average.")
@@ -301,8 +305,8 @@ def _settings(
             raise UsageError(f"--keep {keep}: give {decisions} falling shares of the tokens, from 0 to 1")
         return [Setting(f"keep {keep}", (1.0,) * decisions, tuple(round(share * tokens) for share in shares))]
     if sweep:
-        values = [value for text in sweep for value in parse_numbers(text, float, "--sweep") or ()]
-        return [_common(value, decisions, "--sweep") for value in sorted(set(values))]
+        texts = [part for text in sweep for part in re.split(r"[,\s]+", text.strip())]
+        return [Setting.of(thresholds) for thresholds in sorted({_swept(text, decisions) for text in texts})]
     given = parse_thresholds(threshold)
     if given:
         if len(given) == 1:
@@ -310,7 +314,7 @@ def _settings(
         text = ",".join(threshold or ())
         if len(given) != decisions:
             raise UsageError(f"--threshold {text}: give one ξ for all decisions, or {decisions} of them")
-        return [Setting(f"ξ = {text}", given)]
+        return [Setting.of(given)]
     return [own]
 
 
@@ -322,9 +326,25 @@ def _check_stopped(segmenter: Segmenter, mode: RunMode) -> None:
 
 
 def _common(value: float, decisions: int, flag: str) -> Setting:
+    _check_threshold(value, flag)
+    return Setting.of((value,) * decisions)
+
+
+def _swept(text: str, decisions: int) -> tuple[float, ...]:
+    """ξ of each decision for one setting of --sweep: 0.98 for all, or 0.9/0.95/0.98."""
+    values = parse_numbers(text.replace("/", ","), float, "--sweep") or ()
+    for value in values:
+        _check_threshold(value, "--sweep")
+    if len(values) == 1:
+        return values * decisions
+    if len(values) != decisions:
+        raise UsageError(f"--sweep {text}: give one ξ for all decisions, or {decisions} of them between slashes")
+    return values
+
+
+def _check_threshold(value: float, flag: str) -> None:
     if not 0 <= value <= 1:
         raise UsageError(f"{flag} {value:g} lies outside [0, 1]; 1 stops no token")
-    return Setting(f"ξ = {value:g}", (value,) * decisions)
 
 
 def _matched(outcome: Outcome) -> Setting:
