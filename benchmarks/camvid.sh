@@ -40,7 +40,9 @@ common=(--data "$data" --image-size 336x448 --batch 4 --optimizer adamw --lr 0.0
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
 further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
 student=("${further[@]}" --threshold 0.95)
+gently=(--lr 0.00003 --head-lr-mult 5)
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
+adapted_thresholds=0.85/0.93/0.95/0.97,0.9/0.93/0.95/0.95,0.9/0.95/0.97/0.98,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.9,0.95,0.97,0.98,1.0
 
 train() { # name, further arguments
     local name=$1 start=$SECONDS
@@ -100,7 +102,12 @@ adapt() { # no labels, nothing of the dense model changed
         mkdir -p adapted
         dovit-adapt --ckpt dense/model.safetensors --images "$data/images/train" --out adapted/model.safetensors "${fit[@]}"
     fi
-    sweep adapted --stopped
+    thresholds=$adapted_thresholds sweep adapted --stopped
+}
+
+tuned() { # the adapted model, then trained with token pass and labels as dovit is; gently, for it has little to learn anew
+    train "tuned-$1" "${further[@]}" --ckpt adapted/model.safetensors "${gently[@]}" --threshold 0.95 --alpha 0.2 --beta 1 --seed "$1"
+    thresholds=$adapted_thresholds sweep "tuned-$1" --fixed-ratio --per-image "images-tuned-$1.jsonl"
 }
 
 speed() { # of the first DoViT, over the dense model, on the fastest provider of this CPU: only once nothing else runs
@@ -114,10 +121,13 @@ speed() { # of the first DoViT, over the dense model, on the fastest provider of
 
 train dense --ckpt "$backbone" --arch segmenter-linear --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
-run adapt
+adapt
 for seed in $seeds; do
+    run tuned "$seed"
     run dovit "$seed"
-    run dense "control-$seed" --seed "$seed" # as many further steps as DoViT gets, but dense
+    # as many further steps as DoViT gets, but dense, each at the learning rates of one of them
+    run dense "control-$seed" --seed "$seed"
+    run dense "gently-$seed" --seed "$seed" "${gently[@]}"
     run heads "$seed"
     run trained "dynamicvit-$seed" --seed "$seed" --policy dynamicvit --ratio 0.7
     # Table 3: the paper's parts one by one; both together are dovit-SEED

@@ -22,11 +22,13 @@ SPEED = "speed.json"  # of dovit-eval --dense, on a machine that does nothing el
 ROWS = {  # run, and the setting that its row shows; None: the only one
     "dense": ("dense", None),
     "dense, as many further steps": ("control", None),
+    "dense, as many further steps at 0.3 of the learning rate": ("gently", None),
+    "adapted without labels, then trained, ξ = 0.95": ("tuned", "ξ = 0.95"),
     "DoViT, ξ = 0.95": ("dovit", "ξ = 0.95"),
     "DoViT's weights, the same ratio in every image": ("dovit", "fixed, as ξ = 0.95"),
     "DynamicViT": ("dynamicvit", None),
     "heads and lenses only, ξ = 0.98": ("heads", "ξ = 0.98"),
-    "adapted without labels, ξ = 0.98": ("adapted", "ξ = 0.98"),
+    "adapted without labels, ξ = 0.9/0.95/0.98/0.98": ("adapted", "ξ = 0.9/0.95/0.98/0.98"),
 }
 PARTS = {
     "neither merging nor self-distillation, ξ = 0.95": ("nothing", None),
