@@ -167,7 +167,9 @@ def gather(
     if cells is not None:
         merged = prefix_tokens[:, -cells.count :].float()  # [B, G, E]
         before, after = (cells.stopped(i)[..., None] for i in (state.index, index))  # [B, G, 1]
-        merged = (before * merged + cells.contain(state.index).float() @ stopping) / after.clamp(min=1)
+        # where nothing had stopped, the merged token is no token's mean: whatever the layers made of it is left out
+        earlier = torch.where(before > 0, before * merged, 0.0)
+        merged = (earlier + cells.contain(state.index).float() @ stopping) / after.clamp(min=1)
         prefix_tokens = torch.cat([prefix_tokens[:, : -cells.count], merged.to(patches.dtype)], dim=1)
     kept = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))  # [B, K, E]
     return TokenState(torch.cat([prefix_tokens, kept], dim=1), index, full, stopped_sum, stopped_count)

@@ -85,6 +85,11 @@ def test_gather_and_reconstruct(prefix: int, count: int, kept: int, merging: Mer
         for shape in ((batch, prefix + count, channels), (batch, total, channels), (batch, channels))
     )
     tokens[0, prefix + keep[0, 0] if kept else 0] = np.inf if kept else 0  # what stays must not reach the mean
+    if cells is not None:  # nor what the merged token of a cell holds of which nothing has stopped
+        index[0] = np.arange(count)
+        whole = prefix - cells.count + np.flatnonzero(cells.stopped(torch.from_numpy(index))[0].numpy() == 0)
+        assert len(whole) or count < 10
+        tokens[0, whole] = np.nan
     for before in (0, 5):
         state = TokenState(*map(torch.from_numpy, (tokens, index, full, stopped)), before)
         after = gather(state, torch.from_numpy(keep).long(), prefix, merge=merging == "class token", cells=cells)
@@ -100,6 +105,8 @@ def test_gather_and_reconstruct(prefix: int, count: int, kept: int, merging: Mer
             assert np.array_equal(made[name], getattr(after, name).numpy()), name
         np.testing.assert_allclose(made["tokens"], after.tokens.numpy(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(made["stopped_sum"], after.stopped_sum.numpy(), rtol=1e-5, atol=1e-5)
+        if cells is not None:
+            assert np.isfinite(made["tokens"][:, :prefix][:, prefix - cells.count :]).all()
         if merging == "none":
             assert np.array_equal(made["tokens"][:, :prefix], tokens[:, :prefix])
         assert made["stopped_count"].tolist() == [after.stopped_count]
