@@ -20,8 +20,9 @@ MODES, CHAIN, RESIZING = (f"tests/runtime/gpu/test_{name}.py::test_" for name in
 GRAPH, SEGMENTED, EXACT = (
     f"{MODES}identical_to_the_cpu[1-setr-mla-fcn-2-{m}Mode]" for m in ("Graph", "Segmented", "Exact")
 )
-COUNTS, REFUSED = (
+COUNTS, CELLS, REFUSED = (
     f"{CHAIN}schedules_and_counts[setr-naive-conv-1]",
+    f"{CHAIN}schedules_and_counts[setr-mla-fcn-cells-2]",
     f"{MODES}a_plan_that_fails_ends_the_capture[stem-GraphMode]",
 )
 READ, APART = (
@@ -54,6 +55,8 @@ FAULTS = [  # folder, file, text, its replacement, the test that must fail
     ),
     (PLANNING, "operations.py", 'Address(tensor=f"slots{self._number[keep.name]}")', "self._at(keep)", READ),
     (PLANNING, "operations.py", "self._place[spec.name] = self._named(place)", "self._place[spec.name] = place", READ),
+    (PLANNING, "operations.py", '"cell_side": manifest.merge_cells', '"cell_side": 0', CELLS),
+    (PLANNING, "operations.py", '"prefix": self._prefix(tokens)', '"prefix": manifest.prefix', CELLS),
     (PLANNING, "memory.py", "if until < first", "if until <= first", APART),
     (PLANNING, "memory.py", "max(last, number)", "last", APART),
     (PLANNING, "memory.py", "end = aligned(end + size)", "end = end + size", APART),
