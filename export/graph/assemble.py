@@ -141,6 +141,16 @@ class _Context(nn.Module):
         return self.backbone.context(index, merged=self.merged)
 
 
+def without_cells(name: str) -> str:
+    """The name of the stem's tokens `name` before the merged tokens of cells are added."""
+    return f"without_cells_{name}"
+
+
+def context_name(what: str, number: int) -> str:
+    """The name of what the layers of block `number` (from 1) take beside the tokens: cosine, sine, or the bias of the keys."""
+    return f"{what}{number}"
+
+
 def uncorrected(name: str) -> str:
     """The name of a block's tokens `name` before a correction."""
     return f"uncorrected_{name}"
@@ -219,7 +229,7 @@ class _Assembler:
                     current.shape = ["batch", length, self.dim]
                     taps.append(self.reconstruct(f"tap{layer + 1}", full, current, index))
             if number == 1 and config.cells is not None:
-                current = self.add_cells(current)
+                current = self.add_cells(self.rename(current, without_cells("tokens1"), ["batch", length, self.dim]))
                 self.prefix = config.prefix
                 length = self.prefix + tokens
             if number > len(model.heads) and config.joining_layer is not None:
@@ -272,7 +282,16 @@ class _Assembler:
 
     def layer(self, count: str, number: int) -> Piece:
         """A layer of the backbone in block `number` (from 1), traced."""
-        return trace(self.model.backbone.layers[0], self.layer_inputs(count, number), ["out"])
+        given = self.layer_inputs(count, number)
+        piece = trace(self.model.backbone.layers[0], given, ["out"])
+        if "bias" in given:
+            # batch and number of tokens are those of the tokens too, and then nothing but the scores' sum needs the bias
+            tokens, bias = piece.graph.inputs[0], piece.graph.inputs[len(given) - 1]
+            for node in [node for node in bias.outputs if node.op == "Shape"]:
+                if node.attrs["start"] == 3:
+                    node.attrs |= {"start": 1, "end": 2}
+                node.inputs = [tokens]
+        return piece
 
     def add_cells(self, tokens: gs.Variable) -> gs.Variable:
         """The tokens of block 1 with the merged token of each cell behind the prefix tokens."""
@@ -310,7 +329,10 @@ class _Assembler:
             some = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int32)
             example = {"index": (some, {0: "batch", 1: "kept"})}
             self._contexts[module.merged] = trace(module, example, [f"made_{name}" for name in names])
-        return self.piece(f"context{number}", self._contexts[module.merged], module, [index])
+        made = self.piece(f"context{number}", self._contexts[module.merged], module, [index])
+        for name, variable in zip(names, made, strict=True):
+            variable.name = context_name(name, number)
+        return made
 
     def context_module(self, number: int) -> _Context:
         return _Context(self.model.backbone, merged=number > 1)

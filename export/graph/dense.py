@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from dovit.export.graph.assemble import uncorrected
+from dovit.export.graph.assemble import context_name, uncorrected, without_cells
 from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, FileEntry, Step
 from dovit.runtime.bundle.open import Bundle, sha256
@@ -43,6 +43,8 @@ def dense_bundle(bundle: Bundle, folder: Path) -> Bundle:
         "thresholds": (),
         "capacities": (0, manifest.tokens),
         "taps": (),
+        "prefix": manifest.prefix - manifest.cells,
+        "merge_cells": 0,
         "plans": (),
         "source": None,
         "files": {name: FileEntry(sha256=sha256(file), size=file.stat().st_size)},
@@ -79,12 +81,21 @@ def dense_graph(bundle: Bundle) -> onnx.ModelProto:
         elif node.op == "TokenReconstruct":
             tokens, out = node.inputs[1], node.outputs[0]
             node.outputs.clear()
-            bounds = [bundle.manifest.prefix], [(1 << 63) - 1], [1]
+            bounds = [bundle.manifest.prefix - bundle.manifest.cells], [(1 << 63) - 1], [1]
             constants = [gs.Constant(f"{out.name}.{k}", np.array(b, np.int64)) for k, b in enumerate(bounds)]
             graph.nodes.append(gs.Node("Slice", f"{out.name}/patches", {}, [tokens, *constants], [out]))
-    for name, tensor in tensors.items():  # corrections change nothing where no token stops
-        if uncorrected(name) in tensors:
-            _replace(tensor, tensors[uncorrected(name)])
+    for name, tensor in tensors.items():  # neither corrections nor merged tokens change anything where no token stops
+        for other in (uncorrected(name), without_cells(name)):
+            if other in tensors:
+                _replace(tensor, tensors[other])
+    for number in range(2, len(parts)):
+        for name in ("cosine", "sine"):  # all tokens are where they are in block 1
+            if (turned := context_name(name, number)) in tensors:
+                _replace(tensors[turned], tensors[context_name(name, 1)])
+        if (bias := tensors.get(context_name("bias", number))) is not None:
+            for user in list(bias.outputs):  # additions to attention scores
+                [scores] = [t for t in user.inputs if t is not bias]
+                _replace(user.outputs[0], scores)
     graph.cleanup(remove_unused_graph_inputs=True).toposort()
     for tensor in graph.tensors().values():
         if (

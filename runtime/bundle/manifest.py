@@ -136,6 +136,12 @@ class Manifest(Frozen):
         """N = h·w."""
         return self.grid[0] * self.grid[1]
 
+    @property
+    def cells(self) -> int:
+        """How many merged tokens of cells there are, the last ones of `prefix`."""
+        side = self.merge_cells
+        return -(-self.grid[0] // side) * -(-self.grid[1] // side) if side else 0
+
     def has_lens(self, decision: DecisionSpec) -> bool:
         """Whether the decoder reads other values of the tokens that stop there than the next step would go on with."""
         following = next((s for s in self.steps if any(spec.name == decision.keep for spec in s.inputs)), None)

@@ -112,9 +112,19 @@ def test_memory_is_reused_and_results_are_the_callers(exported: tuple[DoViT, Ses
     assert all(np.array_equal(d.confidence, c) for d, c in zip(first.decisions, copy[2], strict=True))
 
 
-@pytest.mark.parametrize(("decoder", "head"), [("setr-mla", "setr-k3"), ("setr-pup", "corrected")])
-def test_dense_graph_has_no_token_pass_and_equals_the_chain(decoder: str, head: str, tmp_path: Path) -> None:
-    model = randomised(small_config(decoder, head=head))
+@pytest.mark.parametrize(
+    ("decoder", "head", "family"),
+    [
+        ("setr-mla", "setr-k3", None),
+        ("setr-pup", "corrected", None),
+        ("segmenter-mask", "corrected-cells", None),
+        ("setr-mla", "setr-k3-cells", "rotary"),
+    ],
+)
+def test_dense_graph_has_no_token_pass_and_equals_the_chain(
+    decoder: str, head: str, family: str | None, tmp_path: Path
+) -> None:
+    model = randomised(small_config(decoder, head=head, family=family))
     make_bundle(model, tmp_path)
     bundle = open_bundle(tmp_path)
     graph = dense_graph(bundle)
@@ -123,6 +133,10 @@ def test_dense_graph_has_no_token_pass_and_equals_the_chain(decoder: str, head: 
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
     assert not any(node.name.startswith(("head", "lens", "correction")) for node in graph.graph.node)
     assert [i.name for i in graph.graph.input] == ["image"]
+    if head.endswith("-cells"):  # no node is left of them
+        plain = randomised(small_config(decoder, head=head.replace("-cells", "-unmerged"), family=family))
+        make_bundle(plain, tmp_path / "plain")
+        assert len(dense_graph(open_bundle(tmp_path / "plain")).graph.node) == len(graph.graph.node)
     engine = OnnxRuntimeEngine("dense", graph.SerializeToString(), weights=tmp_path / "onnx")
     image = random_images(model.config).numpy()
     made = engine.run({"image": image}, {"logits": None, "labels": None})
