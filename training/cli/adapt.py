@@ -57,7 +57,7 @@ def command(
         bool,
         typer.Option("--correct/--no-correct", help="Correct the tokens that stay after each block. Default: yes."),
     ] = True,
-    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of distillation for each lens.")] = 500,
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of distillation for each lens.")] = 2000,
     lr: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
     seed: Annotated[int, seed_option("the order of images and tokens")] = 0,
     as_json: Json = False,
