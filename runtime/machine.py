@@ -1,9 +1,11 @@
-"""Detects the GPU of this machine."""
+"""What this machine has: its GPU, and instructions of its CPU."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,14 @@ def find_gpu(number: int = 0) -> Gpu | str:
         if "NVIDIA driver library" in reason:  # cuda.pathfinder lists the places that it searched, in three lines
             reason = "libcuda.so, which the NVIDIA driver brings, is not installed"
         return f"no NVIDIA GPU {f'number {number} ' if number else ''}was found ({reason})"
+
+
+@cache
+def cpu_multiplies_in_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has instructions for products in bfloat16: AMX or AVX512-BF16, or those of Arm. False where that is not
+    known."""
+    try:
+        found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(found[1].split())

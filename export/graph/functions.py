@@ -200,8 +200,8 @@ _INTO_CELLS = (
   sizes64 = Reshape (sizes2, flat)
   sizes = Cast <to = 1> (sizes64)
 
-  left64 = Cast <to = 1> (every)
-  left3 = Unsqueeze (left64, last)
+  left32 = Cast <to = 1> (every)
+  left3 = Unsqueeze (left32, last)
   left = MatMul (lies, left3)
   before = Sub (sizes, left)
   stops32 = Cast <to = 1> (stops3)

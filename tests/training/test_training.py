@@ -277,6 +277,28 @@ def test_merging_by_cell_stays_with_the_model(tmp_path: Path, checkpoint: Path) 
         run(both, lambda gpu: settings, "streets:8", tmp_path / "both", device="cpu", workers=0)
 
 
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\nflags\t\t: fpu\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("flags\t\t: fpu avx512f amx_tile\n", False),
+        ("no flags", False),
+        (None, False),
+    ],
+)
+def test_auto_takes_bf16_where_the_cpu_multiplies_in_it(text: str | None, has: bool, tmp_path: Path) -> None:
+    from dovit.runtime.machine import cpu_multiplies_in_bf16
+    from dovit.training.cli.train import Precision, _precision
+
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert cpu_multiplies_in_bf16(tmp_path / "cpuinfo") == has
+    assert (_precision(Precision.AUTO, False) == "bf16") == cpu_multiplies_in_bf16()
+    assert [_precision(Precision(name), True) for name in ("fp32", "bf16", "auto")] == ["fp32", "bf16", "bf16"]
+
+
 def test_bf16_autocast_of_lenses_and_cells(tmp_path: Path) -> None:
     model = randomised(street_config("segmenter-linear", head="corrected-cells"))
     save_model(model, tmp_path / "model.pth")
@@ -322,6 +344,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         "0",
         "--device",
         "cpu",
+        "--precision",
+        "fp32",  # the two are compared closely
     ]
     one = [sys.executable, "-m", "dovit.training.cli.train", *common, "--batch", "4", "--out", str(tmp_path / "one")]
     two = [*TWICE, "-m", "dovit.training.cli.train", *common, "--batch", "2", "--out", str(tmp_path / "two")]

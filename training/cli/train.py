@@ -16,6 +16,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import threshold_option
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError, describe_validation
+from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
 # where an option's name is not that of its field of Settings
@@ -106,7 +107,11 @@ def command(
     head_lr_mult: Annotated[float, typer.Option(help="Decoder and heads learn so many times as fast.")] = 1.0,
     clip: Annotated[float | None, typer.Option(min=0, help="Largest norm of the gradient. Default: no limit.")] = None,
     precision: Annotated[
-        Precision, typer.Option(metavar="TYPE", help="fp32, bf16, or auto: bf16 on a GPU, fp32 on a CPU.")
+        Precision,
+        typer.Option(
+            metavar="TYPE",
+            help="fp32, bf16, or auto: bf16 on a GPU and on a CPU that multiplies in it (AMX, AVX512-BF16), otherwise fp32.",
+        ),
     ] = Precision.AUTO,
     label_stride: Annotated[int, typer.Option(min=1, help="See labels at every so many pixels only.")] = 1,
     scale_range: Annotated[str, typer.Option(metavar="N,N", help="Random resize between these factors.")] = "0.5,2.0",
@@ -220,7 +225,9 @@ def command(
 
 
 def _precision(asked: Precision, gpu: bool) -> Literal["fp32", "bf16"]:
-    return "bf16" if asked is Precision.BF16 or (asked is Precision.AUTO and gpu) else "fp32"
+    if asked is Precision.AUTO:
+        return "bf16" if gpu or cpu_multiplies_in_bf16() else "fp32"
+    return "bf16" if asked is Precision.BF16 else "fp32"
 
 
 def main() -> None:
