@@ -85,7 +85,7 @@ def test_a_failed_launch_is_a_sentence() -> None:
         lambda: kernels.confidence("float16", 0, 0, 1, 2, 3, 0),
         lambda: kernels.decide(0, 0, 0, 0, 1, 3, 0, 0, 0, 0, 0, 0),
         lambda: kernels.slots(0, 1, 3, 2, 0, 0),
-        lambda: kernels.gather("float32", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 2, 1, 3, 8, 0, 0),
+        lambda: kernels.gather("float32", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 2, 1, 3, 8, 0, 0, 0, 0),
         lambda: kernels.reconstruct("bfloat16", 0, 0, 0, 1, 3, 1, 3, 8, 0),
         lambda: kernels.labels("float32", 0, 0, 1, 2, 3, 4, 5, 0),
         lambda: kernels.resized_labels("float32", 0, 0, 1, 2, 3, 4, 5, 6, 0),

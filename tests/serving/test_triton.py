@@ -35,7 +35,8 @@ SIZES = [(96, 128), (50, 70), (1, 1), (131, 97), (200, 64)]
 @pytest.fixture(scope="module")
 def server(installed: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("triton")
-    serving = Serving(instances=1, parameters=(("threads", "1"),))
+    # 20 ms, so that requests of one size meet in a batch however slowly a busy machine's clients come
+    serving = Serving(instances=1, queue_delay=20_000, parameters=(("threads", "1"),))
     add_model(bundle, folder / "models", "small", serving, site_packages=site_packages(installed))
     explicit = ("--model-control-mode=explicit", "--load-model=small")  # so that clients may load it anew
     active = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an active virtual environment
