@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import atomic_write, check_regular
 from dovit.training.settings import Settings
@@ -15,13 +16,15 @@ from dovit.training.settings import Settings
 STATE_NAME = "last.pt"
 
 
-def save_state(out: Path, step: int, settings: Settings, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def save_state(out: Path, step: int, settings: Settings, model: DoViT, optimiser: torch.optim.Optimizer) -> None:
     """Write OUT/last.pt, after `step` steps, whole or not at all. Random numbers need no saving: they are a function of
     seed and step."""
     path = out / STATE_NAME
     content = {
         "step": step,
         "settings": settings.model_dump(mode="json"),
+        # what the model is beside its weights, such as how it merges stopped tokens
+        "config": model.config.model_dump(mode="json"),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
@@ -32,7 +35,7 @@ def save_state(out: Path, step: int, settings: Settings, model: nn.Module, optim
         raise DovitError(f"{path}: cannot be written ({error}); go on with --resume when it can") from None
 
 
-def load_state(out: Path, settings: Settings, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def load_state(out: Path, settings: Settings, model: DoViT, optimiser: torch.optim.Optimizer) -> int:
     """Bring model and optimiser to where OUT/last.pt left them, and return how many steps that is; 0 without such a file.
 
     Raises UsageError where it belongs to a run with other settings, DovitError where it cannot be read.
@@ -45,6 +48,9 @@ def load_state(out: Path, settings: Settings, model: nn.Module, optimiser: torch
         content = torch.load(path, map_location="cpu", weights_only=True)
         saved = Settings.model_validate(content["settings"])
         other = settings.differences(saved)
+        given, stored = model.config.model_dump(mode="json"), content.get("config")
+        if stored is not None:  # earlier versions did not store it
+            other += sorted(key for key in given.keys() | stored.keys() if given.get(key) != stored.get(key))
         if other:
             raise UsageError(
                 f"{path} is of a run with other settings ({', '.join(other)}): give the same, or another --out"

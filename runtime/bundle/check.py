@@ -43,6 +43,8 @@ class _Checker:
             manifest.patch in sides and all(side % manifest.patch == 0 for side in manifest.image_size), "patch"
         )
         self.expect(0 <= manifest.prefix <= 1024, "prefix")
+        self.expect(manifest.merge_cells <= 1024 and not (manifest.merge and manifest.merge_cells), "merge_cells")
+        self.expect(manifest.cells <= manifest.prefix, "merge_cells")
         self.expect(1 <= manifest.classes <= MAX_CLASSES, "classes")
         strides = zip(manifest.slide_stride, manifest.image_size, strict=True)
         self.expect(
@@ -96,6 +98,10 @@ class _Checker:
             self.flow(step, dims, made)
             decided += self.decides(step, decided)
         self.expect(decided == len(manifest.decisions), "decisions that no step makes")
+        if manifest.decisions:  # the first sees the tokens before the patches, and all patches
+            first = made.get(manifest.decisions[0].state.tokens)
+            length = manifest.prefix + manifest.tokens
+            self.expect(first is None or first.shape[1:2] == (length,), "prefix")
         self.results(manifest.steps[-1])
 
     def decides(self, step: Step, following: int) -> bool:

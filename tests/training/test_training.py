@@ -156,6 +156,19 @@ def test_resuming_needs_the_same_settings(tmp_path: Path, checkpoint: Path) -> N
         run(StartingPoint(checkpoint=checkpoint, read=READ), lambda gpu: changed, "streets:8", tmp_path, resume=True)
 
 
+def test_resuming_needs_the_same_merging(tmp_path: Path, checkpoint: Path) -> None:
+    settings = Settings(steps=2, batch=2)
+
+    def go(side: int, *, resume: bool) -> None:
+        start = StartingPoint(checkpoint=checkpoint, read=READ, merge_cells=side)
+        run(start, lambda gpu: settings, "streets:8", tmp_path, device="cpu", workers=0, resume=resume)
+
+    go(2, resume=False)
+    go(2, resume=True)
+    with pytest.raises(UsageError, match=r"other settings \(merge_cells\)"):
+        go(3, resume=True)
+
+
 def test_heads_only_changes_the_heads_and_nothing_else(tmp_path: Path, checkpoint: Path) -> None:
     lines = trained(tmp_path, checkpoint, steps=6, lr=0.01, heads_only=True)
     before, after = weights(checkpoint), weights(tmp_path / "model.safetensors")

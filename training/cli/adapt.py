@@ -88,7 +88,9 @@ def command(
         model, reports = adapt(model, files, how, out.absolute().parent, progress)
     save_model(model, out)
     if as_json:
-        print(json.dumps({"out": str(out), "images": len(files), "decisions": [asdict(report) for report in reports]}))
+        # an agreement of no tokens is NaN, which JSON does not know
+        decisions = [{k: None if v != v else v for k, v in asdict(report).items()} for report in reports]
+        print(json.dumps({"out": str(out), "images": len(files), "decisions": decisions}))
         return
     table = new_table(
         "after layer", "ξ", "confident\nof those left", "of these as\nthe model says", "KL", "temperature"

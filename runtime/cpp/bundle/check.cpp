@@ -35,6 +35,10 @@ struct Checker {
                manifest.image_size[1] % manifest.patch == 0,
            "patch");
     expect(manifest.prefix >= 0 && manifest.prefix <= 1024, "prefix");
+    const int64_t side = manifest.merge_cells;
+    expect(side >= 0 && side <= 1024 && !(manifest.merge && side > 0), "merge_cells");
+    const auto cells = [&](int64_t patches) { return (patches + side - 1) / side; };
+    expect(side == 0 || cells(manifest.grid_height()) * cells(manifest.grid_width()) <= manifest.prefix, "merge_cells");
     expect(within(manifest.classes, kMaxClasses), "classes");
     expect(within(manifest.slide_stride[0], manifest.image_size[0]) &&
                within(manifest.slide_stride[1], manifest.image_size[1]),
@@ -105,6 +109,11 @@ struct Checker {
       decided += decides(step, decided);
     }
     expect(decided == manifest.decisions.size(), "decisions that no step makes");
+    if (!manifest.decisions.empty()) {  // the first sees the tokens before the patches, and all patches
+      const auto first = made.find(manifest.decisions[0].state.tokens);
+      const Dimension length = manifest.prefix + manifest.tokens();
+      expect(first == made.end() || (first->second.shape.size() > 1 && first->second.shape[1] == length), "prefix");
+    }
     results(manifest.steps.back());
   }
 
