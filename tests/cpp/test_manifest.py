@@ -333,6 +333,11 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for change in [
         {"patch": 0},
         {"patch": 7},
+        {"prefix": manifest["prefix"] + 1},
+        {"prefix": manifest["prefix"] - 1},
+        {"merge": True, "merge_cells": 2},
+        {"merge": False, "merge_cells": 1025},
+        {"merge": False, "merge_cells": 1},  # more cells than there are tokens before the patches
         {"image_size": [1 << 40, 1 << 40]},
         {"image_size": [0, 64]},
         {"capacities": [-1]},
