@@ -22,7 +22,7 @@ def bundle(tmp_path: Path) -> Path:
     file.parent.mkdir()
     file.write_bytes(b"x" * 1_500_000)
     state = State(tokens="tokens", index="index", full="full")
-    tokens = TensorSpec(name="tokens", dtype="float32", shape=("batch", "length1", 192))
+    tokens = TensorSpec(name="tokens", dtype="float32", shape=("batch", 25, 192))
     keep = TensorSpec(name="keep1", dtype="int32", shape=("batch", "kept1"))
     labels = TensorSpec(name="labels", dtype="uint8", shape=("batch", 64, 96))
     logits = TensorSpec(name="logits", dtype="float32", shape=("batch", 3, 4, 6))
