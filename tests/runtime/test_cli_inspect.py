@@ -95,7 +95,7 @@ def test_shows_what_is_in_a_bundle(bundle: Path, dovit_inspect: Inspect) -> None
         "0, 12, 24",
         "40×60",
         "image uint8[batch, 64, 96, 3]",
-        "tokens float32[batch, length1, 192]",
+        "tokens float32[batch, 25, 192]",
         "1.23",
         "1.25",
         "5.00",
