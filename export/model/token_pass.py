@@ -153,10 +153,8 @@ def gather(
     patches = state.tokens[:, prefix:]  # [B, M, E]
     full = reconstruct(state if lens is None else with_tokens(state, lens(state.tokens)), prefix)
     stopped_sum = state.stopped_sum
-    stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
-    stopping = torch.where(stops[..., None], patches.float(), 0.0)  # [B, M, E]
     if merge:
-        stopped_sum = stopped_sum + stopping.sum(dim=1)
+        stopped_sum = stopped_sum + _stopping(state, keep, prefix).sum(dim=1)
     stopped_count = state.stopped_count + state.index.shape[1] - keep.shape[1]
 
     prefix_tokens = state.tokens[:, :prefix]  # [B, P, E]
@@ -169,10 +167,17 @@ def gather(
         before, after = (cells.stopped(i)[..., None] for i in (state.index, index))  # [B, G, 1]
         # where nothing had stopped, the merged token is no token's mean: whatever the layers made of it is left out
         earlier = torch.where(before > 0, before * merged, 0.0)
-        merged = (earlier + cells.contain(state.index).float() @ stopping) / after.clamp(min=1)
+        sums = cells.contain(state.index).float() @ _stopping(state, keep, prefix)  # [B, G, E]
+        merged = (earlier + sums) / after.clamp(min=1)
         prefix_tokens = torch.cat([prefix_tokens[:, : -cells.count], merged.to(patches.dtype)], dim=1)
     kept = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))  # [B, K, E]
     return TokenState(torch.cat([prefix_tokens, kept], dim=1), index, full, stopped_sum, stopped_count)
+
+
+def _stopping(state: TokenState, keep: Tensor, prefix: int) -> Tensor:
+    """[B, M, E] float32: the tokens that stop, and zeros for those that `keep` [B, K] names."""
+    stops = torch.ones_like(state.index, dtype=torch.bool).scatter(1, keep, False)  # [B, M]
+    return torch.where(stops[..., None], state.tokens[:, prefix:].float(), 0.0)
 
 
 def add_cells(state: TokenState, prefix: int, cells: Cells) -> TokenState:
