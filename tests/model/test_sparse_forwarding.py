@@ -193,6 +193,15 @@ def compare(
     return counts
 
 
+def compare_schedules(model: DoViT, images: Tensor) -> tuple[float, ...]:
+    """Assert that they agree in both schedules, where each decision keeps some tokens and stops some; the ξ of the exact one."""
+    xi = spreading_thresholds(model, images)
+    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
+    capacities = [0, 6, 12, 15, 18, 24]
+    compare(model, images, spreading_thresholds(model, images, (0.55, 0.6), capacities), capacities)
+    return xi
+
+
 def double(config: ModelConfig, seed: int = 0) -> DoViT:
     return randomised(config, seed).double()
 
@@ -235,10 +244,7 @@ def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: s
     """Also where a decision keeps no token, and the backbone ends there."""
     model = double(small_config(decoder, head="lens", family=family))
     images = random_images(model.config, batch=3)
-    xi = spreading_thresholds(model, images)
-    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
-    capacities = [0, 6, 12, 15, 18, 24]
-    compare(model, images, spreading_thresholds(model, images, (0.55, 0.6), capacities), capacities)
+    xi = compare_schedules(model, images)
     for ended in ((0.0, 0.0), (xi[0], 0.0), (1.0, 0.0), (1.0, 1.0)):
         compare(model, images, ended)
     with torch.no_grad():
@@ -251,10 +257,7 @@ def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: s
 def test_tokens_that_stay_are_corrected_after_each_block(prefix: int, head: str) -> None:
     model = double(small_config("segmenter-mask", prefix, head))
     images = random_images(model.config, batch=3)
-    xi = spreading_thresholds(model, images)
-    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
-    xi = spreading_thresholds(model, images, (0.55, 0.6), [0, 6, 12, 15, 18, 24])
-    compare(model, images, xi, [0, 6, 12, 15, 18, 24])
+    compare_schedules(model, images)
     plain = double(small_config("segmenter-mask", prefix, head.replace("corrected", "lens")))
     plain.load_state_dict({n: v for n, v in model.state_dict().items() if n in plain.state_dict()}, strict=False)
     with torch.no_grad():
@@ -277,10 +280,7 @@ def test_without_merging_the_class_token_stays_as_it_is(decoder: str, family: st
     model = double(small_config(decoder, head=head, family=family))
     assert not model.config.merge
     images = random_images(model.config, batch=3)
-    xi = spreading_thresholds(model, images)
-    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
-    xi = spreading_thresholds(model, images, (0.55, 0.6), [0, 6, 12, 15, 18, 24])
-    compare(model, images, xi, [0, 6, 12, 15, 18, 24])
+    xi = compare_schedules(model, images)
     with torch.no_grad():
         merging = double(small_config(decoder, head=head.removesuffix("-unmerged"), family=family))
         assert not torch.allclose(model(images, xi).logits, merging(images, xi).logits)
@@ -301,10 +301,7 @@ def test_merged_tokens_of_cells_count_as_often_as_tokens_have_stopped(
 ) -> None:
     model = double(small_config(decoder, prefix, head, family=family))
     images = random_images(model.config, batch=3)
-    xi = spreading_thresholds(model, images)
-    assert all(24 > first > second > 0 for first, second in compare(model, images, xi))
-    capacities = [0, 6, 12, 15, 18, 24]
-    compare(model, images, spreading_thresholds(model, images, (0.55, 0.6), capacities), capacities)
+    xi = compare_schedules(model, images)
     for ended in ((0.0, 0.0), (xi[0], 0.0), (1.0, 0.0), (1.0, 1.0)):
         compare(model, images, ended)
     unmerged = double(small_config(decoder, prefix, head.replace("-cells", "-unmerged"), family=family))
