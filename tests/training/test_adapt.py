@@ -22,6 +22,7 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import compute_features
 from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_correction, fit_lens, through
+from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.run import Adaptation, adapt, adapted_config
 from dovit.training.adapt.states import States, correct, pass_decision
 
@@ -76,7 +77,7 @@ def test_distillation_lowers_the_divergence(decoder: str, tmp_path: Path) -> Non
     def over_all() -> float:
         with torch.no_grad():
             mapped = torch.cat([through(lens, states.get(image), 1) for image in range(6)])
-            return float(divergence(model, mapped, features.take(4, range(6))))
+            return float(divergence(model, model.decode(mapped, []), features.take(4, range(6))))
 
     before = over_all()
     lens.requires_grad_(True)
@@ -145,14 +146,63 @@ def test_the_correction_is_the_least_squares_of_what_stopping_changed(tmp_path: 
     np.testing.assert_allclose(correction.linear.bias.numpy(), solved[-1], atol=5e-3)
 
 
+@pytest.mark.parametrize("merge_cells", [0, 3])
+def test_training_together_brings_the_whole_nearer(merge_cells: int, tmp_path: Path) -> None:
+    """What is judged is what the model itself gives, with token pass and without; the frozen layers stay as they are."""
+    model, states, files = adaptable(tmp_path, merge_cells=merge_cells)
+    dense = dense_model()
+    frozen = {name: value.clone() for name, value in dense.state_dict().items()}
+    features = compute_features(model, [2, 3, 4], files, tmp_path, no_progress, states)
+
+    def check() -> Quality:
+        quality = judge(model, files, features, range(6))
+        losses = []
+        sure = torch.zeros(2)
+        left = torch.zeros(2)
+        for file in files:
+            image = torch.from_numpy(np.array(Image.open(file)))[None]
+            with torch.no_grad():
+                wanted, output = dense(image).logits.double().softmax(1), model(image)
+            made = output.logits.double().softmax(1)
+            losses.append(float((wanted * (wanted / made).log()).sum(1).mean()))
+            for number, decision in enumerate(output.decisions[0]):
+                left[number] += decision.index.shape[1]
+                sure[number] += decision.index.shape[1] - decision.kept.shape[1]
+        assert quality.divergence == pytest.approx(np.mean(losses), rel=0.02)
+        assert [d.confident for d in quality.decisions] == pytest.approx((sure / left).tolist())
+        assert 0.6 < quality.macs < 1.3
+        return quality
+
+    before = check()
+    generator = torch.Generator().manual_seed(0)
+    seen: list[int] = []
+    distil_together(
+        model,
+        files,
+        features,
+        range(6),
+        steps=30,
+        lr=1e-3,
+        generator=generator,
+        progress=lambda done: seen.append(done),
+    )
+    assert check().divergence < 0.7 * before.divergence
+    assert seen == list(range(1, 31))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in frozen.items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
     dense = dense_model("setr-pup")
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     files = photos(tmp_path / "photos", dense, 12)
-    model, reports = adapt(dense, files, Adaptation((1, 2), (1.0, 0.4), 16, 3), tmp_path, no_progress)
+    how = Adaptation((1, 2), (1.0, 0.4), 16, 3, joint_steps=2)
+    model, quality = adapt(dense, files, how, tmp_path, no_progress)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     assert model.config.thresholds == (1.0, 0.4) and [h.layer for h in model.config.decisions] == [1, 2]
-    assert reports[0].confident == 0 and 0 < reports[1].confident <= 1 and reports[1].agreement > 0.5, reports
+    first, second = quality.decisions
+    assert first.confident == 0 and np.isnan(first.agreement), quality
+    assert 0 < second.confident <= 1 and second.agreement > 0.5 and 0.5 < quality.macs < 1.3, quality
     image = random_images(dense.config)
     with torch.no_grad():
         torch.testing.assert_close(model(image, (1.0, 1.0)).logits, dense(image).logits)
@@ -191,7 +241,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--threshold", "0.8", "--merge"], [1, 2], (0.8, 0.8), 0),
         (["--merge-cells", "0"], [1, 2], (0.9, 0.95), 0),
     ):
-        done = CliRunner().invoke(app, [*arguments, "--steps", "3", "--json", *given])
+        done = CliRunner().invoke(app, [*arguments, "--steps", "3", "--joint-steps", "1", "--json", *given])
         assert done.exit_code == 0, done.output
         said = json.loads(done.stdout)
         config = load_model(out).model.config

@@ -11,7 +11,6 @@ head  multinomial logistic regression (convex) from the lens's normed output to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -30,18 +29,6 @@ TOKENS_A_STEP = 2048
 HEAD_TOKENS = 65536  # at most, for the logistic regression
 HEAD_DECAY = 1e-5
 TEMPERATURES = torch.logspace(-1, 1, 161)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Quality of one decision's fit on held-out images: `divergence`, KL in nats a position; `agreement`, share of
-    the patches with q > ξ whose class is the model's own; `confident`, share with q > ξ of the patches that are left there."""
-
-    layer: int
-    divergence: float
-    agreement: float
-    confident: float
-    temperature: float
 
 
 def fit_lens(lens: Lens, states: States, features: Features, last: int, images: Sequence[int], prefix: int) -> None:
@@ -112,7 +99,7 @@ def distil(
     for step in range(steps):
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
         mapped = torch.cat([through(module, states.get(image), config.prefix) for image in chosen])
-        loss = divergence(model, mapped, features.take(config.backbone.depth, chosen))
+        loss = divergence(model, model.decode(mapped, []), features.take(config.backbone.depth, chosen))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -125,12 +112,12 @@ def through(module: Lens, state: TokenState, prefix: int) -> Tensor:
     return reconstruct(with_tokens(state, module(state.tokens)), prefix)
 
 
-def divergence(model: DoViT, mapped: Tensor, full: Tensor) -> Tensor:
-    """KL(p_t ‖ p_s), the mean over the positions of the decoder's logits; `mapped` and `full` [B, N, E]."""
+def divergence(model: DoViT, logits: Tensor, full: Tensor) -> Tensor:
+    """KL(p_t ‖ p_s), the mean over the positions of the decoder's `logits` [B, C, h, w]: p_t is what it makes of `full`
+    [B, N, E], the last layer's tokens without token pass, and p_s what `logits` say."""
     with torch.no_grad():
         wanted = model.decode(full, []).softmax(dim=1)
-    made = model.decode(mapped, []).log_softmax(dim=1)
-    return F.kl_div(made, wanted, reduction="none").sum(dim=1).mean()
+    return F.kl_div(logits.log_softmax(dim=1), wanted, reduction="none").sum(dim=1).mean()
 
 
 @torch.no_grad()
@@ -148,9 +135,8 @@ def fit_head(
     images: Sequence[int],
     held_out: Sequence[int],
     generator: torch.Generator,
-) -> float:
-    """Fit the head of decision `number` (from 0) behind its lens to the tokens that are left. Returns the temperature by which
-    its logits are divided."""
+) -> None:
+    """Fit the head of decision `number` (from 0) behind its lens to the tokens that are left."""
     head, classes = cast(DecisionHead, model.heads[number]), model.config.classes
     x, labels = _head_data(model, number, states, features, images, generator)
     weight = torch.zeros(classes, x.shape[1], requires_grad=True)
@@ -174,7 +160,6 @@ def fit_head(
         norm.bias.zero_()
         head.classify.weight.copy_((weight / temperature)[:, :, None, None])
         cast(Tensor, head.classify.bias).copy_(bias / temperature)
-    return temperature
 
 
 @torch.no_grad()
@@ -199,31 +184,3 @@ def _head_data(
             own_probabilities(model, features.take(config.backbone.depth, [image]))[0, state.index[0, chosen].long()]
         )
     return torch.cat(inputs), torch.cat(labels)
-
-
-@torch.no_grad()
-def judge(
-    model: DoViT, number: int, states: States, features: Features, images: Sequence[int], temperature: float
-) -> Fitted:
-    """How lens and head of decision `number` (from 0) do on the tokens of `images` that are left there."""
-    config, prefix = model.config, model.config.prefix
-    total, left, confident, agreed = 0.0, 0, 0, 0
-    for image in images:
-        state, full = states.get(image), features.take(config.backbone.depth, [image])
-        if not state.index.shape[1]:
-            continue
-        mapped = model.lenses[number](state.tokens)
-        total += float(divergence(model, reconstruct(with_tokens(state, mapped), prefix), full))
-        q, said = model.heads[number](mapped[:, prefix:].transpose(1, 2)[..., None])[..., 0].softmax(dim=1).max(dim=1)
-        sure = q > config.thresholds[number]
-        left += state.index.shape[1]
-        confident += int(sure.sum())
-        own = own_probabilities(model, full)[:, state.index[0].long()].argmax(dim=2)  # [1, M]
-        agreed += int((said == own)[sure].sum())
-    return Fitted(
-        layer=config.decisions[number].layer,
-        divergence=total / len(images),
-        agreement=agreed / confident if confident else float("nan"),
-        confident=confident / max(left, 1),
-        temperature=temperature,
-    )

@@ -17,7 +17,8 @@ from dovit.export.model.lens import Correction, Lens
 from dovit.runtime.errors import DovitError, describe_validation
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.features import compute_features
-from dovit.training.adapt.fit import Fitted, distil, fit_correction, fit_head, fit_lens, judge
+from dovit.training.adapt.fit import distil, fit_correction, fit_head, fit_lens
+from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.states import States, correct, pass_decision
 
 HELD_OUT = 10  # one image of so many is kept for temperatures and for the report
@@ -27,7 +28,8 @@ HELD_OUT = 10  # one image of so many is kept for temperatures and for the repor
 class Adaptation:
     """How to adapt. `layers` count from 1, `thresholds` are ξ of each; `hidden`: channels of the lenses' second part, 0 for
     none. `merge`: merging into the class token, which the layers of a frozen model have never seen; `merge_cells`: side of the
-    cells whose stopped tokens are merged, 0 for none; `correct`: whether decisions get a correction of the next block."""
+    cells whose stopped tokens are merged, 0 for none; `correct`: whether decisions get a correction of the next block; `steps`:
+    of distillation for each lens; `joint_steps`: of all decisions together, when each is fitted."""
 
     layers: tuple[int, ...]
     thresholds: tuple[float, ...]
@@ -38,6 +40,7 @@ class Adaptation:
     merge: bool = False
     correct: bool = True
     merge_cells: int = 0
+    joint_steps: int = 0
 
 
 def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
@@ -75,8 +78,8 @@ def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
 
 def adapt(
     dense: DoViT, files: Sequence[Path], how: Adaptation, scratch: Path, progress: Progress
-) -> tuple[DoViT, list[Fitted]]:
-    """`dense` with decisions that were fitted to its own output on `files`, and how each does on one in ten of them.
+) -> tuple[DoViT, Quality]:
+    """`dense` with decisions that were fitted to its own output on `files`, and how it does on one in ten of them.
 
     Features lie in a folder within `scratch` meanwhile: about 2·N·E·(D+3) bytes an image. Raises DovitError."""
     if len(files) < 2:
@@ -94,7 +97,6 @@ def adapt(
     with TemporaryDirectory(dir=scratch, prefix=".dovit-adapt-") as folder:
         states = States(Path(folder))
         features = compute_features(model, [*how.layers, last], files, Path(folder), progress, states)
-        reports = []
         for number, layer in enumerate(how.layers):
             what = f"decision {number + 1} of {len(how.layers)}, after layer {layer}"
 
@@ -123,8 +125,7 @@ def adapt(
             fit_lens(lens, states, features, last, images, config.prefix)
             train(lens, "lens")
             progress(f"{what}: fitting the head")
-            temperature = fit_head(model, number, states, features, images, held_out, generator)
-            reports.append(judge(model, number, states, features, held_out, temperature))
+            fit_head(model, number, states, features, images, held_out, generator)
             if number + 1 == len(how.layers) and not how.correct:
                 break  # nothing is fitted to what comes behind it
             progress(f"{what}: running the next block on the tokens that stay")
@@ -136,4 +137,16 @@ def adapt(
                 if following == last:
                     train(correction, "correction")
                 correct(model, number, states, range(len(files)))
-    return model, reports
+        if how.joint_steps:
+            distil_together(
+                model,
+                files,
+                features,
+                images,
+                steps=how.joint_steps,
+                lr=how.lr,
+                generator=generator,
+                progress=lambda done: progress("training all decisions together", done / how.joint_steps),
+            )
+        progress(f"checking on {len(held_out)} images")
+        return model, judge(model, files, features, held_out)

@@ -58,6 +58,12 @@ def command(
         typer.Option("--correct/--no-correct", help="Correct the tokens that stay after each block. Default: yes."),
     ] = True,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of distillation for each lens.")] = 2000,
+    joint_steps: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Steps of 4 images for all decisions together, through the layers; 0: none."
+        ),
+    ] = 300,
     lr: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
     seed: Annotated[int, seed_option("the order of images and tokens")] = 0,
     as_json: Json = False,
@@ -82,30 +88,30 @@ def command(
     thresholds = ReadOptions(thresholds=parse_thresholds(threshold)).thresholds_for(len(layers), own)
     if merge_cells is None:
         merge_cells = 0 if merge else DEFAULT_CELLS
-    how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge, correct, merge_cells)
+    how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge, correct, merge_cells, joint_steps)
     adapted_config(model.config, how)  # refuse before the work begins
     with stage_progress() as progress:
-        model, reports = adapt(model, files, how, out.absolute().parent, progress)
+        model, quality = adapt(model, files, how, out.absolute().parent, progress)
     save_model(model, out)
     if as_json:
         # an agreement of no tokens is NaN, which JSON does not know
-        decisions = [{k: None if v != v else v for k, v in asdict(report).items()} for report in reports]
-        print(json.dumps({"out": str(out), "images": len(files), "decisions": decisions}))
+        decisions = [{k: None if v != v else v for k, v in asdict(d).items()} for d in quality.decisions]
+        print(json.dumps({"out": str(out), "images": len(files), **asdict(quality), "decisions": decisions}))
         return
-    table = new_table(
-        "after layer", "ξ", "confident\nof those left", "of these as\nthe model says", "KL", "temperature"
-    )
-    for report, xi in zip(reports, thresholds, strict=True):
+    table = new_table("after layer", "ξ", "confident\nof those left", "of these as\nthe model says")
+    for decision, xi in zip(quality.decisions, thresholds, strict=True):
         table.add_row(
-            str(report.layer),
+            str(decision.layer),
             f"{xi:g}",
-            f"{report.confident:.1%}",
-            "–" if report.agreement != report.agreement else f"{report.agreement:.2%}",
-            f"{report.divergence:.4f}",
-            f"{report.temperature:.2f}",
+            f"{decision.confident:.1%}",
+            "–" if decision.agreement != decision.agreement else f"{decision.agreement:.2%}",
         )
     screen = output_console()
     print_table(screen, "Images that nothing was fitted to", table)
+    print_line(
+        screen,
+        f"with {quality.macs:.1%} of the MACs (the paper's count), KL {quality.divergence:.4f} to the model without token pass",
+    )
     print_line(screen, f"{out}: fitted to {len(files)} images; export it with dovit-export --ckpt {out}")
 
 

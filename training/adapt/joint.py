@@ -1,0 +1,137 @@
+"""All decisions together: lenses, corrections and heads trained through the frozen layers, and judged on held-out images.
+
+Each decision is fitted by itself first (`fit.py`), to the layer's own tokens. What counts is the output of the whole, in which
+an error of one correction passes through all later layers, so the second part follows the gradient of
+KL(p_t ‖ p_s) there: p_t of the model without token pass, p_s of the same with it, at the model's own ξ. Decisions have no
+gradient; heads learn as before, from the probabilities that the whole model gives the tokens that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dovit.export.model import DoViT
+from dovit.export.model.token_pass import TokenState, confidence, decide
+from dovit.runtime.images import read_image
+from dovit.runtime.machine import cpu_multiplies_in_bf16
+from dovit.training.adapt.features import Features, window
+from dovit.training.adapt.fit import divergence, own_probabilities
+from dovit.training.torch_segmenter import TorchSegmenter
+
+IMAGES_A_STEP = 4
+HEAD_LR = 3.0  # times that of lenses and corrections
+
+
+@dataclass(frozen=True)
+class DecisionQuality:
+    """Of the tokens that are left at a decision of the held-out images: `confident`, the share with q > ξ; `agreement`, the share
+    of those whose class is the model's own, NaN where there are none."""
+
+    layer: int
+    confident: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Held-out images: `divergence`, KL(p_t ‖ p_s) in nats a position of the decoder's logits; `macs`, those with token pass over
+    those without, in the paper's count."""
+
+    divergence: float
+    macs: float
+    decisions: tuple[DecisionQuality, ...]
+
+
+class _Decisions:
+    """The policy: ξ of the model. It collects what the heads said of the tokens that were left."""
+
+    def __init__(self, model: DoViT) -> None:
+        self.model = model
+        self.said: list[tuple[Tensor, Tensor]] = []  # logits [1, C, M] and positions [M] of each decision
+
+    def __call__(self, number: int, state: TokenState) -> tuple[Tensor, Tensor]:
+        patches = self.model.lenses[number](state.tokens[:, self.model.config.prefix :]).detach()  # [1, M, E]
+        logits = self.model.heads[number](patches.transpose(1, 2)[..., None])[..., 0].float()
+        self.said.append((logits, state.index[0].long()))
+        q = confidence(logits.detach())
+        return q, decide(q, self.model.config.thresholds[number])
+
+
+def distil_together(
+    model: DoViT,
+    files: Sequence[Path],
+    features: Features,
+    images: Sequence[int],
+    *,
+    steps: int,
+    lr: float,
+    generator: torch.Generator,
+    progress: Callable[[int], None],
+) -> None:
+    """Train lenses, corrections and heads of `model` by Adam, IMAGES_A_STEP of `images`, which count `files`, a step.
+
+    The layers run in bfloat16 on a CPU that multiplies in it."""
+    maps = [p for part in (model.lenses, model.corrections) for p in part.parameters()]
+    heads = list(model.heads.parameters())
+    groups = [{"params": maps, "lr": lr}, {"params": heads, "lr": HEAD_LR * lr}]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for parameter in (*maps, *heads):
+        parameter.requires_grad_(True)
+    order: list[int] = []
+    for step in range(steps):
+        optimiser.zero_grad()
+        for _ in range(IMAGES_A_STEP):
+            if not order:
+                order = torch.randperm(len(images), generator=generator).tolist()
+            image = images[order.pop()]
+            with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_in_bf16()):
+                said, loss = _pass(model, files[image], features, image)
+            own = own_probabilities(model, features.take(model.config.backbone.depth, [image]))[0]  # [N, C]
+            for logits, left in said:
+                loss = loss - (own[left].T * logits[0].log_softmax(dim=0)).sum(dim=0).mean()
+            (loss / IMAGES_A_STEP).backward()
+        optimiser.step()
+        schedule.step()
+        progress(step + 1)
+    model.requires_grad_(False)
+
+
+@torch.no_grad()
+def judge(model: DoViT, files: Sequence[Path], features: Features, images: Sequence[int]) -> Quality:
+    """How `model` does with token pass on `images`, which count `files`, beside itself without."""
+    config = model.config
+    cost = TorchSegmenter(model).cost
+    total, macs = 0.0, 0.0
+    left, sure, agreed = (torch.zeros(len(config.decisions)) for _ in range(3))
+    for image in images:
+        said, loss = _pass(model, files[image], features, image)
+        total += float(loss)
+        own = own_probabilities(model, features.take(config.backbone.depth, [image]))[0].argmax(dim=1)  # [N]
+        kept = []
+        for number, ((logits, index), xi) in enumerate(zip(said, config.thresholds, strict=False)):
+            q, label = logits[0].softmax(dim=0).max(dim=0)
+            left[number] += len(q)
+            sure[number] += int((q > xi).sum())
+            agreed[number] += int((label == own[index])[q > xi].sum())
+            kept.append(int((~(q > xi)).sum()))
+        kept += [0] * (len(config.decisions) - len(kept))  # the backbone ended early
+        macs += cost.of(tuple(kept))[0] / cost.dense[0]
+    decisions = zip(config.decisions, (sure / left.clamp(min=1)).tolist(), (agreed / sure).tolist(), strict=True)
+    return Quality(
+        divergence=total / len(images),
+        macs=macs / len(images),
+        decisions=tuple(DecisionQuality(head.layer, share, agreement) for head, share, agreement in decisions),
+    )
+
+
+def _pass(model: DoViT, file: Path, features: Features, image: int) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """One image through the model: what the heads said, and KL(p_t ‖ p_s)."""
+    policy = _Decisions(model)
+    logits = model.follow(torch.tensor(window(read_image(file), model.config))[None], policy).logits
+    return policy.said, divergence(model, logits.float(), features.take(model.config.backbone.depth, [image]))
