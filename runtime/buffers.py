@@ -6,6 +6,7 @@ none is ever reallocated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -69,7 +70,7 @@ def plan_buffers(manifest: Manifest, steps: Sequence[ChainStep], batch: int) -> 
 
 
 def _bytes(spec: TensorSpec, dims: dict[str, int]) -> int:
-    return int(np.prod(spec.resolve(dims), dtype=np.int64)) * spec.itemsize
+    return math.prod(spec.resolve(dims)) * spec.itemsize
 
 
 class Workspace:
