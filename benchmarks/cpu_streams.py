@@ -1,4 +1,4 @@
-"""Different images one after another on a CPU: exact beside bucketed, batches, and several images at a time.
+"""Different images one after another on a CPU: the three schedules, batches, and several images at a time.
 
     taskset -c 0,1 python -m dovit.benchmarks.cpu_streams --engine engines/ --rounds 6 [--keep 0.5,0.35,0.25]
 
@@ -26,7 +26,7 @@ from typing import Any, get_args
 import numpy as np
 
 from dovit.benchmarks.measure import paired_ratio
-from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.manifest import Manifest, Schedule
 from dovit.runtime.chain import ChainResult
 from dovit.runtime.openvino.device import CpuPrecision
 from dovit.runtime.providers import Provider
@@ -61,6 +61,7 @@ def measure(
     stream = _Stream(session.manifest, keep)
     ways: dict[str, Callable[[list[int]], object]] = {
         "one at a time, exact": lambda images: [stream.run(session, [n], "exact") for n in images],
+        "one at a time, rounded": lambda images: [stream.run(session, [n], "rounded") for n in images],
         "one at a time, bucketed": lambda images: [stream.run(session, [n], "bucketed") for n in images],
     }
     for size in BATCHES:
@@ -73,7 +74,8 @@ def measure(
     if cores > 1:  # an image a core
         single = load(engine, threads=1, **options)
         pool = ThreadPoolExecutor(cores)
-        for schedule in ("exact", "bucketed"):
+        schedules: tuple[Schedule, ...] = ("exact", "bucketed")
+        for schedule in schedules:
             ways[f"{cores} at a time, one core each, {schedule}"] = lambda images, schedule=schedule: list(  # type: ignore[misc]
                 pool.map(lambda n: stream.run(single, [n], schedule), images)
             )
@@ -136,11 +138,11 @@ class _Stream:
                 n: [min(tokens, round(share * f * tokens)) for share in self._keep] for n, f in factors.items()
             }
 
-    def run(self, session: Session, numbers: Sequence[int], schedule: str) -> ChainResult:
+    def run(self, session: Session, numbers: Sequence[int], schedule: Schedule) -> ChainResult:
         """One pass over a batch of the images."""
         manifest = self._manifest
         batch = np.stack([self._images[n] for n in numbers])
-        capacities = manifest.capacities if schedule == "bucketed" else range(manifest.tokens + 1)
+        capacities = session.capacities(schedule)
         counts = None
         if self._keep is not None:
             most = np.max([self._counts[n] for n in numbers], axis=0)

@@ -90,7 +90,7 @@ class Workspace:
         """The place of a tensor, as an array of its present shape."""
         shape = spec.resolve(dims)
         slot = self._slots[self._plan.slot[spec.name]]
-        return slot[: _bytes(spec, dims)].view(spec.dtype).reshape(shape)
+        return slot[: math.prod(shape) * spec.itemsize].view(spec.dtype).reshape(shape)
 
 
 def _aligned(size: int) -> np.ndarray:

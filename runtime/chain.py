@@ -66,12 +66,13 @@ class Chain:
     ) -> ChainResult:
         """One pass over `images` [B, H, W, 3] uint8 of the bundle's size.
 
-        The kept count of each decision is the smallest of `capacities` that holds the batch's largest: the bundle's own
-        for `bucketed`, 0…N for `exact`. With `counts`, each decision keeps that many tokens of every image instead, those
-        of lowest confidence; they must not rise. Without `logits` a chain may leave those empty; this one always returns them.
+        The kept count of each decision is the smallest of `capacities` that holds the batch's largest: those of a schedule
+        (`Session.capacities`). With `counts`, each decision keeps that many tokens of every image instead, those of lowest
+        confidence; they must not rise. Without `logits` a chain may leave those empty; this one always returns them.
         """
         # with ξ = 0 every token stops, and the single allowed capacity is filled with those of lowest confidence
-        allowed = [capacities] * len(thresholds) if counts is None else [[count] for count in counts]
+        same = np.asarray(capacities, np.int64)
+        allowed = [same] * len(thresholds) if counts is None else [np.array([count], np.int64) for count in counts]
         xi = thresholds if counts is None else [0.0] * len(counts)
         workspace = self._take(len(images))
         try:
@@ -99,7 +100,7 @@ class Chain:
         workspace: Workspace,
         images: np.ndarray,
         thresholds: Sequence[float],
-        capacities: Sequence[Sequence[int]],
+        capacities: Sequence[np.ndarray],
         keep_tensors: bool,
     ) -> ChainResult:
         manifest = self.manifest
@@ -118,7 +119,7 @@ class Chain:
             last = number == len(self.steps) - 1
             deciding = next((decisions[spec.name] for spec in step.outputs if spec.name in decisions), None)
             if deciding:
-                tensors["capacities"] = np.asarray(capacities[len(decided)], np.int64)
+                tensors["capacities"] = capacities[len(decided)]
             places: dict[str, np.ndarray | None] = {}
             for spec in step.outputs:
                 if deciding and spec.name == deciding.keep:

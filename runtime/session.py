@@ -18,7 +18,7 @@ from PIL import Image
 
 from dovit.runtime.arguments import check_counts, check_keep, check_thresholds, is_one_of, shown
 from dovit.runtime.arrays import Format, Layout, check_layout
-from dovit.runtime.bundle.manifest import Manifest, Mode, Schedule
+from dovit.runtime.bundle.manifest import ROUNDED_TO, Manifest, Mode, Schedule
 from dovit.runtime.bundle.open import Bundle, with_bundle
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.chain import Chain, ChainResult, DecisionResult
@@ -111,7 +111,9 @@ def load(
             check_accuracy=bool(check_accuracy),
             cache=None if cache is None else Path(cache),
         )
-        return Session(manifest, chain, "onnxruntime", provider=chosen, precision=precision or "fp32")
+        # bf16 is OpenVINO's, which takes long over token counts that it has not seen
+        schedule: Schedule = "rounded" if precision == "bf16" else "exact"
+        return Session(manifest, chain, "onnxruntime", schedule, provider=chosen, precision=precision or "fp32")
 
     return with_bundle(path, open_session)
 
@@ -233,8 +235,9 @@ class Session:
         fits, and labels are shrunk again; mmsegmentation runs its model at the smaller size with resized positions.
 
         `threshold`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `schedule`: default exact on a
-        CPU, bucketed on a GPU. Instead of ξ, `counts` keeps so many tokens after each decision, or `keep` such shares of
-        all tokens, falling, the least confident ones: a fixed ratio, to compare token pass with.
+        CPU, there rounded (to a multiple of 16 tokens) in bf16, and bucketed on a GPU. Instead of ξ, `counts` keeps so many
+        tokens after each decision, or `keep` such shares of all tokens, falling, the least confident ones: a fixed ratio,
+        to compare token pass with.
 
         `labels`: at the size of the `image`, or as the `model` makes them: at the bundle's size (the part that is no
         padding), in mode slide at the size that the windows lie in. `return_logits`: see `Result`.
@@ -386,9 +389,13 @@ class Session:
     def capacities(self, schedule: Schedule) -> Sequence[int]:
         """The kept counts that a schedule allows."""
         if not is_one_of(schedule, get_args(Schedule)):
-            raise UsageError(f"unknown schedule {shown(schedule)}: choose {' or '.join(get_args(Schedule))}")
+            raise UsageError(f"unknown schedule {shown(schedule)}: choose one of {', '.join(get_args(Schedule))}")
         if schedule == "exact":
             return range(self.manifest.tokens + 1)
+        if schedule == "rounded":
+            if self.backend != "onnxruntime":
+                raise UsageError("schedule rounded is for a CPU: choose exact or bucketed for plans")
+            return [*range(0, self.manifest.tokens, ROUNDED_TO), self.manifest.tokens]
         return self.manifest.capacities
 
     def _result(self, made: ChainResult) -> Result:

@@ -151,7 +151,7 @@ class Session:
             size=ctypes.sizeof(RunOptions),
             mode=["", "whole", "slide"].index(mode),
             resize=[None, False, True].index(keep_ratio),
-            schedule=["", "exact", "bucketed"].index(schedule),
+            schedule=["", "exact", "bucketed", "rounded"].index(schedule),
             return_logits=1,
         )
         if threshold is not None:

@@ -19,7 +19,8 @@ OPERATOR_DOMAIN = "dovit"  # of the token pass's nodes in the ONNX files
 # By these a node of that domain tells TensorRT which plugin it is. Parsers before 10.15 find it by its name as well, from then on
 # they take the ONNX function where the attributes are missing.
 PLUGIN_ATTRIBUTES = {"plugin_namespace": OPERATOR_DOMAIN, "plugin_version": "1"}
-Schedule = Literal["exact", "bucketed"]
+Schedule = Literal["exact", "rounded", "bucketed"]
+ROUNDED_TO = 16  # kept counts of `rounded` are multiples of this, and N; runtime/cpp/chain/executor.h has the same
 Mode = Literal["whole", "slide"]
 
 

@@ -20,6 +20,7 @@ class ScheduleChoice(StrEnum):
     """How many tokens are kept."""
 
     exact = "exact"
+    rounded = "rounded"
     bucketed = "bucketed"
 
 
@@ -69,8 +70,8 @@ MODE = typer.Option(
 )
 SCHEDULE = typer.Option(
     metavar="NAME",
-    help="exact: keep the tokens that ξ keeps; bucketed: as many as the next capacity. "
-    "Default: exact on a CPU, bucketed on a GPU.",
+    help="exact: keep the tokens that ξ keeps; rounded: that many or the next multiple of 16; bucketed: as many as the next "
+    "capacity. Default: exact on a CPU, there rounded in bf16, and bucketed on a GPU.",
 )
 BACKEND = typer.Option(
     metavar="NAME", help="What runs the steps: onnxruntime (CPU), tensorrt, tensorrt-rtx (GPU), or auto: onnxruntime."

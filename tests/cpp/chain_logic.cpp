@@ -124,10 +124,13 @@ void test_schedules() {
   const uint8_t pixels[24] = {};
   for (const auto& [threshold, exact, bucketed] :
        {std::array<double, 3>{0.35, 3, 4}, {1.0, 8, 8}, {0.0, 0, 0}, {0.45, 4, 4}, {0.55, 5, 8}}) {
-    for (const Schedule schedule : {Schedule::kExact, Schedule::kBucketed}) {
+    for (const Schedule schedule : {Schedule::kExact, Schedule::kBucketed, Schedule::kRounded}) {
       ran.clear();
       const Pass pass = chain.run(Frame{pixels}, {{threshold}, schedule, std::nullopt});
-      const auto kept = static_cast<size_t>(schedule == Schedule::kExact ? exact : bucketed);
+      const double rounded = exact > 0 ? 8 : 0;  // of 8 tokens, fewer than what is rounded to
+      const auto kept = static_cast<size_t>(schedule == Schedule::kExact      ? exact
+                                            : schedule == Schedule::kBucketed ? bucketed
+                                                                              : rounded);
       EXPECT(pass.decisions.size() == 1 && pass.decisions[0].keep.size() == kept);
       EXPECT(ran == (kept ? std::vector<std::string>{"stem", "block2", "decoder"}
                           : std::vector<std::string>{"stem", "decoder"}));

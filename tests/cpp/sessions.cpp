@@ -196,7 +196,7 @@ void test_wrong_numbers(const dovit::Session& session, const Picture& picture) {
   using O = dovit_run_options&;
   refused([](I, O o) { o.mode = 7; }, "unknown mode 7: choose whole or slide");
   refused([](I, O o) { o.resize = 3; }, "unknown resize 3: choose stretch or keep ratio");
-  refused([](I, O o) { o.schedule = -1; }, "unknown schedule -1: choose exact or bucketed");
+  refused([](I, O o) { o.schedule = -1; }, "unknown schedule -1: choose exact, rounded or bucketed");
   refused([](I i, O) { i.format = 9; }, "unknown format 9");
   refused([](I i, O) { i.memory = 3; }, "unknown memory 3");
   refused([](I, O o) { o.threshold_count = 3; }, "thresholds is NULL, and its count 3");

@@ -91,6 +91,7 @@ def test_float32_is_onnx_runtimes(decoder: str, changes: dict[str, Any], load: L
     settings: list[dict[str, Any]] = [
         {},
         {"schedule": "bucketed"},
+        {"schedule": "rounded"},
         {"mode": "slide"},
         {"counts": [13, 5]},
         {"threshold": [0.0]},
@@ -121,6 +122,9 @@ def test_bf16_threads_and_cache_on_the_trained_model(load: Load, bundle: Path, t
         assert "this CPU has no bf16 instructions" in str(failure) and failure.status == 2
         return
     assert session.info() == ("openvino", "bf16")
+    by_default = session(picture, schedule="")
+    assert by_default.kept == session(picture, schedule="rounded").kept != session(picture).kept
+    assert all(count % 16 == 0 for count in by_default.kept)
     assert list(tmp_path.rglob("*.blob"))
     for made in (
         session(picture),

@@ -323,7 +323,7 @@ class _Arguments:
                     [10**30, 1],
                     [True, False],
                 ],
-                "schedule": [None, "exact", "bucketed", "x", 5, []],
+                "schedule": [None, "exact", "rounded", "bucketed", "x", 5, []],
                 "mode": ["whole", "slide", "x", None, 5],
                 "return_logits": [True, False, None, "x"],
                 "keep_ratio": [True, False, 5, "x"],

@@ -57,11 +57,11 @@ def test_float32_is_onnx_runtimes(name: str, tmp_path: Path) -> None:
     """Whole passes in both schedules, and with a batch: kept sets and labels equal, logits within 1e-4."""
     bundle = bundle_of(name, tmp_path)
     expected, found = load(bundle, provider="cpu"), load(bundle, provider="openvino")
-    assert (found.provider, found.precision) == ("openvino", "fp32")
+    assert (found.provider, found.precision, found.schedule) == ("openvino", "fp32", "exact")
     images = np.concatenate([image_for(found.manifest, seed) for seed in range(2)])
     fewest = 0.0 if found.manifest.least_kept == 0 else 0.3
     for thresholds in ((1.0, 1.0), (0.5, 0.4), (fewest, fewest)):
-        for schedule in ("exact", "bucketed"):
+        for schedule in ("exact", "rounded", "bucketed"):
             capacities = found.capacities(schedule)
             a, b = (s.chain.run(images, thresholds, capacities) for s in (expected, found))
             assert [d.keep.tolist() for d in a.decisions] == [d.keep.tolist() for d in b.decisions]
@@ -106,7 +106,7 @@ def test_bf16_is_compared_with_float32_once_and_refused_below_the_bounds(
     monkeypatch.setattr(accuracy, "MIN_SAME_FATE", 0.5)
     for _ in range(2):
         session = load(naive, provider="openvino", precision="bf16")
-    assert len(measured) == 1 and session.precision == "bf16"
+    assert len(measured) == 1 and (session.precision, session.schedule) == ("bf16", "rounded")
     [file] = (tmp_path / "dovit" / "openvino").iterdir()
     kept = Bf16Accuracy.model_validate_json(file.read_text())
     assert 0.5 < kept.labels_equal < 1 and 0.5 < kept.same_fate <= 1

@@ -62,6 +62,22 @@ def test_thresholds_are_numbers_of_any_kind(session: Session, threshold: Any) ->
     assert session.check_thresholds(1) == (1, 1) and session.check_thresholds(np.int64(0)) == (0, 0)
 
 
+def test_rounded_keeps_the_next_multiple_of_16(session: Session) -> None:
+    """Of 24 tokens that is 0, 16 or all. Filled up with the least confident of those that stop."""
+    assert list(session.capacities("rounded")) == [0, 16, 24]
+    seen = set()
+    for xi in (0.0, 0.2, 0.25, 0.3, 0.5, 1.0):
+        exact = session(IMAGE, threshold=xi)
+        found = session(IMAGE, threshold=xi, schedule="rounded")
+        assert found.kept[0] == next(count for count in (0, 16, 24) if count >= exact.kept[0])
+        assert (found.keep_maps[0] >= exact.keep_maps[0]).all()
+        seen.add(found.kept[0])
+    assert seen == {0, 16, 24}
+    on_gpu = Session(session.manifest, session.chain, "tensorrt-rtx", "bucketed")
+    with pytest.raises(UsageError, match="schedule rounded is for a CPU: choose exact or bucketed for plans"):
+        on_gpu(IMAGE, schedule="rounded")
+
+
 WRONG = [
     ({"threshold": True}, "threshold True is no number"),
     ({"threshold": [np.True_, 0.5]}, "is no number"),

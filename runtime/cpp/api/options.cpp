@@ -14,8 +14,10 @@ std::optional<Schedule> schedule_of(int given) {
       return Schedule::kExact;
     case DOVIT_BUCKETED:
       return Schedule::kBucketed;
+    case DOVIT_ROUNDED:
+      return Schedule::kRounded;
   }
-  throw UsageError(text("unknown schedule ", given, ": choose exact or bucketed"));
+  throw UsageError(text("unknown schedule ", given, ": choose exact, rounded or bucketed"));
 }
 
 template <class T>

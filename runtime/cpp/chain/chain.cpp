@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "chain/check_outputs.h"
 #include "errors.h"
@@ -33,8 +32,11 @@ const DecisionSpec* decision_of(const Manifest& manifest, const Step& step) {
 
 }  // namespace
 
-Chain::Chain(const Manifest& manifest, std::vector<std::unique_ptr<Engine>> engines)
-    : manifest_(manifest), engines_(std::move(engines)), plan_(plan_buffers(manifest)) {}
+Chain::Chain(const Manifest& manifest, std::vector<std::unique_ptr<Engine>> engines, Schedule default_schedule)
+    : manifest_(manifest),
+      engines_(std::move(engines)),
+      default_schedule_(default_schedule),
+      plan_(plan_buffers(manifest)) {}
 
 Pass Chain::run(const Frame& frame, const Request& request) const {
   std::unique_ptr<Workspace> workspace = take();
@@ -60,8 +62,10 @@ std::unique_ptr<Workspace> Chain::take() const {
 std::vector<int64_t> Chain::capacities(const Request& request, size_t decision) const {
   if (request.counts) return {(*request.counts)[decision]};
   if (request.schedule == Schedule::kBucketed) return manifest_.capacities;
-  std::vector<int64_t> all(static_cast<size_t>(manifest_.tokens()) + 1);
-  std::iota(all.begin(), all.end(), 0);
+  const int64_t step = request.schedule == Schedule::kRounded ? kRoundedTo : 1;
+  std::vector<int64_t> all;
+  for (int64_t count = 0; count < manifest_.tokens(); count += step) all.push_back(count);
+  all.push_back(manifest_.tokens());
   return all;
 }
 

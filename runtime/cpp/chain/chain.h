@@ -12,9 +12,11 @@ namespace dovit::runtime {
 class Chain : public Executor {
  public:
   // `engines`: one a step of the manifest, which must outlive the chain.
-  Chain(const Manifest& manifest, std::vector<std::unique_ptr<Engine>> engines);
+  Chain(const Manifest& manifest, std::vector<std::unique_ptr<Engine>> engines,
+        Schedule default_schedule = Schedule::kExact);
 
   Pass run(const Frame& frame, const Request& request) const override;
+  Schedule default_schedule() const override { return default_schedule_; }
 
  private:
   Pass run(const Workspace& workspace, const uint8_t* pixels, const Request& request) const;
@@ -24,6 +26,7 @@ class Chain : public Executor {
 
   const Manifest& manifest_;
   const std::vector<std::unique_ptr<Engine>> engines_;
+  const Schedule default_schedule_;
   const BufferPlan plan_;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Workspace>> idle_;  // each pass takes one, so threads share a chain

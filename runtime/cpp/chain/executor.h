@@ -10,7 +10,10 @@
 
 namespace dovit::runtime {
 
-enum class Schedule { kExact, kBucketed };
+enum class Schedule { kExact, kBucketed, kRounded };
+
+// Kept counts of kRounded are multiples of this, and N. runtime/bundle/manifest.py has the same.
+constexpr int64_t kRoundedTo = 16;
 
 // How many tokens each decision keeps, and which outputs are wanted besides the labels.
 struct Request {

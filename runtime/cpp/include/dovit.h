@@ -66,8 +66,13 @@ typedef enum dovit_mode { DOVIT_DEFAULT_MODE = 0, DOVIT_WHOLE = 1, DOVIT_SLIDE =
  * mean colour at the bottom and the right. */
 typedef enum dovit_resize { DOVIT_DEFAULT_RESIZE = 0, DOVIT_STRETCH = 1, DOVIT_KEEP_RATIO = 2 } dovit_resize;
 
-/* Keep what the thresholds say, or fill up to one of the bundle's capacities. */
-typedef enum dovit_schedule { DOVIT_DEFAULT_SCHEDULE = 0, DOVIT_EXACT = 1, DOVIT_BUCKETED = 2 } dovit_schedule;
+/* Keep what the thresholds say, or fill up to one of the bundle's capacities, or (on a CPU) to a multiple of 16. */
+typedef enum dovit_schedule {
+  DOVIT_DEFAULT_SCHEDULE = 0,
+  DOVIT_EXACT = 1,
+  DOVIT_BUCKETED = 2,
+  DOVIT_ROUNDED = 3
+} dovit_schedule;
 
 /* On a GPU: an image as one CUDA graph, or a graph for each part between two decisions, and a wait at each. */
 typedef enum dovit_graph { DOVIT_DEFAULT_GRAPH = 0, DOVIT_WHOLE_IMAGE = 1, DOVIT_SEGMENTED = 2 } dovit_graph;
@@ -102,7 +107,7 @@ typedef struct dovit_load_options {
   int threads;              /* of the CPU, for each image; 0: all that the process may use */
   int low_memory;           /* 1: no repacked copy of the weights, which is somewhat slower */
   int workers;              /* images that run at a time, each with memory of its own on a GPU; 0: one */
-  int schedule;             /* dovit_schedule; default: exact on a CPU, bucketed on a GPU */
+  int schedule;             /* dovit_schedule; default: exact on a CPU, rounded in bf16; bucketed on a GPU */
   const double* thresholds; /* above which a token stops: one for all or one each; NULL: the bundle's */
   size_t threshold_count;
   const char* provider; /* on a CPU: "cpu" (ONNX Runtime's own), "openvino", or "auto": the faster of those that are

@@ -95,7 +95,9 @@ Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadO
     for (const Step& step : bundle.manifest.steps)
       engines.push_back(std::make_unique<OpenVinoEngine>(openvino, step, bundle.root,
                                                          OpenVinoOptions{threads, precision == "bf16", options.cache}));
-    return {std::make_unique<Chain>(bundle.manifest, std::move(engines)), "openvino", precision};
+    // in bf16, which is OpenVINO's alone: it takes long over token counts that it has not seen
+    const Schedule schedule = precision == "bf16" ? Schedule::kRounded : Schedule::kExact;
+    return {std::make_unique<Chain>(bundle.manifest, std::move(engines), schedule), "openvino", precision};
   }
   if (precision != "fp32")
     throw UsageError(text("precision ", precision, " on a CPU needs the provider openvino, and cpu was chosen (",
