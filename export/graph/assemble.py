@@ -22,6 +22,7 @@ from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
 from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
 from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.eomt import Eomt
+from dovit.export.model.heads import DecisionHead
 from dovit.export.model.token_pass import Cells, TokenState, add_cells, confidence, keep_least_confident
 from dovit.export.model.vit import Backbone
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
@@ -85,12 +86,17 @@ class _TokenHead(nn.Module):
 
     `least_kept`: how many tokens of each image must stay, 0 or 1."""
 
-    def __init__(self, head: nn.Module, prefix: int, least_kept: int) -> None:
+    def __init__(self, head: DecisionHead, prefix: int, least_kept: int) -> None:
         super().__init__()
         self.head, self.prefix, self.least_kept = head, prefix, least_kept
 
     def forward(self, tokens: Tensor) -> Tensor:
-        q = confidence(self.head(tokens[:, self.prefix :].transpose(1, 2)[..., None])[..., 0])
+        patches = tokens[:, self.prefix :]  # [B, M, E]
+        if self.head.is_linear:
+            logits = self.head.of_tokens(patches).transpose(1, 2)  # [B, C, M]
+        else:
+            logits = self.head(patches.transpose(1, 2)[..., None])[..., 0]
+        q = confidence(logits)
         return keep_least_confident(q) if self.least_kept else q
 
 
@@ -368,7 +374,7 @@ class _Assembler:
     def head(
         self, number: int, tokens: gs.Variable, full: gs.Variable, index: gs.Variable, kept: int | str
     ) -> gs.Variable:
-        settings, head = self.config.decisions[number - 1], self.model.heads[number - 1]
+        settings, head = self.config.decisions[number - 1], cast(DecisionHead, self.model.heads[number - 1])
         structure = settings.model_copy(update={"layer": 1})
         wrapped: nn.Module
         if settings.on_map:

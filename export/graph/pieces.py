@@ -100,6 +100,10 @@ def add_piece(
             view = given[0].values.transpose(node.attrs["perm"])
             tensors[id(node.outputs[0])] = gs.Constant(f"{given[0].name}.T", view)
             continue
+        if node.op == "Reshape" and all(isinstance(tensor, gs.Constant) for tensor in given):  # so does this
+            view = given[0].values.reshape(given[1].values)
+            tensors[id(node.outputs[0])] = gs.Constant(given[0].name, view)
+            continue
         weight = next((t.name for t in given if isinstance(t, gs.Constant) and t.values.ndim > 1), None)
         label = weight.removesuffix(".T").removesuffix(".weight") if weight else f"{name}.{node.op}"
         counts[label] = counts.get(label, 0) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dovit.export.model.config import FcnConfig, HeadConfig
@@ -33,6 +34,16 @@ class FcnHead(nn.Module):
         if self.cat is not None:
             y = self.cat(torch.cat([x, y], dim=1))
         return self.classify(y)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it classifies each position by itself, with one 1×1 convolution and no other layer than a norm."""
+        return not self.convs and self.cat is None
+
+    def of_tokens(self, tokens: Tensor) -> Tensor:
+        """What a linear head (`is_linear`) makes of tokens [.., E]: logits [.., C]. `forward` does the same for a map, and moves
+        channels back and forth for it."""
+        return F.linear(self.norm(tokens), self.classify.weight.flatten(1), self.classify.bias)
 
 
 class DecisionHead(FcnHead):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from bundles import make_bundle
 from installed import require
 from models import randomised, small_config
 
+from dovit.export.graph.assemble import assemble
+from dovit.export.model.heads import DecisionHead
 from dovit.runtime.bundle.manifest import Step
 from dovit.runtime.bundle.open import Bundle, open_bundle
 
@@ -71,6 +75,19 @@ def test_a_tail_gets_the_smaller_tensor_and_transposes_few_channels(bundle: Bund
     for step in deciding[:-1]:
         operations = [node.op_type for node in graph(bundle, step, -1).node]
         assert "Conv" not in operations and "MatMul" in operations
+
+
+def test_a_linear_head_with_a_norm_transposes_few_channels_too() -> None:
+    """In the graph for all backends; equal to the head on a map, as mmsegmentation computes it."""
+    model = randomised(small_config("segmenter-linear", head="lens"))
+    made = assemble(model)
+    transposed = [node.inputs[0] for node in made.nodes if node.name.startswith("head1") and node.op == "Transpose"]
+    assert [tensor.shape[2] for tensor in transposed] == [7]  # [B, M, C]
+    head = cast(DecisionHead, model.heads[0])
+    tokens = torch.randn(2, 5, 64)
+    on_map = head(tokens.transpose(1, 2)[..., None])[..., 0]  # [B, C, M]
+    torch.testing.assert_close(head.of_tokens(tokens).transpose(1, 2), on_map)
+    assert not cast(DecisionHead, randomised(small_config(head="setr-k1")).heads[0]).is_linear
 
 
 def graph(bundle: Bundle, step: Step, part: int) -> onnx.GraphProto:
