@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from dovit.export.model.config import Part
 from dovit.training.optimiser import OptimiserName
 
 PolicyName = Literal["confidence", "dynamicvit"]
 
 
-class Settings(BaseModel):
+class Settings(Part):
     """Saved with a run; a resumed run must have the same. Learning rates and decay are per step, `batch` per process."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     steps: int = Field(default=80_000, gt=0, le=1 << 31)
     batch: int = Field(default=2, gt=0, le=1 << 16)

@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from dovit.export.checkpoints.literals import parse_change, set_value
+from dovit.export.model.config import Part
 from dovit.runtime.errors import DovitError, describe_validation
 from dovit.runtime.files import read_text
 
 Normalization = Literal["vit", "deit"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Decoder(_Part):
+class Decoder(Part):
     """`mask_transformer`, or a name with `linear` in it. Dropout is for training."""
 
     name: str | None = None
@@ -42,7 +39,7 @@ class Decoder(_Part):
         return "segmenter-mask" if self.name == "mask_transformer" else "segmenter-linear"
 
 
-class Net(_Part):
+class Net(Part):
     """The arguments of segmenter's `create_segmenter`. None: not said."""
 
     image_size: tuple[int, int] | None = None  # height, width in pixels
@@ -72,7 +69,7 @@ class Net(_Part):
         return name
 
 
-class Dataset(_Part):
+class Dataset(Part):
     """How the training set was read; an image is normalised by `normalization`."""
 
     normalization: Normalization | None = None
@@ -84,7 +81,7 @@ class Dataset(_Part):
     num_workers: Any = None
 
 
-class Inference(_Part):
+class Inference(Part):
     """Sliding windows. `im_size` is the validation set's; segmenter's inference.py takes an image as it is."""
 
     window_size: int | None = Field(default=None, gt=0)
@@ -92,7 +89,7 @@ class Inference(_Part):
     im_size: Any = None
 
 
-class Variant(_Part):
+class Variant(Part):
     """The whole file; the rest of it is for training."""
 
     net_kwargs: Net

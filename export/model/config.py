@@ -50,18 +50,31 @@ def paper_decision_layers(depth: int) -> tuple[int, ...]:
     return tuple(sorted({depth * k // 4 for k in (1, 2, 3)} - {0, depth}))
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Part(BaseModel):
+    """A part of a configuration: immutable, without unknown fields, and with values of the types that it names. A number in
+    quotes, or a 1 for `true`, is refused rather than taken for what it may have meant. JSON and YAML write tuples as lists."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_tuples(cls, content: Any) -> Any:
+        return {key: _as_tuple(value) for key, value in content.items()} if isinstance(content, dict) else content
 
 
-class Activation(_Frozen):
+def _as_tuple(value: Any, depth: int = 2) -> Any:
+    """Lists within lists as well, as of a palette; nothing is nested more deeply than that."""
+    return tuple(_as_tuple(one, depth - 1) for one in value) if isinstance(value, list) and depth else value
+
+
+class Activation(Part):
     """An activation function; `slope` is LeakyReLU's for negative values."""
 
     kind: Literal["gelu", "gelu_tanh", "silu", "relu", "leaky_relu", "none"]
     slope: Slope = 0.01
 
 
-class ConvConfig(_Frozen):
+class ConvConfig(Part):
     """What follows every convolution of a decoder or head: batch norm, where there is one, and an activation."""
 
     batch_norm: bool = True
@@ -69,7 +82,7 @@ class ConvConfig(_Frozen):
     activation: Activation = Activation(kind="relu")
 
 
-class BackboneConfig(_Frozen):
+class BackboneConfig(Part):
     """A plain pre-norm ViT. `prefix` tokens (class, distillation, registers) precede the patch tokens; 0 where there is
     none. The first of them is the class token, into which stopped tokens are merged.
 
@@ -117,7 +130,7 @@ class BackboneConfig(_Frozen):
         return self.embed_dim // self.heads
 
 
-class FcnConfig(_Frozen):
+class FcnConfig(Part):
     """num_convs × (conv of `kernel` and `dilation`, BN, ReLU) → [concat with the input, conv] → 1×1 conv."""
 
     num_convs: Convolutions = 0
@@ -128,7 +141,7 @@ class FcnConfig(_Frozen):
     conv: ConvConfig = ConvConfig()
 
 
-class LensConfig(_Frozen):
+class LensConfig(Part):
     """A map of single tokens, x → A x + b with an E×E matrix and a bias: the `lens` or the `correction` of a decision.
 
     With `hidden` channels it is x → A x + b + W₂ gelu(W₁ x + b₁)."""
@@ -159,7 +172,7 @@ class HeadConfig(FcnConfig):
         return self.kernel > 1 and (self.num_convs > 0 or self.concat)
 
 
-class SetrUpDecoder(_Frozen):
+class SetrUpDecoder(Part):
     """SETR-Naive and SETR-PUP: LayerNorm → num_convs × (conv, BN, ReLU, bilinear ×up_scale) → 1×1 conv."""
 
     kind: Literal["setr-naive", "setr-pup"]
@@ -171,7 +184,7 @@ class SetrUpDecoder(_Frozen):
     conv: ConvConfig = ConvConfig()
 
 
-class SetrMlaDecoder(_Frozen):
+class SetrMlaDecoder(Part):
     """SETR-MLA: the outputs of four `taps` (layers from 1), a top-down neck, four small heads, ×up_scale, 1×1 conv.
 
     `order`: which output of the neck each head takes, from 0, the deepest; default all in order. `conv` is of the neck,
@@ -210,7 +223,7 @@ class SegmenterLinearDecoder(FcnConfig):
         return max(len(self.taps), 1)
 
 
-class SegmenterMaskDecoder(_Frozen):
+class SegmenterMaskDecoder(Part):
     """Segmenter-Mask: class embeddings join the patches for `layers` layers; masks are cosine similarities."""
 
     kind: Literal["segmenter-mask"] = "segmenter-mask"
@@ -222,7 +235,7 @@ class SegmenterMaskDecoder(_Frozen):
     activation: Activation = Activation(kind="gelu")
 
 
-class EomtDecoder(_Frozen):
+class EomtDecoder(Part):
     """EoMT: `queries` join the tokens before the last `blocks` layers of the backbone; each predicts a class and a mask.
 
     Masks are products with the patches after `upscale` upsamplings by 2 (transposed convolution, `activation`, depthwise
@@ -243,7 +256,7 @@ DecoderConfig = Annotated[
 ]
 
 
-class ModelConfig(_Frozen):
+class ModelConfig(Part):
     """A whole segmenter. `image_size` and `slide_stride` are (height, width) in pixels; mean and std are RGB, 0…255.
 
     `mode` and `keep_ratio` say how an image of another size is run by default: see `dovit.runtime.bundle.manifest.Manifest`.

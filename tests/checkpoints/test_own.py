@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from models import BACKBONES, random_images, randomised, small_config
+from models import BACKBONES, DECODERS, random_images, randomised, small_config
+from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
+from dovit.export.model import ModelConfig
+from dovit.runtime.errors import DovitError
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -40,3 +47,49 @@ def test_lenses_are_saved_and_read(tmp_path: Path) -> None:
     dense = load_model(file, ReadOptions(dense=True)).model
     assert torch.equal(dense(image).logits, model(image, (1.0, 1.0)).logits)
     assert "lens" not in small_config("setr-pup").model_dump_json()
+
+
+def _scalars(value: Any, *place: str | int) -> Iterator[tuple[str | int, ...]]:
+    """The places of all numbers, truth values and texts of a configuration."""
+    if isinstance(value, dict | list):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _scalars(one, *place, key)
+    elif value is not None:
+        yield place
+
+
+def _wrong(value: Any) -> list[Any]:
+    """What pydantic would take for `value` where it is not strict, but for 2.0 in the place of 2."""
+    if isinstance(value, bool):
+        return [int(value), str(value), "yes"]
+    if isinstance(value, int | float):
+        return [str(value), value == 1, [value]]
+    return [value.encode()]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_values_of_another_type_are_refused(decoder: str) -> None:
+    """Each number, truth value and text of a configuration, wherever it stands."""
+    names, palette = tuple("abcdefg"), ((0, 0, 0), (1, 2, 3), *((4, 5, 6),) * 5)
+    config = small_config(decoder, family="rotary-gated", class_names=names, palette=palette, slide_stride=(32, 48))
+    text = config.model_dump_json()
+    assert ModelConfig.model_validate(json.loads(text)) == config
+    for place in _scalars(json.loads(text)):
+        changed = json.loads(text)
+        inner = changed
+        for key in place[:-1]:
+            inner = inner[key]
+        for wrong in _wrong(inner[place[-1]]):
+            value, inner[place[-1]] = inner[place[-1]], wrong
+            with pytest.raises(ValidationError):
+                ModelConfig.model_validate(changed)
+            inner[place[-1]] = value
+
+
+def test_a_number_in_quotes_is_named(tmp_path: Path) -> None:
+    """Cells of "4" patches, in the metadata of a .safetensors file."""
+    model = randomised(small_config(merge=False, merge_cells=4))
+    config = {**model.config.model_dump(mode="json"), "merge_cells": "4"}
+    save_file(model.state_dict(), tmp_path / "model.safetensors", {"dovit": json.dumps(config)})
+    with pytest.raises(DovitError, match=r"merge_cells: Input should be a valid integer, found '4'"):
+        load_model(tmp_path / "model.safetensors")
