@@ -7,11 +7,13 @@ import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dovit.runtime.bundle.manifest import MANIFEST_NAME
 
+DYNAMIC_VIT = "dynamicvit"  # the metadata of a DynamicViT's file, see dovit.training.policies.checkpoint
 # modules whose classes a file of weights never names
 MODULES = (
     "torch.nn.modules.",
@@ -62,8 +64,14 @@ def unlike_vit(keys: Iterable[str]) -> str | None:
     return _first(LAYERS, keys)
 
 
-def explain_keys(keys: Iterable[str]) -> str | None:
-    """What a file of these keys is, where that is known and dovit does not read it."""
+def explain_content(content: dict[str, Any], keys: Iterable[str]) -> str | None:
+    """What a file of this content and these keys is, where that is known and no bundle can be made of it."""
+    metadata = content.get("metadata")
+    if isinstance(metadata, dict) and DYNAMIC_VIT in metadata:
+        return (
+            "a DynamicViT of dovit-train --policy dynamicvit, whose prediction modules decide which tokens stay: dovit-eval "
+            "--ckpt evaluates it; bundles have token pass by confidence only, which dovit-train trains without --policy"
+        )
     keys = list(keys)
     found = _first(LAYERS, keys) or _first(MODELS, keys)
     return f"{found}; {READS}" if found else None

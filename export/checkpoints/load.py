@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dovit.export.checkpoints.families import FAMILIES
 from dovit.export.checkpoints.family import Checkpoint
-from dovit.export.checkpoints.foreign import explain_file, explain_keys
+from dovit.export.checkpoints.foreign import explain_content, explain_file
 from dovit.export.checkpoints.huggingface import CONFIG, read_folder, read_model_type
 from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import check_bounds
@@ -70,7 +70,7 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
             f"{path}: its keys are known, but its tensors or its metadata do not make a model ({reason}); get the original"
         ) from error
     if found is None:
-        known = explain_keys(checkpoint.state)
+        known = explain_content(checkpoint.content, checkpoint.state)
         if known:
             raise DovitError(f"{path}: {known}")
         kind = read_model_type(checkpoint)

@@ -90,8 +90,9 @@ def _safetensors(path: Path, header_size: int, size: int) -> dict[str, Any]:
             sorted(safetensors.torch.load(content).items())
         )  # checks lengths and offsets; the order is the library's
         header = parse_json(content[8 : 8 + header_size])
-        config = header.get("__metadata__", {}).get("dovit")
-        return {"dovit": parse_json(config) if config else None, "state_dict": state}
+        metadata = header.get("__metadata__", {})
+        config = metadata.get("dovit")
+        return {"dovit": parse_json(config) if config else None, "metadata": metadata, "state_dict": state}
     except MemoryError:
         raise
     except Exception as error:  # types of numbers that this torch lacks raise any exception

@@ -1,15 +1,21 @@
 """Token policies: equal counts in a batch, a fixed ratio, and DynamicViT against its own definition and the paper."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from models import DECODERS, random_images, randomised, small_config, spreading_thresholds
 from torch import Tensor
 
+from dovit.export.checkpoints import load_model
+from dovit.export.checkpoints.own import write_safetensors
 from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import SetrUpDecoder
 from dovit.export.model.token_pass import TokenState
+from dovit.runtime.errors import DovitError
 from dovit.training.policies.checkpoint import is_dynamic_vit, load_dynamic_vit, save_dynamic_vit
 from dovit.training.policies.dynamic_vit import DynamicViT, predictor_macs
 from dovit.training.policies.ranked import AverageByConfidence, FixedRatio, average_kept, least_confident
@@ -161,11 +167,9 @@ def test_predictor_macs_are_its_own() -> None:
     assert predictor_macs(64) == sum(weights)
 
 
-def test_dynamic_vit_file(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_dynamic_vit_file(tmp_path: Path) -> None:
     model = dynamic()
-    path = Path(str(tmp_path)) / "model.safetensors"
+    path = tmp_path / "model.safetensors"
     save_dynamic_vit(model, path)
     again = load_dynamic_vit(path)
     images = random_images(model.config)
@@ -176,6 +180,22 @@ def test_dynamic_vit_file(tmp_path: object) -> None:
             return one.follow(images, one.top_scores).logits
 
     assert torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("ratio", ["0.7", True, 0, None])
+def test_a_ratio_of_another_type_is_refused(ratio: object, tmp_path: Path) -> None:
+    model = dynamic()
+    about = {"ratio": ratio, "config": model.config.model_dump(mode="json")}
+    write_safetensors(model.state_dict(), {"dynamicvit": json.dumps(about)}, tmp_path / "model.safetensors")
+    with pytest.raises(DovitError, match="damaged"):
+        load_dynamic_vit(tmp_path / "model.safetensors")
+
+
+def test_a_bundle_of_a_dynamic_vit_is_refused_by_its_name(tmp_path: Path) -> None:
+    """dovit-export, dovit-adapt and dovit-train --ckpt read checkpoints alike."""
+    save_dynamic_vit(dynamic(), tmp_path / "model.safetensors")
+    with pytest.raises(DovitError, match=r"a DynamicViT .* dovit-eval --ckpt evaluates it; .* by confidence only"):
+        load_model(tmp_path / "model.safetensors")
 
 
 def test_state_without_merging_leaves_the_class_token_alone() -> None:
