@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -20,11 +22,12 @@ from dovit.export.model.lens import Correction, Lens
 from dovit.export.model.token_pass import gather, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
-from dovit.training.adapt.features import compute_features
+from dovit.training.adapt.features import check_space, compute_features
 from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_correction, fit_lens, through
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.run import Adaptation, adapt, adapted_config
 from dovit.training.adapt.states import States, correct, pass_decision
+from dovit.training.cli.adapt import command, main
 
 
 def dense_model(decoder: str = "segmenter-linear") -> DoViT:
@@ -222,11 +225,77 @@ def test_decoders_that_lenses_do_not_serve_are_refused(decoder: str, tmp_path: P
         )
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--threshold", "0"], r"--threshold 0 would stop every token.* 7 classes .* 0\.143"),
+        (["--threshold", "0.9,0.14"], r"--threshold 0\.14 would stop every token"),
+        (["--threshold", "0.9,0.9,0.9"], "3 thresholds for 2 decisions"),
+        (["--decision-layers", "0,2"], r"--decision-layers 0,2: give ascending layers from 1 to 3"),
+        (["--decision-layers", "2,4"], "from 1 to 3"),
+        (["--decision-layers", "999"], "from 1 to 3"),
+        (["--decision-layers", "2,1"], "ascending"),
+        (["--merge", "--merge-cells", "4"], "not both"),
+        (["--lr", "nan"], "--lr"),
+        (["--limit", "1"], "--limit"),
+        (["--out", "no/such/folder.pth"], "--out"),
+        (["--out", "dense.safetensors"], "is the checkpoint itself"),
+        (["--images", "photos/0.png"], "1 image; give two or more"),
+    ],
+)
+def test_options_are_refused_before_the_work(
+    options: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("the work has begun")
+
+    model = dense_model()
+    monkeypatch.chdir(tmp_path)
+    save_model(model, tmp_path / "dense.safetensors")
+    before = (tmp_path / "dense.safetensors").read_bytes()
+    photos(tmp_path / "photos", model, 2)
+    monkeypatch.setattr("dovit.training.adapt.run.compute_features", work)
+    default = {"--ckpt": "dense.safetensors", "--images": "photos", "--out": "adapted.safetensors"}
+    given = [text for flag, value in default.items() if flag not in options for text in (flag, value)]
+    monkeypatch.setattr("sys.argv", ["dovit-adapt", *given, *options])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err
+    assert end.value.code in (1, 2) and len(said.splitlines()) == 1 and re.search(sentence, said), said
+    assert (tmp_path / "dense.safetensors").read_bytes() == before
+
+
+def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check counts the tokens; what is written besides them, a few kB a file, is less than these."""
+    model = dense_model()
+    files = photos(tmp_path / "photos", model, 3)
+    how = Adaptation((1, 2), (0.9, 0.9))
+    config = adapted_config(model.config, how)
+    (tmp_path / "scratch").mkdir()
+    compute_features(DoViT(config), [1, 2, 4], files, tmp_path / "scratch", no_progress, States(tmp_path / "scratch"))
+    written = sum(file.stat().st_size for file in (tmp_path / "scratch").iterdir())
+
+    def disk(free: int) -> Any:
+        return lambda folder: SimpleNamespace(total=1 << 40, used=0, free=free)
+
+    monkeypatch.setattr("shutil.disk_usage", disk(written))
+    check_space(config, 3, tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", disk(written // 2))
+    with pytest.raises(
+        DovitError, match=r"features of 3 images take .* GB there, and .* GB are free: .* lower --limit"
+    ):
+        check_space(config, 3, tmp_path)
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its file is read again; an interrupt leaves neither a model nor features."""
     import typer
-
-    from dovit.training.cli.adapt import command
 
     dense = dense_model()
     save_model(dense, tmp_path / "dense.safetensors")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,20 @@ class Features:
     def take(self, layer: int, images: Sequence[int]) -> Tensor:
         """[len(images), N, E] float32: patch tokens after `layer` (from 1)."""
         return torch.from_numpy(np.stack([self._maps[layer][k] for k in images]).astype(np.float32))
+
+
+def check_space(config: ModelConfig, images: int, scratch: Path) -> None:
+    """Raise DovitError where the features and states of so many images do not fit the disk of folder `scratch`. `config` has
+    the decisions that are fitted."""
+    # float16: the layers of D decisions and the last one; in the states the tokens and the map
+    needed = 2 * config.tokens * config.backbone.embed_dim * (len(config.decisions) + 3) * images
+    with suppress(OSError):  # some file systems do not say
+        free = shutil.disk_usage(scratch).free
+        if needed > free:
+            raise DovitError(
+                f"{scratch}: features of {images} images take {needed / 1e9:.3g} GB there, and {free / 1e9:.3g} GB are free: "
+                f"free space, lower --limit, or give --out on another disk"
+            )
 
 
 @torch.inference_mode()

@@ -52,17 +52,17 @@ def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
             "an EoMT's decoder reads queries that pass through its last layers, and dovit-adapt fits to the decoder's output on "
             "cached tokens alone: give it decision heads with dovit-train --heads-only"
         )
-    heads = tuple(
-        HeadConfig(
-            layer=layer,
-            norm=True,
-            norm_eps=config.backbone.norm_eps,
-            lens=LensConfig(hidden=how.hidden),
-            correction=LensConfig() if how.correct else None,
-        )
-        for layer in how.layers
-    )
     try:
+        heads = tuple(
+            HeadConfig(
+                layer=layer,
+                norm=True,
+                norm_eps=config.backbone.norm_eps,
+                lens=LensConfig(hidden=how.hidden),
+                correction=LensConfig() if how.correct else None,
+            )
+            for layer in how.layers
+        )
         return ModelConfig.model_validate(
             {
                 **config.model_dump(),

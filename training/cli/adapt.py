@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,8 +25,11 @@ from dovit.runtime.cli.output import (
 )
 from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import check_output
+from dovit.runtime.files import check_output, real_path
 from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
+
+if TYPE_CHECKING:
+    from dovit.export.model import ModelConfig
 
 EPILOG = """\b
 Examples:
@@ -71,6 +75,7 @@ def command(
     """Give a frozen segmenter token pass: heads, lenses and corrections, fitted to its own output on unlabelled images."""
     try:
         from dovit.export.checkpoints import ReadOptions, load_model, save_model
+        from dovit.training.adapt.features import check_space
         from dovit.training.adapt.run import Adaptation, adapt, adapted_config
     except ModuleNotFoundError as error:
         raise UsageError(f"dovit-adapt needs the package {error.name}: pip install 'dovit[training]'") from None
@@ -78,7 +83,11 @@ def command(
     check_output(out, "--out")
     if out.suffix not in (".safetensors", ".pth"):
         raise UsageError(f"--out {out}: name a .safetensors or .pth file")
+    if real_path(out) == real_path(ckpt):
+        raise UsageError(f"--out {out} is the checkpoint itself, which stays as it is: name another file")
     files = sample_evenly([one.file for one in find_inputs(images, recursive=recursive)], limit)
+    if len(files) < 2:
+        raise UsageError(f"--images: {len(files)} image; give two or more, one of them to check the fit with")
     chosen = parse_numbers(decision_layers, int, "--decision-layers")
     options = ReadOptions(dense=True, head=head)
     model = load_model(ckpt, options).model.requires_grad_(False)
@@ -89,9 +98,12 @@ def command(
     if merge_cells is None:
         merge_cells = 0 if merge else DEFAULT_CELLS
     how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge, correct, merge_cells, joint_steps)
-    adapted_config(model.config, how)  # refuse before the work begins
+    scratch = out.absolute().parent
+    # refuse before the work begins
+    check_decisions(model.config, layers, thresholds)
+    check_space(adapted_config(model.config, how), len(files), scratch)
     with stage_progress() as progress:
-        model, quality = adapt(model, files, how, out.absolute().parent, progress)
+        model, quality = adapt(model, files, how, scratch, progress)
     save_model(model, out)
     if as_json:
         # an agreement of no tokens is NaN, which JSON does not know
@@ -121,6 +133,22 @@ def default_layers(depth: int) -> tuple[int, ...]:
     if not layers:
         raise UsageError("this backbone has one layer: there is none after which tokens could be decided on")
     return layers
+
+
+def check_decisions(config: ModelConfig, layers: Sequence[int], thresholds: Sequence[float]) -> None:
+    """Raise UsageError for decisions that this model cannot have, or that would stop every token."""
+    depth = config.backbone.depth
+    if list(layers) != sorted(set(layers)) or not 0 < layers[0] <= layers[-1] < depth:
+        given = ",".join(map(str, layers))
+        raise UsageError(
+            f"--decision-layers {given}: give ascending layers from 1 to {depth - 1}; the model has {depth}"
+        )
+    for xi in thresholds:
+        if xi < 1 / config.classes:
+            raise UsageError(
+                f"--threshold {xi:g} would stop every token: the likeliest of {config.classes} classes has a probability of "
+                f"{1 / config.classes:.3g} or more; give thresholds close to 1, as 0.9"
+            )
 
 
 def main() -> None:
