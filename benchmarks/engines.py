@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dovit.benchmarks.report import machine_and_versions
@@ -24,6 +23,7 @@ from dovit.export.checkpoints import save_model
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import SetrUpDecoder, paper_decision_layers
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.output import output_console
 from dovit.runtime.cli.values import parse_size
 
 CLASSES = {(512, 512): 150, (1024, 2048): 19}  # as ADE20K and Cityscapes have them
@@ -138,7 +138,7 @@ def command(
         )
     if out:
         out.write_text(json.dumps(report, indent=1) + "\n")
-    Console().print(table)
+    output_console().print(table)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Flavour, Precision
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import PrecisionChoice
+from dovit.runtime.cli.output import output_console
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.gpu.open import open_chain
 from dovit.runtime.images import read_image
@@ -113,7 +114,7 @@ def command(
     if as_json:
         print(json.dumps(report))
     else:
-        print_report(Console(), report)
+        print_report(output_console(), report)
 
 
 def check_arguments(backend: Backend, model: str | None, ckpt: Path | None, engine: Path | None) -> None:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dovit.plugins.launch import Kernels
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.output import output_console
 from dovit.runtime.errors import DovitError
 from dovit.runtime.machine import find_gpu
 
@@ -292,7 +292,7 @@ def command(
         table.add_row(
             row["kernel"], row["sizes"], f"{row['us']:.1f}", f"{row['copy_us']:.1f}", f"{row['share_of_copy']:.2f}"
         )
-    Console().print(table)
+    output_console().print(table)
 
 
 def main() -> None:

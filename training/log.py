@@ -9,10 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from dovit.runtime.cli.output import print_line
+from dovit.runtime.cli.output import error_console, print_line, progress_bar
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import atomic_write, read_regular
 
@@ -32,10 +31,10 @@ class Log:
         if not quiet:
             _drop_lines_from(self._path, start)
             self._board = _tensorboard(out, start)
-            console = Console(stderr=True)
-            self._plain = not console.is_terminal
+            console = error_console()
+            self._plain = not console.is_interactive
             columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-            self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+            self._bar = progress_bar(console, *columns, transient=False)
 
     def __enter__(self) -> Log:
         if not self._quiet:

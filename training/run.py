@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from dovit.evaluation.data import Dataset, open_data
 from dovit.evaluation.data.overlap import count_shared
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.config import EomtDecoder
-from dovit.runtime.cli.output import print_line
+from dovit.runtime.cli.output import error_console, print_line
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.training.log import LOG_NAME
 from dovit.training.loop import Validate, train
@@ -253,7 +252,7 @@ def _validation(
     shared = count_shared(trained_on, dataset) if trained_on is not None else 0
     if shared:
         print_line(
-            Console(stderr=True),
+            error_console(),
             f"dovit-train: note: {shared} of the {len(dataset)} images to validate on are trained on as well, so mIoU says "
             "little about other images; give others by --val",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TypeVar
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
@@ -24,8 +25,27 @@ LINE_EVERY = 10.0  # seconds between two plain lines about one stage
 
 def output_console() -> Console:
     """A console on stdout: with the terminal's width and colours, or plain text without line breaks in a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=UNLIMITED)
+    return Console() if sys.stdout.isatty() else Console(width=UNLIMITED)
+
+
+def error_console() -> Console:
+    """A console on stderr, `is_interactive` where a progress bar can be drawn over and over. In a pipe or a file it writes plain
+    text: FORCE_COLOR and TTY_COMPATIBLE make rich take these for terminals, and lines would be drawn and cleared in them."""
+    wanted = None if sys.stderr.isatty() else False  # None: as TERM and rich's variables have it
+    return Console(stderr=True, force_terminal=wanted, force_interactive=wanted)
+
+
+def progress_bar(
+    console: Console, *columns: ProgressColumn, transient: bool = True, shown: bool = True
+) -> RichProgress:
+    """A bar on `console`, an `error_console`, if that is interactive.
+
+    rich would send what is printed meanwhile to stderr, above the bar, and break it at the terminal's width: right for people who
+    see both in one terminal, and wrong where stdout is a file or a pipe."""
+    disable = not (shown and console.is_interactive)
+    return RichProgress(
+        *columns, console=console, transient=transient, disable=disable, redirect_stdout=sys.stdout.isatty()
+    )
 
 
 def escaped(text: str) -> str:
@@ -62,12 +82,12 @@ def stage_progress() -> Iterator[Progress]:
 
     A stage is what comes before the first colon or comma of the text: `building 5 plans: stem, block2`.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    console = error_console()
+    if not console.is_interactive:
         yield _StageLines(console)
         return
     columns = SpinnerColumn(), BarColumn(20), TextColumn("{task.description}"), TimeElapsedColumn()
-    with RichProgress(*columns, console=console, transient=True) as bar:
+    with progress_bar(console, *columns) as bar:
         task = bar.add_task("starting", total=None)
 
         def say(text: str, fraction: float | None = None) -> None:
@@ -91,8 +111,8 @@ class _StageLines:
 @contextmanager
 def progress_counter() -> Iterator[Counter]:
     """Yields a Counter, which shows the progress of a loop."""
-    console = Console(stderr=True)
-    with RichProgress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    console = error_console()
+    with progress_bar(console) as bar:
         yield Counter(console, bar)
 
 
@@ -104,7 +124,7 @@ class Counter:
 
     def __call__(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
         """The items, one after the other."""
-        plain = not self._console.is_terminal
+        plain = not self._console.is_interactive
         task = self._bar.add_task(what, total=total)
         last = time.monotonic()
         if plain:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from dovit.runtime import draw
 from dovit.runtime.cli.app import run_command
@@ -32,7 +29,7 @@ from dovit.runtime.cli.options import (
     Threshold,
     recursive_option,
 )
-from dovit.runtime.cli.output import print_line
+from dovit.runtime.cli.output import error_console, print_line, progress_bar
 from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan_pictures
 from dovit.runtime.cli.profile import profile_images
 from dovit.runtime.cli.values import parse_thresholds
@@ -168,7 +165,7 @@ def command(
         check_accuracy=check_accuracy,
         cache=cache,
     )
-    console = Console(stderr=True)
+    console = error_console()
     if session.provider_reason:
         print_line(console, f"dovit-run: note: provider {session.provider}: {session.provider_reason}")
     chosen = schedule.value if schedule else session.schedule
@@ -201,10 +198,7 @@ def command(
                 f"dovit-run: note: {printable(str(file))}: only the first of its {there} pages; --all-pages takes all",
             )
     reader = _Reader()
-    # With its stdout redirection on, rich would send our lines to stderr and break them at the terminal's width: right
-    # for people who see both in one terminal, and wrong for a file, a pipe, or JSON output.
-    shown = console.is_terminal and not as_json
-    with Progress(console=console, transient=True, disable=not shown, redirect_stdout=sys.stdout.isatty()) as bar:
+    with progress_bar(console, shown=not as_json) as bar:
         for picture in bar.track(pictures, description="segmenting"):
             try:
                 image = reader.read(picture)

@@ -15,11 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from rich.console import Console
 
 from dovit.runtime import draw
 from dovit.runtime.cli.inputs import PICTURES, Input
-from dovit.runtime.cli.output import print_line, stage_progress
+from dovit.runtime.cli.output import error_console, print_line, stage_progress
 from dovit.runtime.cli.outputs import Picture, make_folders, plan_pictures
 from dovit.runtime.errors import DovitError, UsageError, printable
 from dovit.runtime.files import atomic_write, real_path
@@ -119,7 +118,7 @@ def run_videos(
     for name, picture in zip(videos, pictures, strict=True):
         _check_outputs(name, picture, endings, options)
     make_folders(pictures, out)
-    console, failed = Console(stderr=True), 0
+    console, failed = error_console(), 0
     for name, picture in zip(videos, pictures, strict=True):
         try:
             _run_video(session, name, picture, endings, options, settings)
@@ -201,7 +200,7 @@ def _run_video(
                     one(number, frame, result)
 
             say = outputs.enter_context(stage_progress())
-            error = Console(stderr=True)
+            error = error_console()
             last_line = time.monotonic()
             # the first signal ends the video after the frame under way, so that what was made of it is kept; another interrupts
             outputs.enter_context(_first_signal(signals))
@@ -214,7 +213,7 @@ def _run_video(
                     total = f" of {video.expected}" if video.expected else ""
                     share = count.frames / video.expected if video.expected else None
                     say(f"{shown}: frame {count.frames}{total}, {count.text()}", share)
-                    if not error.is_terminal and time.monotonic() - last_line >= LINE_EVERY:
+                    if not error.is_interactive and time.monotonic() - last_line >= LINE_EVERY:
                         last_line = time.monotonic()
                         print_line(error, f"frame {count.frames}{total}, {count.text()}")
                     if options.as_json:

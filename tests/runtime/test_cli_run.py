@@ -145,7 +145,8 @@ def test_lines_stay_on_stdout_when_stderr_is_a_terminal(
     dovit_run: Dovit, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     # the bar's console then takes over stdout, unless told not to: `dovit-run --json > file` would leave the file empty
-    monkeypatch.setattr(run, "Console", functools.partial(Console, force_terminal=True, width=20))
+    terminal = functools.partial(Console, stderr=True, force_terminal=True, force_interactive=True, width=20)
+    monkeypatch.setattr(run, "error_console", terminal)
     name = "a_name_that_is_longer_than_the_terminal_is_wide.png"
     picture(name)
     status, out, err = dovit_run(name, *flags)
