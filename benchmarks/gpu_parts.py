@@ -31,6 +31,7 @@ SITE = ROOT / "build" / "gpu" / "site"
 ENGINES = ROOT / "build" / "gpu" / "engines"
 LIMIT = 9 * 60  # seconds a part
 KEPT_OUTPUT = 20_000  # characters of a part's output that its JSON holds
+KERNEL_TESTS = ("kernels", "merging_by_cell", "label_kernels")
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
 # What this machine has, asked in a process of its own: a driver that does not match its libraries may end it.
@@ -92,7 +93,7 @@ def parts() -> list[Part]:
     export = "from dovit.export.cli import main; main()"
     listed = [
         Part("build", ("cmake", "nvcc"), ("bash", "-c", "cmake --preset release && cmake --build --preset release")),
-        pytest_part("kernels-tests", "tests/plugins/test_kernels.py", needs=()),
+        pytest_part("kernels-tests", *(f"tests/plugins/test_{name}.py" for name in KERNEL_TESTS), needs=()),
         Part("captured", ("gpu", "library", "captured"), (str(CAPTURED), str(LIBRARY))),
         *(
             Part(

@@ -1,5 +1,5 @@
 """Awkward inputs for the kernels on an emulated GPU, under the undefined-behaviour sanitizer: any floats, ties, NaN, infinities,
-equal classes, odd sizes. On a GPU, test_kernels.py has more cases of usual inputs."""
+equal classes, odd sizes. The files beside this one have more cases of usual inputs, on a GPU too."""
 
 from __future__ import annotations
 
