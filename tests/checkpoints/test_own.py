@@ -93,3 +93,19 @@ def test_a_number_in_quotes_is_named(tmp_path: Path) -> None:
     save_file(model.state_dict(), tmp_path / "model.safetensors", {"dovit": json.dumps(config)})
     with pytest.raises(DovitError, match=r"merge_cells: Input should be a valid integer, found '4'"):
         load_model(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, suffix: str) -> None:
+    model, path = randomised(small_config()), tmp_path / f"model.{suffix}"
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = 1e5
+    with pytest.raises(DovitError, match="beyond those of float16"):
+        save_model(model, path, half=True)
+    save_model(model, path)
+    before = path.read_bytes()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(DovitError, match="not finite"):
+        save_model(model, path)
+    assert path.read_bytes() == before

@@ -14,22 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from models import randomised
-from street_runs import READ, street_config, trained, weights
+from street_runs import READ, trained, weights
 
-from dovit.export.checkpoints import save_model
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.interrupts import Interrupted
 from dovit.training.optimiser import learning_rate
 from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("start") / "model.pth"
-    save_model(randomised(street_config()), path)
-    return path
 
 
 def go_on(out: Path, checkpoint: Path, **more: Any) -> None:

@@ -1,0 +1,112 @@
+"""What a run may start from: segmenters without decision heads, an EoMT, backbones, and models without merging or by cell."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from installed import require
+from models import random_images, randomised
+from street_runs import READ, street_config, trained
+
+from dovit.export.checkpoints import load_model, save_model
+from dovit.export.run import export
+from dovit.runtime.bundle.open import read_manifest
+from dovit.runtime.errors import UsageError
+from dovit.training.run import StartingPoint, run
+from dovit.training.settings import Settings
+
+
+def test_missing_heads_are_added(tmp_path: Path) -> None:
+    """A plain segmenter becomes a DoViT with the paper's 1×1 heads; at ξ = 1 it is still the segmenter it was."""
+    dense = randomised(street_config(layers=()))
+    save_model(dense, tmp_path / "plain.pth")
+    trained(tmp_path / "out", tmp_path / "plain.pth", heads_only=True)
+    model = load_model(tmp_path / "out" / "model.safetensors").model
+    assert [(head.layer, head.num_convs) for head in model.config.decisions] == [(1, 0), (2, 0), (3, 0)]
+    images = random_images(dense.config)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images, (1, 1, 1)).logits, dense(images).logits)
+
+
+def test_an_eomt_gets_decision_heads(tmp_path: Path) -> None:
+    """The heads alone are trained, by their own losses; its decoder needs losses of masks, so other runs are refused."""
+    dense = randomised(street_config("eomt", layers=()))
+    save_model(dense, tmp_path / "plain.safetensors")
+    lines = trained(tmp_path / "out", tmp_path / "plain.safetensors", steps=6, lr=0.01, heads_only=True)
+    assert "segmentation" not in lines[0] and lines[0]["loss"] == pytest.approx(lines[0]["head1"] + lines[0]["head2"])
+    model = load_model(tmp_path / "out" / "model.safetensors").model
+    assert [head.layer for head in model.config.decisions] == [1, 2]  # queries join after layer 2 of 4
+    images = random_images(dense.config)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images, (1, 1)).logits, dense(images).logits)
+    for number, settings in enumerate(({}, {"policy": "dynamicvit"})):
+        with pytest.raises(UsageError, match="say --heads-only"):
+            trained(tmp_path / str(number), tmp_path / "plain.safetensors", **settings)
+
+
+def test_training_from_a_backbone(tmp_path: Path) -> None:
+    """timm's keys: no decoder, no heads; both are made. The classes come from the data."""
+    donor = randomised(street_config())
+    state = {}
+    for name, value in donor.backbone.state_dict().items():
+        state[name.replace("layers.", "blocks.").replace("patch_embed.", "patch_embed.proj.")] = value
+    positions, prefix = state.pop("pos_embed"), state.pop("prefix")
+    square = torch.nn.functional.pad(positions, (0, 0, 0, 1))[:25]
+    state |= {"cls_token": prefix[None], "pos_embed": torch.cat([torch.zeros(1, 32), square])[None]}
+    state |= {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)}
+    torch.save(state, tmp_path / "vit.pth")
+    read = {"arch": "segmenter-linear", "image_size": (64, 96), "classes": 19}
+    with pytest.raises(UsageError, match="a backbone without a decoder, which would stay as it was initialised"):
+        trained(tmp_path / "heads", tmp_path / "vit.pth", read, heads_only=True)
+    trained(tmp_path / "out", tmp_path / "vit.pth", read)
+    model = load_model(tmp_path / "out" / "model.safetensors").model
+    assert model.config.classes == 19 and len(model.heads) == 3 and model.config.image_size == (64, 96)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("kind", "arch"), [("dinov3", "setr-mla"), ("dinov2-registers", "segmenter-linear")])
+def test_training_from_a_hugging_face_folder(kind: str, arch: str, tmp_path: Path) -> None:
+    """A backbone of transformers gets a decoder and heads, and what training saves is a model that token pass runs on."""
+    require("transformers")
+    from oracle.segmenters import backbone
+
+    model = backbone(kind)
+    model.save_pretrained(tmp_path / "folder")
+    size = (64, 96) if kind == "dinov3" else (56, 84)
+    trained(tmp_path / "out", tmp_path / "folder", {"arch": arch, "image_size": size, "classes": 19})
+    made = load_model(tmp_path / "out" / "model.safetensors").model
+    assert made.config.image_size == size and (made.config.backbone.rotary is not None) == (kind == "dinov3")
+    images = random_images(made.config)
+    with torch.no_grad():
+        output = made(images, (0.06,) * len(made.heads))
+    assert output.logits.isfinite().all() and made.config.decoder.kind == arch
+
+
+def test_no_merge_stays_with_the_model(tmp_path: Path, checkpoint: Path) -> None:
+    """In its file, in a further run that does not name it, and in a bundle."""
+    settings = Settings(steps=1, batch=2)
+    start = StartingPoint(checkpoint=checkpoint, read=READ, merge=False)
+    run(start, lambda gpu: settings, "streets:8", tmp_path / "out", device="cpu", workers=0)
+    again = StartingPoint(checkpoint=tmp_path / "out" / "model.safetensors", read=READ)
+    run(again, lambda gpu: settings, "streets:8", tmp_path / "again", device="cpu", workers=0)
+    assert not load_model(tmp_path / "again" / "model.safetensors").model.config.merge
+    export(tmp_path / "again" / "model.safetensors", tmp_path / "engines", {}, None, None)
+    assert not read_manifest(tmp_path / "engines").merge
+
+
+def test_merging_by_cell_stays_with_the_model(tmp_path: Path, checkpoint: Path) -> None:
+    """In its file and in a bundle; and merging into the class token takes its place again."""
+    settings = Settings(steps=1, batch=2)
+    for name, start in (
+        ("cells", StartingPoint(checkpoint=checkpoint, read=READ, merge_cells=2)),
+        ("class", StartingPoint(checkpoint=tmp_path / "cells" / "model.safetensors", read=READ, merge=True)),
+    ):
+        run(start, lambda gpu: settings, "streets:8", tmp_path / name, device="cpu", workers=0)
+    configs = [load_model(tmp_path / name / "model.safetensors").model.config for name in ("cells", "class")]
+    assert [(config.merge, config.merge_cells) for config in configs] == [(False, 2), (True, 0)]
+    export(tmp_path / "cells" / "model.safetensors", tmp_path / "engines", {}, None, None)
+    manifest = read_manifest(tmp_path / "engines")
+    assert (manifest.merge, manifest.merge_cells, manifest.prefix) == (False, 2, 1 + 2 * 3)
+    both = StartingPoint(checkpoint=checkpoint, read=READ, merge=True, merge_cells=2)
+    with pytest.raises(UsageError, match="or by cell"):
+        run(both, lambda gpu: settings, "streets:8", tmp_path / "both", device="cpu", workers=0)
