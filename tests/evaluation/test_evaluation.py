@@ -1,10 +1,8 @@
-"""The evaluation against mmsegmentation's metrics, against single runs, and against the manifest's own costs."""
+"""The evaluation against single runs, and against the manifest's own costs."""
 
 import gc
 import json
 import math
-import re
-import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from bundles import make_bundle
+from labelled_noise import Images
 from models import random_images, randomised, small_config, spreading_thresholds
 
 from dovit.evaluation.cost import Cost
 from dovit.evaluation.data.dataset import Sample
 from dovit.evaluation.evaluate import evaluate
-from dovit.evaluation.histogram import LogHistogram
 from dovit.evaluation.metrics import Confusion
 from dovit.evaluation.segmenter import BundleSegmenter, Setting
 from dovit.export.model import DoViT
@@ -29,26 +26,6 @@ from dovit.runtime.session import Session, load
 from dovit.training.dense_segmenter import dense_segmenter
 from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.torch_segmenter import TorchSegmenter
-
-
-@dataclass
-class Images:
-    """A data set of random images and labels; the images are 70×100, so that they are resized on the way."""
-
-    count: int
-    classes: int = 7
-    class_names = None
-    palette = None
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> Sample:
-        random = np.random.default_rng(number)
-        image = random_images(small_config(image_size=(80, 112)), seed=number)[0].numpy()[:70, :100]
-        labels = random.integers(0, 7, (70, 100)).astype(np.uint8)
-        labels[:9] = 255
-        return Sample(f"image {number}", np.ascontiguousarray(image), labels)
 
 
 @pytest.fixture(scope="module")
@@ -71,61 +48,6 @@ def bundle(model: DoViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def session(bundle: Path) -> Session:
     return load(bundle)
-
-
-@pytest.mark.oracle
-@pytest.mark.usefixtures("mmsegmentation")
-@pytest.mark.parametrize("seed", range(6))
-def test_metrics_are_mmsegmentations(seed: int) -> None:
-    from mmseg.evaluation import IoUMetric
-
-    random = np.random.default_rng(seed)
-    classes = int(random.integers(3, 30))
-    present = random.choice(classes, size=max(2, classes // 2), replace=False)  # the others do not occur
-    confusion, metric = Confusion(classes), IoUMetric(iou_metrics=["mIoU"])
-    metric.dataset_meta = {"classes": tuple(map(str, range(classes)))}
-    for _ in range(4):
-        labels = random.choice(present, size=(33, 47)).astype(np.uint8)
-        guess = np.where(random.random(labels.shape) < 0.6, labels, random.choice(present[1:], size=labels.shape))
-        labels[random.random(labels.shape) < 0.1] = 255
-        confusion.add(guess.astype(np.uint8), labels)
-        sample = {
-            "pred_sem_seg": {"data": torch.tensor(guess)[None]},
-            "gt_sem_seg": {"data": torch.tensor(labels)[None]},
-        }
-        metric.process({}, [sample])
-    expected = metric.compute_metrics(metric.results)  # rounded to two digits
-    found = confusion.summary()
-    for ours, theirs in (("PA", "aAcc"), ("mPA", "mAcc"), ("mIoU", "mIoU")):
-        assert found[ours] == pytest.approx(expected[theirs], abs=0.00501)
-
-
-def test_metrics_by_hand() -> None:
-    confusion = Confusion(3)
-    confusion.add(np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 255]]))
-    assert confusion.iou.tolist()[:2] == [0.5, 0.5] and math.isnan(confusion.iou[2])
-    assert confusion.summary() == pytest.approx({"PA": 200 / 3, "mPA": 75, "mIoU": 50})
-    assert math.isnan(Confusion(3).summary()["mIoU"])
-    with pytest.raises(DovitError, match="label is 7"):
-        confusion.add(np.zeros((1, 1), int), np.array([[7]]))
-    with pytest.raises(DovitError, match="labels are 2×1 pixels, the image 1×1"):
-        confusion.add(np.zeros((1, 1), int), np.array([[0, 0]]))
-
-
-def test_another_ignore_index() -> None:
-    confusion = Confusion(3, ignore=0)
-    confusion.add(np.array([[1, 2, 1]]), np.array([[0, 2, 255]]))
-    assert confusion.summary()["PA"] == 100 and confusion.counts.sum() == 1
-
-
-def test_quantiles_to_a_percent() -> None:
-    values, spread = np.random.default_rng(0).lognormal(-4, 1, 5000), LogHistogram()
-    for value in values:
-        spread.add(float(value))
-    for share in (0.1, 0.5, 0.9):
-        assert spread.quantile(share) == pytest.approx(np.quantile(values, share, method="inverted_cdf"), rel=0.011)
-    assert spread.mean == pytest.approx(values.mean())
-    assert math.isnan(LogHistogram().quantile(0.5))
 
 
 def test_cost_is_the_manifests(session: Session) -> None:
@@ -300,154 +222,3 @@ def test_what_cannot_be_measured_is_named(session: Session) -> None:
 def test_limit(session: Session) -> None:
     (outcome,) = evaluate(BundleSegmenter(session), Images(9), [Setting("", (1.0, 1.0))], limit=2)
     assert outcome.images == 2
-
-
-# --- the command ---
-
-
-def command(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> tuple[int, str, str]:
-    from dovit.training.cli.eval import main
-
-    monkeypatch.setattr("sys.argv", ["dovit-eval", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    output = capfd.readouterr()
-    return int(end.value.code or 0), output.out, output.err
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, model: DoViT) -> Path:
-    """A bundle, a checkpoint, and a folder of pairs."""
-    from PIL import Image
-
-    from dovit.export.checkpoints import save_model
-
-    root = tmp_path_factory.mktemp("place")
-    make_bundle(model, root / "engines")
-    save_model(model, root / "model.safetensors")
-    for part in ("images", "labels"):
-        (root / "data" / part).mkdir(parents=True)
-    for number in range(3):
-        sample = Images(3)[number]
-        Image.fromarray(sample.image).save(root / "data/images" / f"{number}.png")
-        Image.fromarray(sample.labels).save(root / "data/labels" / f"{number}.png")
-    return root
-
-
-def test_command_sweeps_and_writes(
-    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    status, output, errors = command(
-        capfd,
-        monkeypatch,
-        "--engine",
-        str(place / "engines"),
-        "--data",
-        str(place / "data"),
-        "--sweep",
-        "0.3,0.5/0.3,0.5",
-        "--sweep",
-        "1",
-        "--fixed-ratio",
-        "--plot",
-        str(tmp_path / "a.png"),
-        "--out",
-        str(tmp_path / "a.json"),
-        "--per-image",
-        str(tmp_path / "a.jsonl"),
-        "--json",
-    )
-    assert status == 0, errors
-    report = json.loads(output)
-    assert report == json.loads((tmp_path / "a.json").read_text())
-    assert [s["name"] for s in report["settings"]][:4] == ["ξ = 0.3", "ξ = 0.5/0.3", "ξ = 0.5", "ξ = 1"]
-    swept, fixed = report["settings"][:4], report["settings"][4:]
-    assert [s["macs_ratio_paper"] for s in swept] == sorted(s["macs_ratio_paper"] for s in swept)
-    for ours, theirs in zip(swept, fixed, strict=True):
-        assert theirs["counts"] == [round(k) for k in ours["kept"]]
-        assert theirs["macs_ratio_paper"] == pytest.approx(ours["macs_ratio_paper"], abs=0.02)
-    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 3
-    assert (tmp_path / "a.png").stat().st_size > 10_000
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.jsonl", "a.png"]
-
-
-def test_command_on_a_checkpoint_prints_classes(
-    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = ["--ckpt", str(place / "model.safetensors"), "--data", f"folder:{place / 'data'}", "--threshold", "0.5"]
-    status, output, errors = command(capfd, monkeypatch, *arguments)
-    assert status == 0, errors
-    assert "ξ = 0.5" in output and "mIoU" in output and "Classes" in output
-
-
-def test_command_runs_the_dense_model_beside(
-    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = ["--engine", str(place / "engines"), "--data", str(place / "data"), "--sweep", "0.4,0.6", "--dense"]
-    written = ["--fixed-ratio", "--plot", str(tmp_path / "a.svg"), "--out", str(tmp_path / "a.json")]
-    status, output, errors = command(capfd, monkeypatch, *arguments, *written)
-    assert status == 0, errors
-    assert "speed-up: over dense, one graph" in output
-    report = json.loads((tmp_path / "a.json").read_text())
-    assert len(report["settings"]) == 4 and report["dense"]["macs_ratio_true"] == 1
-    assert all(one["speedup_median"] > 0 for one in report["settings"])
-    assert "speed-up over dense, one graph" in re.sub(r"<!--|-->", "", (tmp_path / "a.svg").read_text())
-    for name in ("dovit.training.dense_segmenter", "dovit.export.graph.dense"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "onnx_graphsurgeon", None)
-    status, _, errors = command(capfd, monkeypatch, *arguments)
-    assert status == 2 and "pip install 'dovit[export]'" in errors
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence", "code"),
-    [
-        (["--data", "DATA"], "either --engine", 2),
-        (["--engine", "ENGINE", "--data", "streets:2"], "19 classes", 2),
-        (["--engine", "ENGINE", "--data", "nowhere"], "no such folder", 2),
-        (["--engine", "nowhere", "--data", "DATA"], "nowhere", 1),
-        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "2"], "outside [0, 1]", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "a"], "numbers", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "0.5/0.6/0.7"], "or 2 of them between slashes", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5"], "2 falling shares", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.2,0.5"], "falling", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--sweep", "1"], "one of", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--plot", "a.png"], "--sweep", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--out", "no/folder/a.json"], "no such folder", 1),
-        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "1", "--plot", "a.doc"], "ends in one of", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--fixed-ratio"], "one of them", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--out", "a", "--per-image", "a"], "a file each", 2),
-        (["--ckpt", "ENGINE", "--data", "DATA", "--dense"], "for a bundle on a CPU", 2),
-        (["--engine", "ENGINE", "--data", "DATA", "--backend", "tensorrt-rtx", "--dense"], "for a bundle on a CPU", 2),
-        (["--ckpt", "ENGINE", "--data", "DATA", "--schedule", "bucketed"], "a checkpoint is run by torch", 2),
-    ],
-)
-def test_wrong_usage_is_one_line(
-    place: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    sentence: str,
-    code: int,
-) -> None:
-    places = {"ENGINE": str(place / "engines"), "DATA": str(place / "data")}
-    status, _, errors = command(capfd, monkeypatch, *[places.get(one, one) for one in arguments])
-    assert status == code and sentence in errors and errors.count("\n") == 1 and "Traceback" not in errors
-
-
-def test_command_writes_a_report(
-    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = ["--engine", str(place / "engines"), "--data", str(place / "data"), "--mode", "slide"]
-    report = tmp_path / "report.html"
-    status, output, errors = command(capfd, monkeypatch, *arguments, "--report", str(report))
-    assert status == 0, errors
-    assert f"report: {report}" in output
-    assert "pixel accuracy" in report.read_text() and "Figure 4" not in report.read_text()  # no sweep
-    status, _, errors = command(capfd, monkeypatch, *arguments, "--report", str(tmp_path / "report.pdf"))
-    assert status == 2 and "ends in .html" in errors
-    monkeypatch.setitem(sys.modules, "plotly", None)
-    status, _, errors = command(capfd, monkeypatch, *arguments, "--report", str(report))
-    assert status == 2 and "pip install 'dovit[report]'" in errors

@@ -1,0 +1,159 @@
+"""dovit-eval: what it prints and writes, and what it refuses."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+from labelled_noise import Images
+from models import randomised, small_config
+from PIL import Image
+
+from dovit.export.checkpoints import save_model
+
+
+def command(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
+    from dovit.training.cli.eval import main
+
+    monkeypatch.setattr("sys.argv", ["dovit-eval", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    output = capfd.readouterr()
+    return int(end.value.code or 0), output.out, output.err
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle, a checkpoint, and a folder of pairs."""
+    model = randomised(small_config())
+    root = tmp_path_factory.mktemp("place")
+    make_bundle(model, root / "engines")
+    save_model(model, root / "model.safetensors")
+    for part in ("images", "labels"):
+        (root / "data" / part).mkdir(parents=True)
+    for number in range(3):
+        sample = Images(3)[number]
+        Image.fromarray(sample.image).save(root / "data/images" / f"{number}.png")
+        Image.fromarray(sample.labels).save(root / "data/labels" / f"{number}.png")
+    return root
+
+
+def test_command_sweeps_and_writes(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, output, errors = command(
+        capfd,
+        monkeypatch,
+        "--engine",
+        str(place / "engines"),
+        "--data",
+        str(place / "data"),
+        "--sweep",
+        "0.3,0.5/0.3,0.5",
+        "--sweep",
+        "1",
+        "--fixed-ratio",
+        "--plot",
+        str(tmp_path / "a.png"),
+        "--out",
+        str(tmp_path / "a.json"),
+        "--per-image",
+        str(tmp_path / "a.jsonl"),
+        "--json",
+    )
+    assert status == 0, errors
+    report = json.loads(output)
+    assert report == json.loads((tmp_path / "a.json").read_text())
+    assert [s["name"] for s in report["settings"]][:4] == ["ξ = 0.3", "ξ = 0.5/0.3", "ξ = 0.5", "ξ = 1"]
+    swept, fixed = report["settings"][:4], report["settings"][4:]
+    assert [s["macs_ratio_paper"] for s in swept] == sorted(s["macs_ratio_paper"] for s in swept)
+    for ours, theirs in zip(swept, fixed, strict=True):
+        assert theirs["counts"] == [round(k) for k in ours["kept"]]
+        assert theirs["macs_ratio_paper"] == pytest.approx(ours["macs_ratio_paper"], abs=0.02)
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 3
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.jsonl", "a.png"]
+
+
+def test_command_on_a_checkpoint_prints_classes(
+    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--ckpt", str(place / "model.safetensors"), "--data", f"folder:{place / 'data'}", "--threshold", "0.5"]
+    status, output, errors = command(capfd, monkeypatch, *arguments)
+    assert status == 0, errors
+    assert "ξ = 0.5" in output and "mIoU" in output and "Classes" in output
+
+
+def test_command_runs_the_dense_model_beside(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--engine", str(place / "engines"), "--data", str(place / "data"), "--sweep", "0.4,0.6", "--dense"]
+    written = ["--fixed-ratio", "--plot", str(tmp_path / "a.svg"), "--out", str(tmp_path / "a.json")]
+    status, output, errors = command(capfd, monkeypatch, *arguments, *written)
+    assert status == 0, errors
+    assert "speed-up: over dense, one graph" in output
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert len(report["settings"]) == 4 and report["dense"]["macs_ratio_true"] == 1
+    assert all(one["speedup_median"] > 0 for one in report["settings"])
+    assert "speed-up over dense, one graph" in re.sub(r"<!--|-->", "", (tmp_path / "a.svg").read_text())
+    for name in ("dovit.training.dense_segmenter", "dovit.export.graph.dense"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "onnx_graphsurgeon", None)
+    status, _, errors = command(capfd, monkeypatch, *arguments)
+    assert status == 2 and "pip install 'dovit[export]'" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "code"),
+    [
+        (["--data", "DATA"], "either --engine", 2),
+        (["--engine", "ENGINE", "--data", "streets:2"], "19 classes", 2),
+        (["--engine", "ENGINE", "--data", "nowhere"], "no such folder", 2),
+        (["--engine", "nowhere", "--data", "DATA"], "nowhere", 1),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "2"], "outside [0, 1]", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "a"], "numbers", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "0.5/0.6/0.7"], "or 2 of them between slashes", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5"], "2 falling shares", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.2,0.5"], "falling", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--sweep", "1"], "one of", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--plot", "a.png"], "--sweep", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--out", "no/folder/a.json"], "no such folder", 1),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "1", "--plot", "a.doc"], "ends in one of", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--fixed-ratio"], "one of them", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--out", "a", "--per-image", "a"], "a file each", 2),
+        (["--ckpt", "ENGINE", "--data", "DATA", "--dense"], "for a bundle on a CPU", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--backend", "tensorrt-rtx", "--dense"], "for a bundle on a CPU", 2),
+        (["--ckpt", "ENGINE", "--data", "DATA", "--schedule", "bucketed"], "a checkpoint is run by torch", 2),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    place: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    sentence: str,
+    code: int,
+) -> None:
+    places = {"ENGINE": str(place / "engines"), "DATA": str(place / "data")}
+    status, _, errors = command(capfd, monkeypatch, *[places.get(one, one) for one in arguments])
+    assert status == code and sentence in errors and errors.count("\n") == 1 and "Traceback" not in errors
+
+
+def test_command_writes_a_report(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--engine", str(place / "engines"), "--data", str(place / "data"), "--mode", "slide"]
+    report = tmp_path / "report.html"
+    status, output, errors = command(capfd, monkeypatch, *arguments, "--report", str(report))
+    assert status == 0, errors
+    assert f"report: {report}" in output
+    assert "pixel accuracy" in report.read_text() and "Figure 4" not in report.read_text()  # no sweep
+    status, _, errors = command(capfd, monkeypatch, *arguments, "--report", str(tmp_path / "report.pdf"))
+    assert status == 2 and "ends in .html" in errors
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    status, _, errors = command(capfd, monkeypatch, *arguments, "--report", str(report))
+    assert status == 2 and "pip install 'dovit[report]'" in errors
