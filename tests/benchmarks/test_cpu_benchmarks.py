@@ -88,7 +88,7 @@ def test_streams_and_starts(bundle: Path, monkeypatch: pytest.MonkeyPatch, capsy
         cpu_streams, monkeypatch, capsys, "--engine", bundle, "--rounds", 1, "--keep", "0.5,0.25", "--provider", "cpu"
     )
     assert report["rows"][0]["name"] == "one at a time, exact" and report["rows"][0]["cpu_over_first"] == 1
-    assert len(report["rows"]) == 5 + 2 * (len(os.sched_getaffinity(0)) > 1)
+    assert len(report["rows"]) == 6 + 2 * (len(os.sched_getaffinity(0)) > 1)
     least, most = report["kept"]["least"], report["kept"]["most"]
     assert 0.6 * 0.5 * 24 - 1 <= least[0] <= most[0] <= 1.4 * 0.5 * 24 + 1
     report = report_of(cpu_start, monkeypatch, capsys, "--engine", bundle, "--rounds", 1, "--threads", 1)
