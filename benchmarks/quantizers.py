@@ -263,8 +263,12 @@ def _images(bundle: Bundle, given: list[str] | None, count: int) -> np.ndarray:
 
 
 def _first_part(bundle: Bundle) -> LoweredStep:
-    """As plans are built of it: without ONNX functions and without token pass, for one image."""
-    return next(step for step in lower_bundle(bundle, "fp32") if step.described.kind == "plan")
+    """As plans are built of it: without ONNX functions and without token pass, for one image. Only what makes its tokens: the
+    other packages would quantize the head's product too, which dovit never does."""
+    part = next(step for step in lower_bundle(bundle, "fp32") if step.described.kind == "plan")
+    part.graph.outputs = [tensor for tensor in part.graph.outputs if tensor.name.startswith("tokens")]
+    part.graph.cleanup()
+    return part
 
 
 def _run(file: Path, output: str, images: np.ndarray, hint: str) -> tuple[list[np.ndarray], Mapping[str, int]]:
