@@ -32,7 +32,7 @@ class DecisionResult:
 class ChainResult:
     """The result of one pass. There are fewer than D decisions if one of them kept no token."""
 
-    labels: np.ndarray  # [B, H, W], as large as the images
+    labels: np.ndarray  # [B, H, W], as large as the images; [B, 0, 0] where they were not wanted
     logits: np.ndarray  # [B, C, h', w'] float32
     decisions: tuple[DecisionResult, ...]
     tensors: dict[str, np.ndarray]  # with `keep_tensors`: a copy of every tensor from one step to another
@@ -62,13 +62,14 @@ class Chain:
         *,
         counts: Sequence[int] | None = None,
         logits: bool = True,
+        labels: bool = True,
         keep_tensors: bool = False,
     ) -> ChainResult:
         """One pass over `images` [B, H, W, 3] uint8 of the bundle's size.
 
         The kept count of each decision is the smallest of `capacities` that holds the batch's largest: those of a schedule
         (`Session.capacities`). With `counts`, each decision keeps that many tokens of every image instead, those of lowest
-        confidence; they must not rise. Without `logits` a chain may leave those empty; this one always returns them.
+        confidence; they must not rise. Without `logits` or `labels` a chain may leave these empty; this one makes logits always.
         """
         # with ξ = 0 every token stops, and the single allowed capacity is filled with those of lowest confidence
         same = np.asarray(capacities, np.int64)
@@ -76,7 +77,7 @@ class Chain:
         xi = thresholds if counts is None else [0.0] * len(counts)
         workspace = self._take(len(images))
         try:
-            return self._run(workspace, images, xi, allowed, keep_tensors)
+            return self._run(workspace, images, xi, allowed, labels, keep_tensors)
         finally:
             self._idle.put(workspace)
 
@@ -101,6 +102,7 @@ class Chain:
         images: np.ndarray,
         thresholds: Sequence[float],
         capacities: Sequence[np.ndarray],
+        labels: bool,
         keep_tensors: bool,
     ) -> ChainResult:
         manifest = self.manifest
@@ -121,7 +123,11 @@ class Chain:
             if deciding:
                 tensors["capacities"] = capacities[len(decided)]
             places: dict[str, np.ndarray | None] = {}
-            for spec in step.outputs:
+            wanted = [spec for spec in step.outputs if labels or spec.name != "labels"]
+            if not wanted:  # a step of plans that makes labels alone
+                number += 1
+                continue
+            for spec in wanted:
                 if deciding and spec.name == deciding.keep:
                     places[spec.name] = None
                 elif (
@@ -131,7 +137,7 @@ class Chain:
                 else:
                     places[spec.name] = workspace.array(spec, dims)
             made = self.engines[number].run({spec.name: _tensor(tensors, spec.name) for spec in step.inputs}, places)
-            for spec in step.outputs:
+            for spec in wanted:
                 if deciding and spec.name == deciding.keep:
                     check_keep(step.name, spec.name, made.get(spec.name), len(images), before)
                 else:
@@ -157,9 +163,10 @@ class Chain:
                 if keep.shape[1] == 0:  # the backbone ends early: the decoder takes over what there is
                     tensors |= self._end_early(deciding, tensors)
                     number, ended = self._decoder, True
-        labels = _tensor(tensors, "labels")
-        check_labels(labels, manifest.classes)
-        return ChainResult(labels, _tensor(tensors, "logits"), tuple(decided), copies)
+        if labels:
+            check_labels(_tensor(tensors, "labels"), manifest.classes)
+        made_labels = _tensor(tensors, "labels") if labels else np.empty((len(images), 0, 0), np.uint8)
+        return ChainResult(made_labels, _tensor(tensors, "logits"), tuple(decided), copies)
 
     def _end_early(self, decision: DecisionSpec, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The decoder's inputs from the state before a decision that kept nothing: every token has its final value."""

@@ -331,8 +331,9 @@ class Session:
     def _segment(self, pixels: np.ndarray, request: _Request) -> Result:
         chain = self.chain
 
-        def core(window: np.ndarray, logits: bool) -> Result:
-            made = chain.run(window[None], request.thresholds, request.capacities, counts=request.counts, logits=logits)
+        def core(window: np.ndarray, logits: bool, labels: bool = True) -> Result:
+            xi, allowed, counts = request.thresholds, request.capacities, request.counts
+            made = chain.run(window[None], xi, allowed, counts=counts, logits=logits, labels=labels)
             return self._result(made)
 
         with _out_of_memory():
@@ -342,7 +343,7 @@ class Session:
                     pixels,
                     manifest.image_size,
                     manifest.slide_stride,
-                    lambda window: core(window, True),
+                    lambda window: core(window, True, labels=False),
                     keep_logits=request.logits,
                     own_size=request.own_size,
                 )
@@ -350,8 +351,9 @@ class Session:
             fitted = self._fit(chain, pixels, request)
             if fitted is None:
                 return request.finished(core(pixels, request.logits))
-            needed = request.logits or (request.own_size and fitted.needs_logits)
-            return request.finished(fitted.labelled(core(fitted.pixels, needed), own_size=request.own_size))
+            from_logits = request.own_size and fitted.needs_logits
+            result = core(fitted.pixels, request.logits or from_logits, labels=not from_logits)
+            return request.finished(fitted.labelled(result, own_size=request.own_size))
 
     def _fit(self, chain: Chain | GpuChain, pixels: np.ndarray, request: _Request) -> FittedImage | None:
         """The image at the bundle's size; None where the chain resizes it."""

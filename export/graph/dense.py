@@ -10,6 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from dovit.export.graph.assemble import context_name, uncorrected, without_cells
+from dovit.export.graph.openvino import label_part
 from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, FileEntry, Step
 from dovit.runtime.bundle.open import Bundle, sha256
@@ -17,21 +18,23 @@ from dovit.runtime.bundle.write import copy_files
 
 
 def dense_bundle(bundle: Bundle, folder: Path) -> Bundle:
-    """`bundle`'s model without decisions, as ONNX in one step, in the folder `folder`; OpenVINO runs the same file.
-    Raises DovitError for a bundle without ONNX files."""
+    """`bundle`'s model without decisions, as ONNX in one step, in the folder `folder`; for OpenVINO the same in two files, the
+    second for labels (`label_part`). Raises DovitError for a bundle without ONNX files."""
     manifest = bundle.manifest
-    graph = dense_graph(bundle)
+    whole = _dense(bundle)
+    graph = gs.export_onnx(whole, do_type_check=False)
     copy_files(bundle, folder, [name for name in manifest.files if name.endswith(".weights")])
     beside = bundle.onnx(manifest.steps[0]).parent.relative_to(bundle.root)  # the weights, which it refers to by name
-    name = (beside / "dense.onnx").as_posix()
-    file = folder / name
-    file.write_bytes(graph.SerializeToString())
+    names = [(beside / file).as_posix() for file in ("dense.onnx", "dense.body.onnx", "dense.labels.onnx")]
+    parts = [gs.export_onnx(part, do_type_check=False) for part in label_part(whole)]
+    for name, model in zip(names, [graph, *parts], strict=True):
+        (folder / name).write_bytes(model.SerializeToString())
     paper, true = manifest.dense_macs
     [image] = [spec for spec in manifest.steps[0].inputs if spec.name == "image"]
     step = Step(
         name="dense",
-        onnx=name,
-        openvino=(name,),
+        onnx=names[0],
+        openvino=tuple(names[1:]),
         inputs=(image,),
         outputs=manifest.steps[-1].outputs,
         parameters=sum(math.prod(weights.dims) for weights in graph.graph.initializer if math.prod(weights.dims) > 1),
@@ -47,7 +50,7 @@ def dense_bundle(bundle: Bundle, folder: Path) -> Bundle:
         "merge_cells": 0,
         "plans": (),
         "source": None,
-        "files": {name: FileEntry(sha256=sha256(file), size=file.stat().st_size)},
+        "files": {name: FileEntry(sha256=sha256(folder / name), size=(folder / name).stat().st_size) for name in names},
     }
     return Bundle(folder, manifest.model_copy(update=changed))
 
@@ -57,6 +60,10 @@ def dense_graph(bundle: Bundle) -> onnx.ModelProto:
 
     Its external data refer to the bundle's files by name: load it with those in the same folder.
     """
+    return gs.export_onnx(_dense(bundle), do_type_check=False)
+
+
+def _dense(bundle: Bundle) -> gs.Graph:
     parts = [gs.import_onnx(onnx.load(bundle.onnx(step), load_external_data=False)) for step in bundle.manifest.steps]
     tensors: dict[str, gs.Tensor] = {}
 
@@ -104,7 +111,7 @@ def dense_graph(bundle: Bundle) -> onnx.ModelProto:
             and tensor not in (*graph.inputs, *graph.outputs)
         ):
             tensor.shape = None  # `kept2` and the like are gone
-    return gs.export_onnx(graph, do_type_check=False)
+    return graph
 
 
 def _replace(old: gs.Variable, new: gs.Variable) -> None:

@@ -1,8 +1,10 @@
-"""A step as OpenVINO reads it: ONNX without functions, in two files where the step decides or makes logits.
+"""A step as OpenVINO reads it: ONNX without functions, in two files where the step decides and in three where it makes logits.
 
 OpenVINO's ONNX reader knows no local functions, so they are inlined here. It lowers the precision of a whole compiled model,
 which must not reach confidences and logits: so a step is cut before the last product that makes one. The body may run in
-bf16, the tail (that product, softmax, the decision; or the upsampling of logits, and labels) always runs in float32.
+bf16, the tail (that product, softmax, the decision; or the upsampling of logits) always runs in float32. Labels are made of the
+logits in a file of their own, as OpenVINO computes all that a model makes: an image of another size than the bundle's gets its
+labels from the logits, so that the runtime leaves that file out.
 """
 
 from __future__ import annotations
@@ -58,6 +60,20 @@ def precision_parts(graph: gs.Graph, results: set[str]) -> list[gs.Graph]:
     if not body:
         return [graph]
     return [_part(graph, body), _part(graph, [nodes[n] for n in sorted(tail)])]
+
+
+def label_part(graph: gs.Graph) -> list[gs.Graph]:
+    """`graph` in two where it makes labels from logits, all that it makes of these in the second; else itself."""
+    behind: set[int] = set()  # tensors that are made of the logits
+    first: list[gs.Node] = []
+    second: list[gs.Node] = []
+    for node in graph.nodes:
+        later = any(t.name == "logits" or id(t) in behind for t in node.inputs)
+        (second if later else first).append(node)
+        behind |= {id(t) for t in node.outputs} if later else set()
+    if not first or not second or not any(t.name == "labels" for node in second for t in node.outputs):
+        return [graph]
+    return [_part(graph, first), _part(graph, second)]
 
 
 def _is_float(tensor: gs.Tensor) -> bool:

@@ -13,7 +13,7 @@ from onnx.external_data_helper import set_external_data
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from dovit.export.graph.functions import functions_of
-from dovit.export.graph.openvino import inlined, precision_parts
+from dovit.export.graph.openvino import inlined, label_part, precision_parts
 from dovit.export.graph.openvino_rewrites import rewrite
 from dovit.export.graph.split import StepGraph
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN
@@ -59,9 +59,10 @@ def save_step(step: StepGraph, folder: Path) -> SavedStep:
         model.functions.extend(f for f in functions_of(step.graph) if f.name in used)
     saved = _save(step.name, model.SerializeToString(), folder)
     decisions = {node.inputs[0].name for node in step.graph.nodes if node.op == "TokenDecide"}
-    parts = precision_parts(rewrite(step.graph), {"logits", *decisions})
-    names = (step.name,) if len(parts) == 1 else (f"{step.name}.body", f"{step.name}.tail")
-    openvino = tuple(_save(name, inlined(part), folder) for name, part in zip(names, parts, strict=True))
+    *body, last = precision_parts(rewrite(step.graph), {"logits", *decisions})
+    parts = [*body, *label_part(last)]
+    names = [f"{step.name}.{part}" for part in ("body", "tail", "labels")] if len(parts) > 1 else [step.name]
+    openvino = tuple(_save(name, inlined(part), folder) for name, part in zip(names, parts, strict=False))
     return SavedStep(saved, openvino, weights)
 
 

@@ -31,7 +31,7 @@ class Step(Frozen):
     onnx: str | None = Field(description="path of the ONNX file, relative to the bundle; None where it was left out")
     openvino: tuple[str, ...] = Field(
         default=(),
-        description="paths of the same for OpenVINO, without functions: run in this order, the last of two in float32 always",
+        description="paths of the same for OpenVINO, without functions: run in this order, all but the first in float32 always",
     )
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]

@@ -81,9 +81,11 @@ class GpuChain:
         *,
         counts: Sequence[int] | None = None,
         logits: bool = True,
+        labels: bool = True,
     ) -> ChainResult:
         """One pass over `images` [B, H, W, 3] uint8 of a size that it accepts. With the bundle's capacities it is what was
-        captured; with any other, or `counts`, each decision's number is read back. Without `logits` those stay on the device.
+        captured; with any other, or `counts`, each decision's number is read back. Without `logits` those stay on the device;
+        `labels` are always there.
         Raises DovitError where the images cannot be taken, and where the GPU fails, from then on."""
         self._check(images)
         with self._turn():

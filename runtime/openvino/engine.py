@@ -41,9 +41,9 @@ class OpenVinoEngine:
         """`files`: as `Step.openvino` lists them; `cache`: a folder for what OpenVINO compiles, from which the next process takes
         it. Raises DovitError where a file cannot be compiled."""
         self._name = name
-        self.models: list[Any] = []  # openvino.CompiledModel: body and tail
+        self.models: list[Any] = []  # openvino.CompiledModel: body, tail, labels
         for number, file in enumerate(files):
-            tail = number > 0  # confidences and logits
+            tail = number > 0  # confidences, logits and labels
             options = options_for(threads, "fp32" if tail else precision)
             if cache is not None:
                 options["CACHE_DIR"] = str(cache)
@@ -87,7 +87,9 @@ class OpenVinoEngine:
         made: dict[str, np.ndarray] = {}
         try:
             tensors = {name: openvino.Tensor(_writable(array), shared_memory=True) for name, array in inputs.items()}
-            for request, takes, makes in zip(requests, self._inputs, self._outputs, strict=True):
+            for request, takes, makes in zip(
+                requests[: self._needed(outputs)], self._inputs, self._outputs, strict=False
+            ):
                 # ports by number: OpenVINO looks a name up among all ports, 14 µs each time
                 for number, port in enumerate(takes):
                     name = next(name for name in port.names if name in tensors)
@@ -108,6 +110,11 @@ class OpenVinoEngine:
             raise DovitError(f"OpenVINO failed in step {self._name}: {reason_of(error)}") from None
         self.idle.put(requests)
         return made
+
+    def _needed(self, outputs: Iterable[str]) -> int:
+        """How many of the models make `outputs`: the last one, which makes labels of logits, may be left out."""
+        wanted = set(outputs)
+        return max((n for n, makes in enumerate(self._outputs, 1) if any(p.names & wanted for p in makes)), default=0)
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -59,18 +59,19 @@ def test_each_step_makes_the_same_by_onnx_runtime(bundle: Bundle) -> None:
 
 
 def test_a_tail_gets_the_smaller_tensor_and_transposes_few_channels(bundle: Bundle) -> None:
-    """Before its upsampling, not behind it; and a head of kernel 1 is a product over tokens."""
+    """Before its upsampling, not behind it; labels have a file of their own; and a head of kernel 1 is a product over tokens."""
     *deciding, decoder = bundle.manifest.steps
     sizes = {tensor.name: tensor for tensor in graph(bundle, decoder, 0).output}
-    tail = graph(bundle, decoder, -1)
+    tail, labels = graph(bundle, decoder, 1), graph(bundle, decoder, 2)
     taken = [tensor for tensor in tail.input if tensor.name in sizes]
-    resizes = [node for node in tail.node if node.op_type == "Resize"]
-    assert taken and resizes
+    assert taken and [tensor.name for tensor in tail.output] == ["logits"]
     assert {t.name for t in taken}.isdisjoint(
         name for node in graph(bundle, decoder, 0).node if node.op_type == "Resize" for name in node.output
     )
-    [argmax] = [node for node in tail.node if node.op_type == "ArgMax"]
-    [last] = [node for node in resizes if node.output[0] == before(tail, argmax.input[0]).input[0]]
+    assert [[t.name for t in ends] for ends in (labels.input, labels.output)] == [["logits"], ["labels"]]
+    [argmax] = [node for node in labels.node if node.op_type == "ArgMax"]
+    [last] = [node for node in labels.node if node.op_type == "Resize"]
+    assert last.output[0] == before(labels, argmax.input[0]).input[0]
     assert next(a for a in last.attribute if a.name == "axes").ints == [1, 2]  # of [B·C, h, w]
     for step in deciding[:-1]:
         operations = [node.op_type for node in graph(bundle, step, -1).node]

@@ -14,6 +14,7 @@ from models import randomised, small_config
 
 from dovit.runtime import providers
 from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.chain import Chain
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.openvino import accuracy, device
 from dovit.runtime.openvino.accuracy import Bf16Accuracy
@@ -69,6 +70,45 @@ def test_float32_is_onnx_runtimes(name: str, tmp_path: Path) -> None:
             assert (a.labels == b.labels).mean() > 0.999
             for one, other in zip(a.decisions, b.decisions, strict=True):
                 np.testing.assert_allclose(other.confidence, one.confidence, atol=1e-5)
+
+
+def test_labels_are_left_out_where_they_are_not_wanted(naive: Path) -> None:
+    """Images of another size and windows get theirs from the logits, which are the same."""
+    with load(naive, provider="openvino") as session, load(naive, provider="cpu") as expected:
+        chain, image = session.chain, image_for(session.manifest)
+        assert isinstance(chain, Chain)
+        with_labels = chain.run(image, (0.5, 0.5), session.capacities("exact"))
+        without = chain.run(image, (0.5, 0.5), session.capacities("exact"), labels=False)
+        assert without.labels.shape == (1, 0, 0) and with_labels.labels.shape == image.shape[:3]
+        np.testing.assert_array_equal(without.logits, with_labels.logits)
+        decoder = chain.engines[-1]
+        assert isinstance(decoder, OpenVinoEngine)
+        infer = []
+        made = decoder.idle.get_nowait()
+        decoder.idle.put([_Counted(request, infer) for request in made])
+        other = np.random.default_rng(3).integers(0, 256, (90, 150, 3), dtype=np.uint8)
+        for settings, models in (({}, 2), ({"mode": "slide"}, 2), ({"labels": "model"}, 3)):
+            infer.clear()
+            found = session(other, **settings)
+            assert len(infer) == models * max(1, len(found.windows))
+            assert (found.labels == expected(other, **settings).labels).mean() > 0.999
+        infer.clear()
+        session(image[0])
+        assert len(infer) == 3
+
+
+class _Counted:
+    """An inference request that notes each call of infer()."""
+
+    def __init__(self, request: Any, calls: list[None]) -> None:
+        self._request, self._calls = request, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+    def infer(self, **options: Any) -> None:
+        self._calls.append(None)
+        self._request.infer(**options)
 
 
 @needs_bf16

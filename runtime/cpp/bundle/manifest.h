@@ -59,7 +59,7 @@ struct StepMacs {
 struct Step {
   std::string name;
   std::optional<std::string> onnx;    // none where the bundle holds plans only
-  std::vector<std::string> openvino;  // the same for OpenVINO: run in this order, the last of two in float32 always
+  std::vector<std::string> openvino;  // the same for OpenVINO: run in this order, all but the first in float32 always
   std::vector<TensorSpec> inputs, outputs;
   int64_t parameters = 0;
   StepMacs macs;
