@@ -15,7 +15,7 @@ shift 3
 first=800 again=400 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) first=6 again=4 seeds=0 limit=(--limit 8) validation=(--val-limit 4) fit=(--limit 8 --steps 4) ;;
+        --quick) first=6 again=4 seeds=0 limit=(--limit 8) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
         --seeds)
             seeds=${2//,/ }
             shift
@@ -42,7 +42,7 @@ further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
 student=("${further[@]}" --threshold 0.95)
 gently=(--lr 0.00003 --head-lr-mult 5)
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
-adapted_thresholds=0.85/0.93/0.95/0.97,0.9/0.93/0.95/0.95,0.9/0.95/0.97/0.98,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.9,0.95,0.97,0.98,1.0
+adapted_thresholds=0.85,0.9,0.9/0.91/0.92/0.93,0.9/0.93/0.95/0.96,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.95,0.97,0.98,1.0
 
 train() { # name, further arguments
     local name=$1 start=$SECONDS
@@ -82,6 +82,10 @@ dense() { # name, further arguments
     evaluate "$1" --ckpt "$1/model.safetensors"
 }
 
+settle() { # the dense model trained on at a lower learning rate, which serves it more than any other rate here
+    dense settled "${gently[@]}"
+}
+
 trained() { # a row of Table 1 or 3, at its own ξ: name, further arguments
     train "$1" "${student[@]}" "${@:2}"
     evaluate "$1" --ckpt "$1/model.safetensors"
@@ -97,16 +101,16 @@ heads() { # seed
     sweep "heads-$1"
 }
 
-adapt() { # no labels, nothing of the dense model changed
-    if [ ! -e adapted/model.safetensors ]; then
-        mkdir -p adapted
-        dovit-adapt --ckpt dense/model.safetensors --images "$data/images/train" --out adapted/model.safetensors "${fit[@]}"
+adapt() { # name, dense run: no labels, nothing of the dense model changed
+    if [ ! -e "$1/model.safetensors" ]; then
+        mkdir -p "$1"
+        dovit-adapt --ckpt "$2/model.safetensors" --images "$data/images/train" --out "$1/model.safetensors" "${fit[@]}"
     fi
-    thresholds=$adapted_thresholds sweep adapted --stopped
+    thresholds=$adapted_thresholds sweep "$1" --stopped
 }
 
-tuned() { # the adapted model, then trained with token pass and labels as dovit is; gently, for it has little to learn anew
-    train "tuned-$1" "${further[@]}" --ckpt adapted/model.safetensors "${gently[@]}" --threshold 0.95 --alpha 0.2 --beta 1 --seed "$1"
+tuned() { # the adapted model, then trained with token pass and labels; gently, for it has little to learn anew
+    train "tuned-$1" "${further[@]}" --ckpt adapted_settled/model.safetensors "${gently[@]}" --threshold 0.9 --alpha 0.05 --beta 1 --seed "$1"
     thresholds=$adapted_thresholds sweep "tuned-$1" --fixed-ratio --per-image "images-tuned-$1.jsonl"
 }
 
@@ -121,13 +125,15 @@ speed() { # of the first DoViT, over the dense model, on the fastest provider of
 
 train dense --ckpt "$backbone" --arch segmenter-linear --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
-adapt
+adapt adapted dense
+settle
+adapt adapted_settled settled
 for seed in $seeds; do
     run tuned "$seed"
     run dovit "$seed"
-    # as many further steps as DoViT gets, but dense, each at the learning rates of one of them
+    # as many further steps as `dovit` and `tuned` get, but dense, from where each begins and at its learning rate
     run dense "control-$seed" --seed "$seed"
-    run dense "gently-$seed" --seed "$seed" "${gently[@]}"
+    run dense "further-$seed" --ckpt settled/model.safetensors --seed "$seed" "${gently[@]}"
     run heads "$seed"
     run trained "dynamicvit-$seed" --seed "$seed" --policy dynamicvit --ratio 0.7
     # Table 3: the paper's parts one by one; both together are dovit-SEED
