@@ -67,7 +67,7 @@ def command(
         typer.Option(
             min=0, max=1_000_000, help="Steps of 4 images for all decisions together, through the layers; 0: none."
         ),
-    ] = 100,
+    ] = 150,
     lr: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
     seed: Annotated[int, seed_option("the order of images and tokens")] = 0,
     as_json: Json = False,
