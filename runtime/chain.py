@@ -41,13 +41,22 @@ class ChainResult:
 class Chain:
     """A bundle's steps and the memory between them. Thread-safe: each pass uses a workspace of its own."""
 
-    def __init__(self, manifest: Manifest, engines: Sequence[Engine], steps: Sequence[ChainStep] | None = None) -> None:
-        """`steps`: one per engine; default the manifest's, otherwise those of a PlanSet."""
+    def __init__(
+        self,
+        manifest: Manifest,
+        engines: Sequence[Engine],
+        steps: Sequence[ChainStep] | None = None,
+        *,
+        labels_apart: bool = False,
+    ) -> None:
+        """`steps`: one per engine; default the manifest's, otherwise those of a PlanSet. `labels_apart`: whether the engine that
+        makes labels may be asked for its other outputs alone."""
         self.manifest = manifest
         self.steps = manifest.steps if steps is None else steps
         # where a pass continues after a decision that kept no token
         self._decoder = next(n for n, step in enumerate(self.steps) if step.step == self.steps[-1].step)
         self.engines = list(engines)
+        self._labels_apart = labels_apart
         self._idle: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
 
     def accepts_size(self, size: tuple[int, int]) -> bool:
@@ -69,7 +78,8 @@ class Chain:
 
         The kept count of each decision is the smallest of `capacities` that holds the batch's largest: those of a schedule
         (`Session.capacities`). With `counts`, each decision keeps that many tokens of every image instead, those of lowest
-        confidence; they must not rise. Without `logits` or `labels` a chain may leave these empty; this one makes logits always.
+        confidence; they must not rise. Without `logits` or `labels` a chain may leave these empty; this one always makes logits,
+        and labels where they are not made apart.
         """
         # with ξ = 0 every token stops, and the single allowed capacity is filled with those of lowest confidence
         same = np.asarray(capacities, np.int64)
@@ -77,7 +87,7 @@ class Chain:
         xi = thresholds if counts is None else [0.0] * len(counts)
         workspace = self._take(len(images))
         try:
-            return self._run(workspace, images, xi, allowed, labels, keep_tensors)
+            return self._run(workspace, images, xi, allowed, labels or not self._labels_apart, keep_tensors)
         finally:
             self._idle.put(workspace)
 
@@ -124,9 +134,6 @@ class Chain:
                 tensors["capacities"] = capacities[len(decided)]
             places: dict[str, np.ndarray | None] = {}
             wanted = [spec for spec in step.outputs if labels or spec.name != "labels"]
-            if not wanted:  # a step of plans that makes labels alone
-                number += 1
-                continue
             for spec in wanted:
                 if deciding and spec.name == deciding.keep:
                     places[spec.name] = None

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dovit.runtime.arguments import is_one_of
 from dovit.runtime.bundle.open import Bundle
@@ -17,6 +17,9 @@ from dovit.runtime.engine import Engine, OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.openvino import device
 from dovit.runtime.openvino.device import CpuPrecision, CpuProvider
+
+if TYPE_CHECKING:
+    from dovit.runtime.openvino.engine import OpenVinoEngine
 
 LOG = logging.getLogger("dovit")
 Provider = Literal["auto", CpuProvider]
@@ -48,7 +51,8 @@ def open_cpu_chain(
     def chain(provider: CpuProvider, precision: CpuPrecision) -> Chain:
         if provider == "cpu":
             return Chain(bundle.manifest, _onnxruntime(bundle, threads, low_memory))
-        return Chain(bundle.manifest, _openvino(bundle, threads, precision, cache))
+        engines = _openvino(bundle, threads, precision, cache)
+        return Chain(bundle.manifest, engines, labels_apart=engines[-1].makes_apart("labels"))
 
     asked, why = asked_provider(provider)
     if asked == "auto" and low_memory:
@@ -117,7 +121,7 @@ def _onnxruntime(bundle: Bundle, threads: int | None, low_memory: bool) -> Seque
     return engines
 
 
-def _openvino(bundle: Bundle, threads: int | None, precision: CpuPrecision, cache: Path | None) -> Sequence[Engine]:
+def _openvino(bundle: Bundle, threads: int | None, precision: CpuPrecision, cache: Path | None) -> list[OpenVinoEngine]:
     from dovit.runtime.openvino.engine import OpenVinoEngine
 
     engines = []

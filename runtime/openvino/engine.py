@@ -76,8 +76,13 @@ class OpenVinoEngine:
                 )
             known |= {name for port in makes for name in port.names}
 
+    def makes_apart(self, output: str) -> bool:
+        """Whether the last model makes `output` and nothing else, so that `run` may be called without it. What is made with other
+        outputs needs a place in every call: OpenVINO goes on to write where an earlier call said, which may be freed by then."""
+        return len(self.models) > 1 and [output in port.names for port in self._outputs[-1]] == [True]
+
     def run(self, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
-        """See Engine."""
+        """See Engine and `makes_apart`."""
         import openvino
 
         try:

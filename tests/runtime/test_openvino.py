@@ -97,6 +97,31 @@ def test_labels_are_left_out_where_they_are_not_wanted(naive: Path) -> None:
         assert len(infer) == 3
 
 
+def test_a_bundle_without_a_file_for_labels_leaves_earlier_results_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last file makes labels whether they are wanted or not, and OpenVINO writes them where it was last told to."""
+    monkeypatch.setattr("dovit.export.graph.save.label_part", lambda graph: [graph])  # as bundles were exported before
+    # capacities that no other test has: bundles with the same are exported once
+    make_bundle(randomised(small_config("setr-naive")), tmp_path, (0, 5, 24))
+    with load(tmp_path, provider="openvino") as session:
+        assert len(session.manifest.steps[-1].openvino) == 2
+        image = image_for(session.manifest)[0]
+        other = np.random.default_rng(3).integers(0, 256, (90, 150, 3), dtype=np.uint8)
+        for settings in ({}, {"mode": "slide"}):
+            first = session(image)
+            expected = first.labels.copy()
+            first.labels[:] = 255
+            with load(tmp_path, provider="cpu") as reference:
+                assert (session(other, **settings).labels == reference(other, **settings).labels).mean() > 0.999
+            assert (first.labels == 255).all()
+            np.testing.assert_array_equal(session(image).labels, expected)
+        chain, allowed = session.chain, session.capacities("exact")
+        assert isinstance(chain, Chain)
+        both = chain.run(np.stack([image, image]), (0.5, 0.5), allowed, labels=False)  # larger than what the first was
+        np.testing.assert_array_equal(both.logits[0], chain.run(image[None], (0.5, 0.5), allowed).logits[0])
+
+
 class _Counted:
     """An inference request that notes each call of infer()."""
 
