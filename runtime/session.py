@@ -234,8 +234,8 @@ class Session:
         mmsegmentation's `slide_inference`, but an image smaller than the window is enlarged in proportion until the window
         fits, and labels are shrunk again; mmsegmentation runs its model at the smaller size with resized positions.
 
-        `threshold`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `schedule`: default exact on a
-        CPU, there rounded (to a multiple of 16 tokens) in bf16, and bucketed on a GPU. Instead of ξ, `counts` keeps so many
+        `threshold`: ξ for all decisions or one each, within [0, 1]; default the bundle's. `schedule`: default on a CPU
+        exact in fp32 and rounded (to a multiple of 16 tokens) in bf16, on a GPU bucketed. Instead of ξ, `counts` keeps so many
         tokens after each decision, or `keep` such shares of all tokens, falling, the least confident ones: a fixed ratio,
         to compare token pass with.
 

@@ -71,7 +71,7 @@ MODE = typer.Option(
 SCHEDULE = typer.Option(
     metavar="NAME",
     help="exact: keep the tokens that ξ keeps; rounded: that many or the next multiple of 16; bucketed: as many as the next "
-    "capacity. Default: exact on a CPU, there rounded in bf16, and bucketed on a GPU.",
+    "capacity. Default: on a CPU exact in fp32 and rounded in bf16, on a GPU bucketed.",
 )
 BACKEND = typer.Option(
     metavar="NAME", help="What runs the steps: onnxruntime (CPU), tensorrt, tensorrt-rtx (GPU), or auto: onnxruntime."

@@ -312,6 +312,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         done = CliRunner().invoke(app, [*arguments, "--steps", "3", "--joint-steps", "1", "--json", *given])
         assert done.exit_code == 0, done.output
+        assert "checking on 1 image\n" in done.stderr
         said = json.loads(done.stdout)
         config = load_model(out).model.config
         assert said["images"] == 5 and [d["layer"] for d in said["decisions"]] == layers

@@ -148,5 +148,5 @@ def adapt(
                 generator=generator,
                 progress=lambda done: progress("training all decisions together", done / how.joint_steps),
             )
-        progress(f"checking on {len(held_out)} images")
+        progress(f"checking on {len(held_out)} image{'s' * (len(held_out) != 1)}")
         return model, judge(model, files, features, held_out)

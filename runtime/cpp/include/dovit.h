@@ -107,7 +107,7 @@ typedef struct dovit_load_options {
   int threads;              /* of the CPU, for each image; 0: all that the process may use */
   int low_memory;           /* 1: no repacked copy of the weights, which is somewhat slower */
   int workers;              /* images that run at a time, each with memory of its own on a GPU; 0: one */
-  int schedule;             /* dovit_schedule; default: exact on a CPU, rounded in bf16; bucketed on a GPU */
+  int schedule;             /* dovit_schedule; default: on a CPU exact, or rounded in bf16; on a GPU bucketed */
   const double* thresholds; /* above which a token stops: one for all or one each; NULL: the bundle's */
   size_t threshold_count;
   const char* provider; /* on a CPU: "cpu" (ONNX Runtime's own), "openvino", or "auto": the faster of those that are
