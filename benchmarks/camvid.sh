@@ -42,7 +42,7 @@ further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
 student=("${further[@]}" --threshold 0.95)
 gently=(--lr 0.00003 --head-lr-mult 5)
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
-adapted_thresholds=0.85,0.9,0.9/0.91/0.92/0.93,0.9/0.93/0.95/0.96,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.95,0.97,0.98,1.0
+adapted_thresholds=0.85,0.9,0.9/0.91/0.92/0.935,0.9/0.92/0.94/0.95,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.95,0.97,0.98,1.0
 
 train() { # name, further arguments
     local name=$1 start=$SECONDS
@@ -124,7 +124,8 @@ adapt() { # name, dense run: no labels, nothing of the dense model changed
 }
 
 tuned() { # the adapted model, then trained with token pass and labels; gently, for it has little to learn anew
-    train "tuned-$1" "${further[@]}" --ckpt adapted_settled/model.safetensors "${gently[@]}" --threshold 0.9 --alpha 0.05 --beta 1 --seed "$1"
+    train "tuned-$1" "${further[@]}" --ckpt adapted_settled/model.safetensors "${gently[@]}" --threshold 0.9,0.92,0.94,0.95 \
+        --alpha 0.05 --beta 0 --seed "$1"
     thresholds=$adapted_thresholds sweep "tuned-$1" --fixed-ratio --per-image "images-tuned-$1.jsonl"
 }
 

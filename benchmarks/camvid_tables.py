@@ -24,7 +24,7 @@ ROWS = {  # run, and the setting that its row shows; None: the only one
     "dense, as many further steps": ("control", None),
     "settled: dense, as many further steps at 0.3 of the learning rate": ("settled", None),
     "settled, as many further steps again": ("further", None),
-    "settled, adapted without labels, then trained, ξ = 0.9": ("tuned", "ξ = 0.9"),
+    "settled, adapted without labels, then trained, ξ = 0.9/0.92/0.94/0.95": ("tuned", "ξ = 0.9/0.92/0.94/0.95"),
     "settled, adapted without labels, ξ = 0.9/0.95/0.98/0.98": ("adapted_settled", "ξ = 0.9/0.95/0.98/0.98"),
     "DoViT, ξ = 0.95": ("dovit", "ξ = 0.95"),
     "DoViT's weights, the same ratio in every image": ("dovit", "fixed, as ξ = 0.95"),
