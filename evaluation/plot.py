@@ -52,7 +52,7 @@ def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     middle.set_ylabel(f"speed-up over {base}")
     middle.legend()
     for axes in (left, middle):
-        axes.set_xticks(list(places), labels, rotation=45)
+        axes.set_xticks(list(places), labels, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_xlabel("ξ")
     right.plot(cost, miou, "o-", color="tab:blue", label="token pass")
     if fixed:
