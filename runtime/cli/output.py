@@ -78,7 +78,7 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
 
 @contextmanager
 def stage_progress() -> Iterator[Progress]:
-    """Shows progress on stderr: a bar on a terminal, otherwise one line when a stage begins.
+    """Shows progress on stderr: a bar on a terminal, otherwise a line when a stage begins and every ten seconds.
 
     A stage is what comes before the first colon or comma of the text: `building 5 plans: stem, block2`.
     """
@@ -100,12 +100,17 @@ class _StageLines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._stage: str | None = None
+        self._last = 0.0  # when the last line was written
 
     def __call__(self, text: str, fraction: float | None = None) -> None:
         stage = text.replace(":", ",").split(",")[0].strip()
+        now = time.monotonic()
         if stage != self._stage:
-            self._stage = stage
+            self._stage, self._last = stage, now
             print_line(self._console, stage)
+        elif fraction is not None and now - self._last >= LINE_EVERY:
+            self._last = now
+            print_line(self._console, f"{text}, {fraction:.0%}")
 
 
 @contextmanager

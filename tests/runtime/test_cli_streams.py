@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from dovit.runtime.cli.output import stage_progress
 from dovit.runtime.errors import MAX_LENGTH, DovitError, printable
 
 FULL = Path("/dev/full")
@@ -65,6 +66,19 @@ def test_errors_are_one_line_without_terminal_codes() -> None:
     assert str(DovitError(f"{text}: x")) == f"{printable(text)}: x"
     long = str(DovitError("first " + "x" * 10 * MAX_LENGTH + " last"))
     assert long.startswith("first ") and long.endswith(" last") and len(long) < MAX_LENGTH + 10
+
+
+def test_a_long_stage_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("dovit.runtime.cli.output.LINE_EVERY", 0.0)
+    with stage_progress() as progress:
+        for text, fraction in (
+            ("fitting: lens", 0.0),
+            ("fitting: lens", 0.25),
+            ("fitting: head", None),
+            ("checking", None),
+        ):
+            progress(text, fraction)
+    assert capsys.readouterr().err.splitlines() == ["fitting", "fitting: lens, 25%", "checking"]
 
 
 # what each kind of progress shows, and a line for stdout meanwhile that is longer than a terminal is wide
