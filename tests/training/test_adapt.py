@@ -213,6 +213,20 @@ def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
 
 
+def test_a_fit_that_diverges_is_refused(tmp_path: Path) -> None:
+    dense = dense_model()
+    model, _, files = adaptable(tmp_path)
+    message = r"has diverged, its loss is (nan|inf): lower --lr, which is 1e\+25"
+    with pytest.raises(DovitError, match=message):
+        adapt(dense, files, Adaptation((1, 2), (0.9, 0.4), steps=3, lr=1e25), tmp_path, no_progress)
+    features = compute_features(model, [2, 3, 4], files, tmp_path, no_progress)
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(DovitError, match=message):
+        distil_together(
+            model, files, features, range(6), steps=3, lr=1e25, generator=generator, progress=lambda done: None
+        )
+
+
 @pytest.mark.parametrize("decoder", ["setr-mla", "eomt", "segmenter-linear-taps"])
 def test_decoders_that_lenses_do_not_serve_are_refused(decoder: str, tmp_path: Path) -> None:
     with pytest.raises(DovitError, match=r"adapted|dovit-adapt"):

@@ -21,6 +21,7 @@ from dovit.export.model import DoViT
 from dovit.export.model.heads import DecisionHead
 from dovit.export.model.lens import Correction, Lens
 from dovit.export.model.token_pass import TokenState, reconstruct, with_tokens
+from dovit.runtime.errors import DovitError
 from dovit.training.adapt.features import Features
 from dovit.training.adapt.states import States
 
@@ -100,11 +101,18 @@ def distil(
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
         mapped = torch.cat([through(module, states.get(image), config.prefix) for image in chosen])
         loss = divergence(model, model.decode(mapped, []), features.take(config.backbone.depth, chosen))
+        check_finite(loss, lr)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         progress(step + 1)
+
+
+def check_finite(loss: Tensor, lr: float) -> None:
+    """Raises DovitError where training has diverged."""
+    if not loss.isfinite():
+        raise DovitError(f"distillation has diverged, its loss is {float(loss.detach())}: lower --lr, which is {lr:g}")
 
 
 def through(module: Lens, state: TokenState, prefix: int) -> Tensor:

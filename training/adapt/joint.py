@@ -20,7 +20,7 @@ from dovit.export.model.token_pass import TokenState, confidence, decide
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.adapt.features import Features, window
-from dovit.training.adapt.fit import divergence, own_probabilities
+from dovit.training.adapt.fit import check_finite, divergence, own_probabilities
 from dovit.training.torch_segmenter import TorchSegmenter
 
 IMAGES_A_STEP = 4
@@ -95,6 +95,7 @@ def distil_together(
             own = own_probabilities(model, features.take(model.config.backbone.depth, [image]))[0]  # [N, C]
             for logits, left in said:
                 loss = loss - (own[left].T * logits[0].log_softmax(dim=0)).sum(dim=0).mean()
+            check_finite(loss, lr)
             (loss / IMAGES_A_STEP).backward()
         optimiser.step()
         schedule.step()
