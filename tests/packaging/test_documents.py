@@ -91,3 +91,12 @@ def test_the_python_of_the_readme_runs(
     assert printed[1:] == [str(found["result"].labels.shape), str(found["result"].keep_maps.shape)]
     assert sum(found["faster"].kept) < sum(found["result"].kept)
     assert (tmp_path / "labels.png").exists() and (tmp_path / "overlay.png").exists()
+
+
+def test_results_name_no_folder_of_the_machine_that_measured_them() -> None:
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    found = [
+        (file.name, path) for file in files for path in re.findall(r'"((?:/|[A-Z]:)[^"]*/[^"]*)"', file.read_text())
+    ]
+    assert not found
