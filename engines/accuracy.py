@@ -29,11 +29,10 @@ from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.bundle.plans import Accuracy, PlanStep, Precision
 from dovit.runtime.bundle.tensors import TensorSpec
-from dovit.runtime.chain import Chain, ChainResult
+from dovit.runtime.chain import Chain, ChainResult, decision_maps
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import Progress, no_progress
-from dovit.runtime.session import decision_maps
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,19 @@ class DecisionResult:
     keep: np.ndarray  # [B, K] int32: indices into the M tokens of those that are kept
 
 
+def decision_maps(
+    decisions: Sequence[DecisionResult], tokens: int, count: int, image: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per decision [count, N]: which positions stay (bool), and the confidence (float32, NaN where already stopped)."""
+    keep_maps = np.zeros((count, tokens), bool)
+    confidence_maps = np.full((count, tokens), np.nan, np.float32)
+    for number, decision in enumerate(decisions):
+        index = decision.index[image]
+        confidence_maps[number, index] = decision.confidence[image]
+        keep_maps[number, index[decision.keep[image]]] = True
+    return keep_maps, confidence_maps
+
+
 @dataclass(frozen=True)
 class ChainResult:
     """The result of one pass. There are fewer than D decisions if one of them kept no token."""

@@ -21,7 +21,7 @@ from dovit.runtime.arrays import Format, Layout, check_layout
 from dovit.runtime.bundle.manifest import ROUNDED_TO, Manifest, Mode, Schedule
 from dovit.runtime.bundle.open import Bundle, with_bundle
 from dovit.runtime.bundle.plans import Precision
-from dovit.runtime.chain import Chain, ChainResult, DecisionResult
+from dovit.runtime.chain import Chain, ChainResult, decision_maps
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import ImageLike, as_rgb
 from dovit.runtime.palettes import Colour, default_palette
@@ -431,19 +431,6 @@ class _Request:
     def finished(self, result: Result) -> Result:
         """`result` without logits if the caller did not ask for them."""
         return result if self.logits else result.without_logits()
-
-
-def decision_maps(
-    decisions: Sequence[DecisionResult], tokens: int, count: int, image: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Per decision [count, N]: which positions stay (bool), and the confidence (float32, NaN where already stopped)."""
-    keep_maps = np.zeros((count, tokens), bool)
-    confidence_maps = np.full((count, tokens), np.nan, np.float32)
-    for number, decision in enumerate(decisions):
-        index = decision.index[image]
-        confidence_maps[number, index] = decision.confidence[image]
-        keep_maps[number, index[decision.keep[image]]] = True
-    return keep_maps, confidence_maps
 
 
 @contextmanager

@@ -16,9 +16,8 @@ from dovit.export.macs import evaluate as evaluate_macs
 from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import Mode
-from dovit.runtime.chain import DecisionResult
+from dovit.runtime.chain import DecisionResult, decision_maps
 from dovit.runtime.result import Result
-from dovit.runtime.session import decision_maps
 from dovit.runtime.slide import segment_slide
 from dovit.runtime.whole import segment_whole
 from dovit.training.policies.checkpoint import is_dynamic_vit, load_dynamic_vit

@@ -16,9 +16,8 @@ from dovit.export.quantization.nodes import apply
 from dovit.export.quantization.products import QuantizedProduct
 from dovit.runtime.bundle.manifest import Manifest, Step
 from dovit.runtime.bundle.open import Bundle
-from dovit.runtime.chain import Chain, ChainResult
+from dovit.runtime.chain import Chain, ChainResult, decision_maps
 from dovit.runtime.engine import OnnxRuntimeEngine
-from dovit.runtime.session import decision_maps
 
 MIN_LABELS_EQUAL = 0.99
 MAX_MIOU_LOSS = 0.3  # percentage points
