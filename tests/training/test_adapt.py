@@ -23,7 +23,7 @@ from dovit.export.model.token_pass import gather, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import check_space, compute_features
-from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_correction, fit_lens, through
+from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_correction, fit_lens, probabilities, through
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.run import Adaptation, adapt, adapted_config
 from dovit.training.adapt.states import States, correct, pass_decision
@@ -80,7 +80,7 @@ def test_distillation_lowers_the_divergence(decoder: str, tmp_path: Path) -> Non
     def over_all() -> float:
         with torch.no_grad():
             mapped = torch.cat([through(lens, states.get(image), 1) for image in range(6)])
-            return float(divergence(model, model.decode(mapped, []), features.take(4, range(6))))
+            return float(divergence(model.decode(mapped, []), probabilities(model, features.take(4, range(6)))))
 
     before = over_all()
     lens.requires_grad_(True)

@@ -100,7 +100,7 @@ def distil(
     for step in range(steps):
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
         mapped = torch.cat([through(module, states.get(image), config.prefix) for image in chosen])
-        loss = divergence(model, model.decode(mapped, []), features.take(config.backbone.depth, chosen))
+        loss = divergence(model.decode(mapped, []), probabilities(model, features.take(config.backbone.depth, chosen)))
         check_finite(loss, lr)
         optimiser.zero_grad()
         loss.backward()
@@ -120,19 +120,20 @@ def through(module: Lens, state: TokenState, prefix: int) -> Tensor:
     return reconstruct(with_tokens(state, module(state.tokens)), prefix)
 
 
-def divergence(model: DoViT, logits: Tensor, full: Tensor) -> Tensor:
-    """KL(p_t ‖ p_s), the mean over the positions of the decoder's `logits` [B, C, h, w]: p_t is what it makes of `full`
-    [B, N, E], the last layer's tokens without token pass, and p_s what `logits` say."""
-    with torch.no_grad():
-        wanted = model.decode(full, []).softmax(dim=1)
+@torch.no_grad()
+def probabilities(model: DoViT, full: Tensor) -> Tensor:
+    """p_t [B, C, h, w] of the model without token pass, whose last layer's tokens are `full` [B, N, E]."""
+    return model.decode(full, []).softmax(dim=1)
+
+
+def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
+    """KL(p_t ‖ p_s), the mean over the positions of the decoder's logits [B, C, h, w]: p_t is `wanted`, p_s what `logits` say."""
     return F.kl_div(logits.log_softmax(dim=1), wanted, reduction="none").sum(dim=1).mean()
 
 
-@torch.no_grad()
-def own_probabilities(model: DoViT, full: Tensor) -> Tensor:
-    """The probabilities that the whole model gives each patch: tokens [B, N, E] of the last layer → [B, N, C]."""
-    probabilities = model.decode(full, []).softmax(dim=1)
-    return F.adaptive_avg_pool2d(probabilities, model.config.grid).flatten(2).transpose(1, 2)
+def of_patches(wanted: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Probabilities [B, C, h, w] at the decoder's resolution → the mean of each patch, [B, N, C]."""
+    return F.adaptive_avg_pool2d(wanted, grid).flatten(2).transpose(1, 2)
 
 
 def fit_head(
@@ -188,7 +189,6 @@ def _head_data(
         chosen = torch.randperm(state.index.shape[1], generator=generator)[:each]
         mapped = model.lenses[number](state.tokens)[0, config.prefix + chosen]
         inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
-        labels.append(
-            own_probabilities(model, features.take(config.backbone.depth, [image]))[0, state.index[0, chosen].long()]
-        )
+        wanted = probabilities(model, features.take(config.backbone.depth, [image]))
+        labels.append(of_patches(wanted, config.grid)[0, state.index[0, chosen].long()])
     return torch.cat(inputs), torch.cat(labels)

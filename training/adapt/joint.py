@@ -20,7 +20,7 @@ from dovit.export.model.token_pass import TokenState, confidence, decide
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.adapt.features import Features, window
-from dovit.training.adapt.fit import check_finite, divergence, own_probabilities
+from dovit.training.adapt.fit import check_finite, divergence, of_patches, probabilities
 from dovit.training.torch_segmenter import TorchSegmenter
 
 IMAGES_A_STEP = 4
@@ -90,9 +90,11 @@ def distil_together(
             if not order:
                 order = torch.randperm(len(images), generator=generator).tolist()
             image = images[order.pop()]
+            wanted = probabilities(model, features.take(model.config.backbone.depth, [image]))
             with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_in_bf16()):
-                said, loss = _pass(model, files[image], features, image)
-            own = own_probabilities(model, features.take(model.config.backbone.depth, [image]))[0]  # [N, C]
+                said, made = _pass(model, files[image])
+            loss = divergence(made, wanted)
+            own = of_patches(wanted, model.config.grid)[0]  # [N, C]
             for logits, left in said:
                 loss = loss - (own[left].T * logits[0].log_softmax(dim=0)).sum(dim=0).mean()
             check_finite(loss, lr)
@@ -111,9 +113,10 @@ def judge(model: DoViT, files: Sequence[Path], features: Features, images: Seque
     total, macs = 0.0, 0.0
     left, sure, agreed = (torch.zeros(len(config.decisions)) for _ in range(3))
     for image in images:
-        said, loss = _pass(model, files[image], features, image)
-        total += float(loss)
-        own = own_probabilities(model, features.take(config.backbone.depth, [image]))[0].argmax(dim=1)  # [N]
+        wanted = probabilities(model, features.take(config.backbone.depth, [image]))
+        said, made = _pass(model, files[image])
+        total += float(divergence(made, wanted))
+        own = of_patches(wanted, config.grid)[0].argmax(dim=1)  # [N]
         kept = []
         for number, ((logits, index), xi) in enumerate(zip(said, config.thresholds, strict=False)):
             q, label = logits[0].softmax(dim=0).max(dim=0)
@@ -131,8 +134,8 @@ def judge(model: DoViT, files: Sequence[Path], features: Features, images: Seque
     )
 
 
-def _pass(model: DoViT, file: Path, features: Features, image: int) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """One image through the model: what the heads said, and KL(p_t ‖ p_s)."""
+def _pass(model: DoViT, file: Path) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """One image through the model: what the heads said, and the decoder's logits [1, C, h, w] float32."""
     policy = _Decisions(model)
     logits = model.follow(torch.tensor(window(read_image(file), model.config))[None], policy).logits
-    return policy.said, divergence(model, logits.float(), features.take(model.config.backbone.depth, [image]))
+    return policy.said, logits.float()
