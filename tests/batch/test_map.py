@@ -120,6 +120,8 @@ def assert_complete(folder: Path, output: Path) -> None:
 def test_a_killed_worker_and_a_killed_node_lose_nothing(
     cluster: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import ray
+
     output, log = tmp_path / "labels", tmp_path / "log"
     log.touch()
     monkeypatch.setattr(run, "Segmenter", logging_segmenter(log, 0.4))
@@ -146,6 +148,9 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(
     assert (done.images, done.before, len(done.errors)) == (IMAGES, 0, 1)
     assert_complete(folder, output)
     assert max(Counter(file for file, _ in written()).values()) == 1
+    # Ray learns of it by missed heartbeats; until then it starts the next test's actors on that node
+    while any(node["Alive"] and node["NodeID"] == cluster.second.node_id for node in ray.nodes()):
+        time.sleep(0.1)
     cluster.second = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
 
 
