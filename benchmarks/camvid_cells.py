@@ -37,7 +37,7 @@ from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.features import check_space, compute_features
-from dovit.training.adapt.fit import distil, fit_lens
+from dovit.training.adapt.fit import distil, fit_lens, tokens_through
 from dovit.training.adapt.run import Adaptation, adapted_config
 from dovit.training.adapt.states import States
 from dovit.training.cli.options import seed_option
@@ -111,7 +111,18 @@ def fit_lenses(
             progress(f"lens after layer {layer}: distilling", done / steps)
 
         lens.requires_grad_(True)
-        distil(model, lens, states, features, images, steps=steps, lr=LR, generator=generator, progress=report)
+        distil(
+            model,
+            tokens_through(lens),
+            list(lens.parameters()),
+            states,
+            features,
+            images,
+            steps=steps,
+            lr=LR,
+            generator=generator,
+            progress=report,
+        )
         lens.requires_grad_(False)
     return dict(zip(layers, lenses, strict=True))
 

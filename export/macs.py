@@ -39,6 +39,8 @@ def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMac
             of_head = _head(head, dim, config.classes) if per_patch is None else per_patch
             if head.lens is not None:  # every token of the step passes through it, prefix tokens too
                 per_token += dim * dim + 2 * dim * head.lens.hidden
+                if head.lens.kernel > 1:  # all patches are convolved, and prefix tokens are left out
+                    fixed += head.lens.kernel**2 * dim * config.tokens - 2 * dim * head.lens.hidden * config.prefix
             if head.on_map:
                 fixed += of_head * config.tokens
             else:

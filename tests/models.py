@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import (
     Activation,
+    CorrectionConfig,
     DecoderConfig,
     EomtDecoder,
     LensConfig,
@@ -34,7 +35,8 @@ BACKBONES: dict[str, dict[str, Any]] = {
 def small_head(kind: str, layer: int) -> HeadConfig:
     """The paper's 1×1 convolution, SETR's auxiliary heads (kernel 1, 3), or an FCN head that also sees its input. `lens`: a norm
     and the 1×1 convolution behind a lens, affine after layer 4 and of two layers elsewhere. `corrected`: a lens and a
-    correction of the next block, affine after layer 4."""
+    correction of the next block, affine after layer 4. `neighbours`: a lens that sees 5×5 patches after layer 4 and 3×3
+    elsewhere."""
     return {
         "conv": HeadConfig(layer=layer),
         "setr-k1": HeadConfig(layer=layer, norm=True, num_convs=1, kernel=1, channels=24),
@@ -42,8 +44,9 @@ def small_head(kind: str, layer: int) -> HeadConfig:
         "fcn": HeadConfig(layer=layer, num_convs=1, kernel=3, channels=24, concat=True),
         "lens": HeadConfig(layer=layer, norm=True, lens=LensConfig(hidden=0 if layer == 4 else 16)),
         "corrected": HeadConfig(
-            layer=layer, norm=True, lens=LensConfig(), correction=LensConfig(hidden=0 if layer == 4 else 16)
+            layer=layer, norm=True, lens=LensConfig(), correction=CorrectionConfig(hidden=0 if layer == 4 else 16)
         ),
+        "neighbours": HeadConfig(layer=layer, norm=True, lens=LensConfig(hidden=16, kernel=5 if layer == 4 else 3)),
     }[kind]
 
 

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
 from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
 from dovit.export.model import DoViT, ModelConfig
+from dovit.export.model.config import LensConfig
 from dovit.export.model.eomt import Eomt
 from dovit.export.model.heads import DecisionHead
+from dovit.export.model.lens import Lens
 from dovit.export.model.token_pass import Cells, TokenState, add_cells, confidence, keep_least_confident
 from dovit.export.model.vit import Backbone
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
@@ -170,6 +172,7 @@ class _Assembler:
         self._heads: dict[object, Piece] = {}
         self._contexts: dict[bool, Piece] = {}
         self._lenses: dict[int, Piece] = {}
+        self._neighbours: dict[LensConfig, Piece] = {}
         self._corrections: dict[int, Piece] = {}
         self.lenses: list[gs.Variable] = []
 
@@ -247,7 +250,7 @@ class _Assembler:
                 break
             threshold = gs.Variable(f"threshold{number}", np.float32, [])
             self.graph.inputs.append(threshold)
-            mapped = self.lens(number, current)
+            mapped = self.lens(number, current, full, index)
             q = self.head(number, current if mapped is None else mapped, full, index, kept)
             if mapped is not None:
                 full = self.reconstruct(f"full{number}", full, mapped, index)
@@ -347,15 +350,29 @@ class _Assembler:
         rotary = ["cosine", "sine"] if self.model.backbone.rotary is not None else []
         return rotary + (["bias"] if number > 1 and self.config.cells is not None else [])
 
-    def lens(self, number: int, tokens: gs.Variable) -> gs.Variable | None:
+    def lens(self, number: int, tokens: gs.Variable, full: gs.Variable, index: gs.Variable) -> gs.Variable | None:
         """`lens{number}` [B, P+M, E], what the lens of a decision makes of its block's tokens; None where it has none."""
         config, lens = self.config.decisions[number - 1].lens, self.model.lenses[number - 1]
         if config is None:
             return None
-        if config.hidden not in self._lenses:
-            some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
-            self._lenses[config.hidden] = trace(lens, {"tokens": (some, {0: "batch", 1: "tokens"})}, ["mapped"])
-        [mapped] = self.piece(f"lens{number}", self._lenses[config.hidden], lens, [tokens])
+        lens = cast(Lens, lens)
+        by_itself = lens if lens.neighbours is None else _replaced(lens, neighbours=None)
+        hidden = 0 if by_itself.hidden is None else config.hidden
+        some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim), {0: "batch", 1: "tokens"}
+        if hidden not in self._lenses:
+            self._lenses[hidden] = trace(by_itself, {"tokens": some}, ["mapped"])
+        [mapped] = self.piece(f"lens{number}", self._lenses[hidden], by_itself, [tokens])
+        if lens.neighbours is not None:
+            mapped = self.rename(mapped, f"lens{number}_alone", list(tokens.shape or []))
+            around = self.reconstruct(f"lens{number}_map", full, mapped, index)
+            if config not in self._neighbours:
+                whole = self.example(self.config.tokens, self.dim), {0: "batch"}
+                positions = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int32), {0: "batch", 1: "kept"}
+                example = {"tokens": some, "full": whole, "index": positions}
+                self._neighbours[config] = trace(lens.neighbours, example, ["seen"])
+            [mapped] = self.piece(
+                f"neighbours{number}", self._neighbours[config], lens.neighbours, [mapped, around, index]
+            )
         return self.rename(mapped, f"lens{number}", list(tokens.shape or []))
 
     def correction(self, number: int, tokens: gs.Variable, length: int | str) -> gs.Variable:

@@ -141,12 +141,26 @@ class FcnConfig(Part):
     conv: ConvConfig = ConvConfig()
 
 
-class LensConfig(Part):
-    """A map of single tokens, x → A x + b with an E×E matrix and a bias: the `lens` or the `correction` of a decision.
-
-    With `hidden` channels it is x → A x + b + W₂ gelu(W₁ x + b₁)."""
+class CorrectionConfig(Part):
+    """A map of single tokens, x → A x + b with an E×E matrix and a bias; with `hidden` channels
+    x → A x + b + W₂ gelu(W₁ x + b₁)."""
 
     hidden: int = Field(default=0, ge=0, le=1 << 15)
+
+
+class LensConfig(CorrectionConfig):
+    """The same, and with a `kernel` larger than 1 a map that also sees the patches around a token, in so many rows and columns:
+    z = A x + b of each token, u = LayerNorm(z), then z + W₂ gelu(W₁ (u + D u) + b₁), where D is a depthwise convolution
+    over the grid of patches. Where a patch has stopped before, z is what the decoder reads of it."""
+
+    # left out of files where it is 1, so that they stay readable for versions without it
+    kernel: Kernel = Field(default=1, exclude_if=lambda kernel: kernel == 1)
+
+    @model_validator(mode="after")
+    def _kernel_has_channels(self) -> LensConfig:
+        if self.kernel > 1 and not self.hidden:
+            raise ValueError(f"a lens of kernel {self.kernel} needs `hidden` channels, and has 0")
+        return self
 
 
 class HeadConfig(FcnConfig):
@@ -164,7 +178,7 @@ class HeadConfig(FcnConfig):
     norm_eps: Epsilon = 1e-6
     # left out of files where there is none, so that they stay readable for versions that know no lens
     lens: LensConfig | None = Field(default=None, exclude_if=lambda lens: lens is None)
-    correction: LensConfig | None = Field(default=None, exclude_if=lambda correction: correction is None)
+    correction: CorrectionConfig | None = Field(default=None, exclude_if=lambda correction: correction is None)
 
     @property
     def on_map(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never, cast
 
 import torch
@@ -90,7 +91,9 @@ class DoViT(nn.Module):
             DecisionHead(head, config.backbone.embed_dim, config.classes) for head in config.decisions
         )
         self.lenses = nn.ModuleList(
-            nn.Identity() if head.lens is None else Lens(head.lens, config.backbone.embed_dim)
+            nn.Identity()
+            if head.lens is None
+            else Lens(head.lens, config.backbone.embed_dim, config.prefix, config.grid)
             for head in config.decisions
         )
         backbone = config.backbone
@@ -154,7 +157,7 @@ class DoViT(nn.Module):
                 decisions.append(Decision(q, state.index, state.index.gather(1, keep)))
                 if keep.shape[1] < self.config.least_kept:
                     raise ValueError("the layers that EoMT's queries join need at least one token")
-                lens = self.lenses[number] if self.config.decisions[number].lens else None
+                lens = partial(self.lens, number) if self.config.decisions[number].lens else None
                 state = gather(state, keep, prefix, merge=self.config.merge, cells=self.config.cells, lens=lens)
                 if keep.shape[1] == 0:  # nothing is left to compute: the backbone ends early
                     break
@@ -170,11 +173,21 @@ class DoViT(nn.Module):
         pixels = (image.to(self.mean.dtype) - self.mean) / self.std
         return self.backbone.embed(pixels.permute(0, 3, 1, 2))
 
+    def lens(self, number: int, state: TokenState) -> Tensor:
+        """[B, P+M, E]: what the lens of decision `number` (from 0) makes of the tokens of `state`, and the tokens themselves
+        where it has none."""
+        lens = self.lenses[number]
+        tokens: Tensor = lens(state.tokens)
+        if isinstance(lens, Lens) and lens.neighbours is not None:
+            full = reconstruct(with_tokens(state, tokens), self.config.prefix)
+            tokens = lens.neighbours(tokens, full, state.index)
+        return tokens
+
     def confidence(self, number: int, state: TokenState) -> Tensor:
         """q [B, M] of decision `number` (from 0) for the tokens of `state`."""
         prefix = self.config.prefix
         if not self.config.decisions[number].on_map:  # kernel 1: each token by itself, so only those that are kept
-            patches = self.lenses[number](state.tokens[:, prefix:])  # [B, M, E]
+            patches = self.lens(number, state)[:, prefix:]  # [B, M, E]
             kept = patches.transpose(1, 2)[..., None]  # [B, E, M, 1]
             q = confidence(self.heads[number](kept)[..., 0])
         else:
@@ -183,7 +196,7 @@ class DoViT(nn.Module):
 
     def head_logits(self, number: int, state: TokenState) -> Tensor:
         """Logits [B, C, h, w] of head `number` (from 0) for every token, stopped or not (2)."""
-        state = with_tokens(state, self.lenses[number](state.tokens))
+        state = with_tokens(state, self.lens(number, state))
         return self.heads[number](self._as_map(reconstruct(state, self.config.prefix)))
 
     def leave(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

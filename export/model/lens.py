@@ -1,4 +1,4 @@
-"""Maps of single tokens that go with a decision.
+"""Maps of tokens that go with a decision.
 
 lens        makes of a stopping token what the decoder, trained on the last layer's tokens, can read
 correction  makes of a token that went through layers with few others what these layers would have made of it among all
@@ -6,23 +6,27 @@ correction  makes of a token that went through layers with few others what these
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dovit.export.model.config import LensConfig
+from dovit.export.model.config import CorrectionConfig, LensConfig
+
+NORM_EPS = 1e-6
 
 
-class Lens(nn.Module):
-    """L: x [.., E] → [.., E], an affine map and, with hidden channels, a two-layer perceptron beside it.
+class TokenMap(nn.Module):
+    """x [.., E] → [.., E], an affine map and, with hidden channels, a two-layer perceptron beside it.
 
     Starts as the identity."""
 
-    def __init__(self, config: LensConfig, dim: int) -> None:
+    def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, dim)
-        self.hidden = nn.Linear(dim, config.hidden) if config.hidden else None
-        self.out = nn.Linear(config.hidden, dim, bias=False) if config.hidden else None
+        self.hidden = nn.Linear(dim, hidden) if hidden else None
+        self.out = nn.Linear(hidden, dim, bias=False) if hidden else None
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         if self.out is not None:
@@ -35,13 +39,46 @@ class Lens(nn.Module):
         return y
 
 
-class Correction(Lens):
+class Neighbours(nn.Module):
+    """What a lens of a kernel larger than 1 adds to tokens from the patches around them: W₂ gelu(W₁ (u + D u) + b₁), where u is
+    the normed map and D a depthwise convolution, which starts as the mean. Adds nothing at first."""
+
+    def __init__(self, config: LensConfig, dim: int, prefix: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.prefix, self.grid = prefix, grid
+        self.norm = nn.LayerNorm(dim, NORM_EPS)
+        self.depthwise = nn.Conv2d(dim, dim, config.kernel, padding=config.kernel // 2, groups=dim)
+        self.hidden = nn.Linear(dim, config.hidden)
+        self.out = nn.Linear(config.hidden, dim, bias=False)
+        nn.init.constant_(self.depthwise.weight, config.kernel**-2)
+        nn.init.zeros_(cast(Tensor, self.depthwise.bias))
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, tokens: Tensor, full: Tensor, index: Tensor) -> Tensor:
+        """Tokens [B, P+M, E] of the patches at `index` [B, M], and the map that they are part of, `full` [B, N, E] → tokens
+        [B, P+M, E]; prefix tokens stay as they are."""
+        normed = self.norm(full)
+        around = self.depthwise(normed.transpose(1, 2).unflatten(2, self.grid)).flatten(2).transpose(1, 2)  # [B, N, E]
+        where = index.long()[..., None].expand(-1, -1, full.shape[2])
+        seen = (normed + around).gather(1, where)  # [B, M, E]
+        return tokens + F.pad(self.out(F.gelu(self.hidden(seen))), (0, 0, self.prefix, 0))
+
+
+class Lens(TokenMap):
+    """L, as `forward` for tokens by themselves. `neighbours`: what comes to it where the kernel is larger than 1."""
+
+    def __init__(self, config: LensConfig, dim: int, prefix: int, grid: tuple[int, int]) -> None:
+        super().__init__(dim, config.hidden if config.kernel == 1 else 0)
+        self.neighbours = Neighbours(config, dim, prefix, grid) if config.kernel > 1 else None
+
+
+class Correction(TokenMap):
     """C: tokens [B, P+M, E] → [B, P+M, E], patch tokens x to x + r (C x - x), prefix tokens as they are.
 
     r is the share of the N = `count` patch tokens that has stopped, 1 - M/N: where none has, nothing changes."""
 
-    def __init__(self, config: LensConfig, dim: int, prefix: int, count: int) -> None:
-        super().__init__(config, dim)
+    def __init__(self, config: CorrectionConfig, dim: int, prefix: int, count: int) -> None:
+        super().__init__(dim, config.hidden)
         self.prefix, self.count = prefix, count
 
     def forward(self, x: Tensor) -> Tensor:

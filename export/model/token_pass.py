@@ -2,7 +2,8 @@
 
     confidence  q = max_c softmax(H(f))[c]                                                           (2), (3)
     lens        L: R^E → R^E of a decision, optional: what the decoder is to read of a token that stops there; q is then
-                of H(L(f))
+                of H(L(f)). It may also read the patches around the token: what L's affine part makes of those that are
+                still kept, and what the decoder reads of the stopped ones
     decide      a token stops if q > ξ, strictly; a NaN keeps; a stopped token never returns         (4), (5)
     gather      kept tokens are compacted in ascending order of position; stopping ones go to `full` (6), as
                 L(token) where the decision has a lens, and as they are otherwise
@@ -143,15 +144,15 @@ def gather(
     *,
     merge: bool = True,
     cells: Cells | None = None,
-    lens: Callable[[Tensor], Tensor] | None = None,
+    lens: Callable[[TokenState], Tensor] | None = None,
 ) -> TokenState:
     """The state after a decision: `keep` [B, K] stays (6), the others stop and, with `merge`, go into the class token (8),
     with `cells` into the merged tokens of their cells, the last of the `prefix` tokens.
 
-    `lens`: [B, P+M, E] → the same shape, each token by itself. `full` gets what it makes of the stopping tokens; the class
-    token and the kept tokens see none of it."""
+    `lens`: the state → [B, P+M, E]. `full` gets what it makes of the stopping tokens; the class token and the kept tokens see
+    none of it."""
     patches = state.tokens[:, prefix:]  # [B, M, E]
-    full = reconstruct(state if lens is None else with_tokens(state, lens(state.tokens)), prefix)
+    full = reconstruct(state if lens is None else with_tokens(state, lens(state)), prefix)
     stopped_sum = state.stopped_sum
     if merge:
         stopped_sum = stopped_sum + _stopping(state, keep, prefix).sum(dim=1)

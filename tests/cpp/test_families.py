@@ -26,6 +26,7 @@ pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, on
         ("eomt", "rotary", "setr-k3"),
         ("segmenter-linear", "registers", "lens"),
         ("segmenter-linear", "registers", "lens-unmerged"),
+        ("segmenter-linear", "registers", "neighbours"),
     ],
 )
 def test_results_are_pythons(

@@ -26,7 +26,11 @@ from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.session import load
 
 ARCHITECTURES = [(decoder, "conv") for decoder in DECODERS] + [("setr-naive", "fcn"), ("setr-mla", "setr-k3")]
-ARCHITECTURES += [("segmenter-linear", "lens-unmerged"), ("segmenter-linear", "corrected")]
+ARCHITECTURES += [
+    ("segmenter-linear", "lens-unmerged"),
+    ("segmenter-linear", "corrected"),
+    ("setr-naive", "neighbours"),
+]
 ARCHITECTURES += [("setr-mla", "setr-k3-cells"), ("segmenter-linear", "corrected-cells")]
 LOW: tuple[Precision, ...] = ("fp16", "bf16")
 

@@ -36,6 +36,8 @@ CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
     ("segmenter-linear", 5, "lens-unmerged", "rotary"),
     ("segmenter-mask", 2, "corrected-unmerged", None),
     ("segmenter-linear", 1, "lens-cells", None),
+    ("segmenter-linear", 1, "neighbours-cells", None),
+    ("setr-pup", 0, "neighbours", None),
     ("setr-mla", 0, "setr-k3-cells", None),
     ("segmenter-mask", 5, "corrected-cells", "rotary"),
 ]

@@ -1,5 +1,7 @@
 """The analytic counts against torch's own counter, and against the paper's Tables 1 and 2."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from models import BACKBONES, DECODERS, HEADS, random_images, randomised, small_config, spreading_thresholds
@@ -10,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import SegmenterMaskDecoder, SetrUpDecoder, paper_decision_layers
+from dovit.export.model.token_pass import TokenState
 
 STOP_ALL, STOP_NONE = -1.0, 1.0
 
@@ -64,16 +67,22 @@ def test_count_is_torchs_with_queries(family: str | None) -> None:
         assert evaluate(step_macs(model.config), tokens) == (paper, true)
 
 
-def test_a_lens_is_counted_for_every_token_of_its_step() -> None:
-    """Against torch's counter over the lens alone: affine after layer 4, of two layers after layer 2."""
-    config = small_config("setr-pup", 2, head="lens")
+@pytest.mark.parametrize("head", ["lens", "neighbours-cells"])
+def test_a_lens_is_counted_for_every_token_of_its_step(head: str) -> None:
+    """Against torch's counter over the lens alone: affine after layer 4, of two layers after layer 2; and lenses that see the
+    patches around a token, of which the second part is only for patches, and its convolution is over all of them."""
+    config = small_config("setr-pup", 2, head=head)
     without = config.model_copy(
         update={"decisions": tuple(h.model_copy(update={"lens": None}) for h in config.decisions)}
     )
-    for number, lens in enumerate(DoViT(config).lenses):
-        for tokens in (2, 3, 26):
+    model, dim = DoViT(config), config.backbone.embed_dim
+    for number in range(len(model.lenses)):
+        first = config.prefix + config.tokens
+        for tokens in (config.prefix, config.prefix + 1, first) if number or config.cells is None else (first,):
+            state = TokenState.start(torch.zeros(1, first, dim), config.prefix)
+            state = replace(state, tokens=torch.zeros(1, tokens, dim), index=state.index[:, : tokens - config.prefix])
             with FlopCounterMode(display=False) as counter:
-                lens(torch.zeros(1, tokens, config.backbone.embed_dim))
+                model.lens(number, state)
             step, plain = step_macs(config)[number], step_macs(without)[number]
             assert step.paper(tokens) - plain.paper(tokens) == counter.get_total_flops() // 2
             assert step.true(tokens) - plain.true(tokens) == counter.get_total_flops() // 2

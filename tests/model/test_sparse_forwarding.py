@@ -12,8 +12,8 @@ from models import BACKBONES, DECODERS, HEADS, random_images, randomised, small_
 from torch import Tensor
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
-from dovit.export.model.config import LensConfig
-from dovit.export.model.lens import Lens
+from dovit.export.model.config import CorrectionConfig, LensConfig
+from dovit.export.model.lens import Lens, TokenMap
 from dovit.export.model.vit import Layer
 
 
@@ -68,7 +68,7 @@ def masked_layer(
     return torch.where(weight[..., None] > 0, y, x)
 
 
-def through_lens(lens: Lens, x: Tensor) -> Tensor:
+def through_map(lens: TokenMap, x: Tensor) -> Tensor:
     """A x + b + W₂ gelu(W₁ x + b₁) of each token x [B, T, E], with gelu by the error function."""
     y = torch.einsum("oi,bti->bto", lens.linear.weight, x) + lens.linear.bias
     if lens.hidden is None:
@@ -76,6 +76,29 @@ def through_lens(lens: Lens, x: Tensor) -> Tensor:
     hidden = torch.einsum("oi,bti->bto", lens.hidden.weight, x) + lens.hidden.bias
     hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
     return y + torch.einsum("oi,bti->bto", lens.out.weight, hidden)
+
+
+def through_lens(lens: Lens, x: Tensor, left: Tensor, read: Tensor, grid: tuple[int, int]) -> Tensor:
+    """What the lens makes of x [B, T, E]. One of a kernel larger than 1 also reads the patches around, of which `left` [B, N]
+    have not stopped and the decoder reads `read` [B, T, E] of the others: a sum over patches, nothing beyond the border."""
+    alone, part = through_map(lens, x), lens.neighbours
+    if part is None:
+        return alone
+    (h, w), prefix = grid, x.shape[1] - left.shape[1]
+    u = torch.where(left[..., None], alone[:, prefix:], read[:, prefix:])
+    mean, variance = u.mean(dim=2, keepdim=True), u.var(dim=2, keepdim=True, correction=0)
+    u = ((u - mean) / (variance + 1e-6).sqrt() * part.norm.weight + part.norm.bias).unflatten(1, grid)  # [B, h, w, E]
+    weight = part.depthwise.weight[:, 0]  # [E, k, k]
+    reach = weight.shape[1] // 2
+    seen = u + part.depthwise.bias
+    for row, column in itertools.product(range(h), range(w)):
+        for down, across in itertools.product(range(-reach, reach + 1), repeat=2):
+            if 0 <= row + down < h and 0 <= column + across < w:
+                seen[:, row, column] += weight[:, reach + down, reach + across] * u[:, row + down, column + across]
+    hidden = torch.einsum("oi,bti->bto", part.hidden.weight, seen.flatten(1, 2)) + part.hidden.bias
+    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    added = torch.einsum("oi,bti->bto", part.out.weight, hidden)
+    return torch.cat([alone[:, :prefix], alone[:, prefix:] + added], dim=1)
 
 
 def eomt_scores(model: DoViT, queries: Tensor, patches: Tensor) -> Tensor:
@@ -131,14 +154,14 @@ def masked_forward(
                 continue
             for image in range(len(images)):
                 staying = prefix + left[image].nonzero().flatten()
-                moved = through_lens(correction, x[image : image + 1, staying])[0]
+                moved = through_map(correction, x[image : image + 1, staying])[0]
                 x[image, staying] += (1 - left[image].double().mean()) * (moved - x[image, staying])
         if number in config.taps:
             taps.append(as_map(model.backbone.norm(x) if normed else x))
         for head, lens, decision, threshold in zip(model.heads, model.lenses, config.decisions, xi, strict=True):
             if decision.layer != number:
                 continue
-            mapped = through_lens(lens, x) if decision.lens else x
+            mapped = through_lens(lens, x, left, read, config.grid) if decision.lens else x
             q = head(as_map(mapped)).softmax(dim=1).amax(dim=1).flatten(1)  # [B, N]
             stay = left & ~(q > threshold)
             if config.decoder.kind == "eomt":  # the least confident token stays
@@ -235,14 +258,15 @@ def test_sparse_forwarding_of_other_backbones(family: str, decoder: str, head: s
     assert all(set(c) <= set(capacities) for c in compare(model, images, xi, capacities))
 
 
+@pytest.mark.parametrize("head", ["lens", "neighbours"])
 @pytest.mark.parametrize(
     ("decoder", "family"),
     [(decoder, None) for decoder in DECODERS if decoder != "setr-mla"]
     + [("segmenter-linear", "rotary"), ("eomt", "registers")],
 )
-def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: str | None) -> None:
+def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: str | None, head: str) -> None:
     """Also where a decision keeps no token, and the backbone ends there."""
-    model = double(small_config(decoder, head="lens", family=family))
+    model = double(small_config(decoder, head=head, family=family))
     images = random_images(model.config, batch=3)
     xi = compare_schedules(model, images)
     for ended in ((0.0, 0.0), (xi[0], 0.0), (1.0, 0.0), (1.0, 1.0)):
@@ -270,7 +294,7 @@ def test_corrections_are_refused_where_the_decoder_reads_more_than_the_last_laye
         with pytest.raises(
             ValueError, match="corrections are for decoders that read the last layer's patch tokens alone"
         ):
-            heads = [HeadConfig(layer=2, correction=LensConfig())]
+            heads = [HeadConfig(layer=2, correction=CorrectionConfig())]
             small_config(decoder, layers=(2,), decisions=heads, thresholds=(0.5,))
 
 
@@ -294,6 +318,7 @@ def test_without_merging_the_class_token_stays_as_it_is(decoder: str, family: st
         ("setr-mla", 2, "setr-k3-cells", None),
         ("segmenter-mask", 1, "corrected-cells", "registers"),
         ("segmenter-linear", 1, "lens-cells", "rotary"),
+        ("segmenter-linear", 1, "neighbours-cells", None),
     ],
 )
 def test_merged_tokens_of_cells_count_as_often_as_tokens_have_stopped(

@@ -33,6 +33,7 @@ MODELS = {
     "rotary": ("segmenter-linear", {"family": "rotary-gated"}),
     "eomt": ("eomt", {}),
     "without merging": ("segmenter-linear", {"head": "lens-unmerged"}),
+    "lenses that see neighbours": ("segmenter-linear", {"head": "neighbours-cells"}),
     "corrections": ("segmenter-linear", {"head": "corrected"}),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,8 +18,7 @@ from typer.testing import CliRunner
 
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT
-from dovit.export.model.config import LensConfig
-from dovit.export.model.lens import Correction, Lens
+from dovit.export.model.lens import Correction, Lens, TokenMap
 from dovit.export.model.token_pass import gather, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
@@ -55,7 +55,7 @@ def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> 
     (tmp_path / "states").mkdir()
     states = States(tmp_path / "states")
     features = compute_features(model, [2, 4], files, tmp_path, no_progress, states)
-    lens = Lens(small_config("segmenter-linear", head="lens").decisions[1].lens, 64).requires_grad_(False)
+    lens = TokenMap(64, 0).requires_grad_(False)
     fit_lens(lens, states, features, 4, range(6), 1)
     x = torch.cat([tokens_after(model, file, 2) for file in files]).half().double().numpy()
     y = torch.cat([tokens_after(model, file, 4) for file in files]).half().double().numpy()
@@ -67,25 +67,37 @@ def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> 
     np.testing.assert_allclose(lens.linear.bias.numpy(), solved[-1], atol=2e-3)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-mask", "setr-naive", "setr-pup"])
-def test_distillation_lowers_the_divergence(decoder: str, tmp_path: Path) -> None:
+def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path: Path) -> None:
     dense = dense_model(decoder)
-    model = DoViT(adapted_config(dense.config, Adaptation((2,), (0.5,), 16))).eval().requires_grad_(False)
+    model = DoViT(adapted_config(dense.config, Adaptation((2,), (0.5,), 16, kernel))).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     states = States(tmp_path)
     features = compute_features(model, [2, 4], photos(tmp_path / "photos", dense, 6), tmp_path, no_progress, states)
-    lens = cast(Lens, model.lenses[0])
+    lens, lens_of_first = cast(Lens, model.lenses[0]), partial(model.lens, 0)
     fit_lens(lens, states, features, 4, range(6), 1)
 
     def over_all() -> float:
         with torch.no_grad():
-            mapped = torch.cat([through(lens, states.get(image), 1) for image in range(6)])
+            mapped = torch.cat([through(model, lens_of_first, states.get(image)) for image in range(6)])
             return float(divergence(model.decode(mapped, []), probabilities(model, features.take(4, range(6)))))
 
     before = over_all()
     lens.requires_grad_(True)
     generator = torch.Generator().manual_seed(0)
-    distil(model, lens, states, features, range(6), steps=40, lr=1e-3, generator=generator, progress=lambda done: None)
+    distil(
+        model,
+        lens_of_first,
+        list(lens.parameters()),
+        states,
+        features,
+        range(6),
+        steps=40,
+        lr=1e-3,
+        generator=generator,
+        progress=lambda done: None,
+    )
     assert over_all() < 0.8 * before
 
 
@@ -119,7 +131,7 @@ def test_states_are_those_of_the_model_itself(merge_cells: int, tmp_path: Path) 
             state = states.get(image)
             assert 0 < state.index.shape[1] < 24
             assert state.index.tolist() == output.decisions[0][-1].kept.tolist()
-            logits = model.decode(through(Lens(LensConfig(), 64), state, model.config.prefix), [])
+            logits = model.decode(through(model, lambda state: state.tokens, state), [])
         torch.testing.assert_close(logits, output.logits, rtol=0.02, atol=0.02)
 
 

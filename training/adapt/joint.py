@@ -55,7 +55,7 @@ class _Decisions:
         self.said: list[tuple[Tensor, Tensor]] = []  # logits [1, C, M] and positions [M] of each decision
 
     def __call__(self, number: int, state: TokenState) -> tuple[Tensor, Tensor]:
-        patches = self.model.lenses[number](state.tokens[:, self.model.config.prefix :]).detach()  # [1, M, E]
+        patches = self.model.lens(number, state)[:, self.model.config.prefix :].detach()  # [1, M, E]
         logits = self.model.heads[number](patches.transpose(1, 2)[..., None])[..., 0].float()
         self.said.append((logits, state.index[0].long()))
         q = confidence(logits.detach())

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor, nn
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
-from dovit.export.model.config import EomtDecoder, LensConfig
+from dovit.export.model.config import CorrectionConfig, EomtDecoder, LensConfig
 from dovit.export.model.lens import Correction, Lens
+from dovit.export.model.token_pass import TokenState
 from dovit.runtime.errors import DovitError, describe_validation
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.features import compute_features
-from dovit.training.adapt.fit import distil, fit_correction, fit_head, fit_lens
+from dovit.training.adapt.fit import distil, fit_correction, fit_head, fit_lens, tokens_through
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.states import States, correct, pass_decision
 
@@ -27,13 +30,15 @@ HELD_OUT = 10  # one image of so many is kept for temperatures and for the repor
 @dataclass(frozen=True)
 class Adaptation:
     """How to adapt. `layers` count from 1, `thresholds` are ξ of each; `hidden`: channels of the lenses' second part, 0 for
-    none. `merge`: merging into the class token, which the layers of a frozen model have never seen; `merge_cells`: side of the
-    cells whose stopped tokens are merged, 0 for none; `correct`: whether decisions get a correction of the next block; `steps`:
-    of distillation for each lens; `joint_steps`: of all decisions together, when each is fitted."""
+    none; `kernel`: rows and columns of patches that it sees, 1 for a token by itself. `merge`: merging into the class token,
+    which the layers of a frozen model have never seen; `merge_cells`: side of the cells whose stopped tokens are merged, 0 for
+    none; `correct`: whether decisions get a correction of the next block; `steps`: of distillation for each lens;
+    `joint_steps`: of all decisions together, when each is fitted."""
 
     layers: tuple[int, ...]
     thresholds: tuple[float, ...]
     hidden: int = 0
+    kernel: int = 1
     steps: int = 500
     lr: float = 3e-4
     seed: int = 0
@@ -58,8 +63,8 @@ def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
                 layer=layer,
                 norm=True,
                 norm_eps=config.backbone.norm_eps,
-                lens=LensConfig(hidden=how.hidden),
-                correction=LensConfig() if how.correct else None,
+                lens=LensConfig(hidden=how.hidden, kernel=how.kernel),
+                correction=CorrectionConfig() if how.correct else None,
             )
             for layer in how.layers
         )
@@ -100,11 +105,12 @@ def adapt(
         for number, layer in enumerate(how.layers):
             what = f"decision {number + 1} of {len(how.layers)}, after layer {layer}"
 
-            def train(module: Lens, name: str, what: str = what) -> None:
+            def train(module: nn.Module, run: Callable[[TokenState], Tensor], name: str, what: str = what) -> None:
                 module.requires_grad_(True)
                 distil(
                     model,
-                    module,
+                    run,
+                    list(module.parameters()),
                     states,
                     features,
                     images,
@@ -123,7 +129,7 @@ def adapt(
             lens = cast(Lens, model.lenses[number])
             progress(f"{what}: ridge regression")
             fit_lens(lens, states, features, last, images, config.prefix)
-            train(lens, "lens")
+            train(lens, partial(model.lens, number), "lens")
             progress(f"{what}: fitting the head")
             fit_head(model, number, states, features, images, held_out, generator)
             if number + 1 == len(how.layers) and not how.correct:
@@ -135,7 +141,7 @@ def adapt(
                 correction = cast(Correction, model.corrections[number])
                 fit_correction(correction, states, features, following, images)
                 if following == last:
-                    train(correction, "correction")
+                    train(correction, tokens_through(correction), "correction")
                 correct(model, number, states, range(len(files)))
         if how.joint_steps:
             distil_together(

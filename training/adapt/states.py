@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ class States:
 def pass_decision(model: DoViT, number: int, states: States, images: Sequence[int]) -> None:
     """Move the states on: through decision `number` (from 0) at the model's own ξ, and the layers of the block after it."""
     config = model.config
-    lens = model.lenses[number] if config.decisions[number].lens else None
+    lens = partial(model.lens, number) if config.decisions[number].lens else None
     for image in images:
         state = states.get(image)
         if not state.index.shape[1]:  # an earlier decision has stopped every token: the model ends there

@@ -40,6 +40,7 @@ Examples:
 # Measured on CamVid (docs/results.md): a token that stops early saves much, so the first decisions may be less sure.
 DEFAULT_THRESHOLDS = 0.9, 0.95, 0.98  # of the first decision, the second, and all others
 DEFAULT_CELLS = 4  # side in patches
+DEFAULT_KERNEL = 7  # in patches
 
 
 def command(
@@ -52,9 +53,21 @@ def command(
     decision_layers: Annotated[str | None, decision_layers_option("2,4,6,8 of 12, and the like")] = None,
     threshold: Annotated[list[str] | None, threshold_option("0.9, 0.95, then 0.98")] = None,
     hidden: Annotated[
-        int,
-        typer.Option(min=0, max=1 << 15, help="Channels of a second part of the lens, of two layers; 0: affine alone."),
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            max=1 << 15,
+            help="Channels of a second part of the lens, of two layers; 0: affine alone. Default: a third of the model's.",
+        ),
+    ] = None,
+    kernel: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=7,
+            help="Rows and columns of patches that this part sees around a token. Default: 7, or 1 if --hidden is 0.",
+        ),
+    ] = None,
     merge: Annotated[bool, merge_option("they are not")] = False,
     merge_cells: Annotated[int | None, merge_cells_option("4, unless --merge is given")] = None,
     correct: Annotated[
@@ -97,7 +110,17 @@ def command(
     thresholds = ReadOptions(thresholds=parse_thresholds(threshold)).thresholds_for(len(layers), own)
     if merge_cells is None:
         merge_cells = 0 if merge else DEFAULT_CELLS
-    how = Adaptation(layers, thresholds, hidden, steps, lr, seed, merge, correct, merge_cells, joint_steps)
+    if hidden is None:
+        hidden = model.config.backbone.embed_dim // 3
+    if kernel is None:
+        kernel = DEFAULT_KERNEL if hidden else 1
+    if kernel > 1 and not hidden:
+        raise UsageError(
+            f"--kernel {kernel} with --hidden 0: an affine map sees each token by itself; give --hidden channels too"
+        )
+    if not kernel % 2:
+        raise UsageError(f"--kernel {kernel}: give an odd number, so that the token is in the middle")
+    how = Adaptation(layers, thresholds, hidden, kernel, steps, lr, seed, merge, correct, merge_cells, joint_steps)
     scratch = out.absolute().parent
     # refuse before the work begins
     check_decisions(model.config, layers, thresholds)

@@ -16,7 +16,11 @@ from models import BACKBONES, random_images
 from dovit.runtime.errors import DovitError, UsageError
 
 CHAIN_KINDS = [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2), ("segmenter-linear", "lens", 1)]
-CHAIN_KINDS += [("segmenter-linear", "lens-unmerged", 2), ("setr-pup", "corrected-unmerged", 1)]
+CHAIN_KINDS += [
+    ("segmenter-linear", "neighbours", 1),
+    ("segmenter-linear", "lens-unmerged", 2),
+    ("setr-pup", "corrected-unmerged", 1),
+]
 CHAIN_KINDS += [("setr-mla", "fcn-cells", 2), ("segmenter-linear", "corrected-cells", 0)]
 
 
