@@ -45,7 +45,7 @@ def test_the_decoder_decides_behind_the_lens() -> None:
     """q is the largest probability that the decoder gives the lens's output; at ξ = 1 the model is the dense one."""
     dense = dense_model()
     row = Row((2, 4), (1.0, 1.0), 0)
-    lenses = {layer: Lens(LensConfig(), 32) for layer in row.layers}
+    lenses = {layer: Lens(LensConfig(), 32, dense.config.prefix, dense.config.grid) for layer in row.layers}
     for lens in lenses.values():
         torch.nn.init.normal_(lens.linear.weight, std=0.3)
     model = with_decisions(dense, row, lenses)

@@ -33,7 +33,7 @@ MODELS = {
     "rotary": ("segmenter-linear", {"family": "rotary-gated"}),
     "eomt": ("eomt", {}),
     "without merging": ("segmenter-linear", {"head": "lens-unmerged"}),
-    "lenses that see neighbours": ("segmenter-linear", {"head": "neighbours-cells"}),
+    "lenses that see neighbours": ("segmenter-linear", {"head": "neighbours"}),
     "corrections": ("segmenter-linear", {"head": "corrected"}),
 }
 
