@@ -10,7 +10,7 @@ import ctypes
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dovit.benchmarks.torch_plans import ELEMENTS, check_blocks
 from dovit.export.model import DoViT
+from dovit.export.model.lens import Lens
 from dovit.export.model.token_pass import TokenState, add_cells, confidence
 from dovit.runtime.bundle.plans import PlanStep, Precision
 from dovit.runtime.bundle.tensors import DType
@@ -72,6 +73,8 @@ class TorchBlocks:
             if name.startswith("gathered"):
                 number = int(name.removeprefix("gathered"))
                 self._block(number, value, given.get(f"index{number}"), made)
+            elif name.endswith("_alone"):
+                self._neighbours(int(name.removeprefix("lens").removesuffix("_alone")), given, made)
             elif name == "sequence":
                 logits = self.model.decode(value, [given[f"tap{layer}"] for layer in config.taps]).float()
                 made["logits"] = logits
@@ -96,8 +99,17 @@ class TorchBlocks:
             tokens = add_cells(TokenState.start(tokens, prefix), prefix, config.cells).tokens
         made[f"tokens{number + 1}"] = tokens
         if number < len(model.heads):
-            made[f"lens{number + 1}"] = model.lenses[number](tokens)
+            lens, name = model.lenses[number], f"lens{number + 1}"
+            sees = isinstance(lens, Lens) and lens.neighbours is not None  # the rest is made when the map is there
+            made[f"{name}_alone" if sees else name] = lens(tokens)
         return tokens
+
+    def _neighbours(self, number: int, given: Mapping[str, Tensor], made: dict[str, Tensor]) -> None:
+        """The lens of decision `number` (from 1) on the map of what it makes of each token by itself."""
+        neighbours = cast(Lens, self.model.lenses[number - 1]).neighbours
+        assert neighbours is not None
+        name = f"lens{number}"
+        made[name] = neighbours(given[f"{name}_alone"], given[f"{name}_map"], given[f"index{number - 1}"])
 
     def _confidence(self, number: int, given: Mapping[str, Tensor], made: Mapping[str, Tensor]) -> Tensor:
         """Of decision `number`, from 1."""

@@ -88,11 +88,14 @@ class _Described:
             outputs = [*tapped.values(), self.tokens(f"tokens{number + 1}", number)]
             outputs = list({spec.name: spec for spec in outputs}.values())
             head = config.decisions[number] if number < len(config.decisions) else None
-            if head is not None and not head.on_map:
-                outputs.append(self.confidence(number))
             lens = self.tokens(f"lens{number + 1}", number) if head is not None and head.lens is not None else None
+            alone = None  # what a lens that sees neighbours makes of each token by itself
+            if head is not None and head.lens is not None and head.lens.kernel > 1:
+                alone = self.tokens(f"lens{number + 1}_alone", number)
+            if head is not None and not head.on_map and alone is None:
+                outputs.append(self.confidence(number))
             if lens is not None:
-                outputs.append(lens)
+                outputs.append(alone or lens)
             if number:
                 found.append(self.gather(number, step))
                 inputs = [self.tokens(f"gathered{number}", number)]
@@ -103,6 +106,10 @@ class _Described:
                 found.append(self.plan(step, step, [self.image()], [*self.state(0)[1:], *outputs]))
             found += [self.reconstruct(f"tap{layer}", step, spec, number) for layer, spec in tapped.items()]
             if head is not None:
+                if lens is not None and alone is not None:
+                    whole = self.reconstruct(f"lens{number + 1}_map", step, alone, number)
+                    given = [alone, self.index(number), whole.outputs[0]]
+                    found += [whole, self.plan(f"{step}-2", step, given, [self.confidence(number), lens])]
                 if lens is not None:
                     found.append(self.reconstruct(f"full{number + 1}", step, lens, number))
                 if head.on_map:

@@ -32,6 +32,7 @@ KINDS = [
     ("segmenter-mask", "fcn", 2, None),
     ("segmenter-linear", "setr-k1", 0, None),
     ("segmenter-linear", "corrected-cells", 1, None),
+    ("setr-naive", "neighbours-cells", 1, None),
     ("setr-mla", "fcn-cells", 2, None),
     ("segmenter-linear-taps", "conv-cells", 5, "rotary"),
 ]
@@ -52,6 +53,7 @@ def test_what_blocks_in_torch_would_leave_out_is_refused() -> None:
         ("setr-mla", "setr-k3", 1, None, "fp32"),
         ("segmenter-mask", "conv", 2, None, "bf16"),
         ("segmenter-linear", "corrected-cells", 1, None, "fp16"),
+        ("segmenter-mask", "neighbours", 2, None, "bf16"),
         ("setr-mla", "fcn-cells", 2, None, "fp32"),
         ("segmenter-linear-taps", "fcn", 5, "rotary", "fp16"),
     ],
