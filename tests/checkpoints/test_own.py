@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
-from dovit.export.model import ModelConfig
+from dovit.export.model import DoViT, ModelConfig
 from dovit.runtime.errors import DovitError
 
 
@@ -36,9 +36,11 @@ def test_other_backbones_are_saved_and_read(family: str, suffix: str, tmp_path: 
         assert torch.equal(larger(image, (1.0, 1.0)).logits, same(image, (1.0, 1.0)).logits)
 
 
-def test_lenses_are_saved_and_read(tmp_path: Path) -> None:
-    """--dense leaves them out; a file without lenses does not name them, so that versions without lenses read it."""
-    model = randomised(small_config("setr-pup", head="lens"))
+@pytest.mark.parametrize("head", ["lens", "neighbours"])
+def test_lenses_are_saved_and_read(head: str, tmp_path: Path) -> None:
+    """--dense leaves them out; a file without lenses does not name them, so that versions without lenses read it. Likewise
+    with kernels. A lens that sees neighbours serves any size."""
+    model = randomised(small_config("setr-pup", head=head))
     file = tmp_path / "model.safetensors"
     save_model(model, file)
     read = load_model(file).model
@@ -47,6 +49,43 @@ def test_lenses_are_saved_and_read(tmp_path: Path) -> None:
     dense = load_model(file, ReadOptions(dense=True)).model
     assert torch.equal(dense(image).logits, model(image, (1.0, 1.0)).logits)
     assert "lens" not in small_config("setr-pup").model_dump_json()
+    kernels = [lens.get("kernel") for lens in (d["lens"] for d in model.config.model_dump(mode="json")["decisions"])]
+    assert kernels == ([3, 5] if head == "neighbours" else [None, None])
+    larger = load_model(file, ReadOptions(image_size=(96, 80))).model
+    same = DoViT(small_config("setr-pup", head=head, image_size=(96, 80))).eval()
+    same.load_state_dict(larger.state_dict())
+    image = random_images(same.config)
+    assert torch.equal(larger(image).logits, same(image).logits)
+
+
+@pytest.mark.parametrize(
+    ("lens", "sentence"),
+    [
+        ({"hidden": 16, "kernel": 2}, r"kernel: an even kernel would change the map.s size, found 2"),
+        ({"hidden": 16, "kernel": 9}, r"kernel: Input should be less than or equal to 7, found 9"),
+        ({"hidden": 16, "kernel": 0}, r"kernel: Input should be greater than or equal to 1, found 0"),
+        ({"hidden": 16, "kernel": "3"}, r"kernel: Input should be a valid integer, found '3'"),
+        ({"hidden": 0, "kernel": 3}, r"a lens of kernel 3 needs `hidden` channels, and has 0"),
+        ({"kernel": 3}, r"a lens of kernel 3 needs `hidden` channels, and has 0"),
+    ],
+)
+def test_kernels_that_no_lens_has_are_refused(lens: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    model = randomised(small_config(head="neighbours"))
+    config = model.config.model_dump(mode="json")
+    config["decisions"][1]["lens"] = lens
+    save_file(model.state_dict(), tmp_path / "model.safetensors", {"dovit": json.dumps(config)})
+    with pytest.raises(DovitError, match=sentence) as refused:
+        load_model(tmp_path / "model.safetensors")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_lens_of_another_kernel_than_its_weights_is_refused(tmp_path: Path) -> None:
+    model = randomised(small_config(head="neighbours"))
+    config = model.config.model_dump(mode="json")
+    config["decisions"][1]["lens"]["kernel"] = 7
+    save_file(model.state_dict(), tmp_path / "model.safetensors", {"dovit": json.dumps(config)})
+    with pytest.raises(DovitError, match=r"lenses\.1\.neighbours\.depthwise\.weight"):
+        load_model(tmp_path / "model.safetensors")
 
 
 def _scalars(value: Any, *place: str | int) -> Iterator[tuple[str | int, ...]]:

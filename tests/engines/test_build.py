@@ -49,6 +49,7 @@ HEADS = {"setr-naive": "fcn", "setr-mla": "setr-k3", "segmenter-mask": "lens", "
 ARCHITECTURES = [(decoder, HEADS.get(decoder, "conv"), None) for decoder in DECODERS]
 ARCHITECTURES += [(decoder, "conv", family) for decoder, family in OTHER_BACKBONES]
 ARCHITECTURES += [("setr-mla", "fcn-cells", None), ("segmenter-linear", "corrected-cells", "rotary")]
+ARCHITECTURES += [("segmenter-linear", "neighbours", None), ("segmenter-linear", "neighbours-cells", "rotary")]
 
 
 @pytest.mark.parametrize(("decoder", "head", "family"), ARCHITECTURES)

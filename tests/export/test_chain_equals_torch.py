@@ -120,6 +120,7 @@ def test_memory_is_reused_and_results_are_the_callers(exported: tuple[DoViT, Ses
         ("setr-mla", "setr-k3", None),
         ("setr-pup", "corrected", None),
         ("segmenter-mask", "corrected-cells", None),
+        ("segmenter-linear", "neighbours", None),
         ("setr-mla", "setr-k3-cells", "rotary"),
     ],
 )
@@ -133,7 +134,7 @@ def test_dense_graph_has_no_token_pass_and_equals_the_chain(
     onnx.save(graph, tmp_path / "onnx" / "dense.onnx")
     onnx.checker.check_model(str(tmp_path / "onnx" / "dense.onnx"))
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
-    assert not any(node.name.startswith(("head", "lens", "correction")) for node in graph.graph.node)
+    assert not any(node.name.startswith(("head", "lens", "neighbours", "correction")) for node in graph.graph.node)
     assert [i.name for i in graph.graph.input] == ["image"]
     if head.endswith("-cells"):  # no node is left of them
         plain = randomised(small_config(decoder, head=head.replace("-cells", "-unmerged"), family=family))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from dovit.engines.scenes import street_scenes
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.export.cli import command
 from dovit.export.model import DoViT
+from dovit.export.model.token_pass import TokenState
 from dovit.export.quantization import measure
 from dovit.export.quantization.bundle import Calibration, quantize
 from dovit.export.quantization.images import at_model_size
@@ -186,6 +188,33 @@ def test_the_costliest_products_are_left_out(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DovitError, match=r"no product of this model can be quantized: .* use --precision fp32"):
         quantized(bundle, tmp_path / "none", calibration)
     assert not (tmp_path / "none").exists()
+
+
+def test_lenses_stay_in_floating_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that see neighbours too: of the tokens that quantized layers make, they make what the torch model's make."""
+    model = randomised(small_config("segmenter-linear", head="neighbours"))
+    make_bundle(model, tmp_path / "float32")
+    bundle = open_bundle(tmp_path / "float32")
+    noise = np.random.default_rng(0).integers(0, 256, (2, *bundle.manifest.image_size, 3), dtype=np.uint8)
+    monkeypatch.setattr(measure, "MIN_LABELS_EQUAL", 0.0)
+    made = quantized(bundle, tmp_path / "int8", Calibration([measure.Scene(image) for image in noise]))
+    found = made.manifest.quantization
+    assert found is not None and found.products == {"stem": 8, "block2": 8, "block3": 8, "decoder": 0}
+    every = range(made.manifest.tokens + 1)
+    both = [
+        load(b.root, provider="cpu").chain.run(noise[:1], (0.5, 0.5), every, counts=(13, 6), keep_tensors=True).tensors
+        for b in (made, bundle)
+    ]
+    prefix = model.config.prefix
+    for number in (0, 1):
+        tensors = {name: torch.from_numpy(value) for name, value in both[0].items()}
+        start = TokenState.start(torch.zeros(1, prefix + made.manifest.tokens, 64), prefix)
+        full = tensors.get(f"full{number}", start.full)  # of which nothing is read where all tokens are left
+        state = replace(start, tokens=tensors[f"tokens{number + 1}"], index=tensors[f"index{number}"], full=full)
+        with torch.inference_mode():
+            expected = model.lens(number, state)
+        torch.testing.assert_close(tensors[f"lens{number + 1}"], expected, rtol=1e-4, atol=1e-4)
+        assert np.abs(both[0][f"lens{number + 1}"] - both[1][f"lens{number + 1}"]).max() > 1e-3, "layers are quantized"
 
 
 def test_a_block_that_no_token_reaches_is_calibrated(tmp_path: Path) -> None:

@@ -71,7 +71,12 @@ def seeds(folder: Path) -> list[Seed]:
         inside.mkdir()
         return inside / f"model{suffix}"
 
-    for kind, head in (("setr-mla", "setr-k3"), ("segmenter-mask", "conv"), ("setr-pup", "fcn")):
+    for kind, head in (
+        ("setr-mla", "setr-k3"),
+        ("segmenter-mask", "conv"),
+        ("setr-pup", "fcn"),
+        ("setr-naive", "neighbours"),
+    ):
         model = _small(kind, head)
         config = {"dovit": model.config.model_dump(mode="json")}
         for container in ("zip", "legacy", "safetensors"):

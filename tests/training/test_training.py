@@ -35,8 +35,9 @@ def test_heads_only_changes_the_heads_and_nothing_else(tmp_path: Path, checkpoin
     assert "distillation" not in lines[0]
 
 
-def test_heads_only_trains_lenses_too(tmp_path: Path) -> None:
-    model = randomised(street_config(head="lens"))
+@pytest.mark.parametrize("head", ["lens", "neighbours"])
+def test_heads_only_trains_lenses_too(head: str, tmp_path: Path) -> None:
+    model = randomised(street_config(head=head))
     save_model(model, tmp_path / "lens.safetensors")
     trained(tmp_path / "out", tmp_path / "lens.safetensors", steps=6, lr=0.01, heads_only=True)
     before, after = weights(tmp_path / "lens.safetensors"), weights(tmp_path / "out" / "model.safetensors")
@@ -66,8 +67,9 @@ def test_auto_takes_bf16_where_the_cpu_multiplies_in_it(text: str | None, has: b
     assert [_precision(Precision(name), True) for name in ("fp32", "bf16", "auto")] == ["fp32", "bf16", "bf16"]
 
 
-def test_bf16_autocast_of_lenses_and_cells(tmp_path: Path) -> None:
-    model = randomised(street_config("segmenter-linear", head="corrected-cells"))
+@pytest.mark.parametrize("head", ["corrected-cells", "neighbours-cells"])
+def test_bf16_autocast_of_lenses_and_cells(head: str, tmp_path: Path) -> None:
+    model = randomised(street_config("segmenter-linear", head=head))
     save_model(model, tmp_path / "model.pth")
     low, full = (trained(tmp_path / p, tmp_path / "model.pth", precision=p)[0]["loss"] for p in ("bf16", "fp32"))
     assert low != full and low == pytest.approx(full, rel=0.02)
