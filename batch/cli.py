@@ -17,6 +17,7 @@ from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Json, Mode, Precision, Recursive, Threshold
 from dovit.runtime.cli.values import parse_thresholds
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import check_folder_name
 
 EPILOG = """\b
 Examples:
@@ -75,6 +76,7 @@ def command(
     except ModuleNotFoundError as error:
         raise UsageError(f"dovit-map needs the package {error.name}: pip install 'dovit[ray]'") from None
 
+    check_folder_name(output, "--output")
     settings: dict[str, Any] = {
         "threads": threads,
         "backend": backend.value,
@@ -104,7 +106,9 @@ def command(
         print(json.dumps(row | {"rows": str(output / "rows")}))
     else:
         before = f", {done.before} were done before" if done.before else ""
-        print(f"{done.images} images in {seconds:.1f} s{before}; a row for each in {output / 'rows'}")
+        print(
+            f"{done.images} image{'s' * (done.images != 1)} in {seconds:.1f} s{before}; a row for each in {output / 'rows'}"
+        )
     if done.errors:
         raise DovitError(
             f"{len(done.errors)} of {done.images + done.before} images failed (for one: {done.errors[0]}); "

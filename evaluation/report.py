@@ -60,7 +60,8 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
             *[f"{outcome.speedup.quantile(0.5):.2f}"] * paired,
         )
     note = f"speed-up: over {first.speedup_over}, median over the images" if paired else ""
-    print_table(console, f"{first.images} images, {first.tokens} tokens each" + _windows(first), table, note)
+    plural = "s" * (first.images != 1)
+    print_table(console, f"{first.images} image{plural}, {first.tokens} tokens each" + _windows(first), table, note)
 
 
 def print_classes(console: Console, outcome: Outcome, names: Sequence[str]) -> None:

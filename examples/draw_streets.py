@@ -19,6 +19,18 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first scene's seed")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 512), metavar=("HEIGHT", "WIDTH"))
     arguments = parser.parse_args()
+    if arguments.count < 1 or arguments.first < 0 or min(arguments.size) < 32 or max(arguments.size) > 8192:
+        parser.error("give --count 1 or more, --first 0 or more, and a --size from 32 to 8192 pixels")
+    try:
+        draw(arguments)
+    except OSError as error:
+        parser.exit(
+            1, f"draw_streets.py: error: {error.filename or arguments.folder} cannot be written: {error.strerror}\n"
+        )
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    """Write the pairs and classes.json."""
     streets = Streets(arguments.count, tuple(arguments.size), arguments.first)
     for part in ("images", "labels"):
         (arguments.folder / part).mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import dovit
+from dovit.runtime.images import read_image
+
 
 def main() -> None:
     """Two columns of equal pictures, with a gap."""
@@ -20,15 +23,21 @@ def main() -> None:
     keeps = sorted(arguments.folder.glob(f"{stem}.keep*.png"))
     labels, overlay = arguments.folder / f"{stem}.png", arguments.folder / f"{stem}.overlay.png"
     files = [arguments.image, *[labels] * (len(keeps) % 2), overlay, *keeps]  # an even number
-    pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    try:
+        pictures = [read_image(file) for file in files]
+    except dovit.DovitError as error:
+        parser.exit(1, f"picture.py: error: {error}\n")
     height, width = pictures[0].shape[:2]
     gap, rows = 8, -(-len(pictures) // 2)
     sheet = np.full((rows * (height + gap) - gap, 2 * width + gap, 3), 128, np.uint8)
     for number, picture in enumerate(pictures):
         y, x = number // 2 * (height + gap), number % 2 * (width + gap)
         sheet[y : y + height, x : x + width] = picture
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(arguments.out)
+    try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(arguments.out)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that Pillow does not know
+        parser.exit(1, f"picture.py: error: {arguments.out} cannot be written: {error}\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dovit.runtime.cli.options import BackendChoice, Json, ModeChoice, Precision
 from dovit.runtime.cli.output import output_console, print_line, stage_progress
 from dovit.runtime.cli.values import parse_capabilities, parse_channels, parse_numbers, parse_size
 from dovit.runtime.errors import UsageError
+from dovit.runtime.files import check_folder_name
 
 if TYPE_CHECKING:
     from dovit.engines.add import Added
@@ -214,6 +215,8 @@ def command(
         raise UsageError("give either --ckpt, a checkpoint, or --engine, a bundle")
     if ckpt is not None and out is None:
         raise UsageError("give --out, the folder of the bundle")
+    if out is not None:
+        check_folder_name(out, "--out")
     if (compare is None) != (image is None):
         raise UsageError("--compare takes logits, and --image the image that they were made of: give both or neither")
     if compare is None and compare_tolerance is not None:

@@ -18,6 +18,27 @@ from typing import Any
 from dovit.runtime.errors import DovitError, UsageError
 
 PART_SUFFIX = ".part"
+# with which nobody means to name a folder
+FILE_SUFFIXES = frozenset(
+    (
+        *(
+            ".png",
+            ".jpg",
+            ".jpeg",
+            ".tif",
+            ".tiff",
+            ".webp",
+            ".mp4",
+            ".mkv",
+            ".mov",
+            ".avi",
+            ".json",
+            ".parquet",
+            ".zip",
+        ),
+        *(".onnx", ".plan", ".engine", ".pth", ".pt", ".ckpt", ".safetensors"),
+    )
+)
 MAX_TEXT_BYTES = 64 << 20  # of a configuration, a palette
 
 
@@ -84,6 +105,12 @@ def check_writable(folder: Path, flag: str) -> None:
         raise DovitError(f"{folder}: no such folder; make it, or give {flag} another place")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DovitError(f"{folder}: may not be written; give {flag} a place of yours")
+
+
+def check_folder_name(path: Path, flag: str) -> None:
+    """Raise UsageError where a folder is to be made that is named as a file is, such as `--out labels.png`."""
+    if path.suffix.lower() in FILE_SUFFIXES and not os.path.isdir(path):
+        raise UsageError(f"{flag} {path}: the name of a file; give a folder, such as {path.with_suffix('')}")
 
 
 def check_output(path: Path, flag: str) -> None:

@@ -20,7 +20,7 @@ from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import KEEP, Engine, Json, Mode, Recursive, Threads
 from dovit.runtime.cli.output import output_console, print_line, progress_counter
 from dovit.runtime.cli.values import parse_share, parse_shares
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import atomic_write, check_output, check_writable
 from dovit.runtime.session import load
 
@@ -85,7 +85,7 @@ def command(
     target = Target(
         parse_shares(keep, "--keep"),
         parse_share(macs, "--macs"),
-        parse_share(max_disagreement, "--max-disagreement"),
+        _parse_disagreement(max_disagreement),
         macs_count.value,
         per_decision,
     )
@@ -139,6 +139,16 @@ def sample_evenly(files: list[Path], limit: int | None) -> list[Path]:
     if limit is None or limit >= len(files):
         return files
     return [files[k] for k in (np.arange(limit) * len(files) // limit).tolist()]
+
+
+def _parse_disagreement(text: str | None) -> float | None:
+    """A share of the pixels. Raises UsageError for `0.5` in place of `0.5%`, with which nearly all tokens would stop."""
+    share = parse_share(text, "--max-disagreement")
+    if text is not None and share is not None and 0.1 <= share < 1 and "%" not in text:
+        raise UsageError(
+            f"--max-disagreement {text}: {share * 100:g} % of the pixels; write {text}% for {share:g} %, or {share * 100:g}%"
+        )
+    return share
 
 
 def main() -> None:

@@ -63,12 +63,14 @@ int pipeline(const std::string& engines, int frames, dovit::LoadOptions loading)
 int main(int count, char** arguments) {
   std::vector<std::string> given{arguments + 1, arguments + count};
   const dovit::LoadOptions loading = take_loading(given);
-  if (given.size() != 2) {
-    std::fprintf(stderr, "usage: pipeline ENGINES FRAMES %s\n", kLoadingUsage);
+  const int frames = given.size() == 2 ? std::atoi(given[1].c_str()) : 0;
+  if (frames < 1) {  // FRAMES is how many are drawn
+    std::fprintf(stderr, "usage: pipeline ENGINES FRAMES %s\nFRAMES is a number: so many frames are drawn\n",
+                 kLoadingUsage);
     return 2;
   }
   try {
-    return pipeline(given[0], std::atoi(given[1].c_str()), loading);
+    return pipeline(given[0], frames, loading);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "pipeline: error: %s\n", error.what());
     return 1;

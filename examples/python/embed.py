@@ -5,7 +5,7 @@ python examples/python/embed.py build/demo/engines assets/street.png    # after 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from concurrent.futures import ThreadPoolExecutor
 
 import dovit
@@ -28,6 +28,11 @@ def main(engines: str, image: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: embed.py ENGINES IMAGE")
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("engines", help="a bundle's folder")
+    parser.add_argument("image")
+    arguments = parser.parse_args()
+    try:
+        main(arguments.engines, arguments.image)
+    except dovit.DovitError as error:  # one sentence: what is wrong, and the fix
+        parser.exit(1, f"embed.py: error: {error}\n")

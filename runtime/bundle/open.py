@@ -151,6 +151,11 @@ def read_manifest(root: Path) -> Manifest:
         if not isinstance(version, int):
             raise TypeError("schema_version is not a number")
     except (FileNotFoundError, NotADirectoryError):
+        if os.path.isfile(root):  # bundle.json itself, or a checkpoint
+            raise DovitError(
+                f"{root}: a file; a bundle is the folder in which {MANIFEST_NAME} lies "
+                "(dovit-export --ckpt makes one of a checkpoint)"
+            ) from None
         raise DovitError(
             f"{root}: not a dovit bundle (no {MANIFEST_NAME}); make one with dovit-export --ckpt model.pth --out {root}"
         ) from None

@@ -35,6 +35,7 @@ from dovit.runtime.cli.profile import profile_images
 from dovit.runtime.cli.values import parse_thresholds
 from dovit.runtime.cli.video import VideoOptions, find_videos, run_videos
 from dovit.runtime.errors import DovitError, UsageError, printable
+from dovit.runtime.files import check_folder_name
 from dovit.runtime.images import read_image, read_pages
 from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
@@ -152,6 +153,7 @@ def command(
     if wrong is not None:
         hint = f"leave it out for {videos[0]}" if videos else f"name one, or say --video if {images[0]} is one"
         raise UsageError(f"{wrong} is for {'images' if videos else 'videos'}: {hint}")
+    check_folder_name(out, "--out")
     inputs = [] if videos else find_inputs(images, recursive=recursive, skip=out)
     files = [one.file for one in inputs]
     session = load(

@@ -55,6 +55,8 @@ class Video:
             fix = "give a whole video that FFmpeg reads"
             if is_camera(self.address):
                 fix = "check that the camera is connected (ls /dev/video*) and may be read"
+            elif is_address(self.address):
+                fix = "check the address, and that its server runs"
             raise DovitError(f"{self.name}: cannot be opened{hint} ({_reason(error)}); {fix}") from None
         if not self._container.streams.video:
             self._container.close()

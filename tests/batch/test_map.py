@@ -243,6 +243,8 @@ def test_wrong_requests_are_refused(
     ):
         found, _, err = dovit_map(*arguments, "--output", str(tmp_path / "refused"))
         assert found == status and sentence in err and err.count("\n") == 1, err
+    found, _, err = dovit_map("--input", "photos", "--output", "labels.parquet")
+    assert found == 2 and "labels.parquet: the name of a file; give a folder, such as labels" in err
     found, _, err = dovit_map("--input", "photos", "--output", str(tmp_path / "other"), engine="photos")
     assert found == 1 and "not a dovit bundle" in err and not (tmp_path / "other").exists()
 

@@ -192,6 +192,9 @@ def test_the_segment_example_fails_in_a_sentence(examples: Path, tmp_path: Path)
 def test_the_pipeline_example(examples: Path, bundle: Path, library_path: Path) -> None:
     printed = run(examples / "pipeline", bundle, "12", "--onnxruntime", library_path)
     assert printed == "12 frames, 12 with the labels that they get alone\n"
+    for wrong in ("frame.png", "0", "-1"):
+        done = subprocess.run([examples / "pipeline", bundle, wrong], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "") and "FRAMES is a number" in done.stderr
 
 
 def test_the_readmes_program_runs(installed: Path, bundle: Path, library_path: Path, tmp_path: Path) -> None:

@@ -326,6 +326,8 @@ def test_tampered_bundles_are_refused_by_both(original: Path, says: Callable[...
     odd = f"{tmp_path}//./0/"
     read, gone = says("open", odd, f"{odd}gone//")
     assert read == "read" and "not a dovit bundle" in gone
+    for file in (original / "bundle.json", original / "bundle.json" / "below", next((original / "onnx").iterdir())):
+        assert says("open", file) == [python_says(open_bundle, file)]
 
 
 def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:

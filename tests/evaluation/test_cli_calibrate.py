@@ -114,6 +114,7 @@ def test_a_limit_is_spread_over_the_list() -> None:
         (("--macs", "1.2"), "between 0 and 1"),
         (("--max-disagreement", "5"), "as 0.005 or 0.5%"),
         (("--max-disagreement", "x%"), "not a share"),
+        (("--max-disagreement", "0.5"), "50 % of the pixels; write 0.5% for 0.5 %, or 50%"),
         (("--macs", "0.5", "--macs-count", "flops"), "--macs-count"),
         (("--macs", "0.5", "--buckets", "1"), "--buckets 1: give at least 2"),
         (("--macs", "0.5", "--round-to", "0"), "--round-to 0"),

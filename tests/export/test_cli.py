@@ -80,6 +80,7 @@ def test_export_run_inspect(
         (["--precision", "int4"], 2, "int4"),
         (["--backend", "onnxruntime", "--precision", "fp16"], 2, "--precision is for plans"),
         (["--engine", "engines/"], 2, "either --ckpt"),
+        (["--out", "model.onnx"], 2, "model.onnx: the name of a file; give a folder, such as model"),
         (["--ckpt", "missing.pth"], 1, "no such checkpoint"),
     ],
 )

@@ -190,6 +190,7 @@ BAD = {
     "glob": (("*.jpeg",), 2, "*.jpeg: no file matches"),
     "empty folder": (("hollow",), 2, "hollow: no images in this folder"),
     "out is a file": (("a.png", "--out", "notes.txt"), 1, "notes.txt: cannot be made a folder"),
+    "out is named as a file": (("a.png", "--out", "a.PNG"), 2, "a.PNG: the name of a file; give a folder, such as a"),
     "out is below a file": (("a.png", "--out", "notes.txt/out"), 1, "cannot be made a folder"),
     "out is the input's folder": (("a.png", "--out", "."), 2, "a.png is an input image and would be overwritten"),
     "an extra is an input": (("a.png", "sub/a.keep2.png", "--out", "sub", "--keep-maps"), 2, "would be overwritten"),

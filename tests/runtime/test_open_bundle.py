@@ -64,6 +64,8 @@ def test_missing_and_cut_files(bundle: Path) -> None:
     refused(bundle, "the manifest says")
     file.unlink()
     refused(bundle, "is missing")
+    refused(bundle / "bundle.json", "a bundle is the folder in which bundle.json lies")
+    refused(file.parent / "bundle.json", "not a dovit bundle")
     (bundle / "bundle.json").unlink()
     refused(bundle, "not a dovit bundle")
     refused(bundle / "nowhere", "not a dovit bundle")

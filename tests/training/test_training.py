@@ -107,6 +107,10 @@ def test_a_loss_that_is_nan_ends_the_run(tmp_path: Path) -> None:
         (["--ckpt", "CKPT", "--device", "cuda"], "no GPU"),
         (["--ckpt", "CKPT", "--dense", "--heads-only"], "leave --heads-only"),
         (["--new", "CKPT"], "cannot be read"),
+        (
+            ["--ckpt", "CKPT", "--out", "new.safetensors"],
+            "new.safetensors: the name of a file; give a folder, such as new",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -16,6 +16,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import threshold_option
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError, describe_validation
+from dovit.runtime.files import check_folder_name
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
@@ -155,6 +156,7 @@ def command(
         raise UsageError("give either --ckpt, a checkpoint to start from, or --new, a configuration")
     if dense and (heads_only or policy is Policy.DYNAMICVIT):
         raise UsageError("--dense trains a model without decisions: leave --heads-only and --policy out")
+    check_folder_name(out, "--out")
     scales = parse_numbers(scale_range, float, "--scale-range")
     if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
         raise UsageError(f"--scale-range {scale_range}: give two factors, as 0.5,2.0")

@@ -76,6 +76,11 @@ Manifest read_manifest(const std::filesystem::path& root) {
   try {
     content = RegularFile(file).content(kMaxManifestBytes);
   } catch (const FileError& error) {
+    std::error_code ignored;
+    // bundle.json itself, or a checkpoint
+    if (error.error == ENOTDIR && std::filesystem::is_regular_file(root, ignored))
+      throw DovitError(text(root.string(), ": a file; a bundle is the folder in which ", kManifestName,
+                            " lies (dovit-export --ckpt makes one of a checkpoint)"));
     if (error.error == ENOENT || error.error == ENOTDIR)
       throw DovitError(text(root.string(), ": not a dovit bundle (no ", kManifestName,
                             "); make one with dovit-export --ckpt model.pth --out ", root.string()));
