@@ -57,7 +57,7 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
             f"{paper:.1%}",
             f"{true:.1%}",
             f"{1e3 * outcome.latency.quantile(0.5):.1f}",
-            *[f"{outcome.speedup.quantile(0.5):.2f}"] * paired,
+            *[_ratio(outcome.speedup.quantile(0.5))] * paired,
         )
     note = f"speed-up: over {first.speedup_over}, median over the images" if paired else ""
     plural = "s" * (first.images != 1)
@@ -74,6 +74,10 @@ def print_classes(console: Console, outcome: Outcome, names: Sequence[str]) -> N
 
 def _windows(outcome: Outcome) -> str:
     return "" if outcome.windows == outcome.images else f" of {outcome.windows} windows"
+
+
+def _ratio(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"  # fixed ratios have no pairs
 
 
 def _plain(value: float) -> float | None:

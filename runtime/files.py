@@ -20,24 +20,12 @@ from dovit.runtime.errors import DovitError, UsageError
 PART_SUFFIX = ".part"
 # with which nobody means to name a folder
 FILE_SUFFIXES = frozenset(
-    (
-        *(
-            ".png",
-            ".jpg",
-            ".jpeg",
-            ".tif",
-            ".tiff",
-            ".webp",
-            ".mp4",
-            ".mkv",
-            ".mov",
-            ".avi",
-            ".json",
-            ".parquet",
-            ".zip",
-        ),
-        *(".onnx", ".plan", ".engine", ".pth", ".pt", ".ckpt", ".safetensors"),
+    f".{suffix}"
+    for names in (
+        ("png", "jpg", "jpeg", "tif", "tiff", "webp", "mp4", "mkv", "mov", "avi", "json", "parquet", "zip"),
+        ("onnx", "plan", "engine", "pth", "pt", "ckpt", "safetensors"),
     )
+    for suffix in names
 )
 MAX_TEXT_BYTES = 64 << 20  # of a configuration, a palette
 

@@ -88,6 +88,16 @@ def test_command_on_a_checkpoint_prints_classes(
     assert "ξ = 0.5" in output and "mIoU" in output and "Classes" in output
 
 
+def test_fixed_ratios_without_pairs_have_no_speed_up(
+    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--engine", str(place / "engines"), "--data", str(place / "data"), "--sweep", "0.5,1", "--fixed-ratio"]
+    status, output, errors = command(capfd, monkeypatch, *arguments)
+    assert status == 0, errors
+    rows = [line for line in output.splitlines() if line.startswith("fixed, as")]
+    assert len(rows) == 2 and all(row.split()[-1] == "–" for row in rows)
+
+
 def test_command_runs_the_dense_model_beside(
     place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,7 +148,7 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(DovitError, match=part):
             Video(tmp_path / name)
-    with pytest.raises(DovitError, match="cannot be opened .*; check the address"):
+    with pytest.raises(DovitError, match=r"cannot be opened .*; check the address"):
         Video("tcp://user:secret@127.0.0.1:1/stream")
 
 
