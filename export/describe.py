@@ -44,6 +44,7 @@ def describe(
                 threshold=f"threshold{number + 1}",
                 confidence=f"confidence{number + 1}",
                 keep=f"keep{number + 1}",
+                lens_kernel=1 if head.lens is None else head.lens.kernel,
             )
             for number, head in enumerate(config.decisions)
         ),

@@ -55,6 +55,7 @@ class _Checker:
         decisions = len(manifest.decisions)
         self.expect(decisions <= 1024 and len(manifest.thresholds) == decisions, "thresholds")
         self.expect(all(0 <= threshold <= 1 for threshold in manifest.thresholds), "thresholds")
+        self.expect(all(1 <= decision.lens_kernel <= 1024 for decision in manifest.decisions), "lens_kernel")
         self.expect(all(0 <= capacity <= manifest.tokens for capacity in manifest.capacities), "capacities")
         self.expect(all(0 <= value <= 255 for colour in manifest.palette or () for value in colour), "palette")
 

@@ -60,6 +60,12 @@ class DecisionSpec(Frozen):
     threshold: str
     confidence: str
     keep: str
+    # left out of files where it is 1, so that they stay readable for versions without it
+    lens_kernel: int = Field(
+        default=1,
+        exclude_if=lambda kernel: kernel == 1,
+        description="rows and columns of patches that the decision's lens sees; 1 where it sees a token alone, or there is none",
+    )
 
 
 class Source(Frozen):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.bundle.manifest import DecisionSpec, Manifest
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.bundle.tensors import TensorSpec
@@ -107,8 +107,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     named = f" ({', '.join(names[:6])}{', …' if len(names) > 6 else ''})" if names else ""
     paired = zip(manifest.decisions, manifest.thresholds, strict=True)
     decisions = [
-        f"after layer {decision.layer}: ξ = {threshold:g}" + (", with a lens" if manifest.has_lens(decision) else "")
-        for decision, threshold in paired
+        f"after layer {decision.layer}: ξ = {threshold:g}{_lens(manifest, decision)}" for decision, threshold in paired
     ]
     return {
         "architecture": manifest.architecture,
@@ -123,6 +122,13 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "plans": ", ".join(plans.name for plans in manifest.plans) or "none",
         "made by": f"dovit {manifest.dovit_version}, schema {manifest.schema_version}",
     }
+
+
+def _lens(manifest: Manifest, decision: DecisionSpec) -> str:
+    if not manifest.has_lens(decision):
+        return ""
+    side = decision.lens_kernel
+    return ", with a lens" + (f" that sees {side}×{side} patches" if side > 1 else "")
 
 
 def _merging(manifest: Manifest) -> str:

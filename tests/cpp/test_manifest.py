@@ -153,7 +153,7 @@ def small(original: Path) -> dict[str, Any]:
     manifest["steps"] = manifest["steps"][:1]
     manifest["steps"][0]["outputs"] = manifest["steps"][0]["outputs"][:1]
     manifest["files"] = dict(list(manifest["files"].items())[:1])
-    manifest["decisions"] = manifest["decisions"][:1]
+    manifest["decisions"] = [{**manifest["decisions"][0], "lens_kernel": 3}]
     manifest |= {"class_names": ["a", "b"], "palette": [[1, 2, 3]], "plans": [PLANS], "taps": ["tap"]}
     manifest["quantization"] = QUANTIZATION
     manifest["source"] = {"checkpoint": "a", "options": "b", "verified": True}
@@ -359,6 +359,7 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         {"thresholds": [-0.1, 0.5]},
         {"palette": [[0, 0, 256]]},
         {"decisions": []},
+        *({"decisions": [{**d, "lens_kernel": side} for d in manifest["decisions"]]} for side in (0, -1, 1025)),
     ]:
         yield manifest | change
     steps = manifest["steps"]

@@ -70,6 +70,10 @@ def test_which_decisions_have_lenses(exported: tuple[DoViT, Session]) -> None:
     model, session = exported
     manifest = session.chain.manifest
     assert [manifest.has_lens(d) for d in manifest.decisions] == [h.lens is not None for h in model.config.decisions]
+    kernels = [1 if h.lens is None else h.lens.kernel for h in model.config.decisions]
+    assert [decision.lens_kernel for decision in manifest.decisions] == kernels
+    # left out where it is 1: such bundles are the same as before there were kernels
+    assert ("lens_kernel" in manifest.model_dump_json()) == any(kernel > 1 for kernel in kernels)
 
 
 @pytest.mark.parametrize("head", ["conv", "conv-unmerged"])

@@ -105,6 +105,24 @@ def test_shows_what_is_in_a_bundle(bundle: Path, dovit_inspect: Inspect) -> None
         assert part in out
 
 
+@pytest.mark.parametrize(("kernel", "words"), [(1, "with a lens"), (7, "with a lens that sees 7×7 patches")])
+def test_a_lens_is_named_with_what_it_sees(bundle: Path, dovit_inspect: Inspect, kernel: int, words: str) -> None:
+    """A decision has one where the next step reads other tokens than the decoder does if all stop."""
+    file = bundle / "bundle.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert "lens_kernel" not in content["decisions"][0]
+    content["decisions"][0]["state"]["tokens"] = "lens1"
+    content["decisions"][0]["lens_kernel"] = kernel
+    stem, decoder = content["steps"]
+    stem["outputs"].append({"name": "lens1", "dtype": "float32", "shape": ["batch", 25, 192]})
+    decoder["inputs"].append({"name": "keep1", "dtype": "int32", "shape": ["batch", "kept1"]})
+    file.write_text(json.dumps(content), encoding="utf-8")
+    status, out, err = dovit_inspect(str(bundle))
+    assert (status, err) == (0, "")
+    said = " ".join(out.replace("│", " ").split())
+    assert f"after layer 2: ξ = 0.98, {words} " in said
+
+
 def test_json_is_the_manifest(bundle: Path, dovit_inspect: Inspect) -> None:
     status, out, err = dovit_inspect(str(bundle), "--json")
     assert (status, err, out.count("\n")) == (0, "", 1)

@@ -47,6 +47,7 @@ struct Checker {
     for (const double value : manifest.std) expect(std::isfinite(value) && value > 0, "std");
     expect(manifest.decisions.size() <= 1024 && manifest.thresholds.size() == manifest.decisions.size(), "thresholds");
     for (const double threshold : manifest.thresholds) expect(threshold >= 0 && threshold <= 1, "thresholds");
+    for (const DecisionSpec& decision : manifest.decisions) expect(within(decision.lens_kernel, 1024), "lens_kernel");
     for (const int64_t capacity : manifest.capacities)
       expect(capacity >= 0 && capacity <= manifest.tokens(), "capacities");
     if (manifest.palette)

@@ -47,6 +47,7 @@ void fields(Visitor& visit, DecisionSpec& decision) {
   visit("threshold", decision.threshold);
   visit("confidence", decision.confidence);
   visit("keep", decision.keep);
+  visit.optional("lens_kernel", decision.lens_kernel);
 }
 
 template <class Visitor>

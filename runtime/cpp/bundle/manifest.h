@@ -73,6 +73,7 @@ struct DecisionSpec {
   int64_t layer = 0;
   State state;
   std::string threshold, confidence, keep;
+  int64_t lens_kernel = 1;  // rows and columns of patches that its lens sees; 1 without a lens too
 };
 
 struct Source {
