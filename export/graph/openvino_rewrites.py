@@ -3,12 +3,19 @@
 Behind a convolution OpenVINO keeps channels innermost (NHWC). ArgMax over 19 channels is slow there, 10 ms for 512×512 labels,
 and so is the transpose of all tokens in front of a decision head's 1×1 convolution. No gain: attention with its transposes
 inside OpenVINO's kernel, which takes as long as with them outside.
+
+And one that OpenVINO needs for right results: `_reduction_by_itself`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_graphsurgeon as gs
+
+_ELEMENTWISE = {
+    *("Abs", "Add", "Cast", "Clip", "Div", "Exp", "Log", "Max", "Min", "Mul", "Neg", "Pow", "PRelu", "Relu", "Sigmoid"),
+    *("Sqrt", "Sub", "Tanh", "Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+}
 
 
 def rewrite(graph: gs.Graph) -> gs.Graph:
@@ -19,6 +26,8 @@ def rewrite(graph: gs.Graph) -> gs.Graph:
             _planar_labels(made, node)
         elif node.op == "Conv":
             _product_over_tokens(made, node)
+        elif node.op.startswith("Reduce"):
+            _reduction_by_itself(made, node)
     return made.cleanup().toposort()
 
 
@@ -77,6 +86,26 @@ def _product_over_tokens(graph: gs.Graph, conv: gs.Node) -> None:
     last = gs.Constant(f"{name}.last", np.array([-1], np.int64))
     conv.outputs = []
     graph.nodes.append(gs.Node("Unsqueeze", f"{name}.unsqueezed", {}, [out, last], [result]))  # [B, C, M, 1]
+
+
+def _reduction_by_itself(graph: gs.Graph, reduction: gs.Node) -> None:
+    """A reduction with a Squeeze between it and an operation with a constant of several values, as log n of the merged tokens
+    of cells has: OpenVINO's CPU device (2026.4) fuses the two, and then reads the constant at wrong places where a batch has
+    several images."""
+    if reduction.attrs.get("keepdims", 1) or len(reduction.inputs) < 2 or not _meets_a_vector(reduction.outputs[0]):
+        return
+    kept, result = gs.Variable(f"{reduction.name}.kept", reduction.outputs[0].dtype), reduction.outputs[0]
+    reduction.attrs["keepdims"] = 1
+    reduction.outputs = [kept]
+    graph.nodes.append(gs.Node("Squeeze", f"{reduction.name}.Squeeze", {}, [kept, reduction.inputs[1]], [result]))
+
+
+def _meets_a_vector(tensor: gs.Tensor) -> bool:
+    """Whether an operation for each element of `tensor`, or of what such operations make of it, takes a constant of several
+    values."""
+    users = [node for node in tensor.outputs if node.op in _ELEMENTWISE]
+    constants = [other for node in users for other in node.inputs if isinstance(other, gs.Constant)]
+    return any(c.values.size > 1 for c in constants) or any(_meets_a_vector(node.outputs[0]) for node in users)
 
 
 def _maker(tensor: gs.Tensor) -> gs.Node | None:

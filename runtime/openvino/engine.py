@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ class OpenVinoEngine:
     ) -> None:
         """`files`: as `Step.openvino` lists them; `cache`: a folder for what OpenVINO compiles, from which the next process takes
         it. Raises DovitError where a file cannot be compiled."""
-        self._name = name
+        self._name, self._files = name, files
+        self._batched: str | None = None  # an input whose first size is the batch's
+        self._takes_batches: bool | None = None  # known when there is one
         self.models: list[Any] = []  # openvino.CompiledModel: body, tail, labels
         for number, file in enumerate(files):
             tail = number > 0  # confidences, logits and labels
@@ -59,6 +62,7 @@ class OpenVinoEngine:
     def check(self, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
         """Raises DovitError where the files have no such inputs and outputs, have them of another type, or need more inputs."""
         given = list(inputs)
+        self._batched = next((spec.name for spec in given if spec.shape[:1] == ("batch",)), None)
         for kind, specs, ports in (("input", given, self._inputs), ("output", list(outputs), self._outputs)):
             there = {name: port.element_type for found in ports for port in found for name in port.names}
             for spec in specs:
@@ -85,6 +89,8 @@ class OpenVinoEngine:
         """See Engine and `makes_apart`."""
         import openvino
 
+        if self._batched is not None and len(inputs[self._batched]) > 1:
+            self._check_batches()
         try:
             requests = self.idle.get_nowait()
         except queue.Empty:
@@ -116,10 +122,33 @@ class OpenVinoEngine:
         self.idle.put(requests)
         return made
 
+    def _check_batches(self) -> None:
+        """Raises DovitError where OpenVINO runs the files rightly for single images only (export/graph/openvino_rewrites.py says
+        why); such are the files for models that merge by cell in bundles that were exported earlier."""
+        if self._takes_batches is None:
+            self._takes_batches = not any(_adds_a_vector_to_a_sum(file) for file in self._files)
+        if not self._takes_batches:
+            raise DovitError(
+                f"step {self._name}: OpenVINO computes its file rightly for one image at a time only, as an older dovit wrote "
+                "it: export the bundle again, or run images one by one"
+            )
+
     def _needed(self, outputs: Iterable[str]) -> int:
         """How many of the models make `outputs`: the last one, which makes labels of logits, may be left out."""
         wanted = set(outputs)
         return max((n for n, makes in enumerate(self._outputs, 1) if any(p.names & wanted for p in makes)), default=0)
+
+
+def _adds_a_vector_to_a_sum(file: Path) -> bool:
+    """Whether, in an ONNX file, an operation with a constant of several values follows a reduction."""
+    for node in core().read_model(str(file)).get_ops():
+        if not node.get_type_name().startswith("Reduce"):
+            continue
+        users = [place.get_node() for place in node.output(0).get_target_inputs()]
+        values = [user.input_value(number) for user in users for number in range(user.get_input_size())]
+        if any(v.get_node().get_type_name() == "Constant" and math.prod(v.get_shape()) > 1 for v in values):
+            return True
+    return False
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -80,6 +80,7 @@ def test_int8_is_pythons(int8: Path, load: Load) -> None:
         ("segmenter-mask", {}),
         ("segmenter-linear-taps", {"family": "rotary"}),
         ("eomt", {"family": "registers"}),
+        ("segmenter-linear", {"head": "lens-cells"}),
     ],
     ids=str,
 )

@@ -29,9 +29,11 @@ from dovit.export.quantization.images import at_model_size
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.bundle.write import write_bundle
+from dovit.runtime.chain import Chain
 from dovit.runtime.cli import inspect
 from dovit.runtime.cli.options import BackendChoice
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.providers import Provider
 from dovit.runtime.session import load
 
 ASSET = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
@@ -230,6 +232,27 @@ def test_a_block_that_no_token_reaches_is_calibrated(tmp_path: Path) -> None:
     assert set(made.manifest.quantization.errors) < {step.name for step in made.manifest.steps}
     session = load(made.root, provider="cpu")
     assert session(noise[0], threshold=1.0).kept[-1] == made.manifest.tokens
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_batch_merged_by_cell_is_its_images_one_by_one(provider: Provider, tmp_path: Path) -> None:
+    """In int8, with as many tokens of each."""
+    if provider == "openvino":
+        require("openvino")
+    make_bundle(randomised(small_config("segmenter-linear", head="conv-cells")), tmp_path / "float32")
+    bundle = open_bundle(tmp_path / "float32")
+    noise = np.random.default_rng(0).integers(0, 256, (3, *bundle.manifest.image_size, 3), dtype=np.uint8)
+    made = quantized(bundle, tmp_path / "int8", Calibration([measure.Scene(image) for image in noise]))
+    chain, xi, every = load(made.root, provider=provider).chain, (0.5, 0.5), range(made.manifest.tokens + 1)
+    assert isinstance(chain, Chain)
+    together = chain.run(noise, xi, every, counts=(13, 5))
+    for number, image in enumerate(noise):
+        alone = chain.run(image[None], xi, every, counts=(13, 5))
+        for one, other in zip(alone.decisions, together.decisions, strict=True):
+            assert one.keep[0].tolist() == other.keep[number].tolist()
+        np.testing.assert_allclose(
+            together.logits[number], alone.logits[0], atol=1e-3 * np.abs(alone.logits).max(), rtol=0
+        )
 
 
 def test_images_as_the_model_sees_them(trained: Bundle) -> None:

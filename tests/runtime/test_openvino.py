@@ -35,6 +35,8 @@ MODELS = {
     "without merging": ("segmenter-linear", {"head": "lens-unmerged"}),
     "lenses that see neighbours": ("segmenter-linear", {"head": "neighbours"}),
     "corrections": ("segmenter-linear", {"head": "corrected"}),
+    "merging by cell": ("segmenter-linear", {"head": "lens-cells"}),
+    "merging by cell, rotary": ("setr-mla", {"head": "conv-cells", "family": "rotary"}),
 }
 
 
@@ -71,6 +73,40 @@ def test_float32_is_onnx_runtimes(name: str, tmp_path: Path) -> None:
             assert (a.labels == b.labels).mean() > 0.999
             for one, other in zip(a.decisions, b.decisions, strict=True):
                 np.testing.assert_allclose(other.confidence, one.confidence, atol=1e-5)
+
+
+@needs_bf16
+def test_a_batch_in_bf16_is_its_images_one_by_one(tmp_path: Path) -> None:
+    """With as many tokens of each, of a model that merges by cell: each image has biases of its own in every attention."""
+    session = load(bundle_of("merging by cell", tmp_path), provider="openvino", precision="bf16", check_accuracy=False)
+    chain, xi, every = session.chain, (0.5, 0.5), range(session.manifest.tokens + 1)
+    images = [image_for(session.manifest, seed) for seed in range(3)]
+    assert isinstance(chain, Chain)
+    together = chain.run(np.concatenate(images), xi, every, counts=(13, 5))
+    for number, image in enumerate(images):
+        alone = chain.run(image, xi, every, counts=(13, 5))
+        for one, other in zip(alone.decisions, together.decisions, strict=True):
+            assert one.keep[0].tolist() == other.keep[number].tolist()
+            np.testing.assert_allclose(other.confidence[number], one.confidence[0], atol=0.02)
+        np.testing.assert_allclose(
+            together.logits[number], alone.logits[0], atol=0.03 * np.abs(alone.logits).max(), rtol=0
+        )
+
+
+def test_batches_are_refused_where_openvino_would_compute_them_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files for merging by cell as they were written before; one image at a time they are right."""
+    monkeypatch.setattr("dovit.export.graph.openvino_rewrites._reduction_by_itself", lambda *_: None)
+    make_bundle(randomised(small_config("segmenter-linear", head="conv-cells")), tmp_path, (0, 7, 24))
+    session, expected = (load(tmp_path, provider=provider) for provider in ("openvino", "cpu"))
+    images, allowed = [image_for(session.manifest, seed) for seed in range(2)], session.capacities("exact")
+    for image in images:
+        a, b = (one.chain.run(image, (0.9, 0.5), allowed) for one in (expected, session))
+        np.testing.assert_allclose(b.logits, a.logits, atol=1e-4 * np.abs(a.logits).max(), rtol=0)
+    with pytest.raises(DovitError, match="for one image at a time only, as an older dovit wrote it: export the bundle"):
+        session.chain.run(np.concatenate(images), (0.9, 0.5), allowed)
+    assert len(session.batch([image[0] for image in images])) == 2, "which runs them one after another"
 
 
 def test_labels_are_left_out_where_they_are_not_wanted(naive: Path) -> None:
