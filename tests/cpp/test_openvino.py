@@ -81,6 +81,7 @@ def test_int8_is_pythons(int8: Path, load: Load) -> None:
         ("segmenter-linear-taps", {"family": "rotary"}),
         ("eomt", {"family": "registers"}),
         ("segmenter-linear", {"head": "lens-cells"}),
+        ("segmenter-linear", {"head": "neighbours"}),
     ],
     ids=str,
 )
