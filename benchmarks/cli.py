@@ -163,7 +163,7 @@ def _print(report: dict[str, Any]) -> None:
     title = f"{what}: {report['runs']} runs after {report['warmup']} for warm-up, threads: {report['threads']}"
     print_table(console, title, table)
     table = new_table(
-        "work", "tokens kept", "GMACs\npaper", "GMACs\ntrue", "fewer\nMACs", "speed-up\nof that", left=(0, 1)
+        "work", "tokens kept", "GMACs\npaper", "GMACs\ntrue", "MAC\nratio", "speed-up /\nMAC ratio", left=(0, 1)
     )
     for row in rows:
         kept = "/".join(map(str, row["kept"])) or str(report["tokens"])
@@ -176,8 +176,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{row['efficiency']:.2f}",
         )
     note = (
-        "speed-up: median of the ratios of the dense model's time to the row's; fewer MACs: the same ratio of true MACs; "
-        "speed-up of that: one over the other"
+        "speed-up: median of the ratios of the dense model's time to the row's; MAC ratio: the same of the true MACs"
     )
     print_table(console, "Multiply-accumulates", table, note)
 

@@ -108,7 +108,7 @@ def calibrate(
     unseen = cross_validated_fill(after.counts, most, round_to)
     if unseen is None or (unseen > old and most >= len(manifest.capacities)):
         notes.append(
-            "too few images for so many capacities: on other images they may fill up more than the old ones; "
+            f"too few images for {len(capacities)} capacities: on other images they may fill up more than the old ones; "
             "give more images, or fewer --buckets"
         )
     curve = tuple(observer.curve()) if points else ()
