@@ -42,6 +42,7 @@ KINDS = [
     ("segmenter-mask", "setr-k1", 1, "tensorrt-rtx"),
     ("segmenter-linear", "fcn", 0, "tensorrt10"),
     ("segmenter-linear", "lens-unmerged", 1, "tensorrt-rtx"),
+    ("segmenter-linear", "neighbours", 1, "tensorrt-rtx"),
     ("setr-mla", "fcn-cells", 2, "tensorrt-rtx"),
 ]
 
