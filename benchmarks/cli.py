@@ -175,9 +175,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{row['mac_ratio']:.2f}",
             f"{row['efficiency']:.2f}",
         )
-    note = (
-        "speed-up: median of the ratios of the dense model's time to the row's; MAC ratio: the same of the true MACs"
-    )
+    note = "speed-up: median of the ratios of the dense model's time to the row's; MAC ratio: the same of the true MACs"
     print_table(console, "Multiply-accumulates", table, note)
 
 
