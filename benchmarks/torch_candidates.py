@@ -48,8 +48,8 @@ class Eager:
     def labels(self, image: Tensor, counts: Sequence[int]) -> Tensor:
         """Image [B, H, W, 3] uint8 → labels [B, H, W]."""
 
-        def policy(number: int, state: TokenState) -> tuple[Tensor, Tensor]:
-            q = self.model.confidence(number, state)
+        def policy(number: int, seen: TokenState) -> tuple[Tensor, Tensor]:
+            q = self.model.confidence(number, seen)
             return q, q.topk(counts[number], dim=1, largest=False).indices.sort(dim=1).values
 
         return self.model.resize_logits(self.model.follow(image, policy).logits).argmax(dim=1)

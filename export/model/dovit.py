@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import assert_never, cast
 
 import torch
@@ -56,7 +55,8 @@ class Output:
     decisions: tuple[tuple[Decision, ...], ...]
 
 
-# (number of a decision from 0, the state before it) → (q [B, M] float32, which of the M stay: int64 [B, K], ascending)
+# (number of a decision from 0, the state before it with its tokens as its head reads them: through the lens, if there is one)
+# → (q [B, M] float32, which of the M stay: int64 [B, K], ascending)
 Policy = Callable[[int, TokenState], tuple[Tensor, Tensor]]
 
 
@@ -125,8 +125,8 @@ class DoViT(nn.Module):
             return Output(torch.cat([o.logits for o in outputs]), tuple(o.decisions[0] for o in outputs))
         xi = self.config.thresholds if thresholds is None else thresholds
 
-        def policy(number: int, state: TokenState) -> tuple[Tensor, Tensor]:
-            q = self.confidence(number, state)
+        def policy(number: int, seen: TokenState) -> tuple[Tensor, Tensor]:
+            q = self.confidence(number, seen)
             return q, decide(q, xi[number], capacities) if keeps is None else keeps[number]
 
         return self.follow(image, policy)
@@ -153,12 +153,12 @@ class DoViT(nn.Module):
             if number:
                 state = with_tokens(state, self.corrections[number - 1](state.tokens))
             if number < len(self.heads):
-                q, keep = policy(number, state)
+                seen = self.through_lens(number, state)
+                q, keep = policy(number, seen)
                 decisions.append(Decision(q, state.index, state.index.gather(1, keep)))
                 if keep.shape[1] < self.config.least_kept:
                     raise ValueError("the layers that EoMT's queries join need at least one token")
-                lens = partial(self.lens, number) if self.config.decisions[number].lens else None
-                state = gather(state, keep, prefix, merge=self.config.merge, cells=self.config.cells, lens=lens)
+                state = gather(state, keep, prefix, seen.tokens, merge=self.config.merge, cells=self.config.cells)
                 if keep.shape[1] == 0:  # nothing is left to compute: the backbone ends early
                     break
         if self.config.joining_layer is not None:
@@ -173,31 +173,30 @@ class DoViT(nn.Module):
         pixels = (image.to(self.mean.dtype) - self.mean) / self.std
         return self.backbone.embed(pixels.permute(0, 3, 1, 2))
 
-    def lens(self, number: int, state: TokenState) -> Tensor:
-        """[B, P+M, E]: what the lens of decision `number` (from 0) makes of the tokens of `state`, and the tokens themselves
-        where it has none."""
+    def through_lens(self, number: int, state: TokenState) -> TokenState:
+        """`state` with its tokens as the lens of decision `number` (from 0) makes them; as it is where there is none."""
         lens = self.lenses[number]
-        tokens: Tensor = lens(state.tokens)
-        if isinstance(lens, Lens) and lens.neighbours is not None:
-            full = reconstruct(with_tokens(state, tokens), self.config.prefix)
-            tokens = lens.neighbours(tokens, full, state.index)
-        return tokens
+        if not isinstance(lens, Lens):
+            return state
+        seen = with_tokens(state, lens(state.tokens))
+        if lens.neighbours is None:
+            return seen
+        return with_tokens(state, lens.neighbours(seen.tokens, reconstruct(seen, self.config.prefix), state.index))
 
-    def confidence(self, number: int, state: TokenState) -> Tensor:
-        """q [B, M] of decision `number` (from 0) for the tokens of `state`."""
+    def confidence(self, number: int, seen: TokenState) -> Tensor:
+        """q [B, M] of decision `number` (from 0) for the tokens of a state that have gone `through_lens`."""
         prefix = self.config.prefix
         if not self.config.decisions[number].on_map:  # kernel 1: each token by itself, so only those that are kept
-            patches = self.lens(number, state)[:, prefix:]  # [B, M, E]
+            patches = seen.tokens[:, prefix:]  # [B, M, E]
             kept = patches.transpose(1, 2)[..., None]  # [B, E, M, 1]
             q = confidence(self.heads[number](kept)[..., 0])
         else:
-            q = confidence(self.head_logits(number, state).flatten(2)).gather(1, state.index.long())
+            q = confidence(self.head_logits(number, seen).flatten(2)).gather(1, seen.index.long())
         return keep_least_confident(q) if self.config.least_kept else q
 
-    def head_logits(self, number: int, state: TokenState) -> Tensor:
-        """Logits [B, C, h, w] of head `number` (from 0) for every token, stopped or not (2)."""
-        state = with_tokens(state, self.lens(number, state))
-        return self.heads[number](self._as_map(reconstruct(state, self.config.prefix)))
+    def head_logits(self, number: int, seen: TokenState) -> Tensor:
+        """Logits [B, C, h, w] of head `number` (from 0) for every token, stopped or not (2), after `through_lens`."""
+        return self.heads[number](self._as_map(reconstruct(seen, self.config.prefix)))
 
     def leave(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """After the last layer of an EoMT: tokens [B, Q+P+M, E] → those without the queries [B, P+M, E], and what the queries

@@ -17,7 +17,7 @@ from dovit.export.model.config import CorrectionConfig, LensConfig
 NORM_EPS = 1e-6
 
 
-class TokenMap(nn.Module):
+class TokenwiseMap(nn.Module):
     """x [.., E] → [.., E], an affine map and, with hidden channels, a two-layer perceptron beside it.
 
     Starts as the identity."""
@@ -64,7 +64,7 @@ class Neighbours(nn.Module):
         return tokens + F.pad(self.out(F.gelu(self.hidden(seen))), (0, 0, self.prefix, 0))
 
 
-class Lens(TokenMap):
+class Lens(TokenwiseMap):
     """L, as `forward` for tokens by themselves. `neighbours`: what comes to it where the kernel is larger than 1."""
 
     def __init__(self, config: LensConfig, dim: int, prefix: int, grid: tuple[int, int]) -> None:
@@ -72,7 +72,7 @@ class Lens(TokenMap):
         self.neighbours = Neighbours(config, dim, prefix, grid) if config.kernel > 1 else None
 
 
-class Correction(TokenMap):
+class Correction(TokenwiseMap):
     """C: tokens [B, P+M, E] → [B, P+M, E], patch tokens x to x + r (C x - x), prefix tokens as they are.
 
     r is the share of the N = `count` patch tokens that has stopped, 1 - M/N: where none has, nothing changes."""

@@ -22,7 +22,7 @@ Sizes: B images, N patch tokens of E channels, M of them still kept before a dec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,18 +141,18 @@ def gather(
     state: TokenState,
     keep: Tensor,
     prefix: int,
+    read: Tensor | None = None,
     *,
     merge: bool = True,
     cells: Cells | None = None,
-    lens: Callable[[TokenState], Tensor] | None = None,
 ) -> TokenState:
     """The state after a decision: `keep` [B, K] stays (6), the others stop and, with `merge`, go into the class token (8),
     with `cells` into the merged tokens of their cells, the last of the `prefix` tokens.
 
-    `lens`: the state → [B, P+M, E]. `full` gets what it makes of the stopping tokens; the class token and the kept tokens see
-    none of it."""
+    `read` [B, P+M, E]: what a lens makes of the tokens, which goes to `full` in the place of those that stop; the class token
+    and the kept tokens see none of it. None: the tokens themselves."""
     patches = state.tokens[:, prefix:]  # [B, M, E]
-    full = reconstruct(state if lens is None else with_tokens(state, lens(state)), prefix)
+    full = reconstruct(state if read is None else with_tokens(state, read), prefix)
     stopped_sum = state.stopped_sum
     if merge:
         stopped_sum = stopped_sum + _stopping(state, keep, prefix).sum(dim=1)

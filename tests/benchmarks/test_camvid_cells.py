@@ -52,7 +52,7 @@ def test_the_decoder_decides_behind_the_lens() -> None:
     tokens = torch.randn(1, dense.config.prefix + dense.config.tokens, 32)
     patches = lenses[4](tokens[:, dense.config.prefix :])
     expected = dense.decode(patches, []).softmax(dim=1).amax(dim=1).flatten(1)
-    found = model.confidence(1, TokenState.start(tokens, dense.config.prefix))
+    found = model.confidence(1, model.through_lens(1, TokenState.start(tokens, dense.config.prefix)))
     torch.testing.assert_close(found, expected)
     images = random_images(dense.config)
     torch.testing.assert_close(model(images).logits, dense(images).logits)

@@ -214,7 +214,7 @@ def test_lenses_stay_in_floating_point(tmp_path: Path, monkeypatch: pytest.Monke
         full = tensors.get(f"full{number}", start.full)  # of which nothing is read where all tokens are left
         state = replace(start, tokens=tensors[f"tokens{number + 1}"], index=tensors[f"index{number}"], full=full)
         with torch.inference_mode():
-            expected = model.lens(number, state)
+            expected = model.through_lens(number, state).tokens
         torch.testing.assert_close(tensors[f"lens{number + 1}"], expected, rtol=1e-4, atol=1e-4)
         assert np.abs(both[0][f"lens{number + 1}"] - both[1][f"lens{number + 1}"]).max() > 1e-3, "layers are quantized"
 

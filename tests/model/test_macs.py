@@ -82,7 +82,7 @@ def test_a_lens_is_counted_for_every_token_of_its_step(head: str) -> None:
             state = TokenState.start(torch.zeros(1, first, dim), config.prefix)
             state = replace(state, tokens=torch.zeros(1, tokens, dim), index=state.index[:, : tokens - config.prefix])
             with FlopCounterMode(display=False) as counter:
-                model.lens(number, state)
+                model.through_lens(number, state)
             step, plain = step_macs(config)[number], step_macs(without)[number]
             assert step.paper(tokens) - plain.paper(tokens) == counter.get_total_flops() // 2
             assert step.true(tokens) - plain.true(tokens) == counter.get_total_flops() // 2

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import CorrectionConfig, LensConfig
-from dovit.export.model.lens import Lens, TokenMap
+from dovit.export.model.lens import Lens, TokenwiseMap
 from dovit.export.model.vit import Layer
 
 
@@ -68,7 +68,7 @@ def masked_layer(
     return torch.where(weight[..., None] > 0, y, x)
 
 
-def through_map(lens: TokenMap, x: Tensor) -> Tensor:
+def through_map(lens: TokenwiseMap, x: Tensor) -> Tensor:
     """A x + b + W₂ gelu(W₁ x + b₁) of each token x [B, T, E], with gelu by the error function."""
     y = torch.einsum("oi,bti->bto", lens.linear.weight, x) + lens.linear.bias
     if lens.hidden is None:

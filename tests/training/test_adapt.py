@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT
-from dovit.export.model.lens import Correction, Lens, TokenMap
-from dovit.export.model.token_pass import gather, with_tokens
+from dovit.export.model.lens import Correction, Lens, TokenwiseMap
+from dovit.export.model.token_pass import gather, reconstruct, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import check_space, compute_features
-from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_correction, fit_lens, probabilities, through
+from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_correction, fit_lens, probabilities
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.run import Adaptation, adapt, adapted_config
 from dovit.training.adapt.states import States, correct, pass_decision
@@ -55,7 +55,7 @@ def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> 
     (tmp_path / "states").mkdir()
     states = States(tmp_path / "states")
     features = compute_features(model, [2, 4], files, tmp_path, no_progress, states)
-    lens = TokenMap(64, 0).requires_grad_(False)
+    lens = TokenwiseMap(64, 0).requires_grad_(False)
     fit_lens(lens, states, features, 4, range(6), 1)
     x = torch.cat([tokens_after(model, file, 2) for file in files]).half().double().numpy()
     y = torch.cat([tokens_after(model, file, 4) for file in files]).half().double().numpy()
@@ -75,12 +75,12 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
     model.load_state_dict(dense.state_dict(), strict=False)
     states = States(tmp_path)
     features = compute_features(model, [2, 4], photos(tmp_path / "photos", dense, 6), tmp_path, no_progress, states)
-    lens, lens_of_first = cast(Lens, model.lenses[0]), partial(model.lens, 0)
+    lens, lens_of_first = cast(Lens, model.lenses[0]), partial(model.through_lens, 0)
     fit_lens(lens, states, features, 4, range(6), 1)
 
     def over_all() -> float:
         with torch.no_grad():
-            mapped = torch.cat([through(model, lens_of_first, states.get(image)) for image in range(6)])
+            mapped = torch.cat([reconstruct(lens_of_first(states.get(image)), 1) for image in range(6)])
             return float(divergence(model.decode(mapped, []), probabilities(model, features.take(4, range(6)))))
 
     before = over_all()
@@ -131,7 +131,7 @@ def test_states_are_those_of_the_model_itself(merge_cells: int, tmp_path: Path) 
             state = states.get(image)
             assert 0 < state.index.shape[1] < 24
             assert state.index.tolist() == output.decisions[0][-1].kept.tolist()
-            logits = model.decode(through(model, lambda state: state.tokens, state), [])
+            logits = model.decode(reconstruct(state, model.config.prefix), [])
         torch.testing.assert_close(logits, output.logits, rtol=0.02, atol=0.02)
 
 
@@ -145,7 +145,7 @@ def test_the_correction_is_the_least_squares_of_what_stopping_changed(tmp_path: 
     fit_correction(correction, states, features, 3, range(6))
     rows, wanted = [], []
     for image, (file, state) in enumerate(zip(files, before, strict=True)):
-        kept = (model.confidence(0, state)[0] <= model.config.thresholds[0]).nonzero().flatten()
+        kept = (model.confidence(0, model.through_lens(0, state))[0] <= model.config.thresholds[0]).nonzero().flatten()
         short = gather(state, kept[None], 1, merge=False)
         x = model.backbone.layers[2](with_tokens(short, short.tokens).tokens)[0, 1:].half().double().numpy()
         stopped = 1 - len(kept) / 24

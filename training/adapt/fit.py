@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dovit.export.model import DoViT
 from dovit.export.model.heads import DecisionHead
-from dovit.export.model.lens import Correction, Lens, TokenMap
+from dovit.export.model.lens import Correction, Lens, TokenwiseMap
 from dovit.export.model.token_pass import TokenState, reconstruct, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.training.adapt.features import Features
@@ -74,14 +74,14 @@ def _solve(xx: Tensor, xy: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _set_affine(map_: TokenMap, solved: Tensor) -> None:
+def _set_affine(map_: TokenwiseMap, solved: Tensor) -> None:
     map_.linear.weight.copy_(solved[:-1].T)
     map_.linear.bias.copy_(solved[-1])
 
 
 def distil(
     model: DoViT,
-    run: Callable[[TokenState], Tensor],
+    run: Callable[[TokenState], TokenState],
     parameters: Sequence[nn.Parameter],
     states: States,
     features: Features,
@@ -92,16 +92,16 @@ def distil(
     generator: torch.Generator,
     progress: Callable[[int], None],
 ) -> None:
-    """Train the `parameters` of a lens or a correction, which `run` gives a state, by Adam so that the decoder makes the same of
-    its output [1, P+M, E], and of what earlier decisions wrote for the tokens that stopped there, as of the tokens that the
-    model without token pass has at the end."""
+    """Train the `parameters` of a lens or a correction, through which `run` sends the tokens of a state, by Adam so that the
+    decoder makes the same of them, and of what earlier decisions wrote for the tokens that stopped there, as of the tokens that
+    the model without token pass has at the end."""
     config = model.config
     optimiser = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     batch = min(len(images), max(1, TOKENS_A_STEP // config.tokens))
     for step in range(steps):
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
-        mapped = torch.cat([through(model, run, states.get(image)) for image in chosen])
+        mapped = torch.cat([reconstruct(run(states.get(image)), config.prefix) for image in chosen])
         loss = divergence(model.decode(mapped, []), probabilities(model, features.take(config.backbone.depth, chosen)))
         check_finite(loss, lr)
         optimiser.zero_grad()
@@ -117,14 +117,9 @@ def check_finite(loss: Tensor, lr: float) -> None:
         raise DovitError(f"distillation has diverged, its loss is {float(loss.detach())}: lower --lr, which is {lr:g}")
 
 
-def tokens_through(module: TokenMap) -> Callable[[TokenState], Tensor]:
-    """What `module` makes of the tokens of a state, each by itself."""
-    return lambda state: module(state.tokens)
-
-
-def through(model: DoViT, run: Callable[[TokenState], Tensor], state: TokenState) -> Tensor:
-    """[B, N, E]: what the decoder reads where the tokens that are left become what `run` makes of them, and end."""
-    return reconstruct(with_tokens(state, run(state)), model.config.prefix)
+def tokens_through(module: TokenwiseMap) -> Callable[[TokenState], TokenState]:
+    """A state → the same with what `module` makes of its tokens, each by itself."""
+    return lambda state: with_tokens(state, module(state.tokens))
 
 
 @torch.no_grad()
@@ -194,7 +189,7 @@ def _head_data(
     for image in images:
         state = states.get(image)
         chosen = torch.randperm(state.index.shape[1], generator=generator)[:each]
-        mapped = model.lens(number, state)[0, config.prefix + chosen]
+        mapped = model.through_lens(number, state).tokens[0, config.prefix + chosen]
         inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
         wanted = probabilities(model, features.take(config.backbone.depth, [image]))
         labels.append(of_patches(wanted, config.grid)[0, state.index[0, chosen].long()])

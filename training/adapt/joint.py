@@ -54,10 +54,10 @@ class _Decisions:
         self.model = model
         self.said: list[tuple[Tensor, Tensor]] = []  # logits [1, C, M] and positions [M] of each decision
 
-    def __call__(self, number: int, state: TokenState) -> tuple[Tensor, Tensor]:
-        patches = self.model.lens(number, state)[:, self.model.config.prefix :].detach()  # [1, M, E]
+    def __call__(self, number: int, seen: TokenState) -> tuple[Tensor, Tensor]:
+        patches = seen.tokens[:, self.model.config.prefix :].detach()  # [1, M, E]
         logits = self.model.heads[number](patches.transpose(1, 2)[..., None])[..., 0].float()
-        self.said.append((logits, state.index[0].long()))
+        self.said.append((logits, seen.index[0].long()))
         q = confidence(logits.detach())
         return q, decide(q, self.model.config.thresholds[number])
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import CorrectionConfig, EomtDecoder, LensConfig
@@ -105,7 +105,7 @@ def adapt(
         for number, layer in enumerate(how.layers):
             what = f"decision {number + 1} of {len(how.layers)}, after layer {layer}"
 
-            def train(module: nn.Module, run: Callable[[TokenState], Tensor], name: str, what: str = what) -> None:
+            def train(module: nn.Module, run: Callable[[TokenState], TokenState], name: str, what: str = what) -> None:
                 module.requires_grad_(True)
                 distil(
                     model,
@@ -129,7 +129,7 @@ def adapt(
             lens = cast(Lens, model.lenses[number])
             progress(f"{what}: ridge regression")
             fit_lens(lens, states, features, last, images, config.prefix)
-            train(lens, partial(model.lens, number), "lens")
+            train(lens, partial(model.through_lens, number), "lens")
             progress(f"{what}: fitting the head")
             fit_head(model, number, states, features, images, held_out, generator)
             if number + 1 == len(how.layers) and not how.correct:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,13 +42,13 @@ class States:
 def pass_decision(model: DoViT, number: int, states: States, images: Sequence[int]) -> None:
     """Move the states on: through decision `number` (from 0) at the model's own ξ, and the layers of the block after it."""
     config = model.config
-    lens = partial(model.lens, number) if config.decisions[number].lens else None
     for image in images:
         state = states.get(image)
         if not state.index.shape[1]:  # an earlier decision has stopped every token: the model ends there
             continue
-        keep = decide(model.confidence(number, state), config.thresholds[number])
-        state = gather(state, keep, config.prefix, merge=config.merge, cells=config.cells, lens=lens)
+        seen = model.through_lens(number, state)
+        keep = decide(model.confidence(number, seen), config.thresholds[number])
+        state = gather(state, keep, config.prefix, seen.tokens, merge=config.merge, cells=config.cells)
         context = model.backbone.context(state.index, merged=True)
         for layer in config.blocks[number + 1] if keep.shape[1] else ():
             state = with_tokens(state, model.backbone.layers[layer](state.tokens, *context))

@@ -35,10 +35,10 @@ class AverageByConfidence:
         self.thresholds = thresholds
         self.logits: list[Tensor] = []
 
-    def __call__(self, number: int, state: TokenState) -> tuple[Tensor, Tensor]:
-        logits = self.model.head_logits(number, state)
+    def __call__(self, number: int, seen: TokenState) -> tuple[Tensor, Tensor]:
+        logits = self.model.head_logits(number, seen)
         self.logits.append(logits)
-        q = confidence(logits.detach().flatten(2)).gather(1, state.index.long())
+        q = confidence(logits.detach().flatten(2)).gather(1, seen.index.long())
         count = max(average_kept(q, self.thresholds[number]), self.model.config.least_kept)
         return q, least_confident(q, count)
 
@@ -50,6 +50,6 @@ class FixedRatio:
         self.model = model
         self.counts = counts
 
-    def __call__(self, number: int, state: TokenState) -> tuple[Tensor, Tensor]:
-        q = self.model.confidence(number, state)
+    def __call__(self, number: int, seen: TokenState) -> tuple[Tensor, Tensor]:
+        q = self.model.confidence(number, seen)
         return q, least_confident(q, max(self.counts[number], self.model.config.least_kept))
