@@ -41,7 +41,7 @@ common=(--data "$data" --image-size 336x448 --batch 4 --optimizer adamw --lr 0.0
 further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
 student=("${further[@]}" --threshold 0.95)
 gently=(--lr 0.00003 --head-lr-mult 5)
-longer=(--lr 0.00004 --steps $((4 * again)))
+longer=(--lr 0.00004 --head-lr-mult 1 --steps $((4 * again)))
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
 adapted_thresholds=0.85,0.9,0.9/0.91/0.92/0.935,0.9/0.92/0.94/0.95,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.95,0.97,0.98,1.0
 
@@ -124,9 +124,9 @@ adapt() { # name, dense run: no labels, nothing of the dense model changed
     thresholds=$adapted_thresholds sweep "$1" --stopped
 }
 
-tuned() { # the adapted model, then trained with token pass and labels, until it has caught up with the dense one
+tuned() { # the adapted model, then trained with token pass and labels, for as many steps as `further`
     train "tuned-$1" "${further[@]}" --ckpt adapted_settled/model.safetensors "${longer[@]}" --threshold 0.9,0.92,0.94,0.95 \
-        --head-lr-mult 1 --alpha 0.05 --beta 0 --seed "$1"
+        --alpha 0.05 --beta 0 --seed "$1"
     thresholds=$adapted_thresholds sweep "tuned-$1" --fixed-ratio --per-image "images-tuned-$1.jsonl"
 }
 
@@ -149,7 +149,7 @@ for seed in $seeds; do
     run dovit "$seed"
     # as many further steps as `dovit` and `tuned` get, but dense, from where each begins and at its learning rate
     run dense "control-$seed" --seed "$seed"
-    run dense "further-$seed" --ckpt settled/model.safetensors --seed "$seed" "${longer[@]}" --head-lr-mult 5
+    run dense "further-$seed" --ckpt settled/model.safetensors --seed "$seed" "${longer[@]}"
     run heads "$seed"
     run trained "dynamicvit-$seed" --seed "$seed" --policy dynamicvit --ratio 0.7
     # Table 3: the paper's parts one by one; both together are dovit-SEED

@@ -22,7 +22,8 @@ PART_SUFFIX = ".part"
 FILE_SUFFIXES = frozenset(
     f".{suffix}"
     for names in (
-        ("png", "jpg", "jpeg", "tif", "tiff", "webp", "mp4", "mkv", "mov", "avi", "json", "parquet", "zip"),
+        ("png", "jpg", "jpeg", "bmp", "gif", "tif", "tiff", "webp", "mp4", "mkv", "mov", "avi", "webm", "m4v"),
+        ("json", "yml", "yaml", "csv", "svg", "npy", "parquet", "zip"),
         ("onnx", "plan", "engine", "pth", "pt", "ckpt", "safetensors"),
     )
     for suffix in names

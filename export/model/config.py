@@ -141,17 +141,22 @@ class FcnConfig(Part):
     conv: ConvConfig = ConvConfig()
 
 
-class CorrectionConfig(Part):
+class _TokenwiseConfig(Part):
     """A map of single tokens, x → A x + b with an E×E matrix and a bias; with `hidden` channels
     x → A x + b + W₂ gelu(W₁ x + b₁)."""
 
     hidden: int = Field(default=0, ge=0, le=1 << 15)
 
 
-class LensConfig(CorrectionConfig):
-    """The same, and with a `kernel` larger than 1 a map that also sees the patches around a token, in so many rows and columns:
-    z = A x + b of each token, u = LayerNorm(z), then z + W₂ gelu(W₁ (u + D u) + b₁), where D is a depthwise convolution
-    over the grid of patches. Where a patch has stopped before, z is what the decoder reads of it."""
+class CorrectionConfig(_TokenwiseConfig):
+    """The `correction` of a decision, a map of single tokens."""
+
+
+class LensConfig(_TokenwiseConfig):
+    """The `lens` of a decision, a map of single tokens, and with a `kernel` larger than 1 a map that also sees the patches around
+    a token, in so many rows and columns: z = A x + b of each token, u = LayerNorm(z), then z + W₂ gelu(W₁ (u + D u) + b₁),
+    where D is a depthwise convolution over the grid of patches. Where a patch has stopped before, z is what the decoder reads
+    of it."""
 
     # left out of files where it is 1, so that they stay readable for versions without it
     kernel: Kernel = Field(default=1, exclude_if=lambda kernel: kernel == 1)

@@ -65,7 +65,7 @@ class Neighbours(nn.Module):
 
 
 class Lens(TokenwiseMap):
-    """L, as `forward` for tokens by themselves. `neighbours`: what comes to it where the kernel is larger than 1."""
+    """L. `forward` maps each token alone; where the kernel is larger than 1 `DoViT.through_lens` adds `neighbours`."""
 
     def __init__(self, config: LensConfig, dim: int, prefix: int, grid: tuple[int, int]) -> None:
         super().__init__(dim, config.hidden if config.kernel == 1 else 0)

@@ -123,14 +123,17 @@ class OpenVinoEngine:
         return made
 
     def _check_batches(self) -> None:
-        """Raises DovitError where OpenVINO runs the files rightly for single images only (export/graph/openvino_rewrites.py says
-        why); such are the files for models that merge by cell in bundles that were exported earlier."""
+        """Raises DovitError where OpenVINO gives correct results with the files for single images only, for the reason in
+        export/graph/openvino_rewrites.py; such are those of models that merge by cell in bundles that were exported earlier."""
         if self._takes_batches is None:
-            self._takes_batches = not any(_adds_a_vector_to_a_sum(file) for file in self._files)
+            try:
+                self._takes_batches = not any(_adds_a_vector_to_a_sum(file) for file in self._files)
+            except Exception as error:  # the files may be gone since
+                raise DovitError(f"step {self._name}: its files cannot be read again: {reason_of(error)}") from None
         if not self._takes_batches:
             raise DovitError(
-                f"step {self._name}: OpenVINO computes its file rightly for one image at a time only, as an older dovit wrote "
-                "it: export the bundle again, or run images one by one"
+                f"step {self._name}: OpenVINO gives correct results for one image at a time only with this file of an older "
+                "dovit: export the bundle again, or run images one by one"
             )
 
     def _needed(self, outputs: Iterable[str]) -> int:
@@ -140,9 +143,9 @@ class OpenVinoEngine:
 
 
 def _adds_a_vector_to_a_sum(file: Path) -> bool:
-    """Whether, in an ONNX file, an operation with a constant of several values follows a reduction."""
+    """Whether, in an ONNX file, an operation with a constant of several values follows a reduction that drops its axes."""
     for node in core().read_model(str(file)).get_ops():
-        if not node.get_type_name().startswith("Reduce"):
+        if not node.get_type_name().startswith("Reduce") or node.get_attributes().get("keep_dims"):
             continue
         users = [place.get_node() for place in node.output(0).get_target_inputs()]
         values = [user.input_value(number) for user in users for number in range(user.get_input_size())]

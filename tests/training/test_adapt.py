@@ -99,6 +99,7 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
         progress=lambda done: None,
     )
     assert over_all() < 0.8 * before
+    assert lens.neighbours is None or lens.neighbours.out.weight.any()
 
 
 def adaptable(tmp_path: Path, **how: Any) -> tuple[DoViT, States, list[Path]]:

@@ -65,7 +65,7 @@ def command(
         typer.Option(
             min=1,
             max=7,
-            help="Rows and columns of patches that this part sees around a token. Default: 7, or 1 if --hidden is 0.",
+            help="Rows and columns of patches that the second part sees around a token. Default: 7, or 1 if --hidden is 0.",
         ),
     ] = None,
     merge: Annotated[bool, merge_option("they are not")] = False,
@@ -111,7 +111,7 @@ def command(
     if merge_cells is None:
         merge_cells = 0 if merge else DEFAULT_CELLS
     if hidden is None:
-        hidden = model.config.backbone.embed_dim // 3
+        hidden = max(8, model.config.backbone.embed_dim // 24 * 8)  # a third, in multiples that matrix units take
     if kernel is None:
         kernel = DEFAULT_KERNEL if hidden else 1
     if kernel > 1 and not hidden:
