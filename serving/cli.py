@@ -14,6 +14,7 @@ from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Json, Prec
 from dovit.runtime.cli.output import output_console, print_line
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError
+from dovit.runtime.files import check_folder_name
 from dovit.serving.config import Serving, inputs_of, outputs_of
 from dovit.serving.repository import add_model
 
@@ -73,6 +74,7 @@ def command(
     """
     on_gpu = backend in (BackendChoice.tensorrt, BackendChoice.tensorrt_rtx)
     numbers = parse_numbers(gpus, int, "--gpus")
+    check_folder_name(repository, "--repository")
     if numbers and not on_gpu:
         raise UsageError(f"--gpus {gpus} is for --backend tensorrt or tensorrt-rtx, not {backend.value}")
     if numbers and (min(numbers) < 0 or len(set(numbers)) < len(numbers)):

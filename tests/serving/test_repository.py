@@ -142,6 +142,7 @@ def test_folders_that_are_no_bundle_are_refused(dovit_serve: Serve) -> None:
     ("arguments", "sentence"),
     [
         (["--gpus", "0"], "--gpus 0 is for --backend tensorrt"),
+        (["--repository", "models.zip"], "--repository models.zip"),
         (["--backend", "tensorrt", "--gpus", "0,0"], "the number of each GPU once"),
         (["--version", "0"], "version 0: Triton's versions are whole numbers from 1"),
         (["--site-packages", "nowhere"], "nowhere: no such folder"),
