@@ -10,8 +10,7 @@ then not used.
 
 from __future__ import annotations
 
-from copy import copy
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -19,134 +18,27 @@ import torch
 from torch import Tensor, nn
 
 from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
+from dovit.export.graph.modules import (
+    AddCells,
+    Context,
+    Decode,
+    Embed,
+    Join,
+    Leave,
+    MapHead,
+    Start,
+    TokenHead,
+    replaced,
+)
 from dovit.export.graph.pieces import Piece, add_piece, trace, weights_of
-from dovit.export.model import DoViT, ModelConfig
+from dovit.export.model import DoViT
 from dovit.export.model.config import LensConfig
 from dovit.export.model.eomt import Eomt
 from dovit.export.model.heads import DecisionHead
 from dovit.export.model.lens import Lens
-from dovit.export.model.token_pass import Cells, TokenState, add_cells, confidence, keep_least_confident
-from dovit.export.model.vit import Backbone
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
-_Module = TypeVar("_Module", bound=nn.Module)
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 7  # sizes 0 and 1 would be taken for constants by the tracer
-
-
-class _Method(nn.Module):
-    """One of a model's methods as a module that can be traced. Layers, heads, lenses and corrections, which are traced on their
-    own and which these methods do not read, are left out: each weight is one more input of a trace, and 24 layers' take two
-    seconds."""
-
-    def __init__(self, model: DoViT) -> None:
-        super().__init__()
-        parts = {"heads": None, "lenses": None, "corrections": None}
-        self.model = _replaced(model, backbone=_replaced(model.backbone, layers=None), **parts)
-
-
-def _replaced(module: _Module, **submodules: nn.Module | None) -> _Module:
-    """A copy of `module` that shares its weights, with other submodules."""
-    copied = copy(module)
-    copied._modules = module._modules | submodules
-    return copied
-
-
-class _Embed(_Method):
-    def forward(self, image: Tensor) -> Tensor:
-        return self.model.embed(image)
-
-
-class _Decode(_Method):
-    """Norm, decoder, upsampling and argmax: full [B, N, E] → logits [B, C, h', w'], labels [B, H, W]."""
-
-    def forward(self, full: Tensor, *taps: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model.decode(full, list(taps))
-        labels = self.model.resize_logits(logits).argmax(dim=1)
-        return logits, labels.to(torch.uint8 if self.model.config.classes <= 256 else torch.int16)
-
-
-class _Join(nn.Module):
-    """EoMT's queries before the tokens: [B, P+M, E] and rotary positions → the same with Q tokens more."""
-
-    def __init__(self, decoder: Eomt) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, tokens: Tensor, *rotation: Tensor) -> tuple[Tensor, ...]:
-        return self.decoder.join(tokens, *rotation)
-
-
-class _Leave(_Method):
-    """DoViT.leave: the tokens without the queries, and what the queries predict."""
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.model.leave(tokens)
-
-
-class _TokenHead(nn.Module):
-    """A head of kernel 1 on the kept tokens alone: tokens [B, P+M, E] → confidence [B, M].
-
-    `least_kept`: how many tokens of each image must stay, 0 or 1."""
-
-    def __init__(self, head: DecisionHead, prefix: int, least_kept: int) -> None:
-        super().__init__()
-        self.head, self.prefix, self.least_kept = head, prefix, least_kept
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        patches = tokens[:, self.prefix :]  # [B, M, E]
-        if self.head.is_linear:
-            logits = self.head.of_tokens(patches).transpose(1, 2)  # [B, C, M]
-        else:
-            logits = self.head(patches.transpose(1, 2)[..., None])[..., 0]
-        q = confidence(logits)
-        return keep_least_confident(q) if self.least_kept else q
-
-
-class _MapHead(nn.Module):
-    """A head of a larger kernel on the reconstructed map: full [B, N, E], index [B, M] → confidence [B, M]."""
-
-    def __init__(self, head: nn.Module, grid: tuple[int, int], least_kept: int) -> None:
-        super().__init__()
-        self.head, self.grid, self.least_kept = head, grid, least_kept
-
-    def forward(self, full: Tensor, index: Tensor) -> Tensor:
-        q = confidence(self.head(full.transpose(1, 2).unflatten(2, self.grid)).flatten(2)).gather(1, index.long())
-        return keep_least_confident(q) if self.least_kept else q
-
-
-class _Start(nn.Module):
-    """The state before any decision from tokens [B, P+N, E]: index, full, stopped_sum."""
-
-    def __init__(self, prefix: int) -> None:
-        super().__init__()
-        self.prefix = prefix
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        patches = tokens[:, self.prefix :]
-        index = torch.arange(patches.shape[1], dtype=torch.int32).expand(patches.shape[0], -1)
-        return index, patches, torch.zeros(patches.shape[0], patches.shape[2])
-
-
-class _AddCells(nn.Module):
-    """`token_pass.add_cells` on tokens [B, P+N, E]."""
-
-    def __init__(self, prefix: int, config: ModelConfig) -> None:
-        super().__init__()
-        self.prefix, self.cells = prefix, cast(Cells, config.cells)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return add_cells(TokenState.start(tokens, self.prefix), self.prefix, self.cells).tokens
-
-
-class _Context(nn.Module):
-    """Backbone.context: index [B, M] → what the layers take beside the tokens."""
-
-    def __init__(self, backbone: Backbone, merged: bool) -> None:
-        super().__init__()
-        self.backbone, self.merged = _replaced(backbone, layers=None), merged
-
-    def forward(self, index: Tensor) -> tuple[Tensor, ...]:
-        return self.backbone.context(index, merged=self.merged)
 
 
 def without_cells(name: str) -> str:
@@ -206,13 +98,13 @@ class _Assembler:
         capacities = gs.Variable("capacities", np.int64, ["capacities"])
         self.graph.inputs = [image] + ([capacities] if config.decisions else [])
 
-        embed = _Embed(model)
+        embed = Embed(model)
         example = torch.zeros(EXAMPLE_BATCH, height, width, 3, dtype=torch.uint8)
         traced = trace(embed, {"image": (example, {0: "batch"})}, ["tokens"])
         [current] = add_piece(self.graph, _short(traced), "embed", _short_weights(embed), [image])
 
         layer_piece = self.layer("tokens", 1)
-        start = _Start(self.prefix)
+        start = Start(self.prefix)
         every = self.example(self.prefix + tokens, self.dim)
         traced = trace(start, {"tokens": (every, {0: "batch"})}, ["index", "full", "stopped_sum"])
         index, full, total = self.piece("start", traced, start, [current])
@@ -304,20 +196,20 @@ class _Assembler:
 
     def add_cells(self, tokens: gs.Variable) -> gs.Variable:
         """The tokens of block 1 with the merged token of each cell behind the prefix tokens."""
-        module = _AddCells(self.prefix, self.config)
+        module = AddCells(self.prefix, self.config)
         every = self.example(self.prefix + self.config.tokens, self.dim)
         traced = trace(module, {"tokens": (every, {0: "batch"})}, ["with_cells"])
         return self.piece("cells", traced, module, [tokens])[0]
 
     def join(self, inputs: list[gs.Variable]) -> list[gs.Variable]:
         """EoMT's queries before the tokens: tokens and rotary positions of a block."""
-        join, example = _Join(cast(Eomt, self.model.decoder)), self.layer_inputs("tokens", len(self.config.blocks))
+        join, example = Join(cast(Eomt, self.model.decoder)), self.layer_inputs("tokens", len(self.config.blocks))
         traced = trace(join, example, [f"joined_{name}" for name in example])
         return add_piece(self.graph, _short(traced), "queries", _short_weights(join), inputs)
 
     def leave(self, tokens: gs.Variable) -> list[gs.Variable]:
         """The tokens after the last layer without EoMT's queries, and what these predict: `query_classes`, `query_masks`."""
-        leave = _Leave(self.model)
+        leave = Leave(self.model)
         queries, classes = self.config.queries, self.config.classes
         some = self.example(queries + self.prefix + EXAMPLE_TOKENS, self.dim)
         traced = trace(leave, {"tokens": (some, {0: "batch", 1: "joined"})}, ["left", "classes", "masks"])
@@ -343,8 +235,8 @@ class _Assembler:
             variable.name = context_name(name, number)
         return made
 
-    def context_module(self, number: int) -> _Context:
-        return _Context(self.model.backbone, merged=number > 1)
+    def context_module(self, number: int) -> Context:
+        return Context(self.model.backbone, merged=number > 1)
 
     def context_names(self, number: int) -> list[str]:
         rotary = ["cosine", "sine"] if self.model.backbone.rotary is not None else []
@@ -356,7 +248,7 @@ class _Assembler:
         if config is None:
             return None
         lens = cast(Lens, lens)
-        by_itself = lens if lens.neighbours is None else _replaced(lens, neighbours=None)
+        by_itself = lens if lens.neighbours is None else replaced(lens, neighbours=None)
         hidden = 0 if by_itself.hidden is None else config.hidden
         some = self.example(self.prefix + EXAMPLE_TOKENS, self.dim), {0: "batch", 1: "tokens"}
         if hidden not in self._lenses:
@@ -395,13 +287,13 @@ class _Assembler:
         structure = settings.model_copy(update={"layer": 1})
         wrapped: nn.Module
         if settings.on_map:
-            wrapped = _MapHead(head, self.config.grid, self.config.least_kept)
+            wrapped = MapHead(head, self.config.grid, self.config.least_kept)
             whole = self.example(self.config.tokens, self.dim)
             some = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int32)
             example = {"full": (whole, {0: "batch"}), "index": (some, {0: "batch", 1: "kept"})}
             data = [self.reconstruct(f"map{number}", full, tokens, index), index]
         else:
-            wrapped = _TokenHead(head, self.prefix, self.config.least_kept)
+            wrapped = TokenHead(head, self.prefix, self.config.least_kept)
             kept_tokens = self.example(self.prefix + EXAMPLE_TOKENS, self.dim)
             example = {"tokens": (kept_tokens, {0: "batch", 1: "tokens"})}
             data = [tokens]
@@ -411,7 +303,7 @@ class _Assembler:
         return self.rename(q, f"confidence{number}", ["batch", kept])
 
     def decoder(self, data: list[gs.Variable]) -> list[gs.Variable]:
-        decode = _Decode(self.model)
+        decode = Decode(self.model)
         example = {v.name: (self.example(*v.shape[1:]), {0: "batch"}) for v in data}
         traced = trace(decode, example, ["logits", "labels"])
         logits, labels = add_piece(self.graph, _short(traced), "decoder", _short_weights(decode), data)
