@@ -334,11 +334,11 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app.command()(command)
     out = tmp_path / "adapted.safetensors"
     arguments = ["--ckpt", str(tmp_path / "dense.safetensors"), "--images", str(tmp_path / "photos"), "--out", str(out)]
-    for given, layers, thresholds, side in (
-        ([], [1, 2], (0.9, 0.95), 4),
-        (["--decision-layers", "1,2,3"], [1, 2, 3], (0.9, 0.95, 0.98), 4),
-        (["--threshold", "0.8", "--merge"], [1, 2], (0.8, 0.8), 0),
-        (["--merge-cells", "0"], [1, 2], (0.9, 0.95), 0),
+    for given, layers, thresholds, side, lens in (
+        ([], [1, 2], (0.9, 0.95), 4, (16, 7)),  # hidden: a third of 64 channels, in multiples of 8
+        (["--decision-layers", "1,2,3"], [1, 2, 3], (0.9, 0.95, 0.98), 4, (16, 7)),
+        (["--threshold", "0.8", "--merge", "--hidden", "0"], [1, 2], (0.8, 0.8), 0, (0, 1)),
+        (["--merge-cells", "0", "--hidden", "5", "--kernel", "3"], [1, 2], (0.9, 0.95), 0, (5, 3)),
     ):
         done = CliRunner().invoke(app, [*arguments, "--steps", "3", "--joint-steps", "1", "--json", *given])
         assert done.exit_code == 0, done.output
@@ -346,7 +346,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         said = json.loads(done.stdout)
         config = load_model(out).model.config
         assert said["images"] == 5 and [d["layer"] for d in said["decisions"]] == layers
-        assert config.thresholds == thresholds and all(head.lens is not None for head in config.decisions)
+        assert config.thresholds == thresholds
+        assert all(head.lens and (head.lens.hidden, head.lens.kernel) == lens for head in config.decisions)
         assert (config.merge, config.merge_cells) == ("--merge" in given, side)
         out.unlink()
 
