@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"
 cd "$out"
 
-common=(--batch 8 --optimizer adamw --weight-decay 0.01 --clip 1 --precision bf16 --label-stride 4
+common=(--batch 8 --optimizer adamw --weight-decay 0.01 --clip 1 --label-stride 4
     --scale-range 0.75,1.5 --val none --log-every 20 --save-every 200)
 data=streets:3400
 held_out=streets:200 # scenes 1,000,000 … 1,000,199

@@ -17,6 +17,7 @@ from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.config import EomtDecoder
 from dovit.runtime.cli.output import error_console, print_line
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.log import LOG_NAME
 from dovit.training.loop import Validate, train
 from dovit.training.parallel import process
@@ -70,6 +71,12 @@ def run(
         settings = settings_for(here.device.type == "cuda")
         if here.is_first:
             _prepare(out, resume)
+            if settings.precision == "bf16" and here.device.type == "cpu" and not cpu_multiplies_in_bf16():
+                print_line(
+                    error_console(),
+                    "dovit-train: note: --precision bf16: this CPU has no instructions for it (AVX512-BF16 or AMX), and a step "
+                    "takes several times as long as in fp32, which --precision auto takes here",
+                )
         torch.manual_seed(settings.seed)
         known = _known_before_loading(start)
         if known["image_size"] and settings.label_stride > min(known["image_size"]):

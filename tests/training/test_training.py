@@ -80,6 +80,23 @@ def test_bf16_autocast(tmp_path: Path, checkpoint: Path) -> None:
     assert low != full and low == pytest.approx(full, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("precision", "has", "told"), [("bf16", False, True), ("bf16", True, False), ("fp32", False, False)]
+)
+def test_bf16_that_a_cpu_must_emulate_is_told(
+    precision: str,
+    has: bool,
+    told: bool,
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("dovit.training.run.cpu_multiplies_in_bf16", lambda: has)
+    trained(tmp_path / "run", checkpoint, precision=precision, steps=1)
+    assert ("this CPU has no instructions for it" in capfd.readouterr().err) == told
+
+
 def test_a_loss_that_is_nan_ends_the_run(tmp_path: Path) -> None:
     model: DoViT = randomised(street_config())
     with torch.no_grad():
