@@ -49,7 +49,19 @@ def describe_validation(error: ValidationError) -> str:
     where, reason, found = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "), first["input"]
     if not where:
         return reason
+    if first["type"] == "extra_forbidden":
+        return f"{where}: not known to this dovit"
     shown = ""
     if found is None or isinstance(found, bool | float | str) or (isinstance(found, int) and abs(found) < 1 << 64):
         shown = f", found {(found[:40] if isinstance(found, str) else found)!r}"  # larger integers may be too long for str()
     return f"{where}: {reason}{shown}"
+
+
+def describe_field(error: ValidationError, again: str, whole: str = "") -> str:
+    """Which field of a file that dovit wrote cannot be taken, why, and the fix. `again`: what to make anew; `whole`: the name of
+    a field that is the whole file."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"])) or whole
+    if first["type"] == "extra_forbidden":
+        return f"the field {where} is not known to this dovit; upgrade dovit if a newer one wrote it, else {again}"
+    return f"the field {where} is wrong ({first['msg']}); {again}"

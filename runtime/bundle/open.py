@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from dovit.runtime.bundle.check import check_manifest
 from dovit.runtime.bundle.external import external_files
 from dovit.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest, Step
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, describe_field
 from dovit.runtime.files import check_regular, read_regular
 
 T = TypeVar("T")
@@ -172,9 +172,7 @@ def read_manifest(root: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(content, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DovitError(f"{file}: the field {where} is wrong ({first['msg']}); export the bundle again") from None
+        raise DovitError(f"{file}: {describe_field(error, 'export the bundle again')}") from None
 
 
 def sha256(file: Path) -> str:

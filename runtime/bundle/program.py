@@ -17,7 +17,7 @@ from dovit.runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.bundle.plans import PlanSet
 from dovit.runtime.bundle.tensors import DType, itemsize
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, describe_field
 from dovit.runtime.files import read_regular
 
 ALIGNMENT = 256  # bytes, as the CUDA allocator's own
@@ -257,9 +257,7 @@ def read_program(bundle: Bundle, plans: PlanSet) -> Program:
     except OSError as error:
         raise DovitError(f"{file}: cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "program"
-        raise DovitError(f"{file}: the field {where} is wrong ({first['msg']}); {again}") from None
+        raise DovitError(f"{file}: {describe_field(error, again, whole='program')}") from None
     except ValueError as error:
         raise DovitError(f"{file}: does not fit {MANIFEST_NAME} ({error}); {again}") from None
     return program

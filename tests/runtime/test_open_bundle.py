@@ -220,6 +220,11 @@ def test_other_schemas_and_invalid_json(bundle: Path) -> None:
         refused(bundle, "not a dovit manifest")
 
 
+def test_fields_of_a_newer_dovit(bundle: Path) -> None:
+    edit(bundle, lambda m: m["decisions"][0].update(lens_shape="round"))
+    refused(bundle, r"the field decisions\.0\.lens_shape is not known to this dovit; upgrade dovit")
+
+
 def without_mode(bundle: Path, schema: int) -> None:
     """As schema 1 and 2 were written."""
     edit(bundle, lambda m: m.update(schema_version=schema))

@@ -12,9 +12,16 @@ namespace dovit::runtime {
 
 using Json = nlohmann::ordered_json;  // the order of `files` decides which error is reported first
 
-// A field that cannot be taken: where it is, as `steps.0.name`, and why.
+// A field that cannot be taken: where it is, as `steps.0.name`, and why; empty where this dovit does not know it.
 struct FieldError {
   std::string where, why;
+
+  // The sentence for a file that dovit wrote; `again` says what to make anew.
+  std::string sentence(const std::string& again) const {
+    if (why.empty())
+      return "the field " + where + " is not known to this dovit; upgrade dovit if a newer one wrote it, else " + again;
+    return "the field " + where + " is wrong (" + why + "); " + again;
+  }
 };
 
 // Where a value lies: a list of names on the stack, joined only when something is wrong.
@@ -131,7 +138,7 @@ class FieldReader {
   }
   void done() const {
     for (const auto& entry : json_.items())
-      if (!known_.count(entry.key())) Where{&where_, entry.key()}.fail("Extra inputs are not permitted");
+      if (!known_.count(entry.key())) Where{&where_, entry.key()}.fail("");
   }
 
  private:

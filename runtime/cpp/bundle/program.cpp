@@ -363,7 +363,7 @@ Program parse_program(const std::string& content, const std::string& file, const
   } catch (const Json::exception&) {
     throw DovitError(text(file, ": not JSON; ", again));
   } catch (const FieldError& error) {
-    throw DovitError(text(file, ": the field ", error.where, " is wrong (", error.why, "); ", again));
+    throw DovitError(text(file, ": ", error.sentence(again)));
   }
   try {
     BoundsCheck(program).run();

@@ -61,7 +61,7 @@ Manifest parse_manifest(const std::string& content, const std::string& file) {
                             kSchemaVersion, "); upgrade dovit"));
     read(json, manifest, Where{});
   } catch (const FieldError& error) {
-    throw DovitError(text(file, ": the field ", error.where, " is wrong (", error.why, "); export the bundle again"));
+    throw DovitError(text(file, ": ", error.sentence("export the bundle again")));
   }
   return manifest;
 }
