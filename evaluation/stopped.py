@@ -1,7 +1,8 @@
 """Which tokens stop wrongly: those whose patch would have had another label, had no token stopped.
 
 A patch's label is the most frequent one among its pixels. Edges are those of the labels without token pass: a patch that has
-another label beside it, also diagonally, has distance 1 from an edge, its neighbours inside the region 2, and so on.
+another label beside it, also diagonally, has distance 1 from an edge, its neighbours inside the region 2, and so on. With
+`keep_ratio` the model's input is padded: patches that the image does not reach have no label and do not count.
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ FARTHEST = 4  # this distance from an edge and any larger one are counted togeth
 class StoppedTokens:
     """Counts the stopped tokens of many images, and among them the wrong ones, by decision, class and distance from an edge.
 
-    Of one image each in mode whole, without padding."""
+    Of one image each in mode whole."""
 
-    def __init__(self, classes: int, decisions: int) -> None:
+    def __init__(self, classes: int, decisions: int, size: tuple[int, int]) -> None:
+        """`size`: the model's input, in pixels."""
+        self.size = size
         self.counts = np.zeros((decisions, classes, FARTHEST, 2), np.int64)  # the last: right, wrong
 
     def add(self, result: Result, without: Result) -> None:
         """Count one image's `result` beside that `without` token pass (ξ = 1). The classes are those of the latter."""
-        grid = result.keep_maps.shape[1], result.keep_maps.shape[2]
-        classes = self.counts.shape[1]
-        wanted = patch_labels(without.labels, grid, classes)
-        wrong = patch_labels(result.labels, grid, classes) != wanted
+        patch = self.size[0] // result.keep_maps.shape[1]
+        filled, classes = result.filled or self.size, self.counts.shape[1]
+        wanted = patch_labels(without.labels, filled, patch, classes)
+        wrong = patch_labels(result.labels, filled, patch, classes) != wanted
         distance = distance_from_edge(wanted)
-        before = np.ones(grid, bool)
-        for decision, kept in enumerate(result.keep_maps):
+        height, width = wanted.shape
+        before = np.ones(wanted.shape, bool)
+        for decision, kept in enumerate(result.keep_maps[:, :height, :width]):
             stopped = before & ~kept
             places = wanted[stopped], distance[stopped] - 1, wrong[stopped].astype(np.int64)
             np.add.at(self.counts[decision], places, 1)
@@ -71,9 +75,10 @@ class StoppedBySetting:
 
     Results come in any order, but all of an image's before the next image's."""
 
-    def __init__(self, settings: Sequence[Setting], classes: int) -> None:
+    def __init__(self, settings: Sequence[Setting], classes: int, size: tuple[int, int]) -> None:
+        """`size`: the model's input, in pixels."""
         self.settings = settings
-        self.counts = [StoppedTokens(classes, len(setting.thresholds)) for setting in settings]
+        self.counts = [StoppedTokens(classes, len(setting.thresholds), size) for setting in settings]
         self._dense = next(place for place, setting in enumerate(settings) if setting.stops_nothing)
         self._results: dict[int, Result] = {}
 
@@ -102,14 +107,23 @@ class StoppedBySetting:
             print_table(console, f"Stopped tokens whose label would have been another, {setting.name}", table)
 
 
-def patch_labels(labels: np.ndarray, grid: tuple[int, int], classes: int) -> np.ndarray:
-    """[h, w] int64: the most frequent class of the pixels [H, W] of each of `grid` patches; the lowest of equals."""
-    height, width = labels.shape
-    rows = np.arange(height) * grid[0] // height  # the patch row of each pixel row
-    columns = np.arange(width) * grid[1] // width
-    place = (rows[:, None] * grid[1] + columns) * classes + labels.astype(np.int64)
-    counts = np.bincount(place.ravel(), minlength=grid[0] * grid[1] * classes)
-    return counts.reshape(*grid, classes).argmax(axis=2)
+def patch_labels(labels: np.ndarray, filled: tuple[int, int], patch: int, classes: int) -> np.ndarray:
+    """[h, w] int64: the most frequent class in each patch, the lowest of equals, of an image that fills so many pixels of the
+    model's input from the top left. labels [H, W]: the image's, at its own size."""
+    rows, down = _spread(labels.shape[0], filled[0], patch)
+    columns, across = _spread(labels.shape[1], filled[1], patch)
+    height, width = int(down[-1]) + 1, int(across[-1]) + 1
+    found = labels[rows[:, None], columns].astype(np.int64)
+    place = (down[:, None] * width + across) * classes + found
+    counts = np.bincount(place.ravel(), minlength=height * width * classes)
+    return counts.reshape(height, width, classes).argmax(axis=2)
+
+
+def _spread(length: int, filled: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (or columns) of labels and the patches they lie in: each at least once, as an image may be smaller than the input."""
+    many = max(length, filled)
+    at = np.arange(many)
+    return at * length // many, at * filled // many // patch
 
 
 def distance_from_edge(labels: np.ndarray) -> np.ndarray:

@@ -192,7 +192,7 @@ def command(
         _check_stopped(segmenter, how)
         if not any(setting.stops_nothing for setting in settings):
             settings.append(_common(1, segmenter.decisions, "--threshold"))
-    wrongly = StoppedBySetting(settings, segmenter.classes) if stopped else None
+    wrongly = StoppedBySetting(settings, segmenter.classes, size) if stopped else None
     galleries = [Gallery(segmenter.cost, palette, size, ignore_index) for _ in settings if report is not None]
 
     def look(place: int, sample: Sample, result: Result, costs: list[list[Macs]]) -> None:
