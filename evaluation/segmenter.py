@@ -57,9 +57,9 @@ class Segmenter(Protocol):
 
 
 class BundleSegmenter:
-    """A session with its mode and schedule."""
+    """A session with its schedule and its mode, by default the bundle's."""
 
-    def __init__(self, session: Session, mode: Mode = "whole", schedule: Schedule = "exact") -> None:
+    def __init__(self, session: Session, mode: Mode | None = None, schedule: Schedule = "exact") -> None:
         self._session, self._mode, self._schedule = session, mode, schedule
         self.cost = Cost.of_bundle(session.manifest)
         self.classes = session.manifest.classes

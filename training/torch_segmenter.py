@@ -25,8 +25,9 @@ from dovit.training.policies.dynamic_vit import DynamicViT, predictor_macs
 from dovit.training.policies.ranked import FixedRatio
 
 
-def read_segmenter(path: Path, device: torch.device, mode: Mode = "whole") -> TorchSegmenter:
-    """Any checkpoint that dovit-export reads, or a DynamicViT's. Raises DovitError or UsageError."""
+def read_segmenter(path: Path, device: torch.device, mode: Mode | None = None) -> TorchSegmenter:
+    """Any checkpoint that dovit-export reads, or a DynamicViT's. `mode`: default the checkpoint's. Raises DovitError or
+    UsageError."""
     if is_dynamic_vit(path):
         return TorchSegmenter(load_dynamic_vit(path).to(device), mode)
     return TorchSegmenter(load_model(path, ReadOptions(plain=True)).model.to(device), mode)
@@ -35,9 +36,10 @@ def read_segmenter(path: Path, device: torch.device, mode: Mode = "whole") -> To
 class TorchSegmenter:
     """A model in evaluation mode. Token pass is `exact`; a DynamicViT keeps its own counts whatever ξ says."""
 
-    def __init__(self, model: DoViT, mode: Mode = "whole") -> None:
-        self.model, self.mode = model, mode
+    def __init__(self, model: DoViT, mode: Mode | None = None) -> None:
+        """`mode`: default the model's, which its bundle has as well."""
         config = model.config
+        self.model, self.mode = model, mode or config.mode
         self.classes, self.decisions = config.classes, len(model.heads)
         self.own = Setting.of(config.thresholds)
         per_patch = None
@@ -91,7 +93,8 @@ class TorchSegmenter:
 
 
 def validate(model: DoViT, dataset: Dataset, limit: int | None = None) -> dict[str, float]:
-    """PA, mPA and mIoU in percent and the MACs ratio (paper's count) of `model` at its own setting, whole images."""
+    """PA, mPA and mIoU in percent and the MACs ratio (paper's count) of `model` at its own setting, in its
+    own mode: slide takes a pass for each window of an image, but whole would say little about the model's bundle."""
     segmenter = TorchSegmenter(model)
     (outcome,) = evaluate(segmenter, dataset, [segmenter.own], limit=limit)
     return {**outcome.confusion.summary(), "macs_ratio": outcome.macs_ratio[0]}

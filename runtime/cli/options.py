@@ -58,16 +58,20 @@ def threshold_option(default: str, when: str = "") -> Any:
     )
 
 
+def mode_option(default: str) -> Any:
+    """`--mode`; `default`: whose mode it is unless given."""
+    return typer.Option(
+        metavar="MODE",
+        help=f"whole: resize the image to the model's size; slide: move a window of that size over it. Default: {default}.",
+    )
+
+
 def recursive_option(more: str = "") -> Any:
     """`--recursive`; `more`: words after "subfolders"."""
     return typer.Option("--recursive", "-r", help=f"Search folders with all their subfolders{more}.")
 
 
 ENGINE = typer.Option(metavar="FOLDER", help="The bundle, as dovit-export wrote it.")
-MODE = typer.Option(
-    metavar="MODE",
-    help="whole: resize the image to the bundle's size; slide: move a window of that size over it. Default: the bundle's.",
-)
 SCHEDULE = typer.Option(
     metavar="NAME",
     help="exact: keep the tokens that ξ keeps; rounded: that many or the next multiple of 16; bucketed: as many as the next "
@@ -91,7 +95,7 @@ KEEP = (
 )
 
 Engine = Annotated[Path, ENGINE]
-Mode = Annotated[ModeChoice | None, MODE]
+Mode = Annotated[ModeChoice | None, mode_option("the bundle's")]
 Schedule = Annotated[ScheduleChoice | None, SCHEDULE]
 Backend = Annotated[BackendChoice, BACKEND]
 Precision = Annotated[PrecisionChoice | None, PRECISION]

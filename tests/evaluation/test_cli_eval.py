@@ -12,6 +12,7 @@ from models import randomised, small_config
 from PIL import Image
 
 from dovit.export.checkpoints import save_model
+from dovit.training.torch_segmenter import validate
 
 
 def command(
@@ -86,6 +87,29 @@ def test_command_on_a_checkpoint_prints_classes(
     status, output, errors = command(capfd, monkeypatch, *arguments)
     assert status == 0, errors
     assert "ξ = 0.5" in output and "mIoU" in output and "Classes" in output
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
+def test_a_checkpoint_and_its_bundle_run_in_the_same_mode(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """That of the checkpoint, unless --mode says otherwise; so does validation."""
+    model = randomised(small_config(mode=mode, slide_stride=(32, 48)))
+    make_bundle(model, tmp_path / "engines")
+    save_model(model, tmp_path / "model.safetensors")
+    engine, ckpt = ["--engine", str(tmp_path / "engines")], ["--ckpt", str(tmp_path / "model.safetensors")]
+    other = "whole" if mode == "slide" else "slide"
+    found = []
+    for given in (engine, ckpt, [*ckpt, "--mode", other]):
+        status, output, errors = command(capfd, monkeypatch, *given, "--data", str(place / "data"), "--json")
+        assert status == 0, errors
+        found.append(json.loads(output))
+    assert [one["mode"] for one in found] == [mode, mode, other]
+    [bundles], [checkpoints], [others] = (one["settings"] for one in found)
+    for name in ("mIoU", "PA", "kept", "macs_ratio_true"):
+        assert checkpoints[name] == pytest.approx(bundles[name], abs=0.05)
+    assert abs(others["PA"] - bundles["PA"]) > 0.1
+    assert validate(model, Images(3))["PA"] == pytest.approx(checkpoints["PA"])
 
 
 def test_fixed_ratios_without_pairs_have_no_speed_up(

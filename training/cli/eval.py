@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +33,6 @@ from dovit.runtime.cli.options import (
     Backend,
     BackendChoice,
     Json,
-    Mode,
     ModeChoice,
     Precision,
     Provider,
@@ -41,14 +40,18 @@ from dovit.runtime.cli.options import (
     Schedule,
     Threads,
     Threshold,
+    mode_option,
 )
 from dovit.runtime.cli.output import output_console, print_line, progress_counter
 from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
-from dovit.runtime.palettes import Colour, default_palette
+from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
 from dovit.runtime.session import Session, load
+
+if TYPE_CHECKING:
+    from dovit.training.torch_segmenter import TorchSegmenter
 
 EPILOG = """\b
 Examples:
@@ -81,7 +84,7 @@ def command(
         Path | None, typer.Option(metavar="PATH", help="Instead of --engine: a checkpoint, run by torch.")
     ] = None,
     split: Annotated[Split, typer.Option(metavar="PART", help="Which part of the data: train or val.")] = Split.VAL,
-    mode: Mode = None,
+    mode: Annotated[ModeChoice | None, mode_option("that of the bundle or checkpoint")] = None,
     schedule: Schedule = None,
     backend: Backend = BackendChoice.auto,
     provider: Provider = ProviderChoice.auto,
@@ -181,8 +184,10 @@ def command(
         }
     else:
         assert ckpt is not None
-        how = (mode or ModeChoice.whole).value
-        segmenter, own, size, names, own_palette = _torch(ckpt, how)
+        loaded = _torch(ckpt, mode.value if mode else None)
+        segmenter, how, config = loaded, loaded.mode, loaded.model.config
+        own, size = loaded.own, config.image_size
+        names, own_palette = config.class_names, config.palette
         about = {"ckpt": str(ckpt), "backend": "torch", "schedule": "exact"}
     dataset = open_data(data, split.value, size=size, classes=segmenter.classes, reduce_zero_label=reduce_zero_label)
     names = names or dataset.class_names or tuple(map(str, range(segmenter.classes)))
@@ -270,19 +275,14 @@ def command(
             print_line(output_console(), f"report: {report}")
 
 
-def _torch(
-    ckpt: Path, mode: RunMode
-) -> tuple[Segmenter, Setting, tuple[int, int], tuple[str, ...] | None, tuple[Colour, ...] | None]:
+def _torch(ckpt: Path, mode: RunMode | None) -> TorchSegmenter:
     try:
         import torch
 
         from dovit.training.torch_segmenter import read_segmenter
     except ModuleNotFoundError as error:
         raise UsageError(f"--ckpt needs the package {error.name}: pip install 'dovit[training]'") from None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    segmenter = read_segmenter(ckpt, device, mode)
-    config = segmenter.model.config
-    return segmenter, segmenter.own, config.image_size, config.class_names, config.palette
+    return read_segmenter(ckpt, torch.device("cuda" if torch.cuda.is_available() else "cpu"), mode)
 
 
 def _dense(engine: Path, session: Session, mode: RunMode, threads: int | None) -> AbstractContextManager[Segmenter]:
