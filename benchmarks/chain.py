@@ -11,9 +11,10 @@ import numpy as np
 
 from dovit.benchmarks.measure import interleaved, paired_ratio
 from dovit.benchmarks.report import Settings, report_head
+from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.engine import OnnxRuntimeEngine
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError
 from dovit.runtime.session import Session, load
 
 DENSE = "dense, one graph"
@@ -57,23 +58,17 @@ def bench(engine: Path, image: np.ndarray | None, settings: Settings) -> dict[st
 
 def thresholds_for(session: Session, batch: np.ndarray, keep: Sequence[float]) -> tuple[float, ...]:
     """ξ of each decision such that this image keeps the given shares of all tokens, as nearly as its confidences allow."""
-    manifest = session.manifest
-    if (
-        len(keep) != len(manifest.decisions)
-        or not all(0 < k <= 1 for k in keep)
-        or list(keep) != sorted(keep, reverse=True)
-    ):
-        raise UsageError(
-            f"--keep needs {len(manifest.decisions)} falling shares of the tokens, each above 0 and at most 1"
-        )
     found: list[float] = []
-    for share in keep:
+    for wanted in check_keep(session.manifest, keep):
         rest = [1.0] * (len(keep) - len(found))
-        decision = session.chain.run(batch, [*found, *rest], session.capacities("exact")).decisions[len(found)]
-        ascending = np.sort(decision.confidence[0])
-        count = min(round(share * manifest.tokens), len(ascending))
+        decisions = session.chain.run(batch, [*found, *rest], session.capacities("exact")).decisions
+        if len(decisions) == len(found):  # the last one has kept no token: there are none to decide on
+            return (*found, *rest)
+        ascending = np.sort(decisions[len(found)].confidence[0])
+        count = min(wanted, len(ascending))
+        lower = ascending[count - 1] if count else 0.0
         upper = ascending[count] if count < len(ascending) else 1.0
-        found.append(float((float(ascending[count - 1]) + float(upper)) / 2))
+        found.append((float(lower) + float(upper)) / 2)
     return tuple(found)
 
 

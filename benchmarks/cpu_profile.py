@@ -27,6 +27,7 @@ import numpy as np
 
 from dovit.benchmarks.report import PACKAGES, machine_and_versions
 from dovit.export.graph.dense import dense_bundle
+from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.chain import Chain
 from dovit.runtime.openvino.device import CpuPrecision, check_precision, core, options_for
@@ -63,7 +64,7 @@ def measure(
     manifest = bundle.manifest
     image = np.random.default_rng(0).integers(0, 256, (1, *manifest.image_size, 3), dtype=np.uint8)
     shares = keep or (1.0,) * len(manifest.decisions)
-    counts = [max(1, round(share * manifest.tokens)) for share in shares]
+    counts = [max(1, count) for count in check_keep(manifest, shares)]  # without tokens a step would not run
     capacities, steps = range(manifest.tokens + 1), Chain(manifest, chain)
     product = _product(threads, precision)
     runs: dict[str, Callable[[], object]] = {

@@ -26,6 +26,7 @@ from dovit.benchmarks.measure import paired_ratio
 from dovit.benchmarks.report import PACKAGES, machine_and_versions
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
+from dovit.runtime.arguments import check_keep
 from dovit.runtime.openvino.device import CpuProvider
 from dovit.runtime.session import Session, load
 from dovit.scenes import scene
@@ -97,9 +98,7 @@ def _run(session: Session, number: int, shares: tuple[float, ...] | None) -> tup
     image = scene(FIRST_SCENE + number, *manifest.image_size)[0][None]  # [1, H, W, 3]
     factor = random.Random(number).uniform(0.6, 1.4)
     chosen = shares[: len(manifest.decisions)] if shares else (1.0,) * len(manifest.decisions)
-    counts = [
-        max(1, min(manifest.tokens, round(share * (factor if shares else 1) * manifest.tokens))) for share in chosen
-    ]
+    counts = check_keep(manifest, [share * (factor if shares else 1) for share in chosen])
     before, start = time.process_time(), time.perf_counter()
     session.chain.run(image, manifest.thresholds, range(manifest.tokens + 1), counts=counts)
     return time.perf_counter() - start, time.process_time() - before

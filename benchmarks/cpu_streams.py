@@ -26,6 +26,7 @@ from typing import Any, get_args
 import numpy as np
 
 from dovit.benchmarks.measure import paired_ratio
+from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.manifest import Manifest, Schedule
 from dovit.runtime.chain import ChainResult
 from dovit.runtime.openvino.device import CpuPrecision
@@ -124,7 +125,7 @@ class _Stream:
     def __init__(self, manifest: Manifest, keep: Sequence[float] | None) -> None:
         self._manifest, self._keep = manifest, keep
         self._images: dict[int, np.ndarray] = {}  # [H, W, 3]
-        self._counts: dict[int, list[int]] = {}
+        self._counts: dict[int, tuple[int, ...]] = {}
         self._kept: list[list[int]] = []
 
     def draw(self, numbers: Sequence[int]) -> None:
@@ -132,10 +133,9 @@ class _Stream:
         height, width = self._manifest.image_size
         self._images = {n: scene(FIRST_SCENE + n, height, width)[0] for n in numbers}
         if self._keep is not None:
-            tokens = self._manifest.tokens
             factors = {n: random.Random(n).uniform(0.6, 1.4) for n in numbers}
             self._counts = {
-                n: [min(tokens, round(share * f * tokens)) for share in self._keep] for n, f in factors.items()
+                n: check_keep(self._manifest, [min(1.0, share * f) for share in self._keep]) for n, f in factors.items()
             }
 
     def run(self, session: Session, numbers: Sequence[int], schedule: Schedule) -> ChainResult:

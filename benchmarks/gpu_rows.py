@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dovit.benchmarks.measure import paired_ratio
+from dovit.runtime.arguments import count_of_share
 from dovit.runtime.chain import DecisionResult
 from dovit.runtime.errors import UsageError
 
@@ -59,10 +60,11 @@ def add_share_of_matrix_rate(rows: Sequence[dict[str, Any]], matrix_tflop_per_s:
 
 
 def counts_for(shares: Sequence[float], tokens: int, capacities: Sequence[int]) -> tuple[int, ...]:
-    """Tokens to keep for shares of all of them: the capacities that hold so many. Raises UsageError for rising shares."""
+    """Tokens to keep for shares of all of them: the capacities that hold so many, one at least. Raises UsageError for rising
+    shares."""
     if not shares or not all(0 < share <= 1 for share in shares) or list(shares) != sorted(shares, reverse=True):
         raise UsageError(f"keep {'/'.join(f'{s:g}' for s in shares)}: give falling shares above 0 and at most 1")
-    return tuple(min(c for c in capacities if c >= round(share * tokens)) for share in shares)
+    return tuple(min(c for c in capacities if c >= count_of_share(share, tokens, 1)) for share in shares)
 
 
 def filling_thresholds(

@@ -52,6 +52,10 @@ class Segmenter(Protocol):
     def decisions(self) -> int:
         """D."""
 
+    @property
+    def least_kept(self) -> int:
+        """How many tokens every decision keeps at least."""
+
     def segment(self, image: np.ndarray, setting: Setting) -> Result:
         """Segment uint8 [H, W, 3] of any size; labels are [H, W]."""
 
@@ -64,6 +68,7 @@ class BundleSegmenter:
         self.cost = Cost.of_bundle(session.manifest)
         self.classes = session.manifest.classes
         self.decisions = len(session.manifest.decisions)
+        self.least_kept = session.manifest.least_kept
 
     def segment(self, image: np.ndarray, setting: Setting) -> Result:
         """As Segmenter has it."""

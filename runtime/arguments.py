@@ -58,12 +58,23 @@ def check_counts(manifest: Manifest, counts: Sequence[int] | np.ndarray) -> tupl
 
 def check_keep(manifest: Manifest, keep: Sequence[float] | np.ndarray) -> tuple[int, ...]:
     """Shares of all tokens to keep after each decision, converted to counts. Raises UsageError unless they never rise."""
-    values = _as_list(keep, "keep", "shares of the tokens within 0…1")
-    given = [_as_float(value, "keep") for value in values]
-    decisions = len(manifest.decisions)
+    return counts_of_shares(keep, len(manifest.decisions), manifest.tokens, manifest.least_kept)
+
+
+def counts_of_shares(
+    keep: Sequence[float] | np.ndarray, decisions: int, tokens: int, least: int, name: str = "keep"
+) -> tuple[int, ...]:
+    """As check_keep, for any model with so many `decisions` and `tokens` that keeps at least so many; `name`: the argument's."""
+    values = _as_list(keep, name, "shares of the tokens within 0…1")
+    given = [_as_float(value, name) for value in values]
     if len(given) != decisions or not _never_rises(given, 1):
-        raise UsageError(f"keep {_joined(values)}: give {decisions} falling shares of the tokens, from 1 to 0")
-    return tuple(max(math.floor(share * manifest.tokens + 0.5), manifest.least_kept) for share in given)
+        raise UsageError(f"{name} {_joined(values)}: give {decisions} falling shares of the tokens, from 1 to 0")
+    return tuple(count_of_share(share, tokens, least) for share in given)
+
+
+def count_of_share(share: float, tokens: int, least: int) -> int:
+    """How many of the `tokens` a share of them is: the nearest whole number, of two the larger, and no fewer than `least`."""
+    return max(math.floor(share * tokens + 0.5), least)
 
 
 def _never_rises(values: Sequence[float], most: float) -> bool:

@@ -40,7 +40,7 @@ class TorchSegmenter:
         """`mode`: default the model's, which its bundle has as well."""
         config = model.config
         self.model, self.mode = model, mode or config.mode
-        self.classes, self.decisions = config.classes, len(model.heads)
+        self.classes, self.decisions, self.least_kept = config.classes, len(model.heads), config.least_kept
         self.own = Setting.of(config.thresholds)
         per_patch = None
         if isinstance(model, DynamicViT):

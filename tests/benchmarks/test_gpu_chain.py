@@ -142,6 +142,7 @@ def test_counts() -> None:
     assert counts_for((0.5, 0.35, 0.25), 1024, range(1025)) == (512, 358, 256)
     assert counts_for((0.2, 0.15, 0.1), 8192, range(8193)) == (1638, 1229, 819)
     assert counts_for((0.5, 0.35), 24, (0, 5, 11, 17, 24)) == (17, 11), "the capacity that holds so many"
+    assert counts_for((0.9375, 0.1875, 0.01), 24, range(25)) == (23, 5, 1), "22.5, 4.5 and 0.24 tokens"
     for shares in ((0.2, 0.5), (1.1,), (0.0,), ()):
         with pytest.raises(UsageError, match="falling shares"):
             counts_for(shares, 24, (0, 24))

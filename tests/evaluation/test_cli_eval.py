@@ -12,6 +12,7 @@ from models import randomised, small_config
 from PIL import Image
 
 from dovit.export.checkpoints import save_model
+from dovit.runtime.session import load
 from dovit.training.torch_segmenter import validate
 
 
@@ -110,6 +111,27 @@ def test_a_checkpoint_and_its_bundle_run_in_the_same_mode(
         assert checkpoints[name] == pytest.approx(bundles[name], abs=0.05)
     assert abs(others["PA"] - bundles["PA"]) > 0.1
     assert validate(model, Images(3))["PA"] == pytest.approx(checkpoints["PA"])
+
+
+@pytest.mark.parametrize(("decoder", "last"), [("setr-naive", (0.1875, 5)), ("eomt", (0, 1))])
+def test_shares_are_the_counts_of_a_session(
+    place: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    decoder: str,
+    last: tuple[float, int],
+) -> None:
+    """Half a token counts as one, and a model that keeps a token at least is not asked for none."""
+    model, share, count = randomised(small_config(decoder)), *last
+    make_bundle(model, tmp_path / "engines")
+    save_model(model, tmp_path / "model.safetensors")
+    assert load(tmp_path / "engines")(Images(1)[0].image, keep=(0.9375, share)).kept == (23, count)
+    for given in (["--engine", str(tmp_path / "engines")], ["--ckpt", str(tmp_path / "model.safetensors")]):
+        arguments = [*given, "--data", str(place / "data"), "--keep", f"0.9375,{share}", "--limit", "1", "--json"]
+        status, output, errors = command(capfd, monkeypatch, *arguments)
+        assert status == 0, errors
+        assert json.loads(output)["settings"][0]["kept"] == [23, count]
 
 
 def test_fixed_ratios_without_pairs_have_no_speed_up(

@@ -8,15 +8,16 @@ from pathlib import Path
 import onnxruntime
 import pytest
 from bundles import make_bundle
-from models import randomised, small_config
+from models import random_images, randomised, small_config
 
 from dovit.benchmarks import cli, gpu_chain
-from dovit.benchmarks.chain import bench
+from dovit.benchmarks.chain import bench, thresholds_for
 from dovit.benchmarks.measure import interleaved, paired_ratio
 from dovit.benchmarks.report import Settings
 from dovit.runtime.cli.options import BackendChoice, PrecisionChoice
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import Gpu
+from dovit.runtime.session import load
 
 
 def test_rows_fit_together(tmp_path: Path) -> None:
@@ -30,6 +31,26 @@ def test_rows_fit_together(tmp_path: Path) -> None:
         assert row["efficiency"] == pytest.approx(row["speedup"] / row["mac_ratio"])
     with pytest.raises(UsageError, match="falling shares"):
         bench(tmp_path, None, Settings(runs=1, warmup=0, threads=1, keep=(0.25, 0.5)))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "keep", "kept"),
+    [
+        ("setr-naive", (0.5, 0.01), [12, 0]),
+        ("setr-naive", (0.01, 0), [0]),
+        ("setr-naive", (0.9375, 0.1875), [23, 5]),  # 22.5 and 4.5 tokens
+        ("eomt", (0.5, 0), [12, 1]),
+    ],
+)
+def test_shares_of_less_than_a_token(tmp_path: Path, decoder: str, keep: tuple[float, ...], kept: list[int]) -> None:
+    """Thresholds keep as many tokens as `session(keep=)`: none, where the model allows it, and not nearly all."""
+    make_bundle(randomised(small_config(decoder)), tmp_path)
+    session = load(tmp_path, provider="cpu")
+    image = random_images(small_config())
+    xi = thresholds_for(session, image.numpy(), keep)
+    decisions = session.chain.run(image.numpy(), xi, session.capacities("exact")).decisions
+    assert [decision.keep.shape[1] for decision in decisions] == kept
+    assert session(image[0].numpy(), keep=keep).kept == (*kept, 0)[:2]
 
 
 def test_chain_and_dense_model_run_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

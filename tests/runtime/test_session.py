@@ -164,7 +164,12 @@ def test_low_memory_is_true_or_false(folder: Path, value: Any) -> None:
 
 
 def test_shares_are_counts_of_tokens(session: Session) -> None:
-    for keep, counts in [((0.5, 0.25), (12, 6)), ((1, 0), (24, 0)), (np.array([0.49, 0.02], np.float32), (12, 0))]:
+    for keep, counts in [
+        ((0.5, 0.25), (12, 6)),
+        ((1, 0), (24, 0)),
+        ((0.9375, 0.1875), (23, 5)),
+        (np.array([0.49, 0.02], np.float32), (12, 0)),
+    ]:
         found = session(IMAGE, keep=keep)
         assert found.kept == counts
         same(found, session(IMAGE, counts=np.array(counts)))

@@ -25,6 +25,7 @@ from dovit.evaluation.report import as_json as outcome_as_json
 from dovit.evaluation.report import print_classes, print_outcomes
 from dovit.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
 from dovit.evaluation.stopped import StoppedBySetting
+from dovit.runtime.arguments import counts_of_shares
 from dovit.runtime.bundle.manifest import Mode as RunMode
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import (
@@ -301,9 +302,8 @@ def _settings(
     decisions, tokens = segmenter.decisions, segmenter.cost.tokens
     if keep is not None:
         shares = parse_shares(keep, "--keep") or ()
-        if len(shares) != decisions or any(not 0 <= share <= 1 for share in shares):
-            raise UsageError(f"--keep {keep}: give {decisions} falling shares of the tokens, from 0 to 1")
-        return [Setting(f"keep {keep}", (1.0,) * decisions, tuple(round(share * tokens) for share in shares))]
+        counts = counts_of_shares(shares, decisions, tokens, segmenter.least_kept, "--keep")
+        return [Setting(f"keep {keep}", (1.0,) * decisions, counts)]
     if sweep:
         texts = [part for text in sweep for part in re.split(r"[,\s]+", text.strip())]
         return [Setting.of(thresholds) for thresholds in sorted({_swept(text, decisions) for text in texts})]
