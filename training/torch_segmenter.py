@@ -17,6 +17,7 @@ from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
 from dovit.runtime.bundle.manifest import Mode
 from dovit.runtime.chain import DecisionResult, decision_maps
+from dovit.runtime.resize import label_dtype
 from dovit.runtime.result import Result
 from dovit.runtime.slide import segment_slide
 from dovit.runtime.whole import segment_whole
@@ -82,8 +83,9 @@ class TorchSegmenter:
         keep, confidence = decision_maps(decided, config.tokens, self.decisions)
         shape = (self.decisions, *config.grid)
         kept = tuple(d.keep.shape[1] for d in decided)
+        labels = model.resize_logits(output.logits.float())[0].argmax(dim=0).cpu().numpy()
         return Result(
-            labels=model.resize_logits(output.logits.float())[0].argmax(dim=0).to(torch.uint8).cpu().numpy(),
+            labels=labels.astype(label_dtype(self.classes)),
             kept=kept + (0,) * (self.decisions - len(kept)),
             tokens=config.tokens,
             keep_maps=keep.reshape(shape),

@@ -170,6 +170,17 @@ def test_torch_and_bundle_agree(session: Session, model: DoViT, thresholds: tupl
         assert np.abs(a.confusion.counts - b.confusion.counts).sum() <= 10  # a rounding error may turn a pixel
 
 
+def test_torch_and_bundle_agree_on_more_classes_than_a_byte_has(tmp_path: Path) -> None:
+    """On an image of the model's size, whose labels are the model's own."""
+    model = randomised(small_config(classes=300))
+    make_bundle(model, tmp_path)
+    image = random_images(model.config)[0].numpy()
+    ours = TorchSegmenter(model).segment(image, Setting.of((1.0, 1.0))).labels
+    theirs = load(tmp_path)(image, threshold=1).labels
+    assert theirs.max() > 255
+    assert ours.dtype == theirs.dtype and (ours != theirs).sum() <= 10  # a rounding error may turn a pixel
+
+
 def test_a_dynamic_vit_is_evaluated_at_its_own_ratio() -> None:
     model = DynamicViT(small_config(merge=False), 0.5).eval()
     segmenter = TorchSegmenter(model)
