@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dovit.runtime.errors import UsageError
+
+# the others wait while the first process validates: torch's 10 minutes (NCCL) or 30 (gloo) would end the run there. Where a
+# process has died, torchrun ends the others
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def process(device: str | None) -> Iterator[Process]:
         torch.cuda.set_device(local)
     place = torch.device(kind, local) if kind == "cuda" else torch.device("cpu")
     if world > 1:
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Process(int(os.environ.get("RANK", "0")), world, place)
     finally:

@@ -96,6 +96,23 @@ def test_only_the_first_process_touches_the_folder(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_others_wait_while_the_first_validates(tmp_path: Path) -> None:
+    """For longer than torch waits by default, which is made short here."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from datetime import timedelta\n"
+        "from torch.distributed import distributed_c10d\n"
+        "from dovit.training.parallel import process\n"
+        "distributed_c10d.default_pg_timeout = timedelta(seconds=1)\n"
+        "with process('cpu') as here:\n"
+        "    here.wait()\n"
+        "    time.sleep(4 if here.is_first else 0)\n"
+        "    here.wait()\n"
+    )
+    finished([*TWICE, str(script)])
+
+
 def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
     """A thread that still frees a tensor while the interpreter exits would make the process fail now and then."""
     script = tmp_path / "script.py"
