@@ -41,7 +41,8 @@ class Figures:
 
 
 class Reference:
-    """Results of the float32 bundle on the scenes."""
+    """Results of the float32 bundle on the scenes: of the first all of it, of the others what is compared, as the logits of
+    hundreds of images may be larger than memory."""
 
     def __init__(self, bundle: Bundle, scenes: Sequence[Scene], progress: Callable[[str], None]) -> None:
         """`scenes`: images of the bundle's size."""
@@ -50,10 +51,15 @@ class Reference:
         chain = Chain(
             manifest, [OnnxRuntimeEngine(step.name, bundle.onnx(step), prepack=False) for step in manifest.steps]
         )
-        self.results: list[ChainResult] = []
+        self.labels: list[np.ndarray] = []  # [H, W] each
+        self.fates: list[np.ndarray] = []  # [N] each
         for number, scene in enumerate(scenes, start=1):
             progress(f"float32, image {number} of {len(scenes)}")
-            self.results.append(_run(chain, scene, keep_tensors=number == 1))
+            result = _run(chain, scene, keep_tensors=number == 1)
+            if number == 1:
+                self._first = result
+            self.labels.append(result.labels[0])
+            self.fates.append(_fates(manifest, result))
 
     def compare(self, quantized: Mapping[str, QuantizedProduct], scratch: Path) -> Figures:
         """The figures of the bundle with these products quantized."""
@@ -62,13 +68,13 @@ class Reference:
         chain = Chain(manifest, engines)
         scores = Confusion(manifest.classes), Confusion(manifest.classes)
         equal, fates = [], []
-        for scene, reference in zip(self.scenes, self.results, strict=True):
+        for scene, labels, fate in zip(self.scenes, self.labels, self.fates, strict=True):
             made = _run(chain, scene)
-            equal.append(float((made.labels == reference.labels).mean()))
-            fates.append(float((_fates(manifest, made) == _fates(manifest, reference)).mean()))
+            equal.append(float((made.labels[0] == labels).mean()))
+            fates.append(float((_fates(manifest, made) == fate).mean()))
             if scene.labels is not None:
-                for score, result in zip(scores, (reference, made), strict=True):
-                    score.add(result.labels[0], scene.labels)
+                for score, found in zip(scores, (labels, made.labels[0]), strict=True):
+                    score.add(found, scene.labels)
         labelled = all(scene.labels is not None for scene in self.scenes)
         return Figures(
             {
@@ -84,7 +90,7 @@ class Reference:
     def step_error(self, step: Step, engine: OnnxRuntimeEngine) -> float | None:
         """RMS difference of a step's tokens or logits over their RMS value, on the inputs that float32 made of the first image;
         None where it did not reach the step."""
-        scene, result = self.scenes[0], self.results[0]
+        scene, result = self.scenes[0], self._first
         manifest = self.bundle.manifest
         known = {**result.tensors, "image": scene.image[None], "logits": result.logits}
         known |= {"stopped_count0": np.zeros(1, np.int64)}

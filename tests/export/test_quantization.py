@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +31,7 @@ from dovit.export.quantization.images import at_model_size
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.bundle.write import write_bundle
-from dovit.runtime.chain import Chain
+from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.cli import inspect
 from dovit.runtime.cli.options import BackendChoice
 from dovit.runtime.errors import DovitError, UsageError
@@ -146,6 +148,24 @@ def test_a_trained_model_is_within_the_bounds(trained: Bundle, int8: Bundle) -> 
     equal = np.mean([np.mean(sessions[0](s.image).labels == sessions[1](s.image).labels) for s in held_out])
     assert found.label_agreement == pytest.approx(equal, abs=1e-3)
     assert found.miou is not None and abs(found.miou[0] - found.miou[1]) < 1
+
+
+def test_a_reference_keeps_the_logits_of_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_bundle(randomised(small_config(layers=(1,), depth=2)), tmp_path)
+    bundle = open_bundle(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (4, *bundle.manifest.image_size, 3), dtype=np.uint8)
+    logits: list[weakref.ref[np.ndarray]] = []
+    run = measure._run
+
+    def recorded(*given: Any, **settings: Any) -> ChainResult:
+        result = run(*given, **settings)
+        logits.append(weakref.ref(result.logits))
+        return result
+
+    monkeypatch.setattr(measure, "_run", recorded)
+    reference = measure.Reference(bundle, [measure.Scene(image) for image in noise], lambda _: None)
+    assert len(reference.labels) == len(reference.fates) == 4
+    assert [one() is not None for one in logits] == [True, False, False, False]
 
 
 def test_openvino_executes_the_products_in_int8(int8: Bundle) -> None:
