@@ -12,7 +12,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dovit.runtime.files import atomic_write
-from dovit.runtime.resize import resize_image
 
 if TYPE_CHECKING:
     from dovit.runtime.result import Result
@@ -117,14 +116,6 @@ def save_labels(
 ) -> None:
     """labels [H, W] as an indexed PNG whose pixel values are the class numbers; `source`, `more_text`: see `save`."""
     save(labels_image(labels, palette), path, source, more_text)
-
-
-def side_by_side(pictures: Sequence[Image.Image], gap: int = 6) -> Image.Image:
-    """Pictures of one height in a row, on white."""
-    rows = [np.asarray(picture.convert("RGB")) for picture in pictures]
-    space = np.full((rows[0].shape[0], gap, 3), 255, np.uint8)
-    parts = [part for row in rows for part in (resize_image(row, (rows[0].shape[0], row.shape[1])), space)]
-    return Image.fromarray(np.concatenate(parts[:-1], axis=1))
 
 
 def _spread(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

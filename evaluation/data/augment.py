@@ -30,8 +30,8 @@ class Augmentation:
     pad_colour: tuple[int, int, int] = (124, 116, 104)  # give the model's own mean: this is ImageNet's
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """An image uint8 [*crop_size, 3] with its labels. Resizes only what is in the crop: the same image as from
-        `random_resize` and `random_crop`, at a fraction of the time where the image is large."""
+        """An image uint8 [*crop_size, 3] with its labels. Resizes only what is in the crop: the same pixels
+        as of the whole image resized, at a fraction of the time where that is large."""
         source = (sample.labels.shape[0], sample.labels.shape[1])
         size = random_size(source, rng, self.scale, self.ratio_range)
         labels = _nearest(sample.labels, size)
@@ -41,26 +41,6 @@ class Augmentation:
         if self.photometric:
             sample = photometric_distortion(sample, rng)
         return pad(sample, self.crop_size, self.pad_colour)
-
-
-def random_resize(
-    sample: Sample,
-    rng: np.random.Generator,
-    scale: tuple[int, int] | None = None,
-    ratio_range: tuple[float, float] = (0.5, 2.0),
-) -> Sample:
-    """`sample` as large as fits in `scale` (None: its own size) times a random ratio, its shape kept."""
-    size = random_size((sample.labels.shape[0], sample.labels.shape[1]), rng, scale, ratio_range)
-    whole = (0, 0, *size)
-    return replace(sample, image=_bilinear(sample.image, size, whole), labels=_nearest(sample.labels, size))
-
-
-def random_crop(
-    sample: Sample, rng: np.random.Generator, crop_size: tuple[int, int], cat_max_ratio: float = 1.0
-) -> Sample:
-    """A part of `sample` of crop_size, or less where the image is smaller (see `random_box`)."""
-    box = random_box(sample.labels, rng, crop_size, cat_max_ratio)
-    return replace(sample, image=_cut(sample.image, box), labels=_cut(sample.labels, box))
 
 
 def random_flip(sample: Sample, rng: np.random.Generator, probability: float = 0.5) -> Sample:

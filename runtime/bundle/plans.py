@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,7 +11,6 @@ from dovit.runtime.bundle.tensors import TensorSpec
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class Profile(Frozen):

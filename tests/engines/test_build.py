@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import pytest
@@ -23,7 +24,7 @@ from dovit.engines.building.request import BuildReport, BuildRequest
 from dovit.engines.building.workers import build_all
 from dovit.engines.options import BuildOptions
 from dovit.runtime.bundle.open import Bundle, open_bundle, sha256
-from dovit.runtime.bundle.plans import PRECISIONS, Profile
+from dovit.runtime.bundle.plans import Precision, Profile
 from dovit.runtime.bundle.program import read_program
 from dovit.runtime.errors import DovitError, UsageError
 
@@ -56,7 +57,7 @@ ARCHITECTURES += [("segmenter-linear", "neighbours", None), ("segmenter-linear",
 def test_every_architecture_in_every_precision(decoder: str, head: str, family: str | None, tmp_path: Path) -> None:
     make_bundle(randomised(small_config(decoder, head=head, family=family)), tmp_path / "bundle")
     bundle = open_bundle(tmp_path / "bundle")
-    for precision in PRECISIONS:
+    for precision in get_args(Precision):
         done = built(bundle, tmp_path / precision, replace(RTX, precision=precision))
         plans = [step.plan for step in done.plans.steps if step.plan]
         assert done.built == len(plans) == len(done.files) - 1 >= 4  # and the program

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from installed import require
 
-from dovit.evaluation.data.augment import Augmentation, pad, random_box, random_crop, random_flip, random_resize
+from dovit.evaluation.data.augment import Augmentation, pad, random_box, random_flip, random_size
 from dovit.evaluation.data.dataset import IGNORE, Sample
 from dovit.evaluation.data.hsv import to_hsv, to_rgb
 from dovit.evaluation.data.photometric import photometric_distortion
@@ -18,6 +20,12 @@ def places(height: int, width: int) -> Sample:
     """Labels that encode where a pixel comes from, and an image with the same values in every channel."""
     labels = (np.arange(height * width) % 251).astype(np.uint8).reshape(height, width)
     return Sample("places", np.repeat(labels[..., None], 3, axis=2), labels)
+
+
+def part_of(whole: Sample, box: tuple[int, int, int, int]) -> Sample:
+    """`box`: top, left, height, width."""
+    part = np.s_[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+    return Sample(whole.name, whole.image[part], whole.labels[part])
 
 
 def fixed(value: float) -> np.random.Generator:
@@ -61,35 +69,39 @@ def test_the_pipeline_gives_the_crop_size_and_is_determined_by_its_draws(size, c
 @pytest.mark.parametrize("scale", [None, (50, 90)])
 def test_resizing_only_the_crop_is_resizing_and_cropping(scale) -> None:
     augmentation = Augmentation((32, 48), scale=scale, flip=0, photometric=False, pad_colour=(1, 2, 3))
+    whole = replace(augmentation, crop_size=(200, 200))  # larger than any size that is drawn
     for seed in range(30):
         fused = augmentation(sample(), np.random.default_rng(seed))
+        resized = whole(sample(), np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
-        apart = random_crop(random_resize(sample(), rng, scale), rng, (32, 48), 0.75)
-        apart = pad(apart, (32, 48), (1, 2, 3))
+        height, width = random_size((40, 60), rng, scale, (0.5, 2.0))
+        apart = pad(
+            part_of(resized, random_box(resized.labels[:height, :width], rng, (32, 48), 0.75)), (32, 48), (1, 2, 3)
+        )
         np.testing.assert_array_equal(fused.labels, apart.labels)
         np.testing.assert_allclose(fused.image.astype(int), apart.image, atol=1)  # positions differ in their last bit
 
 
 def test_resize_keeps_the_shape_and_the_range() -> None:
     rng = np.random.default_rng(0)
-    sizes = np.array([random_resize(sample(), rng).labels.shape for _ in range(200)])
+    sizes = np.array([random_size((40, 60), rng, None, (0.5, 2.0)) for _ in range(200)])
     assert 20 <= sizes[:, 0].min() < 24
     assert 76 < sizes[:, 0].max() <= 80
     np.testing.assert_allclose(sizes[:, 1] / sizes[:, 0], 1.5, atol=0.06)
-    assert random_resize(sample(), fixed(0.0), (100, 30), (1, 1)).labels.shape == (30, 45)
-    assert random_resize(sample(), fixed(0.0), (30, 100), (1, 1)).labels.shape == (30, 45)
+    assert random_size((40, 60), fixed(0.0), (100, 30), (1, 1)) == (30, 45)
+    assert random_size((40, 60), fixed(0.0), (30, 100), (1, 1)) == (30, 45)
 
 
 def test_resizing_by_1_changes_nothing() -> None:
-    same = random_resize(sample(), fixed(0.0), ratio_range=(1, 1))
+    same = Augmentation((40, 60), ratio_range=(1, 1), flip=0, photometric=False)(sample(), fixed(0.0))
     np.testing.assert_array_equal(same.image, sample().image)
     np.testing.assert_array_equal(same.labels, sample().labels)
 
 
 def test_image_and_labels_are_cropped_and_flipped_together() -> None:
+    augmentation = Augmentation((13, 17), ratio_range=(1, 1), cat_max_ratio=1, photometric=False)
     for seed in range(20):
-        rng = np.random.default_rng(seed)
-        part = random_flip(random_crop(places(30, 50), rng, (13, 17)), rng)
+        part = augmentation(places(30, 50), np.random.default_rng(seed))
         np.testing.assert_array_equal(part.image[..., 1], part.labels)
         assert part.labels.shape == (13, 17)
     np.testing.assert_array_equal(random_flip(places(3, 4), fixed(0.4)).labels, places(3, 4).labels[:, ::-1])
@@ -183,10 +195,14 @@ def test_resize_is_mmsegmentations(transforms, scale) -> None:
 
     # the type by its class, as another library's Resize may have mmengine's default scope
     theirs = RandomResize(scale=scale[::-1], ratio_range=(0.5, 2.0), resize_type=transforms.Resize, keep_ratio=True)
+    augmentation = Augmentation((200, 400), scale=scale, flip=0, photometric=False)  # crops nothing
     for seed in range(20):
         np.random.seed(seed)
         expected = theirs(results(smooth(64, 96)))
-        ours = random_resize(smooth(64, 96), Recorded(seed), scale)
+        height, width = expected["gt_seg_map"].shape
+        padded = augmentation(smooth(64, 96), Recorded(seed))
+        assert (padded.labels != IGNORE).sum() == height * width
+        ours = part_of(padded, (0, 0, height, width))
         np.testing.assert_array_equal(ours.labels, expected["gt_seg_map"])
         difference = ours.image.astype(int) - expected["img"][..., ::-1]
         assert np.abs(difference).max() <= 1
@@ -204,7 +220,7 @@ def test_crop_is_mmsegmentations(transforms, classes: int) -> None:
     for seed in range(100):
         np.random.seed(seed)
         expected = theirs(results(source))
-        ours = random_crop(source, Recorded(seed), (16, 24), 0.75)
+        ours = part_of(source, random_box(source.labels, Recorded(seed), (16, 24), 0.75))
         np.testing.assert_array_equal(ours.labels, expected["gt_seg_map"])
         np.testing.assert_array_equal(ours.image, expected["img"][..., ::-1])
 
