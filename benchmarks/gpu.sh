@@ -4,14 +4,10 @@
 #   bash benchmarks/gpu.sh FOLDER                    # all parts
 #   bash benchmarks/gpu.sh FOLDER kernels segmented  # some of them; --help lists them
 #   bash benchmarks/gpu.sh FOLDER --seconds 540      # a limit for all parts together
-# Nothing of dovit has to be installed, and nothing is fetched where .gpu/unpack.sh puts the packages that the machine lacks into
+# Nothing of dovit has to be installed, and nothing is fetched where the packages that the machine lacks lie unpacked in
 # DOVIT_GPU_SITE (default /tmp/gpu/site): TensorRT-RTX, cuda-core, cuda-bindings, pydantic, and TensorRT's headers.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-for unpack in .gpu/unpack.sh .gpu/wheels/unpack.sh; do
-    # shellcheck disable=SC1090
-    [ -e "$unpack" ] && . "$unpack" && break
-done
 packages=${DOVIT_GPU_SITE:-/tmp/gpu/site}
 if [ -d "$packages" ]; then
     case ":${PYTHONPATH:-}:" in *":$packages:"*) ;; *) export PYTHONPATH="$packages${PYTHONPATH:+:$PYTHONPATH}" ;; esac

@@ -17,8 +17,10 @@ train() { # name, further arguments
     local name=$1
     shift
     [ -e "$name/model.safetensors" ] && return
-    local start=$SECONDS
-    dovit-train --data "$data" --out "$name" --resume "${common[@]}" "$@"
+    local start=$SECONDS resume=()
+    [ -e "$name/last.pt" ] && resume=(--resume)
+    [ ${#resume[@]} -gt 0 ] || rm -rf "$name"
+    dovit-train --data "$data" --out "$name" "${resume[@]}" "${common[@]}" "$@"
     echo "$name: $((SECONDS - start)) s"
 }
 

@@ -47,7 +47,7 @@ def build_page(viewer: Viewer, title: str) -> gr.Blocks:
     decisions = range(1, len(manifest.decisions) + 1)
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.Markdown(
-            f"# {_plain(title)}\nMove a threshold ξ: a token stops at a decision where its confidence is at least ξ."
+            f"# {_plain(title)}\nMove a threshold ξ: a token stops at a decision where its confidence is greater than ξ."
         )
         key, query = gr.State(""), gr.Textbox(visible=False)
         with gr.Row():

@@ -314,7 +314,7 @@ def _plan_builder(
         ] * (precision is not None)
         if asked and backend is BackendChoice.onnxruntime:
             raise UsageError(
-                f"--{asked[0].replace('_', '-')} is for plans: ONNX Runtime's files are float32 and need no build"
+                f"--{asked[0].replace('_', '-')} is for plans, which --backend onnxruntime builds none of: leave one of them out"
             )
         return None, None
     check_builder(flavour)
