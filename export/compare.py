@@ -49,7 +49,7 @@ def compare(folder: Path, reference: Reference, progress: Callable[[str], None])
     progress("comparing with the given logits")
     theirs = read_logits(reference.logits)
     image = read_image(reference.image)
-    session = load(folder, "onnxruntime", low_memory=True)
+    session = load(folder, "onnxruntime", provider="cpu", low_memory=True)
     manifest = session.manifest
     mode = reference.mode or manifest.mode
     if len(theirs) != manifest.classes:

@@ -86,7 +86,7 @@ def verify(folder: Path, model: Callable[[], DoViT], progress: Callable[[str], N
 def _run_bundle(
     folder: Path, progress: Callable[[str], None]
 ) -> tuple[list[_Setting], list[tuple[Manifest, ChainResult]]]:
-    chain = load(folder, "onnxruntime", low_memory=True).chain
+    chain = load(folder, "onnxruntime", provider="cpu", low_memory=True).chain
     assert isinstance(chain, Chain)
     manifest = chain.manifest
     image = sample_image(*manifest.image_size)[None]

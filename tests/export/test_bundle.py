@@ -127,6 +127,13 @@ def test_verification_compares_corrected_tokens(tmp_path: Path) -> None:
         verify(tmp_path / "engines", lambda: model, lambda _: None)
 
 
+def test_verification_runs_with_the_cpu_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = randomised(small_config())
+    make_bundle(model, tmp_path / "engines")
+    monkeypatch.setenv("DOVIT_PROVIDER", "openvino")
+    assert all(one.ok for one in verify(tmp_path / "engines", lambda: model, lambda _: None))
+
+
 def test_verification_fails_a_wrong_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(randomised(small_config()), tmp_path / "model.pth")
     from dovit.export.graph import functions

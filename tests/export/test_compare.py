@@ -37,8 +37,10 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_model_of_mmsegmentation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The right settings pass at the decoder's and the image's resolution; another mean fails and leaves the bundle."""
+    """The right settings pass at the decoder's and the image's resolution; another mean fails and leaves the bundle.
+    ONNX Runtime computes, whatever provider sessions are to have."""
     mmseg.require()
+    monkeypatch.setenv("DOVIT_PROVIDER", "openvino")
     theirs = mmseg.build("setr-naive", dataset="ade20k", out_indices=(0, 1, 2, 3), **SIZES)
     mmseg.save_checkpoint(theirs, tmp_path / "model.pth")
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
