@@ -152,8 +152,9 @@ def _chain(bundle: Bundle, precision: Precision, scratch: Path, float32_nodes: C
             file = scratch / f"{step.described.name.replace('/', '-')}-{precision}.onnx"
             write_part(step.graph, file)
             described.append(as_float32(step.described))
-            name, fused = f"{step.described.name} in {precision}", bundle.manifest.precision != "fp8"
-            engines.append(OnnxRuntimeEngine(name, file, prepack=False, fuse_quantized=fused))
+            name = f"{step.described.name} in {precision}"
+            # rounding stands between a product and what dequantizes its operands, which ONNX Runtime fuses only side by side
+            engines.append(OnnxRuntimeEngine(name, file, prepack=False, fuse_quantized=False))
             del step
             gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights
     return Chain(bundle.manifest, engines, described)

@@ -60,7 +60,7 @@ class _WatchingEngine:
                 self._watched[found.name] = tensor.name
         file = scratch / f"{step.described.name.replace('/', '-')}-watched.onnx"
         write_part(graph, file)
-        self._engine = OnnxRuntimeEngine(step.described.name, file, prepack=False)
+        self._engine = OnnxRuntimeEngine(step.described.name, file, prepack=False, fuse_quantized=False)
 
     def run(self, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray | None]) -> dict[str, np.ndarray]:
         made = self._engine.run(inputs, outputs | dict.fromkeys(self._watched))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+CPUINFO = Path("/proc/cpuinfo")
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -38,11 +40,24 @@ def find_gpu(number: int = 0) -> Gpu | str:
 
 
 @cache
-def cpu_multiplies_in_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def int8_sums_saturate(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether this is an x86 CPU without VNNI: libraries that multiply int8 there with AVX2 or AVX512 add products in 16 bits.
+    False where that is not known."""
+    found = _words("flags", cpuinfo)
+    return bool(found) and {"avx512_vnni", "avx_vnni"}.isdisjoint(found)
+
+
+@cache
+def cpu_multiplies_in_bf16(cpuinfo: Path = CPUINFO) -> bool:
     """Whether the CPU has instructions for products in bfloat16: AMX or AVX512-BF16, or those of Arm. False where that is not
     known."""
+    return not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(_words("flags|Features", cpuinfo))
+
+
+def _words(names: str, cpuinfo: Path) -> list[str]:
+    """Of the first line of /proc/cpuinfo that begins with one of `names`; none where there is no such line or file."""
     try:
-        found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+        found = re.search(rf"^(?:{names})\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
-        return False
-    return found is not None and not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(found[1].split())
+        return []
+    return [] if found is None else found[1].split()

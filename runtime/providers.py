@@ -15,6 +15,7 @@ from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.chain import Chain
 from dovit.runtime.engine import Engine, OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.machine import int8_sums_saturate
 from dovit.runtime.openvino import device
 from dovit.runtime.openvino.device import CpuPrecision, CpuProvider
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("dovit")
 Provider = Literal["auto", CpuProvider]
 VARIABLE = "DOVIT_PROVIDER"  # what `auto` means, for programs whose calls cannot be changed
+SATURATES = "this CPU has no VNNI, and OpenVINO's sums of int8 products saturate there"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,14 @@ def open_cpu_chain(
             raise DovitError(f"provider openvino cannot be used: {reason}")
         chosen = ChosenProvider("cpu", reason)
     elif asked == "openvino":
+        if check_accuracy and _saturates(bundle):
+            raise UsageError(
+                f"provider openvino: {SATURATES}: take the provider cpu, whose sums are exact, or check_accuracy=False "
+                "(--no-check-accuracy) to have it all the same"
+            )
         chosen = ChosenProvider("openvino", why)
+    elif _saturates(bundle):
+        chosen = ChosenProvider("cpu", SATURATES, automatic=True)
     elif precision == "bf16" or cache is not None:
         chosen = ChosenProvider("openvino", f"{'bf16' if precision == 'bf16' else 'a cache'} is OpenVINO's")
     else:
@@ -110,6 +119,10 @@ def _why_not(bundle: Bundle) -> str | None:
     if reason is None and not all(step.openvino for step in bundle.manifest.steps):
         return f"{bundle.root} has no files for it, as an older dovit made it: export it again"
     return reason
+
+
+def _saturates(bundle: Bundle) -> bool:
+    return bundle.manifest.precision == "int8" and int8_sums_saturate()
 
 
 def _onnxruntime(bundle: Bundle, threads: int | None, low_memory: bool) -> Sequence[Engine]:

@@ -60,9 +60,10 @@ def load(
     `dovit[openvino]`), default what the variable DOVIT_PROVIDER says or the faster, which is measured when a small model is
     first loaded; `threads`, the number of CPU threads, default all cores that the process may use; `precision`, fp32 (default)
     or, with OpenVINO on a CPU that has its instructions, bf16, in which confidences, sums of stopped tokens and logits stay
-    float32. bf16 is compared with float32 when a bundle is first loaded so, and refused where they differ too much, unless
-    `check_accuracy` is False; `cache`, a folder in which OpenVINO keeps what it compiled, so that the next process starts
-    faster; `low_memory`, with ONNX Runtime: no prepacked copy of the weights, which is somewhat slower.
+    float32. bf16 is compared with float32 when a bundle is first loaded so, and refused where they differ too much, as is an
+    int8 bundle with OpenVINO on a CPU without VNNI, unless `check_accuracy` is False; `cache`, a folder in which OpenVINO keeps
+    what it compiled, so that the next process starts faster; `low_memory`, with ONNX Runtime: no prepacked copy of the weights,
+    which is somewhat slower.
     For plans: `precision`, default that built last; `device`, the GPU's number; `graph`, the whole image as one CUDA graph
     (CUDA 12.8) or one graph per segment, default what the driver supports.
     Raises DovitError where the bundle or the machine does not allow it, UsageError for an unknown backend.

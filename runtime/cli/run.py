@@ -89,7 +89,7 @@ def command(
         bool,
         typer.Option(
             "--check-accuracy/--no-check-accuracy",
-            help="bf16 on a CPU: refuse it where its results are too far from float32's.",
+            help="Refuse bf16 on a CPU where its results are too far from float32's, and int8 with OpenVINO where sums saturate.",
         ),
     ] = True,
     cache: Annotated[

@@ -35,6 +35,7 @@ from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.cli import inspect
 from dovit.runtime.cli.options import BackendChoice
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.machine import int8_sums_saturate
 from dovit.runtime.providers import Provider
 from dovit.runtime.session import load
 
@@ -181,8 +182,44 @@ def test_openvino_executes_the_products_in_int8(int8: Bundle) -> None:
         ]
         assert kinds.count(("FullyConnected", "i8")) == 12, kinds
     image = street_scenes(int8.manifest, 1)[0].image
-    labels = [load(int8.root, provider=provider)(image).labels for provider in ("cpu", "openvino")]
+    labels = [load(int8.root, provider=p, check_accuracy=False)(image).labels for p in ("cpu", "openvino")]
     assert np.mean(labels[0] == labels[1]) > 0.98
+
+
+def test_openvino_is_not_taken_where_its_sums_saturate(
+    trained: Bundle, int8: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """auto takes ONNX Runtime, and OpenVINO by name is refused unless the check is left out; float32 bundles are as before."""
+    require("openvino")
+    monkeypatch.delenv("DOVIT_PROVIDER", raising=False)
+    monkeypatch.setattr("dovit.runtime.providers.int8_sums_saturate", lambda: True)
+    session = load(int8.root)
+    assert session.provider == "cpu" and "this CPU has no VNNI" in str(session.provider_reason)
+    with pytest.raises(
+        UsageError, match=r"sums of int8 products saturate there: take the provider cpu.*check_accuracy"
+    ):
+        load(int8.root, provider="openvino")
+    assert load(int8.root, provider="openvino", check_accuracy=False).provider == "openvino"
+    assert load(trained.root, provider="openvino").provider == "openvino"
+    monkeypatch.setattr("dovit.runtime.providers.int8_sums_saturate", lambda: False)
+    assert load(int8.root, provider="openvino").provider == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("text", "saturate"),
+    [
+        ("flags\t\t: fpu avx2\n", True),
+        ("flags\t\t: fpu avx2 avx_vnni\n", False),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+        ("Features\t: fp asimd\n", False),
+        ("no flags", False),
+        (None, False),
+    ],
+)
+def test_which_cpus_saturate(text: str | None, saturate: bool, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert int8_sums_saturate(tmp_path / "cpuinfo") == saturate
 
 
 def test_the_costliest_products_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,8 +300,9 @@ def test_a_batch_merged_by_cell_is_its_images_one_by_one(provider: Provider, tmp
     bundle = open_bundle(tmp_path / "float32")
     noise = np.random.default_rng(0).integers(0, 256, (3, *bundle.manifest.image_size, 3), dtype=np.uint8)
     made = quantized(bundle, tmp_path / "int8", Calibration([measure.Scene(image) for image in noise]))
-    chain, xi, every = load(made.root, provider=provider).chain, (0.5, 0.5), range(made.manifest.tokens + 1)
+    chain, xi = load(made.root, provider=provider, check_accuracy=False).chain, (0.5, 0.5)
     assert isinstance(chain, Chain)
+    every = range(made.manifest.tokens + 1)
     together = chain.run(noise, xi, every, counts=(13, 5))
     for number, image in enumerate(noise):
         alone = chain.run(image[None], xi, every, counts=(13, 5))

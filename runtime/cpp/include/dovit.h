@@ -116,7 +116,8 @@ typedef struct dovit_load_options {
   const char* cache; /* folder in which OpenVINO keeps what it compiled, for the next process; NULL: none. Whoever can
                       * write there decides what this process runs */
   int skip_accuracy_check; /* 1: bf16 on a CPU is taken without the record of what it costs this bundle there, which
-                            * loading the bundle in Python with precision="bf16" makes */
+                            * loading the bundle in Python with precision="bf16" makes; and int8 with OpenVINO on an x86
+                            * CPU without VNNI, where its sums saturate */
 } dovit_load_options;
 
 #define DOVIT_LOAD_OPTIONS_INIT                                                                  \

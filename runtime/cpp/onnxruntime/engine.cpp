@@ -40,6 +40,8 @@ OnnxRuntimeEngine::OnnxRuntimeEngine(std::shared_ptr<const OnnxRuntime> library,
   library_->check(api.set_intra_op_num_threads(options, threads), what);
   library_->check(api.set_inter_op_num_threads(options, 1), what);
   set("session.intra_op.allow_spinning", "0");
+  // int8 products of x86 CPUs without VNNI: with sums in 32 bits, not in 16, which saturate
+  set("session.x64quantprecision", "1");
   set("session.use_env_allocators", "1");
   // weights lie outside the arena, which is never given back: closing a session frees them
   set("session.use_device_allocator_for_initializers", "1");

@@ -1,6 +1,9 @@
 #include "session/providers.h"
 
 #include <sched.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 
 #include <algorithm>
 #include <cstdlib>
@@ -23,6 +26,20 @@ int usable_cpus() {
   return sched_getaffinity(0, sizeof set, &set) ? 1 : std::max(1, CPU_COUNT(&set));
 }
 
+constexpr const char* kSaturates = "this CPU has no VNNI, and OpenVINO's sums of int8 products saturate there";
+
+// Whether this is an x86 CPU without VNNI: libraries that multiply int8 there with AVX2 or AVX512 add products in 16
+// bits.
+bool int8_sums_saturate() {
+#ifdef __x86_64__
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ecx & 1u << 11) return false;  // AVX512-VNNI
+  return !(__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && eax & 1u << 4);           // AVX-VNNI
+#else
+  return false;
+#endif
+}
+
 // OpenVINO's library where `options` mean it, or null, with the reason in `why_not`.
 std::shared_ptr<const OpenVino> find_openvino(const Bundle& bundle, const std::string& path, const LoadOptions& options,
                                               const std::string& provider, std::string& why_not) {
@@ -38,7 +55,15 @@ std::shared_ptr<const OpenVino> find_openvino(const Bundle& bundle, const std::s
     why_not = "low_memory is for ONNX Runtime: leave it out";
   } else {
     try {
-      return std::make_shared<const OpenVino>(options.openvino);
+      auto library = std::make_shared<const OpenVino>(options.openvino);
+      if (bundle.manifest.precision.value != "int8" || !int8_sums_saturate()) return library;
+      if (wanted && options.skip_accuracy_check) return library;
+      if (wanted)
+        throw UsageError(text("provider openvino: ", kSaturates,
+                              ": take the provider cpu, whose sums are exact, or set skip_accuracy_check to have it "
+                              "all the same"));
+      why_not = kSaturates;
+      return nullptr;
     } catch (const DovitError& error) {
       if (wanted || !options.openvino.empty()) throw;  // a library that the caller named is meant
       why_not = error.what();
