@@ -98,7 +98,7 @@ def _run(session: Session, number: int, shares: tuple[float, ...] | None) -> tup
     image = scene(FIRST_SCENE + number, *manifest.image_size)[0][None]  # [1, H, W, 3]
     factor = random.Random(number).uniform(0.6, 1.4)
     chosen = shares[: len(manifest.decisions)] if shares else (1.0,) * len(manifest.decisions)
-    counts = check_keep(manifest, [share * (factor if shares else 1) for share in chosen])
+    counts = check_keep(manifest, [min(1.0, share * factor) if shares else share for share in chosen])
     before, start = time.process_time(), time.perf_counter()
     session.chain.run(image, manifest.thresholds, range(manifest.tokens + 1), counts=counts)
     return time.perf_counter() - start, time.process_time() - before
