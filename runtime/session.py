@@ -83,12 +83,16 @@ def load(
     _check_number(
         "device", device, 0, 2**31 - 1, "the number of a GPU from 0; what runs the model is chosen by backend="
     )
-    if not isinstance(low_memory, bool | np.bool_):
-        raise UsageError(f"low_memory is a {type(low_memory).__name__}: give True or False")
+    if precision is not None and not is_one_of(precision, get_args(Precision)):
+        raise UsageError(f"unknown precision {shown(precision)}: choose one of {', '.join(get_args(Precision))}")
+    flags = {"low_memory": low_memory, "check_accuracy": check_accuracy}
+    if graph is not None:
+        flags["graph"] = graph
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise UsageError(f"{name} is a {type(flag).__name__}: give True or False")
     if not is_one_of(provider, get_args(Provider)):
         raise UsageError(f"unknown provider {shown(provider)}: choose one of {', '.join(get_args(Provider))}")
-    if not isinstance(check_accuracy, bool | np.bool_):
-        raise UsageError(f"check_accuracy is a {type(check_accuracy).__name__}: give True or False")
     if cache is not None and not isinstance(cache, str | os.PathLike):
         raise UsageError(f"cache is a {type(cache).__name__}: give a folder, as a str or a Path")
 

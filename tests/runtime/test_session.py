@@ -157,10 +157,18 @@ def test_labels_are_saved_under_a_str_or_a_path(session: Session, path: Any) -> 
         session(IMAGE).save(path)
 
 
+@pytest.mark.parametrize("name", ["low_memory", "check_accuracy", "graph"])
 @pytest.mark.parametrize("value", [np.zeros(3), "no", 1], ids=str)
-def test_low_memory_is_true_or_false(folder: Path, value: Any) -> None:
-    with pytest.raises(UsageError, match=f"^low_memory is a {type(value).__name__}: give True or False"):
-        load(folder, low_memory=value)
+def test_flags_are_true_or_false(folder: Path, name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"^{name} is a {type(value).__name__}: give True or False"):
+        load(folder, **{name: value})
+
+
+@pytest.mark.parametrize("value", ["int8", ["bf16"], np.zeros(3), 16], ids=str)
+@pytest.mark.parametrize("options", [{}, {"provider": "openvino"}, {"backend": "tensorrt"}], ids=str)
+def test_an_unknown_precision_is_refused(folder: Path, value: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"^unknown precision .*: choose one of fp32, fp16, bf16$"):
+        load(folder, precision=value, **options)
 
 
 def test_shares_are_counts_of_tokens(session: Session) -> None:
