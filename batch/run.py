@@ -14,12 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as pd
 
-from dovit.batch.rows import ROWS, bundle_hash, check_settings, finished, summary
+from dovit.batch.rows import ROWS, begun_run, bundle_hash, finished, summary
 from dovit.batch.segmenter import COLUMNS, Segmenter
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli.inputs import Input
 from dovit.runtime.cli.outputs import check_outputs, make_folders, plan_pictures
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.plans import choose_plans
 
 # Ray sends usage statistics unless this is 0, as ONNX Runtime does (see dovit.runtime)
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -62,7 +63,11 @@ def map_files(job: Job, inputs: Sequence[Input], *, labels: str) -> Done:
 
     Raises UsageError and DovitError as dovit-run does.
     """
-    _begin(job, labels)
+    with begun_run(job.output, _settings(job, labels)):
+        return _map_files(job, inputs, labels)
+
+
+def _map_files(job: Job, inputs: Sequence[Input], labels: str) -> Done:
     done = finished(job.output, "image")
     pictures = plan_pictures(inputs, [1] * len(inputs), job.output, [".png"])
     left = [picture for picture in pictures if str(picture.file) not in done]
@@ -95,7 +100,11 @@ def map_parquet(job: Job, given: Path, *, image: str, identity: str) -> Done:
         raise UsageError(
             f"{given}: the columns {', '.join(clash)} are there already and would be replaced: rename them"
         )
-    _begin(job, "parquet", column=image, id=identity)
+    with begun_run(job.output, _settings(job, "parquet", column=image, id=identity)):
+        return _map_parquet(job, table, image, identity)
+
+
+def _map_parquet(job: Job, table: Any, image: str, identity: str) -> Done:
     total = table.count_rows()
     done = finished(job.output, identity)
     if len(done) < total:
@@ -117,18 +126,25 @@ def map_parquet(job: Job, given: Path, *, image: str, identity: str) -> Done:
     return Done(rows - len(done), len(done), errors)
 
 
-def _begin(job: Job, labels: str, **more: str) -> None:
-    """Open the bundle and note the settings in the output's folder."""
-    open_bundle(job.engine)
+def _settings(job: Job, labels: str, **more: str) -> dict[str, Any]:
+    """What decides the rows, and so must be the same when a run goes on. Opens the bundle.
+
+    Not among it is which provider computes in fp32 on a CPU: each worker's machine chooses, and they agree to rounding.
+    """
+    bundle = open_bundle(job.engine)
+    backend, precision = job.settings.get("backend", "auto"), job.settings.get("precision")
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        precision = choose_plans(bundle.root, bundle.manifest, backend, precision).precision
     threshold = job.settings.get("threshold")
-    settings = {
+    return {
         "bundle": bundle_hash(job.engine),
+        "backend": "onnxruntime" if backend == "auto" else backend,
+        "precision": precision or "fp32",
         "labels": labels,
         "mode": job.settings.get("mode"),
         "threshold": None if threshold is None else list(threshold),
         **more,
     }
-    check_settings(job.output, settings)
 
 
 def _parquet(given: Path) -> Any:

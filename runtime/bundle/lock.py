@@ -1,4 +1,5 @@
-"""A file lock that lets one process at a time write a bundle: exports, plans added with --engine, and calibration."""
+"""A file lock that lets one process at a time write to a folder: a bundle (exports, plans added with --engine, calibration), a
+model repository, what dovit-map makes."""
 
 from __future__ import annotations
 
@@ -66,13 +67,13 @@ def _wait(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         logging.getLogger("dovit").warning(
-            "%s: process %s is writing this bundle; waiting until it is done (Ctrl-C gives up and changes nothing)",
+            "%s: process %s is writing there; waiting until it is done (Ctrl-C gives up and changes nothing)",
             folder,
             os.pread(descriptor, 32, 0).decode(errors="replace") or "(starting)",
         )
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
         raise DovitError(
-            f"{folder}: the file system there cannot lock files ({error.strerror}), and two writers at once would lose the "
-            "bundle; write it to a local folder and copy it"
+            f"{folder}: the file system there cannot lock files ({error.strerror}), and two writers at once would lose "
+            "what they write; write to a local folder and copy it"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ from models import randomised, small_config
 from PIL import Image
 
 from dovit.batch import Segmenter, cli, run
+from dovit.batch.rows import begun_run, finished
 from dovit.batch.run import Done, Job, map_files
 from dovit.runtime.cli.inputs import find_inputs
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.session import load
 
 IMAGES = 40
@@ -261,6 +264,105 @@ def test_another_runs_folder_is_refused(
     Image.new("RGB", (4, 4)).save(tmp_path / "mine" / "00.png")
     status, _, err = dovit_map(*one[:3], str(tmp_path / "mine"))
     assert status == 2 and "00.png is there and was not written by dovit" in err
+
+
+def noted(precision: str = "fp32", backend: str = "auto", labels: str = "png", **more: str) -> dict[str, Any]:
+    return {"bundle": "b", "labels": labels, "precision": precision, "backend": backend, "mode": None, **more}
+
+
+def test_a_run_goes_on_with_the_settings_it_began_with(tmp_path: Path) -> None:
+    """Those that only one of the two has count as well: a table's column and id."""
+    table = noted(labels="parquet", column="image", id="path")
+    with begun_run(tmp_path, table):
+        pq.write_table(pa.table({"path": ["a"]}), tmp_path / "rows" / "0.parquet")
+    for settings, what in (
+        (noted(labels="parquet"), "column and id"),
+        (table | {"precision": "bf16"}, "precision"),
+        (table | {"backend": "tensorrt"}, "backend"),
+    ):
+        with pytest.raises(UsageError, match=f"holds a run with another {what}: "), begun_run(tmp_path, settings):
+            raise AssertionError
+    with begun_run(tmp_path, table):
+        assert finished(tmp_path, "path") == {"a"}
+
+
+def test_a_run_that_made_nothing_holds_no_settings(tmp_path: Path) -> None:
+    with pytest.raises(DovitError, match="no bf16"), begun_run(tmp_path, noted("bf16")):
+        raise DovitError("this CPU has no bf16 instructions")
+    with begun_run(tmp_path, noted()):
+        (tmp_path / "a.png").touch()
+    with pytest.raises(UsageError, match="another precision"), begun_run(tmp_path, noted("bf16")):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "\xff"])
+def test_settings_of_another_program(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dovit-map.json").write_text(text, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"dovit-map\.json: not as dovit-map wrote it"), begun_run(tmp_path, noted()):
+        raise AssertionError
+
+
+def test_the_settings_of_a_job(folder: Path, tmp_path: Path) -> None:
+    """`auto` is what it takes, and what is not said is what it stands for."""
+
+    def of(**settings: Any) -> dict[str, Any]:
+        return run._settings(Job(folder / "engines", tmp_path, 1, settings), "png")
+
+    assert of() == of(backend="onnxruntime") == of(precision="fp32") != of(precision="bf16")
+    with pytest.raises(DovitError, match="no tensorrt plans in this bundle"):
+        of(backend="tensorrt")
+
+
+def test_only_unfinished_rows_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    pq.write_table(pa.table({"image": ["a"]}), rows / "whole.parquet")
+    content = (rows / "whole.parquet").read_bytes()
+    for name, cut in (("empty", b""), ("short", b"PAR1"), ("cut", content[:-1])):
+        (rows / f"{name}.parquet").write_bytes(cut)
+    assert finished(tmp_path, "image") == {"a"}
+    assert [file.name for file in rows.iterdir()] == ["whole.parquet"]
+    with pytest.raises(DovitError, match="rows without the column 'path': give --output another folder"):
+        finished(tmp_path, "path")
+    (rows / "damaged.parquet").write_bytes(b"PAR1" + bytes(40) + b"PAR1")
+    with pytest.raises(DovitError, match=r"damaged\.parquet: cannot be read .* or remove the file"):
+        finished(tmp_path, "image")
+    (rows / "damaged.parquet").unlink()
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(pq, "ParquetFile", fails)
+    with pytest.raises(DovitError, match=r"whole\.parquet: cannot be read \(.*Stale file handle"):
+        finished(tmp_path, "image")
+    assert [file.name for file in rows.iterdir()] == ["whole.parquet"]
+
+
+def test_a_second_run_waits_for_the_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It removes what is unfinished, which until then the first is still writing."""
+    monkeypatch.setattr(run, "_connected", lambda _: nullcontext())
+    monkeypatch.setattr(run.ray.data, "from_items", lambda *_, **__: None)
+    ran: list[str] = []
+
+    def write(job: Job, *_: object) -> None:
+        ran.append("first")
+        part = job.output / "rows" / "0.parquet"
+        part.write_bytes(b"PAR1")
+        second.start()
+        while "is writing there; waiting" not in caplog.text and second.is_alive():
+            time.sleep(0.01)
+        pq.write_table(pa.table({"image": [str(photo)], "error": pa.array([None], pa.string())}), part)
+
+    monkeypatch.setattr(run, "_run", write)
+    photo = folder / "photos" / "00.png"
+    job, inputs = Job(folder / "engines", tmp_path / "out", 1, {}), find_inputs([str(photo)])
+    done: list[Done] = []
+    second = threading.Thread(target=lambda: done.append(map_files(job, inputs, labels="parquet")))
+    first = map_files(job, inputs, labels="parquet")
+    second.join(30)
+    assert ran == ["first"] and (first.images, done[0].images, done[0].before) == (1, 0, 1)
 
 
 def test_a_connection_of_its_own(cluster: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_the_second_writer_waits_and_says_so(
         deadline = time.monotonic() + 60
         while not caplog.records and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert f"process {os.getpid()} is writing this bundle; waiting" in caplog.text
+        assert f"process {os.getpid()} is writing there; waiting" in caplog.text
         assert not list(target.glob(f"{STAGE_PREFIX}*"))
     second.join(timeout=60)
     assert open_bundle(target).manifest == open_bundle(other).manifest and LOCK_NAME not in files(target)
