@@ -69,7 +69,8 @@ class Segmenter:
         worker; `mode`, `threshold`: as for a session's call.
         Raises DovitError where the bundle cannot be loaded.
         """
-        self._session = load(engine, backend, threads=threads, precision=precision)
+        on_cpu = backend in ("auto", "onnxruntime")
+        self._session = load(engine, backend, threads=threads if on_cpu else None, precision=precision)
         self._session.check_thresholds(threshold)
         self._image, self._labels_file, self._source = image, labels_file, source
         self._mode, self._threshold = mode, threshold

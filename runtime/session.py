@@ -66,7 +66,8 @@ def load(
     which is somewhat slower.
     For plans: `precision`, default that built last; `device`, the GPU's number; `graph`, the whole image as one CUDA graph
     (CUDA 12.8) or one graph per segment, default what the driver supports.
-    Raises DovitError where the bundle or the machine does not allow it, UsageError for an unknown backend.
+    What is given and is for another backend has no effect, of which the logger `dovit` warns.
+    Raises DovitError where the bundle or the machine does not allow it, UsageError for an argument that cannot be.
     """
     if not isinstance(path, str | os.PathLike):
         raise UsageError(f"path is a {type(path).__name__}: give the folder of the bundle, as a str or a Path")
@@ -95,6 +96,13 @@ def load(
         raise UsageError(f"unknown provider {shown(provider)}: choose one of {', '.join(get_args(Provider))}")
     if cache is not None and not isinstance(cache, str | os.PathLike):
         raise UsageError(f"cache is a {type(cache).__name__}: give a folder, as a str or a Path")
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        others = {"provider": provider != "auto", "threads": threads is not None, "low_memory": low_memory}
+        others |= {"check_accuracy": not check_accuracy, "cache": cache is not None}
+    else:
+        others = {"device": device != 0, "graph": graph is not None}
+    if given := [name for name, differs in others.items() if differs]:
+        LOG.warning("no effect with backend %s: %s; leave that out, or give its backend", backend, ", ".join(given))
 
     def open_session(bundle: Bundle) -> Session:
         manifest = bundle.manifest

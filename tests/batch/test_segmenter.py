@@ -87,6 +87,13 @@ def test_files_are_written_once(bundle: Path, tmp_path: Path) -> None:
         segmenter(pa.table(rows | {"file": [str(tmp_path / "missing" / "a.png")]}))
 
 
+def test_its_thread_is_of_a_cpu(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With plans the default of one thread is not given on, which would be warned of."""
+    with pytest.raises(DovitError, match="no tensorrt plans in this bundle"):
+        Segmenter(bundle, backend="tensorrt")
+    assert not caplog.records
+
+
 def test_invalid_arguments_are_refused_at_once(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(DovitError, match="not a dovit bundle"):
         Segmenter(tmp_path)

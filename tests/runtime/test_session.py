@@ -171,6 +171,26 @@ def test_an_unknown_precision_is_refused(folder: Path, value: Any, options: dict
         load(folder, precision=value, **options)
 
 
+def test_what_is_for_another_backend_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each option that has no effect, and none that says what is the default anyway."""
+    on_cpu: dict[str, Any] = {"provider": "cpu", "threads": 1, "low_memory": True}
+    load(folder, "onnxruntime", **on_cpu, device=7, graph=False).close()
+    on_cpu |= {"check_accuracy": False, "cache": "here"}
+    with pytest.raises(DovitError, match="no tensorrt plans in this bundle"):
+        load(folder, "tensorrt", **on_cpu, device=7, graph=True)
+    advice = "leave that out, or give its backend"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"no effect with backend onnxruntime: device, graph; {advice}"),
+        ("WARNING", f"no effect with backend tensorrt: {', '.join(on_cpu)}; {advice}"),
+    ]
+    caplog.clear()
+    defaults: dict[str, Any] = {"provider": "auto", "threads": None, "low_memory": False, "device": 0, "graph": None}
+    load(folder, **defaults, check_accuracy=True, cache=None).close()
+    with pytest.raises(DovitError):
+        load(folder, "tensorrt-rtx", **defaults, check_accuracy=True, cache=None)
+    assert not caplog.records
+
+
 def test_shares_are_counts_of_tokens(session: Session) -> None:
     for keep, counts in [
         ((0.5, 0.25), (12, 6)),
