@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from dovit.demo.page import build_page, import_gradio, launch
+from dovit.demo.page import build_page, check_address, import_gradio, launch
 from dovit.demo.view import Images, Viewer
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
@@ -43,6 +47,7 @@ def command(
 ) -> None:
     """Try a bundle in a browser: images, a slider for each threshold, what is kept, and what it costs."""
     import_gradio()
+    check_address(host, port)
     files = [one.file for one in find_inputs(examples or [])]
     with load(engine, backend.value, threads=threads) as session:
         height, width = session.manifest.image_size
@@ -54,14 +59,30 @@ def command(
         page = build_page(viewer, f"dovit: {engine.absolute().name}, {session.manifest.architecture}")
         signals: list[int] = []
         try:
+            address = launch(page, host, port)
             with signal_handlers(signals.append, all_signals=True, interrupt=False):  # how a server ends: no error
-                print(f"{launch(page, host, port)}  (Ctrl-C ends it)", flush=True)
+                print(f"{address}  (Ctrl-C ends it)", flush=True)
                 while not signals:
                     time.sleep(0.2)
         finally:
             page.close()
 
 
+@contextmanager
+def _folder_of_files() -> Iterator[None]:
+    """A folder for what Gradio serves, uploads among it, which goes when the demo ends; the user's GRADIO_TEMP_DIR stays.
+
+    Gradio's own is one folder for all users of a machine, of whom the first alone may write to it, and keeps everything. It reads
+    the variable when it is imported."""
+    if os.environ.get("GRADIO_TEMP_DIR"):
+        yield
+        return
+    with TemporaryDirectory(prefix="dovit-demo-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield
+
+
 def main() -> None:
     """Entry point."""
-    run_command(command, "dovit-demo", epilog=EPILOG)
+    with _folder_of_files():
+        run_command(command, "dovit-demo", epilog=EPILOG)

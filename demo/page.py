@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dovit.demo.view import View, Viewer, from_query, to_query
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import as_rgb
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ SET_ADDRESS = """(query) => {
 
 def import_gradio() -> Any:
     """Gradio, with its usage statistics turned off. Raises UsageError where it is missing."""
-    from dovit.runtime.errors import UsageError
-
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
@@ -146,10 +146,34 @@ def build_page(viewer: Viewer, title: str) -> gr.Blocks:
     return page
 
 
+def check_address(host: str, port: int | None) -> None:
+    """Raises UsageError where nothing can be served at `host`, and DovitError where its port is taken: Gradio would try each
+    port for seconds. A name may stand for several addresses, of which one is enough."""
+    failure: Exception | None = None
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port or 0, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, where in found:
+            try:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+                    probe.bind(where)
+                return
+            except OSError as error:
+                failure = error
+    except (OSError, ValueError) as error:  # no such name, or none that can be one
+        failure = error
+    reason = getattr(failure, "strerror", None) or failure
+    if getattr(failure, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
+        raise DovitError(f"{host}:{port} cannot be served at ({reason}): give another --port or --host")
+    raise UsageError(
+        f"--host {host}: not an address of this machine ({reason}); give 127.0.0.1, or 0.0.0.0 for all its addresses"
+    )
+
+
 def launch(page: gr.Blocks, host: str, port: int | None) -> str:
     """Serve the page in the background; returns its address. Raises DovitError where the port is taken."""
     gr = import_gradio()
-    logging.getLogger("uvicorn.error").addFilter(_is_no_broken_transfer)
+    logging.getLogger("uvicorn.error").addFilter(_is_ours_to_show)
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # none is fetched
     try:
         _, address, _ = page.launch(
@@ -158,14 +182,15 @@ def launch(page: gr.Blocks, host: str, port: int | None) -> str:
         )  # fmt: skip
     except OSError:
         where = f"{host}:{port}" if port else f"{host}, ports 7860 to 7959,"
-        raise DovitError(
-            f"{where} is in use or not an address of this machine: give another --port or --host"
-        ) from None
+        raise DovitError(f"{where} is in use: give another --port or --host") from None
     return str(address)
 
 
-def _is_no_broken_transfer(record: logging.LogRecord) -> bool:
-    """Not the traceback of a picture whose transfer ended early, as where a browser's tab is closed."""
+def _is_ours_to_show(record: logging.LogRecord) -> bool:
+    """Not the traceback of a picture whose transfer ended early, as where a browser's tab is closed, nor a port that is taken:
+    Gradio tries the next, and `launch` says where none is left."""
+    if isinstance(record.msg, OSError):
+        return False
     return record.exc_info is None or getattr(record.exc_info[0], "__name__", "") != "LocalProtocolError"
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,12 +22,14 @@ from models import random_images, randomised, small_config, spreading_thresholds
 from PIL import Image
 
 from dovit.demo import cli
-from dovit.demo.page import build_page, launch
+from dovit.demo.page import build_page, check_address, launch
 from dovit.demo.view import MAX_IMAGES, Images, Viewer, from_query, to_query
 from dovit.evaluation.cost import Cost
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.session import Session
 
+FILES = TemporaryDirectory(prefix="dovit-tests-")  # not the folder that all users of the machine share
+os.environ["GRADIO_TEMP_DIR"] = FILES.name  # read when Gradio is imported
 require("gradio")
 LINK = "document.querySelector('#link textarea, #link input')?.value"
 
@@ -86,11 +92,18 @@ def test_names_of_classes_are_text(session: Session, monkeypatch: pytest.MonkeyP
     assert "&lt;script&gt;" in legend and "<script>" not in legend
 
 
+# as Gradio's server ends where it gets no port
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_missing_or_existing_files_are_named(
     viewer: Viewer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DovitError, match="give another --port"):
-        launch(build_page(viewer, "test"), "127.0.0.1", server.getsockname()[1])
+    with socket.create_server(("127.0.0.2", 0)) as server:  # Gradio looks at 127.0.0.1 alone before it starts a server
+        port = server.getsockname()[1]
+        with pytest.raises(DovitError, match="give another --port"):
+            launch(build_page(viewer, "test"), "127.0.0.2", port)
+        with pytest.raises(DovitError, match=f"127.0.0.2:{port} cannot be served at .*: give another --port"):
+            check_address("127.0.0.2", port)
+    assert capfd.readouterr().err == ""
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr("sys.argv", ["dovit-demo", "--engine", "e"])
     with pytest.raises(SystemExit) as end:
@@ -98,18 +111,77 @@ def test_missing_or_existing_files_are_named(
     assert end.value.code == 2 and "pip install 'dovit[demo]'" in capfd.readouterr().err
 
 
-def test_ctrl_c_ends_it_without_an_error(bundle: Path) -> None:
+# 192.0.2.0/24 is nobody's
+@pytest.mark.parametrize("host", ["nonsense.invalid", "192.0.2.1", "", "127.0.0.1:80", "a" * 80])
+def test_what_is_no_address_of_this_machine_is_said_at_once(
+    host: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["dovit-demo", "--engine", "no folder", "--host", host])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    lines = capfd.readouterr().err.splitlines()
+    assert end.value.code == 2 and len(lines) == 1, lines
+    assert lines[0].startswith(f"dovit-demo: error: --host {host}: not an address of this machine (")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "127.0.0.9"])
+def test_addresses_of_this_machine(host: str) -> None:
+    check_address(host, None)
+
+
+@contextmanager
+def demo_of(bundle: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running demo and its address."""
     code = "from dovit.demo.cli import main; main()"
-    command = [sys.executable, "-c", code, "--engine", str(bundle)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+    inherited = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "--engine", str(bundle)],
+        env=inherited | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as demo:  # fmt: skip
         assert demo.stdout is not None
         try:
-            assert demo.stdout.readline().startswith("http://127.0.0.1:")
-            demo.send_signal(signal.SIGINT)
-            _, errors = demo.communicate(timeout=60)
+            address = demo.stdout.readline().split()[0]
+            assert address.startswith("http://127.0.0.1:")
+            yield demo, address
         finally:
             demo.kill()
-    assert (demo.returncode, errors) == (0, "")
+
+
+def ended(demo: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    demo.send_signal(number)
+    _, errors = demo.communicate(timeout=60)
+    return demo.returncode, errors
+
+
+def upload(address: str) -> None:
+    lines = [
+        "--part",
+        'Content-Disposition: form-data; name="files"; filename="mine.png"',
+        "",
+        "a picture",
+        "--part--",
+        "",
+    ]
+    request = urllib.request.Request(f"{address}gradio_api/upload", "\r\n".join(lines).encode())
+    request.add_header("Content-Type", "multipart/form-data; boundary=part")
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).close()
+
+
+def test_ctrl_c_ends_it_without_an_error_and_nothing_stays(bundle: Path, tmp_path: Path) -> None:
+    with demo_of(bundle, TMPDIR=str(tmp_path)) as (demo, address):
+        upload(address)
+        (folder,) = tmp_path.iterdir()  # of this demo alone, and only its owner may look into it
+        assert folder.name.startswith("dovit-demo-") and folder.stat().st_mode & 0o077 == 0
+        assert list(folder.rglob("mine.png")) and (folder / "vibe_edit_history").is_dir()
+        assert ended(demo, signal.SIGINT) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_stay_in_a_folder_of_the_users(bundle: Path, tmp_path: Path) -> None:
+    with demo_of(bundle, GRADIO_TEMP_DIR=str(tmp_path / "mine")) as (demo, address):
+        upload(address)
+        assert ended(demo, signal.SIGTERM) == (0, "")
+    assert list((tmp_path / "mine").rglob("mine.png"))
 
 
 @pytest.fixture(scope="module")
