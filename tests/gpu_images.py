@@ -14,6 +14,7 @@ import dovit
 CAPACITIES = (0, 5, 11, 17, 24)
 VERSIONS = {"tensorrt10": "10.14.1.48", "tensorrt11": "11.4.0.106", "tensorrt-rtx": "1.7.1.116"}
 GRAPH, SEGMENTED = 1, 2
+ROUNDED = 3  # of dovit_schedule
 Call = Callable[..., Any]
 
 

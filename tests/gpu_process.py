@@ -103,6 +103,20 @@ def refusal(setup: Setup, options: Settings, machine: tuple[int, int, int, int, 
     return 0, ""
 
 
+def after_usage_errors(
+    setup: Setup, options: Settings, picture: np.ndarray, wrong: Sequence[Settings]
+) -> tuple[list[tuple[int, str]], Result]:
+    """How a session refuses a picture with each of the wrong settings, status and sentence; and its result without them."""
+    session = load(setup, **options)
+    refusals = []
+    for settings in wrong:
+        try:
+            session(picture, **settings)
+        except Failure as failure:
+            refusals.append((failure.status, str(failure)))
+    return refusals, session(picture)
+
+
 def with_obstacle(
     setup: Setup, options: Settings, obstacle: str, passes: Sequence[tuple[np.ndarray, Settings]]
 ) -> tuple[list[Result], dict[str, int]]:

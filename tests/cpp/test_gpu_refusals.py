@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_images import GRAPH, Call
+from gpu_images import GRAPH, ROUNDED, Call
 from gpu_process import (
     Setup,
     gpu_process,
@@ -62,6 +62,7 @@ PLENTY = 1 << 40
         ({"tensorrt": b"/nowhere/libtensorrt_rtx.so.1"}, None, 1, "TensorRT-RTX's library cannot be opened"),
         ({"plugins": b"/nowhere/libdovit_plugins.so"}, None, 1, "the kernels' library cannot be opened"),
         ({"device": b"cpu"}, None, 2, "runs on a GPU, not on device cpu"),
+        ({"schedule": ROUNDED}, None, 2, "schedule rounded is for a CPU: choose exact or bucketed for plans"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -15,6 +15,7 @@ from c_binding import Session
 from gpu_images import CAPACITIES, GRAPH, SEGMENTED, Call, other, picture, same
 from gpu_process import (
     Setup,
+    after_usage_errors,
     calls_of_a_pass,
     fail_everywhere,
     from_device_memory,
@@ -135,6 +136,14 @@ def test_every_failure_is_a_sentence_and_the_last_of_its_session(
         assert "internal error" not in message and "\n" not in message
     for message in sentences["run"]:
         assert message.endswith("; the session refuses further work: load the bundle again")
+
+
+def test_wrong_arguments_are_refused_and_the_session_goes_on(setup: Setup, on_gpu: Call) -> None:
+    wrong: list[dict[str, Any]] = [{"schedule": "rounded"}, {"threshold": (2.0,)}, {"counts": (1, 2)}]
+    refusals, result = on_gpu(after_usage_errors, setup, {}, picture(), wrong)
+    assert [status for status, _ in refusals] == [2, 2, 2]
+    assert refusals[0][1] == "schedule rounded is for a CPU: choose exact or bucketed for plans"
+    assert result.labels.shape == picture().shape[:2]
 
 
 def test_an_image_that_does_not_fit_is_refused_and_the_next_is_not(setup: Setup, on_gpu: Call) -> None:

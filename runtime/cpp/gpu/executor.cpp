@@ -81,6 +81,8 @@ Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
   runner->prepare(frame);  // nothing is under way, so what fails here leaves the session as it was
   try {
     return runner->run(frame, request);
+  } catch (const UsageError&) {  // the caller's mistake, not the GPU's
+    throw;
   } catch (const DovitError& error) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (failure_.empty()) failure_ = error.what();

@@ -34,8 +34,6 @@ void Runner::prepare(const Frame& frame) {
 }
 
 Pass Runner::run(const Frame& frame, const Request& request) {
-  if (request.schedule == Schedule::kRounded)
-    throw UsageError("schedule rounded is for a CPU: choose exact or bucketed for plans");
   const bool exact = request.counts || request.schedule == Schedule::kExact;
   const PixelSource source = frame.device_stride || resizes(frame) ? PixelSource::kDevice : PixelSource::kPinned;
   const auto height = static_cast<size_t>(size_.height), row = static_cast<size_t>(size_.width) * 3;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "errors.h"
+#include "session/backends.h"
 
 namespace dovit::runtime {
 
@@ -44,6 +45,12 @@ std::vector<int64_t> checked_counts(const Manifest& manifest, const std::vector<
   if (!falling)
     throw UsageError(text("counts ", joined(given), ": give ", decisions, " falling numbers of tokens, from ",
                           manifest.tokens(), " to ", least));
+  return given;
+}
+
+Schedule checked_schedule(const std::string& backend, Schedule given) {
+  if (given == Schedule::kRounded && has_plans(backend))
+    throw UsageError("schedule rounded is for a CPU: choose exact or bucketed for plans");
   return given;
 }
 

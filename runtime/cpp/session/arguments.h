@@ -14,4 +14,7 @@ std::vector<double> checked_thresholds(const Manifest& manifest, const std::vect
 // Tokens to keep after each decision. Throws UsageError.
 std::vector<int64_t> checked_counts(const Manifest& manifest, const std::vector<int64_t>& given);
 
+// The schedule of a pass by `backend`. Throws UsageError where the backend has no such schedule.
+Schedule checked_schedule(const std::string& backend, Schedule given);
+
 }  // namespace dovit::runtime

@@ -8,9 +8,11 @@
 
 namespace dovit::runtime {
 
+bool has_plans(const std::string& backend) { return backend == "tensorrt" || backend == "tensorrt-rtx"; }
+
 Opened open_executor(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
   const std::string &backend = options.backend, &device = options.device;
-  if (backend == "tensorrt" || backend == "tensorrt-rtx") {
+  if (has_plans(backend)) {
 #ifdef DOVIT_GPU
     return {open_on_gpu(bundle, path, options), "", ""};
 #else

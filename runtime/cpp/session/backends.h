@@ -5,6 +5,9 @@
 
 namespace dovit::runtime {
 
+// Whether the backend runs plans on a GPU.
+bool has_plans(const std::string& backend);
+
 // `path`: the bundle as the caller named it, for sentences. Throws DovitError, UsageError or Unsupported.
 Opened open_executor(const Bundle& bundle, const std::string& path, const LoadOptions& options);
 

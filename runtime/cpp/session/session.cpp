@@ -16,6 +16,7 @@ Session::Loaded Session::load(const std::string& path, const LoadOptions& option
   return with_bundle(path, [&](Bundle opened) {
     auto bundle = std::make_unique<const Bundle>(std::move(opened));
     if (options.thresholds) checked_thresholds(bundle->manifest, *options.thresholds);  // before what takes long
+    if (options.schedule) checked_schedule(options.backend, *options.schedule);
     Opened executor = open_executor(*bundle, path, options);
     return Loaded{std::move(bundle), std::move(executor)};
   });
@@ -38,7 +39,7 @@ Session::Session(Bundle bundle, std::unique_ptr<Executor> executor, const LoadOp
 Request Session::request(const RunOptions& options) const {
   Request request;
   request.thresholds = options.thresholds ? checked_thresholds(manifest(), *options.thresholds) : thresholds_;
-  request.schedule = options.schedule.value_or(schedule_);
+  request.schedule = checked_schedule(backend_, options.schedule.value_or(schedule_));
   if (options.counts) request.counts = checked_counts(manifest(), *options.counts);
   request.logits = options.return_logits;
   return request;
