@@ -57,6 +57,8 @@ class _Checker:
         self.expect(all(0 <= threshold <= 1 for threshold in manifest.thresholds), "thresholds")
         self.expect(all(1 <= decision.lens_kernel <= 1024 for decision in manifest.decisions), "lens_kernel")
         self.expect(all(0 <= capacity <= manifest.tokens for capacity in manifest.capacities), "capacities")
+        for name, each in (("class_names", manifest.class_names), ("palette", manifest.palette)):
+            self.expect(each is None or len(each) == manifest.classes, name)
         self.expect(all(0 <= value <= 255 for colour in manifest.palette or () for value in colour), "palette")
 
     def elements(self, spec: TensorSpec, dims: dict[str, int]) -> int:

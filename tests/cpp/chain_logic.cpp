@@ -163,6 +163,8 @@ void test_contradictions() {
   refused(changed([](Manifest& m) { m.patch = 3; }), "(patch)");
   refused(changed([](Manifest& m) { m.image_size = {-2, 4}; }), "(image_size)");
   refused(changed([](Manifest& m) { m.classes = 300; }), "(logits)");
+  refused(changed([](Manifest& m) { m.class_names = {{"road"}}; }), "(class_names)");
+  refused(changed([](Manifest& m) { m.palette = {{{1, 2, 3}}}; }), "(palette)");
   refused(changed([](Manifest& m) { m.slide_stride = {0, 4}; }), "(slide_stride)");
   refused(changed([](Manifest& m) { m.capacities = {9}; }), "(capacities)");
   refused(changed([](Manifest& m) { m.thresholds = {}; }), "(thresholds)");

@@ -357,7 +357,11 @@ def contradictions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         {"thresholds": []},
         {"thresholds": [0.5, 1.5]},
         {"thresholds": [-0.1, 0.5]},
-        {"palette": [[0, 0, 256]]},
+        {"palette": [[0, 0, 256]] * manifest["classes"]},
+        {"palette": [[0, 0, 0]] * (manifest["classes"] - 1)},
+        {"palette": []},
+        {"class_names": ["a"] * (manifest["classes"] + 1)},
+        {"class_names": []},
         {"decisions": []},
         *({"decisions": [{**d, "lens_kernel": side} for d in manifest["decisions"]]} for side in (0, -1, 1025)),
     ]:

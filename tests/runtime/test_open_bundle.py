@@ -225,6 +225,16 @@ def test_fields_of_a_newer_dovit(bundle: Path) -> None:
     refused(bundle, r"the field decisions\.0\.lens_shape is not known to this dovit; upgrade dovit")
 
 
+@pytest.mark.parametrize(
+    ("field", "entries"),
+    [("class_names", ["road", "sky"]), ("class_names", []), ("palette", [[1, 2, 3], [4, 5, 6]]), ("palette", [])],
+)
+def test_a_name_and_a_colour_for_each_class(bundle: Path, field: str, entries: list) -> None:
+    """Two for seven classes: drawing labels ended in an IndexError."""
+    edit(bundle, lambda manifest: manifest.update({field: entries}))
+    refused(bundle, rf"the manifest contradicts itself \({field}\); export the bundle again")
+
+
 def without_mode(bundle: Path, schema: int) -> None:
     """As schema 1 and 2 were written."""
     edit(bundle, lambda m: m.update(schema_version=schema))

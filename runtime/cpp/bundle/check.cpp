@@ -50,6 +50,9 @@ struct Checker {
     for (const DecisionSpec& decision : manifest.decisions) expect(within(decision.lens_kernel, 1024), "lens_kernel");
     for (const int64_t capacity : manifest.capacities)
       expect(capacity >= 0 && capacity <= manifest.tokens(), "capacities");
+    const auto classes = static_cast<size_t>(manifest.classes);
+    expect(!manifest.class_names || manifest.class_names->size() == classes, "class_names");
+    expect(!manifest.palette || manifest.palette->size() == classes, "palette");
     if (manifest.palette)
       for (const auto& colour : *manifest.palette)
         for (const int64_t value : colour) expect(value >= 0 && value <= 255, "palette");
