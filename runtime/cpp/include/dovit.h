@@ -23,8 +23,13 @@
  * session is freed when no other thread is in a call with it; dovit_session_free() waits for what was enqueued.
  *
  * Errors. Functions return a dovit_status; other than DOVIT_OK, outputs are NULL and dovit_last_error() has one
- * sentence that says what is wrong and how to fix it. Nothing is thrown or printed, and there is no state outside the
- * handles but that sentence, which each thread has for itself.
+ * sentence that says what is wrong and how to fix it. Nothing is thrown, and there is no state outside the handles but
+ * that sentence, which each thread has for itself.
+ *
+ * Output. What is no error but slower than it could be is a line on standard error that begins with "dovit: ". There
+ * are three, all on a GPU: DOVIT_DEFAULT_GRAPH means DOVIT_SEGMENTED, because a plan cannot be part of a graph of the
+ * whole image (at loading); TensorRT-RTX takes no cache of compiled kernels (once); the file of that cache cannot be
+ * written (at loading). Nothing else is printed by this library; those that it opens may print errors of their own.
  *
  * Structs that begin with `size` may grow: start them with their _INIT, and set what differs. In such a struct, 0 and
  * NULL mean the default.
