@@ -38,6 +38,7 @@ SUFFIXES = {
 }  # fmt: skip
 STREAMS = ("rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
 LABELS = ".labels.mkv"
+_FRAME = re.compile(r"[0-9]{6}\.png|[1-9][0-9]{6,}\.png")  # names that `_write_png` gives
 LINE_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 
 
@@ -154,15 +155,33 @@ def _check_outputs(name: str, picture: Picture, endings: Sequence[str], options:
             raise UsageError(f"{output} is the video itself and would be overwritten: give --out another folder")
         if options.overwrite:
             continue
-        if ending:
-            there, source = output.exists(), source_of(output) if output.exists() else None
-        else:
-            first = next(iter(sorted(output.iterdir())), None) if output.is_dir() else None
-            there = first is not None or (output.exists() and not output.is_dir())
-            source = None if first is None else (draw.source_of(first) or "").rpartition(", frame ")[0]
-        if there and source != _source(name, picture):
-            made = f"was made from {source}" if source else "was not written by dovit-run"
-            raise UsageError(f"{output} is there and {made}: give --out another folder, or --overwrite")
+        for file, source in _sources(output, ending):
+            if source != _source(name, picture):
+                made = f"was made from {source}" if source else "was not written by dovit-run"
+                raise UsageError(f"{file} is there and {made}: give --out another folder, or --overwrite")
+
+
+def _sources(output: Path, ending: str) -> list[tuple[Path, str | None]]:
+    """The files that are there of an output, and of which video each was made; None: of none."""
+    if not output.exists():
+        return []
+    if ending or not output.is_dir():
+        return [(output, source_of(output))]
+    return [(file, _video_of(file)) for file in sorted(output.iterdir()) if _FRAME.fullmatch(file.name)]
+
+
+def _video_of(frame: Path) -> str | None:
+    return (draw.source_of(frame) or "").rpartition(", frame ")[0] or None
+
+
+def _remove_frames(folder: Path, count: int) -> None:
+    """Remove what an earlier, longer run wrote beyond the `count` frames of this one."""
+    for file in folder.iterdir():
+        if _FRAME.fullmatch(file.name) and int(file.stem) >= count and _video_of(file):
+            try:
+                file.unlink()
+            except OSError as error:
+                raise DovitError(f"{file}: of an earlier run, and cannot be removed ({error.strerror})") from None
 
 
 def _run_video(
@@ -228,6 +247,8 @@ def _run_video(
             if not count.frames:
                 raise DovitError(f"{shown}: no frame of it could be decoded; get a whole copy")
         damaged, cut_off = video.damaged, video.cut_off
+    if options.frames:
+        _remove_frames(picture.output(""), count.frames)
     _report(picture, endings, shown, count, seconds, damaged, replaced, options.as_json)
     kept = f"the outputs have the {count.frames} frames until then"
     if signals:

@@ -296,6 +296,33 @@ def test_a_png_a_frame_and_the_first_frames_only(
         for file, frame in zip(files, video, strict=False):
             assert np.array_equal(np.asarray(Image.open(file)), session(frame.pixels).labels)
     assert dovit(drive, "--frames")[0] == 0  # the same video's output is replaced
+    assert len(list((tmp_path / "out/drive").iterdir())) == FRAMES
+    for name in ("notes.txt", "99.png", "0000020.png"):  # no names of frames
+        (tmp_path / "out/drive" / name).write_text("mine")
+    assert dovit(drive, "--frames", "--max-frames", 3)[0] == 0  # and what was longer is not left behind it
+    names = {file.name for file in (tmp_path / "out/drive").iterdir()}
+    assert names == {*(file.name for file in files), "notes.txt", "99.png", "0000020.png"}
+
+
+def test_every_frame_there_is_the_videos_own(
+    dovit: Callable[..., tuple[int, str, str]], drive: Path, tmp_path: Path
+) -> None:
+    assert dovit(drive, "--frames", "--max-frames", 3)[0] == 0
+    folder = tmp_path / "out/drive"
+    for name in ("000002.png", "1000000.png"):
+        Image.new("RGB", (4, 4)).save(folder / name)
+        status, _, errors = dovit(drive, "--frames", "--max-frames", 1)
+        assert status == 2 and f"drive/{name} is there and was not written by dovit-run: give --out" in errors
+        (folder / name).unlink()
+    other = tmp_path / "other" / "drive.mp4"
+    other.parent.mkdir()
+    other.write_bytes(drive.read_bytes())
+    status, _, errors = dovit(other, "--frames", "--max-frames", 1)
+    assert status == 2 and "000000.png is there and was made from" in errors
+    Image.new("RGB", (4, 4)).save(folder / "000009.png")
+    assert dovit(other, "--frames", "--max-frames", 1, "--overwrite")[0] == 0
+    # another video's frames would be taken for this one's; what is no frame of a video's stays
+    assert sorted(file.name for file in folder.iterdir()) == ["000000.png", "000009.png"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
