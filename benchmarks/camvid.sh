@@ -130,10 +130,16 @@ tuned() { # the adapted model, then trained with token pass and labels, for as m
     thresholds=$adapted_thresholds sweep "tuned-$1" --fixed-ratio --per-image "images-tuned-$1.jsonl"
 }
 
+takes_bf16() { # whether dovit-eval can compute in it here, with the provider that DOVIT_PROVIDER names if it is set
+    dovit-run --list-backends --json | python -c "
+import json, sys
+sys.exit(not any(row['auto'] and 'bf16' in row['precisions'] for row in json.load(sys.stdin)['backends']))"
+}
+
 speed() { # of the first DoViT, over the dense model, on the fastest provider of this CPU: only once nothing else runs
     [ ! -e speed.json ] || return 0
     local name=$1 precision=fp32
-    dovit-run --list-backends | grep 'openvino.*fp32 and bf16' >/dev/null && precision=bf16
+    takes_bf16 && precision=bf16
     [ -e "engines-$name/bundle.json" ] || dovit-export --ckpt "$name/model.safetensors" --out "engines-$name" --backend onnxruntime
     dovit-eval --data "$data" --split val --engine "engines-$name" --precision $precision --sweep $thresholds --fixed-ratio --dense \
         --plot speed.svg --out speed.json "${limit[@]}"

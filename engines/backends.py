@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dovit import plugins
 from dovit.engines.flavours import FLAVOURS, check_builder
 from dovit.runtime.bundle.plans import Flavour
 from dovit.runtime.errors import DovitError
-from dovit.runtime.plans import DetectedTensorRT, detect_tensorrt, unsupported_gpu
+from dovit.runtime.machine import Gpu
+from dovit.runtime.plans import DetectedTensorRT, detect_tensorrt, why_not
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,10 @@ def list_backends() -> list[BackendReport]:
 
 
 def _run(flavour: Flavour, found: DetectedTensorRT) -> str:
-    if found.version is None:  # first: what find_gpu() says to install need not bring this flavour
-        return f"no: not installed here: pip install '{FLAVOURS[flavour].install}'"
-    if isinstance(found.gpu, str):
-        return f"no: {found.gpu}"
-    unknown, missing = unsupported_gpu(flavour, found), plugins.left_out()
-    if unknown or missing:
-        return f"no: {unknown or missing}"
+    reason = why_not(flavour, found)
+    if reason is not None:
+        return f"no: {reason}"
+    assert isinstance(found.gpu, Gpu)
     return f"yes, on {found.gpu.name}; docs/gpu-support.md says what has been seen to run"
 
 

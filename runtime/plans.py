@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from dovit import plugins
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.plans import Flavour, PlanSet, Precision
 from dovit.runtime.errors import DovitError
@@ -57,6 +58,15 @@ def unsupported_gpu(flavour: Flavour, found: DetectedTensorRT) -> str | None:
         f"{TITLES[flavour]} {found.version} runs on compute capability {', '.join(found.capabilities)}, this GPU "
         f"({found.gpu.name}) has {found.gpu.compute_capability}: use --backend tensorrt, or onnxruntime on the CPU"
     )
+
+
+def why_not(flavour: Flavour, found: DetectedTensorRT) -> str | None:
+    """None where this machine can run plans of `flavour`, else the reason in a sentence."""
+    if found.version is None:  # first: what find_gpu() says to install need not bring this flavour
+        return f"not installed here: pip install 'dovit[{flavour}]'"
+    if isinstance(found.gpu, str):
+        return found.gpu
+    return unsupported_gpu(flavour, found) or plugins.left_out()
 
 
 def choose_plans(root: Path, manifest: Manifest, flavour: Flavour, precision: Precision | None = None) -> PlanSet:

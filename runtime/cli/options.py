@@ -71,6 +71,11 @@ def recursive_option(more: str = "") -> Any:
     return typer.Option("--recursive", "-r", help=f"Search folders with all their subfolders{more}.")
 
 
+def json_option(**more: Any) -> Any:
+    """`--json`; `more`: further arguments of the option."""
+    return typer.Option("--json", help="Print JSON instead of text.", **more)
+
+
 ENGINE = typer.Option(metavar="FOLDER", help="The bundle, as dovit-export wrote it.")
 SCHEDULE = typer.Option(
     metavar="NAME",
@@ -103,4 +108,4 @@ Provider = Annotated[ProviderChoice, PROVIDER]
 Threads = Annotated[int | None, THREADS]
 Threshold = Annotated[list[str] | None, threshold_option("the bundle's")]
 Recursive = Annotated[bool, recursive_option()]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Json = Annotated[bool, json_option()]

@@ -19,7 +19,6 @@ from dovit.runtime.cli.options import (
     Backend,
     BackendChoice,
     Engine,
-    Json,
     Mode,
     Precision,
     Provider,
@@ -27,6 +26,7 @@ from dovit.runtime.cli.options import (
     Schedule,
     Threads,
     Threshold,
+    json_option,
     recursive_option,
 )
 from dovit.runtime.cli.output import error_console, print_line, progress_bar
@@ -57,10 +57,14 @@ Examples:
 """
 
 
-def _list_backends(wanted: bool) -> None:
-    if wanted:
-        print_backends()
+def _list_backends(context: typer.Context, option: typer.CallbackParam, value: bool) -> bool:
+    """The callback of --list-backends and of --json, which may come in either order: the second of them acts, before what else
+    the command needs is asked for."""
+    given = {**context.params, str(option.name): value}
+    if given.get("list_backends") and "as_json" in given:
+        print_backends(as_json=given["as_json"])
         raise typer.Exit
+    return value
 
 
 def command(
@@ -138,7 +142,7 @@ def command(
             help="What can run bundles on this machine, what `auto` takes, and why; then exit.",
         ),
     ] = False,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_option(is_eager=True, callback=_list_backends)] = False,
 ) -> None:
     """Segment images: the labels go to OUT/NAME.png, a PNG whose pixel values are the class numbers. Of a video they go to
     OUT/NAME.labels.mkv, without loss.

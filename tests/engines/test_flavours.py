@@ -9,6 +9,7 @@ from installed import require
 from dovit.engines import backends, flavours
 from dovit.engines.backends import list_backends
 from dovit.engines.flavours import check_builder, choose_flavour, load_module, target_capabilities, version_of
+from dovit.runtime import plans
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import Gpu
 from dovit.runtime.plans import DetectedTensorRT, known_capabilities
@@ -80,7 +81,7 @@ def test_what_a_backend_can_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
         "tensorrt-rtx": DetectedTensorRT("1.7.1.116", ADA, ("8.9", "12.0")),
     }
     monkeypatch.setattr(backends, "detect_tensorrt", found.get)
-    monkeypatch.setattr(backends.plugins, "left_out", lambda: None)
+    monkeypatch.setattr(plans.plugins, "left_out", lambda: None)
     runs = {report.name: report.run for report in list_backends()}
     assert runs["tensorrt"] == "no: not installed here: pip install 'dovit[tensorrt]'"
     assert runs["tensorrt-rtx"].startswith("yes, on NVIDIA RTX 4090")
@@ -90,7 +91,7 @@ def test_what_a_backend_can_run_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
     )  # which brings cuda as well
     found["tensorrt-rtx"] = DetectedTensorRT("1.7.1.116", Gpu("H100", "9.0", (13, 0)), ("8.9", "12.0"))
     assert "runs on compute capability 8.9, 12.0, this GPU (H100) has 9.0" in list_backends()[1].run
-    monkeypatch.setattr(backends.plugins, "left_out", lambda: "CUDA plugins and kernels (nvcc: not found)")
+    monkeypatch.setattr(plans.plugins, "left_out", lambda: "CUDA plugins and kernels (nvcc: not found)")
     found["tensorrt-rtx"] = DetectedTensorRT("1.7.1.116", ADA, ("8.9", "12.0"))
     assert list_backends()[1].run == "no: CUDA plugins and kernels (nvcc: not found)"
 

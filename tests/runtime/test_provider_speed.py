@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import typer
@@ -16,8 +18,9 @@ from typer.testing import CliRunner
 
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli import run
+from dovit.runtime.cli.backends import print_backends
 from dovit.runtime.errors import UsageError
-from dovit.runtime.openvino import records, speed
+from dovit.runtime.openvino import device, records, speed
 from dovit.runtime.openvino.records import keep_record, read_record
 from dovit.runtime.openvino.speed import ProviderSpeed
 from dovit.runtime.session import load
@@ -168,8 +171,7 @@ def test_the_commands_say_what_is_taken_and_why(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def listed() -> str:
-        with pytest.raises(typer.Exit):
-            run._list_backends(True)
+        print_backends(as_json=False)
         return capsys.readouterr().out
 
     first = listed()
@@ -177,7 +179,7 @@ def test_the_commands_say_what_is_taken_and_why(
         "openvino for bf16 and for models from 30 GMACs an image on, and for smaller ones the provider that was"
         in first
     )
-    assert "measured on this CPU" not in first and "tensorrt, tensorrt-rtx" in first
+    assert "measured on this CPU" not in first and "tensorrt-rtx" in first
     measured[:] = [1.25]
     Image.new("RGB", (96, 64)).save(tmp_path / "image.png")
     app = typer.Typer()
@@ -193,6 +195,46 @@ def test_the_commands_say_what_is_taken_and_why(
     assert "measured on this CPU" not in listed()
     monkeypatch.setenv("DOVIT_PROVIDER", "cpu")
     assert "auto takes onnxruntime with the provider cpu: DOVIT_PROVIDER is set" in listed()
+
+
+@pytest.mark.parametrize("arguments", [["--list-backends", "--json"], ["--json", "--list-backends"]], ids=" ".join)
+def test_scripts_read_the_backends_as_json(
+    kept: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As benchmarks/camvid.sh does: whether `auto` can compute in bf16 here, which DOVIT_PROVIDER decides too."""
+    monkeypatch.setattr("sys.argv", ["dovit-run", *arguments])
+    monkeypatch.setattr(device, "computes_bf16", lambda: True)
+    keep_record(speed.speed_file("m", 1), speed_of(1.25, "m"))
+
+    def listed() -> dict[str, Any]:
+        with pytest.raises(SystemExit) as end:
+            run.main()
+        assert end.value.code == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    found = listed()
+    assert [(row["backend"], row["provider"]) for row in found["backends"]] == [
+        ("onnxruntime", "cpu"),
+        ("onnxruntime", "openvino"),
+        ("tensorrt", None),
+        ("tensorrt-rtx", None),
+    ]
+    cpu, openvino, *plans = found["backends"]
+    assert cpu["usable"] and cpu["auto"] and cpu["precisions"] == ["fp32"]
+    assert openvino["usable"] and openvino["auto"] and openvino["precisions"] == ["fp32", "bf16"]
+    assert not any(row["auto"] for row in plans) and all(bool(row["precisions"]) == row["usable"] for row in plans)
+    assert "openvino for bf16" in found["auto"]
+    [measured] = found["measured"]
+    assert measured["openvino_over_onnxruntime"] == 1.25 and measured["faster"] == "cpu"
+    monkeypatch.setenv("DOVIT_PROVIDER", "cpu")
+    found = listed()
+    assert [row["auto"] for row in found["backends"]] == [True, False, False, False] and not found["measured"]
+    monkeypatch.setenv("DOVIT_PROVIDER", "auto")
+    monkeypatch.setattr(device, "why_not", lambda: device.MISSING)
+    found = listed()
+    assert [row["auto"] for row in found["backends"]] == [True, False, False, False]
+    assert found["backends"][1]["precisions"] == [] and device.MISSING in found["backends"][1]["note"]
 
 
 def test_records_of_bf16_and_of_speed_are_apart(kept: Path) -> None:
