@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,8 +81,12 @@ def whole_maps(
     return [_spread(m, size) for m in keeps], [_spread(m, size) for m in confidences]
 
 
-def save(image: Image.Image, path: Path, source: str | None = None, more_text: Mapping[str, str] | None = None) -> None:
-    """Write a PNG whole or not at all; `source` becomes its text `Source`, which `source_of` reads, `more_text` further ones.
+@contextmanager
+def saving(
+    image: Image.Image, path: Path, source: str | None = None, more_text: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Write a PNG whole or not at all: it takes its place when the block ends without an exception. `source` becomes its text
+    `Source`, which `source_of` reads, `more_text` further ones.
 
     Raises DovitError where the disk is full or the folder is not to be written.
     """
@@ -93,6 +97,13 @@ def save(image: Image.Image, path: Path, source: str | None = None, more_text: M
         text.add_text(key, value)
     with atomic_write(path) as part:
         image.save(part, "PNG", pnginfo=text)
+        yield
+
+
+def save(image: Image.Image, path: Path, source: str | None = None, more_text: Mapping[str, str] | None = None) -> None:
+    """Write a PNG whole or not at all: see `saving`."""
+    with saving(image, path, source, more_text):
+        pass
 
 
 def source_of(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The two errors a user meets: each carries one sentence that says what is wrong and how to fix it."""
+"""The errors a user meets: each carries one sentence that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ class DovitError(Exception):
     def __init__(self, sentence: str) -> None:
         """`sentence` may name files and what is in them: control characters are escaped, endless text is cut."""
         super().__init__(shortened(printable(sentence)))
+
+
+class OutputError(DovitError):
+    """An output cannot be written, and others beside it could not be either: no need to compute what goes there."""
 
 
 class UsageError(DovitError):

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError, OutputError, UsageError
 
 PART_SUFFIX = ".part"
 # with which nobody means to name a folder
@@ -28,6 +28,11 @@ FILE_SUFFIXES = frozenset(
     )
     for suffix in names
 )
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# what is wrong with a disk or a folder, and not with the name or the kind of one file in it
+_FOR_ALL_FILES = frozenset(
+    (*_DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+)
 MAX_TEXT_BYTES = 64 << 20  # of a configuration, a palette
 
 
@@ -36,8 +41,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary file to write to, which replaces `path` when the block ends without an exception.
 
     Only a regular file, or nothing, is replaced: into a device, a pipe, or what standard output or error are connected to,
-    the finished content is written. Raises DovitError with one sentence where that fails; whatever is raised, a regular
-    file `path` is as it was.
+    the finished content is written. Raises DovitError with one sentence where that fails, an OutputError where other files there
+    would fail as well; whatever is raised, a regular file `path` is as it was.
     """
     try:
         found = _stat(path)
@@ -50,9 +55,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with _write_and_copy(path, found) as part:
                 yield part
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DovitError(f"{path}: the disk is full; free some space and try again (nothing was changed)") from None
-        raise DovitError(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
+        if error.errno in _DISK_FULL:
+            raise OutputError(
+                f"{path}: the disk is full; free some space and try again (nothing of it was written)"
+            ) from None
+        kind = OutputError if error.errno in _FOR_ALL_FILES else DovitError
+        raise kind(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
 
 
 def real_path(path: Path) -> Path:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from PIL import Image
 
 from dovit.runtime import draw
 from dovit.runtime.cli.app import run_command
@@ -34,7 +36,7 @@ from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan
 from dovit.runtime.cli.profile import profile_images
 from dovit.runtime.cli.values import parse_thresholds
 from dovit.runtime.cli.video import VideoOptions, find_videos, run_videos
-from dovit.runtime.errors import DovitError, UsageError, printable
+from dovit.runtime.errors import DovitError, OutputError, UsageError, printable
 from dovit.runtime.files import check_folder_name
 from dovit.runtime.images import read_image, read_pages
 from dovit.runtime.palettes import default_palette
@@ -196,7 +198,7 @@ def command(
     check_outputs(pictures, endings, overwrite=overwrite)
     make_folders(pictures, out)
     extras = {"overlay": overlay, "keep": keep_maps, "confidence": confidence_maps}
-    failed = 0
+    done = failed = 0
     for file, there in zip(files, pages, strict=True):
         if there > 1 and not all_pages:
             print_line(
@@ -213,6 +215,10 @@ def command(
                 milliseconds = (time.perf_counter() - start) * 1e3
                 replaced = picture.output(".png").exists()
                 _save(session, image, result, picture, extras)
+            except OutputError as error:
+                if len(pictures) == 1:
+                    raise
+                raise OutputError(f"{error}; {done} of {len(pictures)} images were done before") from None
             except DovitError as error:
                 if len(pictures) == 1:
                     raise
@@ -235,6 +241,7 @@ def command(
                 "latency_ms": round(milliseconds, 3),
             }
             _report(row, str(picture), as_json)
+            done += 1
     if failed:
         others = f"; the others are in {out}" if failed < len(pictures) else ""
         raise DovitError(f"{failed} of {len(pictures)} images failed{others}")
@@ -269,19 +276,25 @@ def _report(row: dict[str, Any], image: str, as_json: bool) -> None:
 
 
 def _save(session: Session, image: np.ndarray, result: Result, picture: Picture, extras: dict[str, bool]) -> None:
+    """All pictures of an image take their places when the last one is written: a full disk leaves none without the others."""
     manifest, source = session.manifest, picture.source
     palette = manifest.palette or default_palette(manifest.classes)
-    draw.save_labels(result.labels, palette, picture.output(".png"), source)
-    if extras["overlay"]:
-        draw.save(draw.overlay(image, result.labels, palette), picture.output(".overlay.png"), source)
-    if extras["keep"] or extras["confidence"]:
-        size = (image.shape[0], image.shape[1])
-        keeps, confidences = draw.whole_maps(result, size, manifest.image_size)
-        for number, (keep, confidence) in enumerate(zip(keeps, confidences, strict=True), start=1):
-            if extras["keep"]:
-                draw.save(draw.keep_picture(image, keep), picture.output(f".keep{number}.png"), source)
-            if extras["confidence"]:
-                draw.save(draw.confidence_picture(confidence, size), picture.output(f".confidence{number}.png"), source)
+    with ExitStack() as written:
+
+        def save(drawn: Image.Image, ending: str) -> None:
+            written.enter_context(draw.saving(drawn, picture.output(ending), source))
+
+        save(draw.labels_image(result.labels, palette), ".png")
+        if extras["overlay"]:
+            save(draw.overlay(image, result.labels, palette), ".overlay.png")
+        if extras["keep"] or extras["confidence"]:
+            size = (image.shape[0], image.shape[1])
+            keeps, confidences = draw.whole_maps(result, size, manifest.image_size)
+            for number, (keep, confidence) in enumerate(zip(keeps, confidences, strict=True), start=1):
+                if extras["keep"]:
+                    save(draw.keep_picture(image, keep), f".keep{number}.png")
+                if extras["confidence"]:
+                    save(draw.confidence_picture(confidence, size), f".confidence{number}.png")
 
 
 def main() -> None:

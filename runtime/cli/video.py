@@ -20,7 +20,7 @@ from dovit.runtime import draw
 from dovit.runtime.cli.inputs import PICTURES, Input
 from dovit.runtime.cli.output import error_console, print_line, stage_progress
 from dovit.runtime.cli.outputs import Picture, make_folders, plan_pictures
-from dovit.runtime.errors import DovitError, UsageError, printable
+from dovit.runtime.errors import DovitError, OutputError, UsageError, printable
 from dovit.runtime.files import atomic_write, real_path
 from dovit.runtime.interrupts import Interrupted, signal_handlers
 from dovit.runtime.palettes import default_palette
@@ -119,12 +119,17 @@ def run_videos(
     for name, picture in zip(videos, pictures, strict=True):
         _check_outputs(name, picture, endings, options)
     make_folders(pictures, out)
-    console, failed = error_console(), 0
+    console, done, failed = error_console(), 0, 0
     for name, picture in zip(videos, pictures, strict=True):
         try:
             _run_video(session, name, picture, endings, options, settings)
+            done += 1
         except Interrupted:
             raise
+        except OutputError as error:
+            if len(videos) == 1:
+                raise
+            raise OutputError(f"{error}; {done} of {len(videos)} videos were done before") from None
         except DovitError as error:
             if len(videos) == 1:
                 raise
@@ -254,7 +259,8 @@ def _run_video(
     if signals:
         raise Interrupted(f"{shown}: interrupted; {kept}", signals[0])
     if failure is not None:
-        raise DovitError(f"{shown}: {failure}; {kept}")
+        kind = OutputError if isinstance(failure, OutputError) else DovitError
+        raise kind(f"{shown}: {failure}; {kept}")
     if damaged or cut_off:
         what = [f"{damaged} packets or frames are damaged"] * bool(damaged) + [f"it ends early ({cut_off})"] * bool(
             cut_off

@@ -152,7 +152,9 @@ def test_numbers_are_shown_even_where_they_cannot_be_written(
     dovit_calibrate: Calibrate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise DovitError("engines/bundle.json: the disk is full; free some space and try again (nothing was changed)")
+        raise DovitError(
+            "engines/bundle.json: the disk is full; free some space and try again (nothing of it was written)"
+        )
 
     monkeypatch.setattr(calibrate, "write_calibration", full)
     status, out, err = dovit_calibrate("--keep", "0.5,0.2", "--points", "0")

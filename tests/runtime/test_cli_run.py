@@ -1,3 +1,4 @@
+import errno
 import functools
 import json
 import os
@@ -82,6 +83,19 @@ def picture(name: str, first: int = 0) -> np.ndarray:
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(name)
     return pixels
+
+
+def fail_to_write(monkeypatch: pytest.MonkeyPatch, begins: str, number: int) -> None:
+    """Temporary files whose names begin so fail half written."""
+    save = Image.Image.save
+
+    def half(self: Image.Image, path: Path, *arguments: object, **options: object) -> None:
+        if not path.name.startswith(begins):
+            return save(self, path, *arguments, **options)  # type: ignore[arg-type]
+        path.write_bytes(b"half")
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Image.Image, "save", half)
 
 
 def outputs(folder: str = "dovit-out") -> list[str]:
@@ -176,6 +190,33 @@ def test_one_bad_image_does_not_stop_the_others(dovit_run: Dovit) -> None:
         "dovit-run: error: 3 of 5 images failed; the others are in dovit-out",
     ]
     assert outputs() == ["a.png", "d.png"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_an_output_that_cannot_be_written_ends_the_run(
+    dovit_run: Dovit, session: FakeSession, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for name in "abcd":
+        picture(f"in/{name}.png", first=13 if name == "a" else 0)
+    assert dovit_run("in/c.png")[0] == 0
+    before, calls = Path("dovit-out/c.png").read_bytes(), len(session.calls)
+    fail_to_write(monkeypatch, ".c.overlay.png", number)
+    status, out, err = dovit_run("in", "--overlay")
+    assert status == 1 and [line.split(" → ")[0] for line in out.splitlines()] == ["in/b.png"]
+    failed, ended = err.splitlines()
+    assert failed.startswith("dovit-run: error: in/a.png: not enough memory")
+    assert ended.startswith("dovit-run: error: dovit-out/c.overlay.png: ")
+    assert ended.endswith("; 1 of 4 images were done before")
+    assert len(session.calls) == calls + 3  # d was not computed
+    assert outputs() == ["b.overlay.png", "b.png", "c.png"] and Path("dovit-out/c.png").read_bytes() == before
+
+
+def test_a_name_that_is_too_long_does_not_stop_the_others(dovit_run: Dovit) -> None:
+    long = "n" * 250
+    picture(f"in/{long}.png"), picture("in/z.png")
+    status, out, err = dovit_run("in", "--overlay")
+    assert status == 1 and out.startswith("in/z.png → ") and "File name too long" in err.splitlines()[0]
+    assert outputs() == ["z.overlay.png", "z.png"]
 
 
 BAD = {

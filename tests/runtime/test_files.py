@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError, OutputError, UsageError
 from dovit.runtime.files import atomic_write, check_output, read_regular
 
 
@@ -100,6 +100,17 @@ def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--out .*a folder"):
         check_output(tmp_path, "--out")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_is_wrong_with_a_folder_is_told_from_what_is_wrong_with_a_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (Path("/dev/full"), tmp_path / "gone" / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError):
+            write(path, "text")
+    for path in (tmp_path, tmp_path / ("n" * 256)):
+        with pytest.raises(DovitError) as error:
+            write(path, "text")
+        assert not isinstance(error.value, OutputError)
 
 
 def test_reading_does_not_wait_for_a_pipe(tmp_path: Path) -> None:

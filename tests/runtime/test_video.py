@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -323,6 +325,29 @@ def test_every_frame_there_is_the_videos_own(
     assert dovit(other, "--frames", "--max-frames", 1, "--overwrite")[0] == 0
     # another video's frames would be taken for this one's; what is no frame of a video's stays
     assert sorted(file.name for file in folder.iterdir()) == ["000000.png", "000009.png"]
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_a_full_disk_ends_the_run(
+    dovit: Callable[..., tuple[int, str, str]],
+    drive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    frames: bool,
+) -> None:
+    other = shutil.copy(drive, tmp_path / "other.mp4")
+    written = []
+
+    def fail(self: object, *_: object, **__: object) -> None:
+        written.append(self)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((Image.Image, "save", fail) if frames else (VideoWriter, "write", fail)))
+    status, output, errors = dovit(drive, other, *["--frames"] * frames)
+    (error,) = (line for line in errors.splitlines() if "error" in line)
+    assert status == 1 and "the disk is full" in error and "other" not in output
+    assert error.endswith("; 0 of 2 videos were done before") and ("frames until then" in error) == frames
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
