@@ -18,7 +18,7 @@ from dovit.runtime.errors import DovitError, printable, shortened
 from dovit.runtime.interrupts import record_interrupts
 
 _WRITING_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
-INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
+INTERRUPTED = 130  # what newer typers make of a KeyboardInterrupt, whichever signal it came from
 
 # What typer raises for a wrong command line: click's exception, or in newer releases that of the click inside typer,
 # where click itself need not be installed. The base class of a public exception is the right one in both.
@@ -26,7 +26,8 @@ _ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__n
 
 
 def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> NoReturn:
-    """Run a typer command and exit: 0; 1 for a failure, 2 for a usage error, each with one line; 130 if interrupted."""
+    """Run a typer command and exit: 0, or with one line 1 for a failure, 2 for a usage error, 128 + the number of the signal that
+    ended it."""
     _open_streams()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})(command)
@@ -64,7 +65,7 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
         _exit_with_error(
             name, f"internal error: {type(error).__name__}: {what}; set DOVIT_DEBUG=1 for the traceback", 1
         )
-    if status == INTERRUPTED:  # newer typers turn a KeyboardInterrupt into this status, older ones into an Abort
+    if status == INTERRUPTED:  # older typers raise an Abort instead
         number = signals[-1] if signals else signal.SIGINT
         what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
         _exit_with_error(name, f"{what}; nothing half-written is left", 128 + number)
