@@ -7,7 +7,6 @@ a damaged or incomplete entry is a cache miss.
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -17,13 +16,14 @@ from pydantic import ValidationError
 from dovit.engines.building.request import BuildReport
 from dovit.runtime.bundle.frozen import Frozen
 from dovit.runtime.bundle.open import sha256
+from dovit.runtime.cache_folder import cache_folder
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import atomic_write, link_or_copy
 
 
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/dovit/plans`, or the same in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dovit" / "plans"
+def default_cache() -> Path | None:
+    """In the user's cache folder; None, which keeps nothing, where the user has none."""
+    return cache_folder("plans")
 
 
 class _Entry(Frozen):

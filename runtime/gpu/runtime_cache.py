@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from dovit.runtime.cache_folder import cache_folder
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import atomic_write
 
 LOG = logging.getLogger("dovit.runtime.gpu")
 
 
-def cache_file(flavour: str, version: str, gpu: str, capability: str) -> Path:
-    """`$XDG_CACHE_HOME/dovit/kernels/…`, or the same in ~/.cache: beside the cache of plans."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dovit" / "kernels"
+def cache_file(flavour: str, version: str, gpu: str, capability: str) -> Path | None:
+    """In the user's cache folder, beside the cache of plans; None where the user has none."""
+    folder = cache_folder("kernels")
+    if folder is None:
+        return None
     name = "-".join(re.sub(r"[^\w.-]+", "_", part) for part in (flavour, version, gpu, capability))
     return folder / f"{name}.cache"
 

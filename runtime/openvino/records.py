@@ -17,19 +17,16 @@ from typing import TypeVar
 from dovit.runtime.bundle.frozen import Frozen
 from dovit.runtime.bundle.manifest import MANIFEST_NAME
 from dovit.runtime.bundle.open import Bundle
+from dovit.runtime.cache_folder import cache_folder
 from dovit.runtime.openvino.device import build
 
 LOG = logging.getLogger("dovit")
 R = TypeVar("R", bound=Frozen)
 
 
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/dovit/openvino."""
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without a home, as in many containers
-        home = Path("/")
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "dovit" / "openvino"
+def records_folder() -> Path | None:
+    """None where the user has none: then nothing is kept."""
+    return cache_folder("openvino")
 
 
 def manifest_hash(bundle: Bundle) -> str:
@@ -37,11 +34,14 @@ def manifest_hash(bundle: Bundle) -> str:
     return hashlib.sha256((bundle.root / MANIFEST_NAME).read_bytes()).hexdigest()
 
 
-def record_file(kind: str, measurement: int, manifest: str, *about: object) -> Path:
-    """Its name is a hash of all that the figures depend on: how they are measured, the manifest's hash, OpenVINO, the processor,
-    and `about`."""
+def record_file(kind: str, measurement: int, manifest: str, *about: object) -> Path | None:
+    """Where a record is kept; None where none is. Its name is a hash of all that the figures depend on: how they are measured,
+    the manifest's hash, OpenVINO, the processor, and `about`."""
+    folder = records_folder()
+    if folder is None:
+        return None
     parts = "\n".join(map(str, (measurement, manifest, build(), processor(), *about)))
-    return cache_folder() / f"{kind}-{hashlib.sha256(parts.encode()).hexdigest()[:32]}.json"
+    return folder / f"{kind}-{hashlib.sha256(parts.encode()).hexdigest()[:32]}.json"
 
 
 def processor() -> str:
@@ -53,8 +53,10 @@ def processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
 
 
-def read_record(file: Path, kind: type[R]) -> R | None:
+def read_record(file: Path | None, kind: type[R]) -> R | None:
     """None where there is none, or one that is damaged."""
+    if file is None:
+        return None
     try:
         return kind.model_validate_json(file.read_text())
     except FileNotFoundError:
@@ -66,16 +68,22 @@ def read_record(file: Path, kind: type[R]) -> R | None:
 
 def can_keep() -> bool:
     """Whether records can be written."""
+    folder = records_folder()
+    if folder is None:
+        return False
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return False
-    return os.access(cache_folder(), os.W_OK | os.X_OK)
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
-def keep_record(file: Path, record: R) -> R:
+def keep_record(file: Path | None, record: R) -> R:
     """Write it, and return what is in the file then: another process's record where that one was earlier, so that all take the
     same. Where it cannot be written it is returned as it is."""
+    if file is None:
+        LOG.debug("the user has no home to keep a record in, so the next load measures again (set XDG_CACHE_HOME)")
+        return record
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent)

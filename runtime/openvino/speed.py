@@ -19,7 +19,14 @@ from dovit.runtime.bundle.frozen import Frozen
 from dovit.runtime.bundle.open import Bundle
 from dovit.runtime.chain import Chain
 from dovit.runtime.openvino.device import CpuPrecision, CpuProvider
-from dovit.runtime.openvino.records import cache_folder, can_keep, keep_record, manifest_hash, read_record, record_file
+from dovit.runtime.openvino.records import (
+    can_keep,
+    keep_record,
+    manifest_hash,
+    read_record,
+    record_file,
+    records_folder,
+)
 from dovit.scenes import scene
 
 LOG = logging.getLogger("dovit")
@@ -71,9 +78,9 @@ def faster_provider(
     found = read_record(file, ProviderSpeed)
     if found is None:
         if not can_keep():
+            why = f"{file.parent} cannot be written" if file else "the user has no home (set XDG_CACHE_HOME)"
             return "cpu", (
-                f"a model of {macs / 1e9:.1f} GMACs, below {LARGE / 1e9:.0f}; the providers are not compared, as {file.parent} "
-                "cannot be written"
+                f"a model of {macs / 1e9:.1f} GMACs, below {LARGE / 1e9:.0f}; the providers are not compared, as {why}"
             )
         LOG.info(
             "%s: comparing ONNX Runtime's speed with OpenVINO's, once for this bundle, CPU and %d threads",
@@ -86,8 +93,8 @@ def faster_provider(
     return found.faster, str(found)
 
 
-def speed_file(manifest: str, threads: int) -> Path:
-    """Of the bundle whose manifest has this hash."""
+def speed_file(manifest: str, threads: int) -> Path | None:
+    """Of the bundle whose manifest has this hash; None where nothing is kept."""
     import onnxruntime
 
     return record_file("speed", MEASUREMENT, manifest, onnxruntime.get_version_string(), threads)
@@ -95,8 +102,9 @@ def speed_file(manifest: str, threads: int) -> Path:
 
 def known_speeds() -> list[ProviderSpeed]:
     """Those that hold here: measured on this CPU with the versions that are installed."""
-    here = []
-    for file in cache_folder().glob("speed-*.json"):
+    here: list[ProviderSpeed] = []
+    folder = records_folder()
+    for file in folder.glob("speed-*.json") if folder else ():
         one = read_record(file, ProviderSpeed)
         if one is not None and speed_file(one.manifest, one.threads) == file:
             here.append(one)

@@ -23,7 +23,9 @@ def kernel_cache(folder: Path) -> Path:
     before = os.environ["XDG_CACHE_HOME"]
     os.environ["XDG_CACHE_HOME"] = str(folder)
     try:
-        return cache_file("tensorrt-rtx", VERSIONS["tensorrt-rtx"], "stand-in GPU", "8.9")
+        file = cache_file("tensorrt-rtx", VERSIONS["tensorrt-rtx"], "stand-in GPU", "8.9")
+        assert file is not None
+        return file
     finally:
         os.environ["XDG_CACHE_HOME"] = before
 

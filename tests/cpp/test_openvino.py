@@ -208,6 +208,7 @@ def test_auto_takes_the_faster_by_pythons_record(
         assert taken(precision="bf16", skip_accuracy_check=1).info() == ("openvino", "bf16")
     manifest = records.manifest_hash(open_bundle(bundle))
     file, same = speed.speed_file(manifest, 2), {"bundle": "b", "manifest": manifest, "threads": 2, "rounds": 3}
+    assert file is not None
     file.parent.mkdir(parents=True)
     for ratio, provider in ((0.5, "openvino"), (1.0, "openvino"), (1.001, "cpu"), (2.0, "cpu")):
         found = ProviderSpeed(**same, onnxruntime_cpu_ms=1, openvino_cpu_ms=ratio, openvino_over_onnxruntime=ratio)

@@ -15,6 +15,7 @@ from installed import require
 from models import randomised, small_config
 from PIL import Image
 from typer.testing import CliRunner
+from user_homes import without_home
 
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli import run
@@ -153,13 +154,13 @@ def test_an_earlier_record_of_another_process_stays(kept: Path) -> None:
     assert [file.name for file in kept.iterdir()] == ["r.json"]
 
 
-def test_a_user_without_a_home_has_a_folder_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", home)
-    assert records.cache_folder() == Path("/.cache/dovit/openvino")
+def test_for_a_user_without_a_home_nothing_is_measured(
+    bundle: Path, kept: Path, measured: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_home(monkeypatch)
+    session = load(bundle)
+    assert session.provider == "cpu" and "the user has no home (set XDG_CACHE_HOME)" in str(session.provider_reason)
+    assert keep_record(None, speed_of(2.0)) == speed_of(2.0) and read_record(None, ProviderSpeed) is None
 
 
 def test_the_commands_say_what_is_taken_and_why(

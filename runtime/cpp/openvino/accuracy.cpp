@@ -31,7 +31,7 @@ std::string points(double share) {
   return written;
 }
 
-std::optional<Bf16Accuracy> kept_accuracy(const std::filesystem::path& file) {
+std::optional<Bf16Accuracy> kept_accuracy(const std::optional<std::filesystem::path>& file) {
   const std::optional<Json> json = read_record(file);
   if (!json) return std::nullopt;
   try {
@@ -45,11 +45,16 @@ std::optional<Bf16Accuracy> kept_accuracy(const std::filesystem::path& file) {
 }  // namespace
 
 void check_bf16_accuracy(const Bundle& bundle, const std::string& path, const OpenVino& openvino) {
-  const std::filesystem::path file = record_file("bf16", kAccuracyMeasurement, bundle, path, openvino);
+  const std::optional<std::filesystem::path> file = record_file("bf16", kAccuracyMeasurement, bundle, path, openvino);
+  if (!file)
+    throw DovitError(text(path,
+                          ": bf16 needs the record of what it costs this bundle on this CPU, and the user has no ",
+                          "home where it would be: set XDG_CACHE_HOME to the cache folder of who loads the bundle in ",
+                          "Python (~/.cache there), or set skip_accuracy_check to have it all the same"));
   const std::optional<Bf16Accuracy> found = kept_accuracy(file);
   if (!found)
     throw DovitError(text(path, ": bf16 has not been compared with float32 for this bundle on this CPU with OpenVINO ",
-                          openvino.build(), " (there is no ", file.string(),
+                          openvino.build(), " (there is no ", file->string(),
                           "): load it once in Python, dovit.load(path, provider=\"openvino\", precision=\"bf16\"), or "
                           "set skip_accuracy_check to have it all the same"));
   const bool shares = found->labels_equal >= kMinLabelsEqual && found->same_fate >= kMinSameFate;

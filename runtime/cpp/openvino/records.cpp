@@ -1,12 +1,12 @@
 #include "openvino/records.h"
 
-#include <cstdlib>
 #include <fstream>
 #include <set>
 
 #include "bundle/read.h"
 #include "bundle/regular_file.h"
 #include "bundle/sha256.h"
+#include "cache_folder.h"
 #include "errors.h"
 
 namespace dovit::runtime {
@@ -14,15 +14,6 @@ namespace dovit::runtime {
 namespace {
 
 constexpr size_t kMaxBytes = size_t{64} << 20;
-
-// $XDG_CACHE_HOME/dovit/openvino
-std::filesystem::path cache_folder() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::filesystem::path base =
-      cache && *cache ? std::filesystem::path(cache) : std::filesystem::path(home && *home ? home : "/") / ".cache";
-  return base / "dovit" / "openvino";
-}
 
 // What the system says of the processor: its name and instructions.
 std::string processor() {
@@ -37,8 +28,11 @@ std::string processor() {
 
 }  // namespace
 
-std::filesystem::path record_file(const std::string& kind, int measurement, const Bundle& bundle,
-                                  const std::string& path, const OpenVino& openvino, const std::string& about) {
+std::optional<std::filesystem::path> record_file(const std::string& kind, int measurement, const Bundle& bundle,
+                                                 const std::string& path, const OpenVino& openvino,
+                                                 const std::string& about) {
+  const std::optional<std::filesystem::path> folder = cache_folder("openvino");
+  if (!folder) return std::nullopt;
   std::string manifest;
   try {
     manifest = sha256(RegularFile(manifest_file(bundle.root)).content(kMaxBytes));
@@ -47,12 +41,13 @@ std::filesystem::path record_file(const std::string& kind, int measurement, cons
   }
   std::string parts = text(measurement, "\n", manifest, "\n", openvino.build(), "\n", processor());
   if (!about.empty()) parts += "\n" + about;
-  return cache_folder() / (kind + "-" + sha256(parts).substr(0, 32) + ".json");
+  return *folder / (kind + "-" + sha256(parts).substr(0, 32) + ".json");
 }
 
-std::optional<Json> read_record(const std::filesystem::path& file) {
+std::optional<Json> read_record(const std::optional<std::filesystem::path>& file) {
+  if (!file) return std::nullopt;
   try {
-    return Json::parse(RegularFile(file).content(kMaxBytes));
+    return Json::parse(RegularFile(*file).content(kMaxBytes));
   } catch (const FileError&) {
     return std::nullopt;
   } catch (const Json::exception&) {  // damaged

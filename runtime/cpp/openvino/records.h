@@ -11,13 +11,14 @@
 
 namespace dovit::runtime {
 
-// The name is a hash of all that the figures depend on: `measurement`, the manifest, OpenVINO, the processor, and
-// `about`, whose lines follow. `path`: the bundle as the caller named it. Throws DovitError where its manifest cannot
-// be read.
-std::filesystem::path record_file(const std::string& kind, int measurement, const Bundle& bundle,
-                                  const std::string& path, const OpenVino& openvino, const std::string& about = "");
+// None where the user has no folder for it. The name is a hash of all that the figures depend on: `measurement`, the
+// manifest, OpenVINO, the processor, and `about`, whose lines follow. `path`: the bundle as the caller named it. Throws
+// DovitError where its manifest cannot be read.
+std::optional<std::filesystem::path> record_file(const std::string& kind, int measurement, const Bundle& bundle,
+                                                 const std::string& path, const OpenVino& openvino,
+                                                 const std::string& about = "");
 
 // None where there is none, or one that is damaged.
-std::optional<Json> read_record(const std::filesystem::path& file);
+std::optional<Json> read_record(const std::optional<std::filesystem::path>& file);
 
 }  // namespace dovit::runtime

@@ -1,6 +1,5 @@
 #include "tensorrt/runtime_cache.h"
 
-#include <pwd.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -10,6 +9,7 @@
 #include <iterator>
 
 #include "bundle/sha256.h"
+#include "cache_folder.h"
 #include "errors.h"
 
 namespace dovit::runtime {
@@ -17,18 +17,6 @@ namespace dovit::runtime {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string in_environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
-
-std::string home() {
-  const std::string named = in_environment("HOME");
-  if (!named.empty()) return named;
-  const passwd* user = getpwuid(getuid());
-  return user ? user->pw_dir : "";
-}
 
 // Letters, digits, `_`, `.` and `-` as they are, and `_` for any run of others.
 std::string as_file_name(const std::string& part) {
@@ -64,13 +52,12 @@ void replace(const fs::path& file, const std::string& content) {
 
 std::string runtime_cache_file(const std::string& flavour, const std::string& version, const std::string& gpu,
                                const std::string& capability) {
-  const std::string named = in_environment("XDG_CACHE_HOME"), at_home = home();
-  if (named.empty() && at_home.empty()) return "";
-  const fs::path folder = named.empty() ? fs::path(at_home) / ".cache" : fs::path(named);
+  const std::optional<fs::path> folder = cache_folder("kernels");
+  if (!folder) return "";
   std::string name;
   for (const std::string& part : {flavour, version, gpu, capability})
     name += (name.empty() ? "" : "-") + as_file_name(part);
-  return (folder / "dovit" / "kernels" / (name + ".cache")).string();
+  return (*folder / (name + ".cache")).string();
 }
 
 const tensorrt::CompiledKernels* RuntimeCache::get(tensorrt::Engine& engine) {

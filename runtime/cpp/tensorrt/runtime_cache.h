@@ -13,7 +13,7 @@
 
 namespace dovit::runtime {
 
-// $XDG_CACHE_HOME/dovit/kernels/…, or the same in ~/.cache; empty where the user has no home.
+// In the user's cache folder; empty where the user has none.
 std::string runtime_cache_file(const std::string& flavour, const std::string& version, const std::string& gpu,
                                const std::string& capability);
 

@@ -269,7 +269,7 @@ def test_chains_share_what_was_deserialized(library: Library, tmp_path: Path) ->
 
 def test_one_cache_of_compiled_kernels_for_all_contexts_and_the_next_process(library: Library, tmp_path: Path) -> None:
     file = cache_file("tensorrt-rtx", "1.7.1.116", "NVIDIA RTX 4090 / D", "8.9")
-    assert file.name == "tensorrt-rtx-1.7.1.116-NVIDIA_RTX_4090_D-8.9.cache"
+    assert file is not None and file.name == "tensorrt-rtx-1.7.1.116-NVIDIA_RTX_4090_D-8.9.cache"
     kept = tmp_path / "made" / file.name
     first = RuntimeCache(kept)
     engine = plan_of(TensorRt("tensorrt-rtx", first), tmp_path)
