@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import platform
 import tempfile
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +21,8 @@ from dovit.runtime.openvino.device import build
 
 LOG = logging.getLogger("dovit")
 R = TypeVar("R", bound=Frozen)
+# how the lines of /proc/cpuinfo begin that name a processor and its instructions: on x86, and on Arm
+PROCESSOR = ("model name", "flags", "CPU implementer", "CPU variant", "CPU part", "Features")
 
 
 def records_folder() -> Path | None:
@@ -44,13 +45,13 @@ def record_file(kind: str, measurement: int, manifest: str, *about: object) -> P
     return folder / f"{kind}-{hashlib.sha256(parts.encode()).hexdigest()[:32]}.json"
 
 
-def processor() -> str:
-    """What the system says of it: its name and instructions."""
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the system says of it: its name and instructions. Empty where it says nothing."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+        return ""
+    return "\n".join(sorted({line for line in lines if line.startswith(PROCESSOR)}))
 
 
 def read_record(file: Path | None, kind: type[R]) -> R | None:

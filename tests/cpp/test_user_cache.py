@@ -1,4 +1,4 @@
-"""Both runtimes look for what is kept in the same folders."""
+"""Both runtimes look for what is kept in the same folders, and by the same names."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processors import PROCESSORS
 from user_homes import ENVIRONMENTS, set_home
 
 from dovit.runtime.cache_folder import cache_folder
+from dovit.runtime.openvino.records import processor
 
 pytestmark = pytest.mark.xdist_group("cpp")
 
@@ -46,3 +48,12 @@ def test_the_folder_of_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, to
         assert says(copy, "folder", "openvino", user=NOBODYS) == "none"
         monkeypatch.setenv("HOME", "/home/a")
         assert says(copy, "folder", "openvino", user=NOBODYS) == "/home/a/.cache/dovit/openvino"
+
+
+def test_the_processor(tool: Path, tmp_path: Path) -> None:
+    assert says(tool, "processor", "/proc/cpuinfo") == processor() != ""
+    assert says(tool, "processor", tmp_path / "none") == processor(tmp_path / "none") == ""
+    for name, (content, expected) in PROCESSORS.items():
+        file = tmp_path / name
+        file.write_text(content)
+        assert says(tool, "processor", file) == processor(file) == expected

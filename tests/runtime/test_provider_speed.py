@@ -14,6 +14,7 @@ from bundles import make_bundle
 from installed import require
 from models import randomised, small_config
 from PIL import Image
+from processors import PROCESSORS
 from typer.testing import CliRunner
 from user_homes import without_home
 
@@ -161,6 +162,12 @@ def test_for_a_user_without_a_home_nothing_is_measured(
     session = load(bundle)
     assert session.provider == "cpu" and "the user has no home (set XDG_CACHE_HOME)" in str(session.provider_reason)
     assert keep_record(None, speed_of(2.0)) == speed_of(2.0) and read_record(None, ProviderSpeed) is None
+
+
+@pytest.mark.parametrize(("content", "says"), PROCESSORS.values(), ids=PROCESSORS)
+def test_a_record_is_of_one_processor(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "cpuinfo").write_text(content)
+    assert records.processor(tmp_path / "cpuinfo") == says
 
 
 def test_the_commands_say_what_is_taken_and_why(

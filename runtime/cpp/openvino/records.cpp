@@ -15,18 +15,21 @@ namespace {
 
 constexpr size_t kMaxBytes = size_t{64} << 20;
 
-// What the system says of the processor: its name and instructions.
-std::string processor() {
-  std::ifstream file("/proc/cpuinfo");
+// How the lines of /proc/cpuinfo begin that name a processor and its instructions: on x86, and on Arm.
+constexpr const char* kProcessor[] = {"model name", "flags", "CPU implementer", "CPU variant", "CPU part", "Features"};
+
+}  // namespace
+
+std::string processor(const std::string& cpuinfo) {
+  std::ifstream file(cpuinfo);
   std::set<std::string> lines;
   for (std::string line; std::getline(file, line);)
-    if (line.rfind("model name", 0) == 0 || line.rfind("flags", 0) == 0) lines.insert(line);
+    for (const char* beginning : kProcessor)
+      if (line.rfind(beginning, 0) == 0) lines.insert(line);
   std::string joined;
   for (const std::string& line : lines) joined += (joined.empty() ? "" : "\n") + line;
   return joined;
 }
-
-}  // namespace
 
 std::optional<std::filesystem::path> record_file(const std::string& kind, int measurement, const Bundle& bundle,
                                                  const std::string& path, const OpenVino& openvino,

@@ -18,6 +18,9 @@ std::optional<std::filesystem::path> record_file(const std::string& kind, int me
                                                  const std::string& path, const OpenVino& openvino,
                                                  const std::string& about = "");
 
+// What the system says of the processor: its name and instructions. Empty where it says nothing.
+std::string processor(const std::string& cpuinfo = "/proc/cpuinfo");
+
 // None where there is none, or one that is damaged.
 std::optional<Json> read_record(const std::optional<std::filesystem::path>& file);
 
