@@ -12,10 +12,10 @@ set -euo pipefail
 }
 data=$(realpath "$1") backbone=$(realpath "$2") out=$3
 shift 3
-first=800 again=400 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch=
+first=800 again=400 longest=1600 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) first=6 again=4 rounds=2 seeds=0 limit=(--limit 8) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
+        --quick) first=6 again=4 longest=4 rounds=2 seeds=0 limit=(--limit 8) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
         --seeds)
             seeds=${2//,/ }
             shift
@@ -41,7 +41,7 @@ common=(--data "$data" --image-size 336x448 --batch 4 --optimizer adamw --lr 0.0
 further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
 student=("${further[@]}" --threshold 0.95)
 gently=(--lr 0.00003 --head-lr-mult 5)
-longer=(--lr 0.00004 --head-lr-mult 1 --steps $((4 * again)))
+longer=(--lr 0.00004 --head-lr-mult 1 --steps $longest)
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
 adapted_thresholds=0.85,0.9,0.9/0.91/0.92/0.935,0.9/0.92/0.94/0.95,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.95,0.97,0.98,1.0
 
