@@ -163,7 +163,14 @@ def _print(report: dict[str, Any]) -> None:
     title = f"{what}: {report['runs']} runs after {report['warmup']} for warm-up, threads: {report['threads']}"
     print_table(console, title, table)
     table = new_table(
-        "work", "tokens kept", "GMACs\npaper", "GMACs\ntrue", "MAC\nratio", "speed-up /\nMAC ratio", left=(0, 1)
+        "work",
+        "tokens kept",
+        "GMACs\npaper",
+        "GMACs\ntrue",
+        "MAC\nratio",
+        "speed-up /\nMAC ratio",
+        left=(0, 1),
+        text=(0,),
     )
     for row in rows:
         kept = "/".join(map(str, row["kept"])) or str(report["tokens"])

@@ -43,7 +43,7 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
     first = outcomes[0]
     paired = len(outcomes) > 1 and first.speedup_over is not None
     headings = ["", "mIoU", "PA", "mPA", "kept", "MACs\npaper", "MACs\ntrue", "ms\nmedian", *["speed-\nup"] * paired]
-    table = new_table(*headings, left=(0, 4))
+    table = new_table(*headings, left=(0, 4), text=(0,))
     for outcome in outcomes:
         summary = outcome.confusion.summary()
         kept = "/".join(f"{k:.0f}" for k in outcome.kept) or "all"

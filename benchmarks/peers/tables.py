@@ -20,6 +20,7 @@ def print_peers(report: dict[str, Any]) -> None:
         "over best\npeer",
         "labels\nequal",
         left=(0, 1),
+        text=(0,),
     )
     for row in report["rows"]:
         table.add_row(

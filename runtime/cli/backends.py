@@ -61,7 +61,7 @@ def print_backends(*, as_json: bool) -> None:
     if not speeds:
         return
     measured_table = new_table(
-        "measured on this CPU", "threads", "cpu, CPU ms", "openvino, CPU ms", "openvino / cpu", "auto takes"
+        "measured on this CPU", "threads", "cpu,\nCPU ms", "openvino,\nCPU ms", "openvino / cpu", "auto takes"
     )
     for speed in speeds:
         measured_table.add_row(

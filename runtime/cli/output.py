@@ -11,15 +11,18 @@ from typing import TypeVar
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
+from rich.table import Column, Table
 
 from dovit.runtime.errors import printable
 from dovit.runtime.progress import Progress
 
 T = TypeVar("T")
 UNLIMITED = 100_000  # columns of a pipe or a file: nothing there wraps a line
+COLUMN_GAP = 2  # columns of the terminal between two of a table
+TEXT_COLUMNS = 12  # to which a table's text may be narrowed, within words where these are longer
 LINE_EVERY = 10.0  # seconds between two plain lines about one stage
 
 
@@ -53,21 +56,46 @@ def escaped(text: str) -> str:
     return escape(printable(text))
 
 
-def new_table(*headings: str, left: Sequence[int] = (0,)) -> Table:
-    """A table whose cells are never cut short: too long ones go on in the next line. Columns `left` hold text."""
+def new_table(*headings: str, left: Sequence[int] = (0,), text: Sequence[int] | None = None) -> Table:
+    """A table whose cells are never cut short: text that is too long goes on in the next line, and numbers are not broken.
+    Columns `text`, by default those that are `left`-justified, hold text."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number in left else "right", overflow="fold", vertical="bottom")
+        table.add_column(
+            heading,
+            justify="left" if number in left else "right",
+            overflow="fold",
+            no_wrap=number not in (left if text is None else text),
+            vertical="bottom",
+        )
     return table
 
 
 def print_table(console: Console, title: str, table: Table, note: str = "") -> None:
-    """The table under its title, and an empty line."""
+    """The table under its title, and an empty line. Where a terminal is too narrow for it, a line for each cell."""
     print_line(console, title, style="bold")
-    console.print(table)
+    gaps = COLUMN_GAP * (len(table.columns) - 1)
+    if sum(_least_width(console, column) for column in table.columns) + gaps <= console.width:
+        console.print(table)
+    else:
+        names = [str(column.header).replace("-\n", "-").replace("\n", " ") for column in table.columns]
+        for first, *others in zip(*(column.cells for column in table.columns), strict=True):
+            console.print(f"{names[0]}: {first}" if names[0] else first, style="bold", highlight=False)
+            for name, cell in zip(names[1:], others, strict=True):
+                if cell:
+                    console.print(f"  {name}: {cell}" if name else f"  {cell}", highlight=False)
     if note:
         print_line(console, note)
     console.print()
+
+
+def _least_width(console: Console, column: Column) -> int:
+    """The columns of the terminal that a column needs: for numbers as many as the widest, for text its longest word, or less."""
+    unlimited = console.options.update_width(UNLIMITED)
+    sizes = [Measurement.get(console, unlimited, cell) for cell in (column.header, *column.cells)]
+    if column.no_wrap:
+        return max(size.maximum for size in sizes)
+    return min(TEXT_COLUMNS, max(size.minimum for size in sizes))
 
 
 def print_line(console: Console, text: str, style: str | None = None) -> None:

@@ -38,7 +38,7 @@ def print_accuracy(console: Console, plans: PlanSet) -> None:
     """The accuracy of the plans' precision compared with float32."""
     accuracy = plans.accuracy
     assert accuracy
-    table = new_table("", plans.precision)
+    table = new_table("", plans.precision, text=(0, 1))
     for name in (step.name for step in plans.steps if step.kind == "plan"):
         difference = accuracy.differences.get(name)
         table.add_row(escaped(name), "not measured" if difference is None else f"{difference:.1e}")
