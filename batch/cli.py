@@ -97,7 +97,7 @@ def command(
     else:
         if column or identity:
             raise UsageError("--column and --id are for parquet files, and --input names images")
-        inputs = find_inputs(given, recursive=recursive, skip=output)
+        inputs = find_inputs(given, recursive=recursive, skip=output, must_exist=True)
         with redirect_stdout(sys.stderr):
             done = map_files(job, inputs, labels=(labels or LabelsChoice.png).value)
     seconds = time.perf_counter() - start

@@ -65,18 +65,24 @@ def read_suffixes() -> frozenset[str]:
     return frozenset(s for s, kind in Image.registered_extensions().items() if s in PICTURES and kind in Image.OPEN)
 
 
-def find_inputs(given: Iterable[str], *, recursive: bool = False, skip: Path | None = None) -> list[Input]:
+def find_inputs(
+    given: Iterable[str], *, recursive: bool = False, skip: Path | None = None, must_exist: bool = False
+) -> list[Input]:
     """Files, folders (the images in them, sorted) and globs as files, in the order given, each once.
 
     `recursive` looks into the folders' folders too, though not into `skip`, where outputs go. Raises UsageError for what
     cannot be an input: `-`, a URL, a folder without images, a glob that matches no file. A plain path need not exist:
-    reading it says so, and others are still read.
+    reading it says so, and others are still read. With `must_exist` that is a UsageError too.
     """
     found: dict[Path, Input] = {}
     for text in given:
         try:
-            inputs = _expand(text, recursive, skip)
-        except (OSError, ValueError):  # a name that no file can have: reading it says so
+            inputs = _expand(text, recursive, skip, must_exist)
+        except (OSError, ValueError) as error:  # a name that no file can have: reading it says so
+            if must_exist:
+                raise UsageError(
+                    f"{text}: cannot be read ({getattr(error, 'strerror', error)}); check the path"
+                ) from None
             inputs = [Input(Path(text))]
         for one in inputs:
             found.setdefault(one.file, one)
@@ -93,7 +99,7 @@ def page_count(file: Path) -> int:
     return 1
 
 
-def _expand(text: str, recursive: bool, skip: Path | None) -> list[Input]:
+def _expand(text: str, recursive: bool, skip: Path | None, must_exist: bool) -> list[Input]:
     path = Path(text)
     if text == "-":
         raise UsageError("-: images are not read from standard input: save the image, and name the file")
@@ -105,7 +111,9 @@ def _expand(text: str, recursive: bool, skip: Path | None) -> list[Input]:
             below = "" if recursive else " itself; --recursive looks into its folders"
             raise UsageError(f"{text}: no images in this folder{below}; name a folder with some, or a file")
         return inside
-    if path.exists() or not glob.has_magic(text):
+    if (there := path.exists()) or not glob.has_magic(text):
+        if must_exist and not there:
+            raise UsageError(f"{text}: no such file or folder; check the path")
         return [Input(path)]
     files = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if Path(p).is_file()]
     if not files:

@@ -233,6 +233,7 @@ def test_wrong_requests_are_refused(
         ),
         (["--input", "photos", "--column", "x"], 2, "--column and --id are for parquet files"),
         (["--input", "nowhere/*.png"], 2, "no file matches"),
+        (["--input", "nowhere/", "--input", "photos"], 2, "nowhere/: no such file or folder; check the path"),
         (["--input", "photos", "--threshold", "2"], 2, "--threshold 2 lies outside [0, 1]"),
         (
             ["--input", str(tmp_path / "a.parquet"), "--column", "x"],

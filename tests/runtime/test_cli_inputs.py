@@ -59,6 +59,15 @@ def test_what_cannot_be_an_input_is_a_sentence(tree: Path) -> None:
             find_inputs([text])
 
 
+def test_a_missing_path_is_refused_where_all_must_exist(tree: Path) -> None:
+    assert found(tree / "c.png", tree / "*.png", must_exist=True) == ["c.png", "b.png"]
+    for name, sentence in {"gone/": "no such file or folder", "a" * 300: "cannot be read .File name too long."}.items():
+        text = f"{tree}/{name}"
+        assert len(find_inputs([text])) == 1
+        with pytest.raises(UsageError, match=f"{name}: {sentence}; check the path"):
+            find_inputs([str(tree), text], must_exist=True)
+
+
 def test_suffixes_are_what_pillow_reads() -> None:
     assert {".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".webp", ".bmp", ".ppm"} <= read_suffixes()
     assert not {".pdf", ".mpg", ".txt"} & read_suffixes()
