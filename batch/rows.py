@@ -56,7 +56,7 @@ def _check_settings(output: Path, settings: dict[str, Any]) -> None:
         changed = [key for key in {**before, **settings} if before.get(key) != settings.get(key)]
         if not changed:
             return
-        if _holds_results(output):
+        if holds_results(output):
             raise UsageError(
                 f"{output} holds a run with another {' and '.join(changed)}: repeat it as it was, or give --output another folder"
             )
@@ -66,8 +66,8 @@ def _check_settings(output: Path, settings: dict[str, Any]) -> None:
         part.write_text(json.dumps(settings, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _holds_results(output: Path) -> bool:
-    """Rows or labels. A run that its workers refused, as for bf16 on a CPU without it, has noted its settings and made none."""
+def holds_results(output: Path) -> bool:
+    """Rows or labels. A run that its workers refused, as for bf16 on CPUs without it, has noted its settings and made none."""
     return any(path.is_file() and path.name not in (SETTINGS, LOCK_NAME) for path in output.rglob("*"))
 
 

@@ -6,7 +6,8 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as pd
 
-from dovit.batch.rows import ROWS, begun_run, bundle_hash, finished, summary
+from dovit.batch.rows import ROWS, begun_run, bundle_hash, finished, holds_results, summary
 from dovit.batch.segmenter import COLUMNS, Segmenter
+from dovit.runtime.arguments import shown
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli.inputs import Input
 from dovit.runtime.cli.outputs import check_outputs, make_folders, plan_pictures
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.openvino.device import check_precision, cpu_precision
 from dovit.runtime.plans import choose_plans
 
 # Ray sends usage statistics unless this is 0, as ONNX Runtime does (see dovit.runtime)
@@ -63,7 +66,9 @@ def map_files(job: Job, inputs: Sequence[Input], *, labels: str) -> Done:
 
     Raises UsageError and DovitError as dovit-run does.
     """
-    with begun_run(job.output, _settings(job, labels)):
+    settings = _settings(job, labels)
+    _check_precision(job)
+    with begun_run(job.output, settings):
         return _map_files(job, inputs, labels)
 
 
@@ -100,14 +105,20 @@ def map_parquet(job: Job, given: Path, *, image: str, identity: str) -> Done:
         raise UsageError(
             f"{given}: the columns {', '.join(clash)} are there already and would be replaced: rename them"
         )
-    with begun_run(job.output, _settings(job, "parquet", column=image, id=identity)):
-        return _map_parquet(job, table, image, identity)
+    identities = _identities(table, given, identity)
+    if identity == image and not all(isinstance(value, str) for value in identities):
+        raise UsageError(
+            f"--id {identity}: the rows are written without their images: name another column unique to each row"
+        )
+    settings = _settings(job, "parquet", column=image, id=identity)
+    _check_precision(job)
+    with begun_run(job.output, settings):
+        return _map_parquet(job, table, image, identity, identities)
 
 
-def _map_parquet(job: Job, table: Any, image: str, identity: str) -> Done:
-    total = table.count_rows()
+def _map_parquet(job: Job, table: Any, image: str, identity: str, identities: list[Any]) -> Done:
     done = finished(job.output, identity)
-    if len(done) < total:
+    if not done.issuperset(identities):
         with _connected(job):
             seen = ray.put(done)
 
@@ -118,7 +129,7 @@ def _map_parquet(job: Job, table: Any, image: str, identity: str) -> Done:
                 )
 
             dataset = ray.data.read_parquet([os.path.abspath(file) for file in table.files])
-            dataset = dataset.repartition(-(-total // _rows_per_block(job, total)))
+            dataset = dataset.repartition(-(-len(identities) // _rows_per_block(job, len(identities))))
             if done:
                 dataset = dataset.map_batches(not_done, batch_format="pyarrow")
             _run(job, dataset, {"image": image}, [])
@@ -147,10 +158,42 @@ def _settings(job: Job, labels: str, **more: str) -> dict[str, Any]:
     }
 
 
+def _check_precision(job: Job) -> None:
+    """Where the workers run on this machine, whether its CPU has the precision: they would say so only after Ray's start."""
+    here = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
+    if here and job.settings.get("backend") not in ("tensorrt", "tensorrt-rtx"):
+        check_precision(cpu_precision(job.settings.get("precision")))
+
+
 def _parquet(given: Path) -> Any:
-    try:
+    with _readable(given):
         return pd.dataset(given, format="parquet")
-    except (OSError, pa.ArrowInvalid) as error:
+
+
+def _identities(table: Any, given: Path, identity: str) -> list[Any]:
+    """The column `identity` of `table`. Raises UsageError where it does not tell each row from all others."""
+    with _readable(given):
+        values: list[Any] = table.to_table(columns=[identity]).column(identity).to_pylist()
+    seen: set[Any] = set()
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, Hashable):
+            wrong = f"row {number} has a list or a struct"
+        elif value is None or value != value:  # NaN is not even itself
+            wrong = f"row {number} has no value"
+        elif value in seen:
+            wrong = f"{shown(value)} occurs twice"
+        else:
+            seen.add(value)
+            continue
+        raise UsageError(f"{given}, --id {identity}: {wrong}; name a column unique to each row")
+    return values
+
+
+@contextmanager
+def _readable(given: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
         raise DovitError(f"{given}: cannot be read as parquet ({str(error).splitlines()[0]}); check the path") from None
 
 
@@ -221,9 +264,10 @@ def _run(job: Job, dataset: Any, columns: dict[str, Any], drop: list[str]) -> No
     try:
         made.write_parquet(os.path.abspath(job.output / ROWS))
     except RayError as error:
-        raise DovitError(
-            f"{_reason(error)}; what was finished is in {job.output}, and the same command goes on from there"
-        ) from None
+        more = ""
+        if holds_results(job.output):
+            more = f"; what was finished is in {job.output}, and the same command goes on from there"
+        raise DovitError(_reason(error) + more) from None
 
 
 def _reason(error: Exception) -> str:

@@ -24,6 +24,7 @@ from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.chain import Chain, ChainResult, decision_maps
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import ImageLike, as_rgb
+from dovit.runtime.openvino.device import cpu_precision
 from dovit.runtime.palettes import Colour, default_palette
 from dovit.runtime.plans import choose_plans
 from dovit.runtime.providers import ChosenProvider, Provider, open_cpu_chain
@@ -112,21 +113,20 @@ def load(
             plans = choose_plans(bundle.root, manifest, backend, precision)
             LOG.debug("%s: loading the %s plans for GPU %d", bundle.root, plans.name, device)
             return Session(manifest, open_chain(bundle, plans, device=device, graph=graph), backend, "bucketed")
-        if precision == "fp16":
-            raise UsageError("precision fp16 is for plans: on a CPU choose fp32 or bf16")
+        computed_in = cpu_precision(precision)
         _check_onnx(bundle)
         chain, chosen = open_cpu_chain(
             bundle,
             provider,
-            precision or "fp32",
+            computed_in,
             threads=None if threads is None else int(threads),
             low_memory=bool(low_memory),
             check_accuracy=bool(check_accuracy),
             cache=None if cache is None else Path(cache),
         )
         # bf16 is OpenVINO's, which takes long over token counts that it has not seen
-        schedule: Schedule = "rounded" if precision == "bf16" else "exact"
-        return Session(manifest, chain, "onnxruntime", schedule, provider=chosen, precision=precision or "fp32")
+        schedule: Schedule = "rounded" if computed_in == "bf16" else "exact"
+        return Session(manifest, chain, "onnxruntime", schedule, provider=chosen, precision=computed_in)
 
     return with_bundle(path, open_session)
 

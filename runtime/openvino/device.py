@@ -6,6 +6,7 @@ import os
 from functools import cache
 from typing import Any, Literal
 
+from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.errors import DovitError, UsageError
 
 CpuProvider = Literal["cpu", "openvino"]  # cpu: ONNX Runtime's own
@@ -49,9 +50,18 @@ def computes_bf16() -> bool:
     return why_not() is None and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+def cpu_precision(asked: Precision | None) -> CpuPrecision:
+    """What is computed in on a CPU where `asked` is asked for. Raises UsageError for a precision that only plans have."""
+    if asked == "fp16":
+        raise UsageError("precision fp16 is for plans: on a CPU choose fp32 or bf16")
+    return asked or "fp32"
+
+
 def check_precision(precision: CpuPrecision) -> None:
-    """Raises UsageError for bf16 on a CPU without it: it would run in float32 under that name."""
+    """Raises UsageError for bf16 on a CPU without it: it would run in float32 under that name. DovitError without OpenVINO."""
     if precision == "bf16" and not computes_bf16():
+        if (reason := why_not()) is not None:
+            raise DovitError(f"precision bf16 needs the provider openvino, which cannot be used: {reason}")
         raise UsageError(
             "precision bf16: this CPU has no bf16 instructions (AVX512-BF16 or AMX): use fp32, which is what it computes in"
         )
