@@ -1,6 +1,6 @@
 """Where the time goes under OpenVINO: the chain beside the dense model, operation by operation, by OpenVINO's own profile.
 
-    taskset -c 0,1 python -m dovit.benchmarks.cpu_profile --engine engines/ --precision bf16 [--keep 0.5,0.35,0.25] [--rounds 20]
+    taskset -c 0,1 python -m dovit.benchmarks.cpu_profile --engine engines/ [--precision fp32] [--keep 0.5,0.35,0.25]
 
 Both run the same noise in turns, and so does a large matrix product, which says what the CPU reaches. Prints JSON: for each kind
 of operation and the precision in which it is executed, ms of an image in the chain and in the dense model, the largest difference
@@ -25,12 +25,12 @@ from typing import Any, get_args
 
 import numpy as np
 
-from dovit.benchmarks.report import PACKAGES, machine_and_versions
+from dovit.benchmarks.report import PACKAGES, errors_in_a_sentence, machine_and_versions
 from dovit.export.graph.dense import dense_bundle
 from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.chain import Chain
-from dovit.runtime.openvino.device import CpuPrecision, check_precision, core, options_for
+from dovit.runtime.openvino.device import CpuPrecision, check_precision, computes_bf16, core, options_for
 from dovit.runtime.openvino.engine import OpenVinoEngine
 
 PRODUCT = 4096  # rows, columns and depth
@@ -42,13 +42,15 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", type=Path, required=True)
-    parser.add_argument("--precision", choices=get_args(CpuPrecision), default="bf16")
+    parser.add_argument("--precision", choices=get_args(CpuPrecision), help="default: bf16 where the CPU has it")
     parser.add_argument("--keep", help="shares of the tokens, as 0.5,0.35,0.25")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     keep = tuple(float(part) for part in given.keep.split(",")) if given.keep else None
-    report = measure(open_bundle(given.engine), given.precision, given.threads, keep, given.rounds)
+    precision: CpuPrecision = given.precision or ("bf16" if computes_bf16() else "fp32")
+    with errors_in_a_sentence(parser):
+        report = measure(open_bundle(given.engine), precision, given.threads, keep, given.rounds)
     print(json.dumps({"engine": str(given.engine)} | report, indent=1))
 
 

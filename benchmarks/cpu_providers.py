@@ -23,7 +23,7 @@ from typing import Any
 
 from dovit.benchmarks.gpu_models import random_model
 from dovit.benchmarks.measure import paired_ratio
-from dovit.benchmarks.report import PACKAGES, machine_and_versions
+from dovit.benchmarks.report import PACKAGES, errors_in_a_sentence, machine_and_versions
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
 from dovit.runtime.arguments import check_keep
@@ -46,16 +46,17 @@ def main() -> None:
     given = parser.parse_args()
     report: dict[str, Any] = {"threads": given.threads, "rounds": given.rounds}
     report |= machine_and_versions(PACKAGES) | {"rows": []}
-    for engine in given.engine:
-        report["rows"] += measure(str(engine), engine, given.threads, given.rounds)
-    for model in filter(None, given.models.split(",")):
-        name, _, size = model.partition(":")
-        height, width = map(int, size.split("x"))
-        with TemporaryDirectory(prefix="dovit-providers-") as folder:
-            checkpoint = Path(folder) / "model.safetensors"
-            save_model(random_model(name, (height, width)), checkpoint)
-            export(checkpoint, Path(folder) / "engines", {}, None, None, check=False)
-            report["rows"] += measure(model, Path(folder) / "engines", given.threads, given.rounds)
+    with errors_in_a_sentence(parser):
+        for engine in given.engine:
+            report["rows"] += measure(str(engine), engine, given.threads, given.rounds)
+        for model in filter(None, given.models.split(",")):
+            name, _, size = model.partition(":")
+            height, width = map(int, size.split("x"))
+            with TemporaryDirectory(prefix="dovit-providers-") as folder:
+                checkpoint = Path(folder) / "model.safetensors"
+                save_model(random_model(name, (height, width)), checkpoint)
+                export(checkpoint, Path(folder) / "engines", {}, None, None, check=False)
+                report["rows"] += measure(model, Path(folder) / "engines", given.threads, given.rounds)
     print(json.dumps(report, indent=1))
 
 

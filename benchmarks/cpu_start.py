@@ -19,7 +19,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from dovit.runtime.openvino.device import CpuPrecision
+from dovit.benchmarks.report import errors_in_a_sentence
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.errors import DovitError
+from dovit.runtime.openvino.device import CpuPrecision, check_precision
 
 WORKER = """
 import json, statistics, sys, time
@@ -63,7 +66,9 @@ def main() -> None:
     parser.add_argument("--precision", choices=get_args(CpuPrecision), default="fp32", help="of OpenVINO")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
-    with TemporaryDirectory(prefix="dovit-start-") as cache:
+    with errors_in_a_sentence(parser), TemporaryDirectory(prefix="dovit-start-") as cache:
+        open_bundle(given.engine)  # or a process would end in a traceback
+        check_precision(given.precision)
         same = {"path": str(given.engine), "threads": given.threads, "check_accuracy": False}
         openvino = same | {"provider": "openvino", "precision": given.precision}
         ways = {
@@ -84,7 +89,11 @@ def main() -> None:
 def _measure(options: dict[str, object]) -> dict[str, float]:
     """Of a process of its own."""
     command = [sys.executable, "-c", WORKER, json.dumps(options)]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode:
+        reason = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1]
+        raise DovitError(f"the process with provider {options['provider']} failed: {reason}")
+    found: dict[str, float] = json.loads(ended.stdout)
     return found
 
 

@@ -26,6 +26,7 @@ from typing import Any, get_args
 import numpy as np
 
 from dovit.benchmarks.measure import paired_ratio
+from dovit.benchmarks.report import errors_in_a_sentence
 from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.manifest import Manifest, Schedule
 from dovit.runtime.chain import ChainResult
@@ -49,7 +50,9 @@ def main() -> None:
     parser.add_argument("--keep", help="shares of the tokens, as 0.5,0.35,0.25")
     given = parser.parse_args()
     keep = tuple(float(part) for part in given.keep.split(",")) if given.keep else None
-    print(json.dumps(measure(given.engine, given.provider, given.precision, given.rounds, keep), indent=1))
+    with errors_in_a_sentence(parser):
+        report = measure(given.engine, given.provider, given.precision, given.rounds, keep)
+    print(json.dumps(report, indent=1))
 
 
 def measure(

@@ -26,7 +26,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from dovit.benchmarks.report import PACKAGES, machine_and_versions
+from dovit.benchmarks.report import PACKAGES, errors_in_a_sentence, machine_and_versions
+from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.session import load
 
 # name → the entries of a session's configuration; None: threads of the process that all sessions share
@@ -55,7 +56,10 @@ def main() -> None:
     if given.worker:
         _work(given.engine, given.threads, keep, WAYS[given.worker])
         return
-    print(json.dumps(measure(given.engine, given.threads, keep, given.rounds), indent=1))
+    with errors_in_a_sentence(parser):
+        open_bundle(given.engine)  # or each of the processes would end in a traceback
+        report = measure(given.engine, given.threads, keep, given.rounds)
+    print(json.dumps(report, indent=1))
 
 
 def measure(engine: Path, threads: int, keep: tuple[float, ...] | None, rounds: int) -> dict[str, Any]:

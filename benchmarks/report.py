@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
-from contextlib import suppress
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.errors import DovitError, printable, shortened
 
 PACKAGES = ("dovit", "numpy", "onnxruntime", "openvino", "nncf", "torch")
 
@@ -33,6 +35,15 @@ class Settings:
     def wants(self, name: str) -> bool:
         """Whether the row of that name is to be measured."""
         return not self.only or any(part in name for part in self.only)
+
+
+@contextmanager
+def errors_in_a_sentence(parser: ArgumentParser) -> Iterator[None]:
+    """Of a program of `parser`: a DovitError ends it with one line on stderr and the error's status, as the commands end."""
+    try:
+        yield
+    except DovitError as error:
+        parser.exit(error.exit_status, f"{parser.prog}: error: {shortened(printable(str(error)))}\n")
 
 
 def report_head(engine: Path, manifest: Manifest, settings: Settings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dovit.runtime.openvino.device import computes_bf16
+from dovit.runtime.openvino.device import CpuPrecision, check_precision, computes_bf16
 
 Labels = Callable[[np.ndarray], np.ndarray]
 
@@ -48,10 +48,11 @@ def onnxruntime_int8(model: Path, threads: int) -> Labels:
         return onnxruntime_fp32(quantised, threads)
 
 
-def openvino(model: Path, threads: int, precision: str) -> Labels:
-    """OpenVINO's CPU device in fp32 or bf16."""
+def openvino(model: Path, threads: int, precision: CpuPrecision) -> Labels:
+    """OpenVINO's CPU device. Raises UsageError for bf16 on a CPU without it."""
     import openvino as ov
 
+    check_precision(precision)
     return _compiled(ov.Core().read_model(model), threads, precision)
 
 
@@ -68,7 +69,7 @@ def openvino_int8(model: Path, threads: int, images: np.ndarray) -> Labels:
     return _compiled(quantised, threads, "bf16" if computes_bf16() else "fp32")
 
 
-def _compiled(model: Any, threads: int, precision: str) -> Labels:
+def _compiled(model: Any, threads: int, precision: CpuPrecision) -> Labels:
     import openvino as ov
 
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]

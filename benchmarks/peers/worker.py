@@ -62,7 +62,7 @@ def _open(peer: Peer, image: np.ndarray) -> tuple[Callable[[], np.ndarray], dict
             labels = dense.onnxruntime_fp32(model, peer.threads)
         case "openvino", "int8":
             labels = dense.openvino_int8(model, peer.threads, image)
-        case "openvino", precision:
+        case "openvino", "fp32" | "bf16" as precision:
             labels = dense.openvino(model, peer.threads, precision)
         case kind, precision:
             compiled = kind == "torch.compile"

@@ -15,6 +15,7 @@ from models import randomised, small_config
 
 from dovit.benchmarks import cpu_profile, cpu_providers, cpu_start, cpu_streams, cpu_threads
 from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.openvino import device
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,31 @@ def test_streams_and_starts(bundle: Path, monkeypatch: pytest.MonkeyPatch, capsy
         "OpenVINO fp32, compiled before",
     ]
     assert all(row["load"] > 0 < row["image"] for row in report["rows"])
+
+
+def test_bf16_without_its_instructions_ends_in_a_sentence(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The profile, which takes bf16 where it can, takes float32 there."""
+    require("openvino")
+    for module in (cpu_profile, device):
+        monkeypatch.setattr(module, "computes_bf16", lambda: False)
+    monkeypatch.setattr(cpu_profile, "PRODUCT", 256)
+    profile = report_of(cpu_profile, monkeypatch, capsys, "--engine", bundle, "--rounds", 1, "--threads", 1)
+    assert profile["precision"] == "fp32"
+    for module in (cpu_profile, cpu_start, cpu_streams):
+        with pytest.raises(SystemExit) as end:
+            report_of(module, monkeypatch, capsys, "--engine", bundle, "--precision", "bf16", "--rounds", 1)
+        said = capsys.readouterr()
+        assert (end.value.code, said.out) == (2, "") and said.err.count("\n") == 1
+        assert "error: precision bf16: this CPU has no bf16 instructions" in said.err
+
+
+def test_a_bundle_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (cpu_profile, cpu_providers, cpu_start, cpu_streams, cpu_threads):
+        with pytest.raises(SystemExit):
+            report_of(module, monkeypatch, capsys, "--engine", tmp_path / "none", "--rounds", 1)
+        said = capsys.readouterr()
+        assert f"error: {tmp_path / 'none'}" in said.err and "Traceback" not in said.err

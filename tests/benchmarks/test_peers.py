@@ -14,7 +14,7 @@ from models import randomised, small_config
 
 from dovit.benchmarks import cli
 from dovit.benchmarks.measure import paired_ratio
-from dovit.benchmarks.peers import compare
+from dovit.benchmarks.peers import compare, dense
 from dovit.benchmarks.peers.compare import compare_peers, memory_of, rows_of
 from dovit.benchmarks.peers.peer import Peer, Running
 from dovit.benchmarks.peers.sizes import compare_sizes
@@ -26,6 +26,7 @@ from dovit.export.quantization.bundle import Calibration, quantize
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.write import write_bundle
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.openvino import device
 
 
 def settings(*only: str, runs: int = 1, keep: tuple[float, ...] | None = None) -> Settings:
@@ -120,6 +121,14 @@ def test_a_worker_that_cannot_load_or_is_killed_says_why(tmp_path: Path, bundle:
         os.kill(running.pid, signal.SIGKILL)
         with pytest.raises(DovitError, match=r"ended with status -9 \(out of memory\?\)"):
             running.run()
+
+
+def test_float32_is_not_measured_as_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO computes in float32 on a CPU without bf16, whatever it is asked for: the dense row is left out, as the chain's."""
+    require("openvino")
+    monkeypatch.setattr(device, "computes_bf16", lambda: False)
+    with pytest.raises(UsageError, match="precision bf16: this CPU has no bf16 instructions"):
+        dense.openvino(tmp_path / "model.onnx", 1, "bf16")
 
 
 def test_ratios_are_over_the_same_runtime_and_over_the_best_peer_but_int8(bundle: Path) -> None:

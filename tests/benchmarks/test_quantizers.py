@@ -21,6 +21,7 @@ def test_rows_of_what_is_installed(bundle: Path, monkeypatch: pytest.MonkeyPatch
     """The stem's two layers have eight products, all of which OpenVINO executes in int8, and attention's too where ONNX Runtime's
     quantizer quantized them and OpenVINO has no kernel for the whole; NNCF is hidden, and Python has no ModelOpt."""
     monkeypatch.setitem(sys.modules, "nncf", None)
+    monkeypatch.setattr(quantizers, "computes_bf16", lambda: False)
     opened = open_bundle(bundle)
     images = np.random.default_rng(0).integers(0, 256, (4, *opened.manifest.image_size, 3), dtype=np.uint8)
     report = compare(opened, images, 1, Path(sys.executable))
@@ -30,6 +31,7 @@ def test_rows_of_what_is_installed(bundle: Path, monkeypatch: pytest.MonkeyPatch
     assert all(0.001 < row["error"] < 0.1 for row in report["rows"])
     assert report["left_out"]["NNCF, ONNX model"] == "the package nncf is not installed"
     assert (report["calibrated"], report["measured"]) == (3, 1)
+    assert report["error_of_bf16"] is None  # without bf16 OpenVINO would run in float32
 
 
 def test_the_error_of_tokens() -> None:
