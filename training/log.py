@@ -49,17 +49,24 @@ class Log:
     ) -> None:
         if not self._quiet:
             self._bar.stop()
-            self._file.close()
-            if self._board is not None:
-                self._board.close()
+            try:
+                self._file.close()  # writes again what could not be written before
+                if self._board is not None:
+                    self._board.close()
+            except OSError as failure:
+                if error is None:  # or it would hide that of the block
+                    raise self._not_written(failure) from None
 
     def write(self, step: int, values: Mapping[str, Value]) -> None:
         """Record the values of step `step`, counted from 0."""
         if self._quiet:
             return
         rounded = {name: _as_plain(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **rounded}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **rounded}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._not_written(error) from None
         words = ", ".join(
             f"{name} {_short(value)}" for name, value in values.items() if name in ("loss", "kept", *SCORES)
         )
@@ -78,6 +85,11 @@ class Log:
     def has_validation(self, step: int) -> bool:
         """Whether a validation of that step, and not only its losses, is recorded."""
         return any(_step_of(line) == step and '"loss"' not in line for line in _lines(self._path))
+
+    def _not_written(self, error: OSError) -> DovitError:
+        return DovitError(
+            f"{self._path}: cannot be written: {error.strerror or error}; free some space, or give another --out"
+        )
 
     def _time_left(self, done: int) -> str:
         """From the mean of the steps so far; validation and saving count as well."""

@@ -129,16 +129,17 @@ def run(
 
 
 def _prepare(out: Path, resume: bool) -> None:
-    if resume and not (out / STATE_NAME).exists():
+    saved, log = (out / STATE_NAME).exists(), out / LOG_NAME
+    if not saved and not (out / MODEL_NAME).exists() and log.exists() and log.stat().st_size:
+        raise UsageError(f"{log} is of a run that ended before it saved a state; delete it, or give another --out")
+    if resume and not saved:
         raise UsageError(f"{out} holds no run to go on with ({STATE_NAME} is missing); leave --resume out to begin one")
     if not resume:
-        if (out / STATE_NAME).exists():
+        if saved:
             raise UsageError(f"{out} holds a run: go on with it by --resume, or give another --out")
-        left = [out / name for name in (MODEL_NAME, LOG_NAME)]
-        found = next((path for path in left if path.exists() and (path.name != LOG_NAME or path.stat().st_size)), None)
-        if found:
+        if (model := out / MODEL_NAME).exists():
             raise UsageError(
-                f"{found} is of another run, which has no state to go on from; move it away, or give another --out"
+                f"{model} is of another run, which has no state to go on from; move it away, or give another --out"
             )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -108,10 +108,13 @@ def test_folders_with_and_without_a_run(tmp_path: Path, checkpoint: Path) -> Non
     with pytest.raises(UsageError, match="holds a run: go on with it by --resume"):
         go_on(tmp_path / "run", checkpoint)
     (tmp_path / "run" / "last.pt").unlink()
-    for name in ("model.safetensors", "log.jsonl"):
-        with pytest.raises(UsageError, match=rf"{name} is of another run"):
-            go_on(tmp_path / "run", checkpoint)
-        (tmp_path / "run" / name).unlink()
+    with pytest.raises(UsageError, match=r"model\.safetensors is of another run"):
+        go_on(tmp_path / "run", checkpoint)
+    (tmp_path / "run" / "model.safetensors").unlink()
+    for resume in (False, True):  # neither can do what the other would advise
+        with pytest.raises(UsageError, match=r"log\.jsonl is of a run that ended before it saved a state; delete it"):
+            go_on(tmp_path / "run", checkpoint, resume=resume)
+    (tmp_path / "run" / "log.jsonl").unlink()
     go_on(tmp_path / "run", checkpoint)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dovit.evaluation.data import open_data
 from dovit.evaluation.data.overlap import count_shared
+from dovit.runtime.errors import DovitError
 from dovit.training.log import Log, read_scores
 
 
@@ -26,6 +27,21 @@ def test_plain_lines_without_a_terminal(tmp_path: Path, capfd: pytest.CaptureFix
     with Log(tmp_path, 4, 0, quiet=True) as log:
         log.write(0, {"loss": 1.0})
     assert capfd.readouterr().err == ""
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A full disk fails at the write, and again when the file is closed, which must not hide what ended the block."""
+    sentence = r"log\.jsonl: cannot be written: No space left on device; free some space"
+    log = Log(tmp_path, 4, 0, quiet=False)
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(DovitError, match=sentence), log:
+        log.write(1, {"loss": 1.25})
+    with pytest.raises(KeyError), log:
+        with pytest.raises(DovitError, match=sentence):
+            log.write(1, {"loss": 1.25})
+        raise KeyError
+    with pytest.raises(DovitError, match=sentence), log:
+        log._file.write("{}")  # goes to the file when that is closed
 
 
 def test_images_that_both_splits_have(tmp_path: Path) -> None:
