@@ -187,7 +187,8 @@ def _standard_stream(found: os.stat_result) -> int | None:
 
 @contextmanager
 def _write_and_rename(path: Path) -> Iterator[Path]:
-    name = os.fsencode(path.name)[:200].decode(errors="ignore")  # names have 255 bytes at most
+    coded = os.fsencode(path.name)[:200]  # names have 255 bytes at most
+    name = coded.decode(sys.getfilesystemencoding(), errors="ignore")
     part = path.with_name(f".{name}.{secrets.token_hex(4)}{PART_SUFFIX}")
     try:
         part.touch(exist_ok=False)

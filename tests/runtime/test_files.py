@@ -33,6 +33,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_names_are_in_the_file_systems_encoding(tmp_path: Path) -> None:
+    """Here ASCII, whose other bytes Python keeps as surrogates: a name that was decoded as UTF-8 could not be written."""
+    code = """import sys; from pathlib import Path; from dovit.runtime.files import atomic_write
+for name in sys.argv[1:]:
+    with atomic_write(Path(name)) as part:
+        part.write_text("text")"""
+    names = ["fötos", "ö" * 120]
+    for environment in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONUTF8": "1"}):
+        subprocess.run([sys.executable, "-c", code, *names], cwd=tmp_path, env=os.environ | environment, check=True)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
 def test_of_a_link_what_it_points_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     write(tmp_path / "link", "text")
