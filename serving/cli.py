@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Json, Precision
-from dovit.runtime.cli.output import output_console, print_line
+from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Json, Precision, PrecisionChoice
+from dovit.runtime.cli.output import error_console, output_console, print_line
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_folder_name
+from dovit.runtime.openvino.device import computes_bf16, why_not
 from dovit.serving.config import Serving, inputs_of, outputs_of
 from dovit.serving.repository import add_model
 
@@ -98,6 +99,12 @@ def command(
             raise UsageError(
                 f"--site-packages {folder}: no such folder; give the site-packages of an environment with dovit"
             )
+    if precision == PrecisionChoice.bf16 and not on_gpu and why_not() is None and not computes_bf16():
+        print_line(
+            error_console(),
+            "dovit-serve: note: precision bf16: this CPU has no bf16 instructions (AVX512-BF16 or AMX), and on one like it "
+            "Triton refuses the model; leave --precision out for such a server",
+        )
     manifest = add_model(
         engine, repository, name, serving, version=version, replace=replace, site_packages=site_packages or ()
     )

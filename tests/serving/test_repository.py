@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from installed import require
 from tritonclient.grpc import model_config_pb2
 
 from dovit.runtime.bundle.open import open_bundle
@@ -51,6 +52,17 @@ def read_config(model: Path) -> model_config_pb2.ModelConfig:
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_bf16_for_another_cpu_is_noted(dovit_serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repository is written: the server may be another machine."""
+    require("openvino")
+    monkeypatch.setattr(cli, "computes_bf16", lambda: True)
+    assert dovit_serve("--precision", "bf16")[::2] == (0, "")
+    monkeypatch.setattr(cli, "computes_bf16", lambda: False)
+    status, _, err = dovit_serve("--precision", "bf16", "--version", "2", "--replace")
+    assert status == 0 and err.startswith("dovit-serve: note: precision bf16: this CPU has no bf16 instructions")
+    assert dovit_serve("--precision", "fp32", "--version", "3")[::2] == (0, "")
 
 
 def test_a_repository_is_written(dovit_serve: Serve) -> None:
