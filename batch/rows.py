@@ -105,6 +105,11 @@ def _has_footer(file: Path) -> bool:
 
 
 def summary(output: Path) -> tuple[int, list[str]]:
-    """How many rows there are, and the errors in them."""
-    errors = pd.dataset(output / ROWS, format="parquet").to_table(columns=["error"]).column("error")
+    """How many rows there are, and the errors in them. Raises DovitError where they cannot be read."""
+    try:
+        errors = pd.dataset(output / ROWS, format="parquet").to_table(columns=["error"]).column("error")
+    except (OSError, pa.ArrowException) as error:
+        raise DovitError(
+            f"{output / ROWS}: cannot be read ({str(error).splitlines()[0]}); the same command goes on from there"
+        ) from None
     return len(errors), errors.drop_null().to_pylist()

@@ -160,7 +160,7 @@ def command(
     ] = False,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Plans built before. Default: ~/.cache/dovit."),
+        typer.Option(metavar="FOLDER", help="Plans built before. Default: ~/.cache/dovit/plans."),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Build every plan, and keep none.")] = False,
     jobs: Annotated[int | None, typer.Option(metavar="N", help="Plans built side by side.")] = None,

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dovit.batch import run
+from dovit.batch.rows import summary
 from dovit.batch.run import Job, map_files, map_parquet
 from dovit.runtime.cli.inputs import Input
 from dovit.runtime.errors import DovitError, UsageError
@@ -131,3 +132,10 @@ def test_only_a_run_that_got_somewhere_is_said_to_go_on(tmp_path: Path) -> None:
     labels.unlink()
     write_rows(tmp_path, "0.parquet", image=["a"])
     assert sentence().endswith("goes on from there")
+
+
+def test_rows_that_cannot_be_counted_are_named(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DovitError, match=r"rows: cannot be read \(.*the same command goes on from there"):
+        summary(tmp_path)
