@@ -43,8 +43,9 @@ def test_threads_that_sleep_take_no_core(
     rows = {row["name"]: row for row in report["rows"]}
     spinning, sleeping, stopping, default = (rows[name] for name in cpu_threads.WAYS)
     assert [row["own_session_runs"] for row in report["rows"]] == [False, True, True, True]
-    assert max(sleeping["cpu_ms_idle"], stopping["cpu_ms_idle"]) < 5 < default["cpu_ms_idle"]
-    assert spinning["cpu_ms_idle"] > 5
+    # spinning threads get less than those 20 ms where other work has the cores
+    asleep, awake = ([row["cpu_ms_idle"] for row in rows] for rows in ((sleeping, stopping), (spinning, default)))
+    assert 4 * max(asleep) < min(awake)
     assert all(0 < row["ms_fastest"] <= row["ms"] for row in report["rows"])
 
 
