@@ -15,7 +15,7 @@ shift 3
 first=800 again=400 longest=1600 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) first=6 again=4 longest=4 rounds=2 seeds=0 limit=(--limit 8) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
+        --quick) first=6 again=4 longest=4 rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
         --seeds)
             seeds=${2//,/ }
             shift
