@@ -153,7 +153,7 @@ def _chain(bundle: Bundle, precision: Precision, scratch: Path, float32_nodes: C
             write_part(step.graph, file)
             described.append(as_float32(step.described))
             name = f"{step.described.name} in {precision}"
-            # rounding stands between a product and what dequantizes its operands, which ONNX Runtime fuses only side by side
+            # ONNX Runtime makes Gemm nodes of lowered products, which it fuses with no DequantizeLinear
             engines.append(OnnxRuntimeEngine(name, file, prepack=False, fuse_quantized=False))
             del step
             gc.collect()  # a graph's nodes and tensors refer to each other, and to the weights

@@ -67,8 +67,8 @@ class OnnxRuntimeEngine:
         """`model`: a file, or an ONNX model's bytes whose external weights lie in the folder `weights`.
 
         Without `prepack` the weights are used as they lie in the file, which is mapped: slower, but no copy of them. Without
-        `fuse_quantized` quantized products are computed in float32 on the rounded values, as fp8 ones and those have to be that
-        are not between nothing but DequantizeLinear nodes.
+        `fuse_quantized` quantized products are computed in float32 on the rounded values, as fp8 ones have to be, and those of
+        lowered steps, which ONNX Runtime does not fuse.
         """
         import onnxruntime as ort
 
@@ -84,9 +84,11 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3  # errors only; they reach the user as one sentence
         if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
-        # int8 products of an x86 CPU without VNNI: with sums in 32 bits, not in 16, which saturate
-        exact_or_none = "session.x64quantprecision" if fuse_quantized else "session.disable_quant_qdq"
-        options.add_session_config_entry(exact_or_none, "1")
+        if fuse_quantized:
+            # on an x86 CPU without VNNI: sums of int8 products in 32 bits, not in 16, which saturate
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        else:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if weights:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
         source = model if isinstance(model, bytes) else str(model)

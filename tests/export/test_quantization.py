@@ -35,7 +35,6 @@ from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.cli import inspect
 from dovit.runtime.cli.options import BackendChoice
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.machine import int8_sums_saturate
 from dovit.runtime.providers import Provider
 from dovit.runtime.session import load
 
@@ -203,23 +202,6 @@ def test_openvino_is_not_taken_where_its_sums_saturate(
     assert load(trained.root, provider="openvino").provider == "openvino"
     monkeypatch.setattr("dovit.runtime.providers.int8_sums_saturate", lambda: False)
     assert load(int8.root, provider="openvino").provider == "openvino"
-
-
-@pytest.mark.parametrize(
-    ("text", "saturate"),
-    [
-        ("flags\t\t: fpu avx2\n", True),
-        ("flags\t\t: fpu avx2 avx_vnni\n", False),
-        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
-        ("Features\t: fp asimd\n", False),
-        ("no flags", False),
-        (None, False),
-    ],
-)
-def test_which_cpus_saturate(text: str | None, saturate: bool, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / "cpuinfo").write_text(text)
-    assert int8_sums_saturate(tmp_path / "cpuinfo") == saturate
 
 
 def test_the_costliest_products_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,24 +45,10 @@ def test_heads_only_trains_lenses_too(head: str, tmp_path: Path) -> None:
     assert changed == {name for name in before if name.startswith(("heads.", "lenses."))}
 
 
-@pytest.mark.parametrize(
-    ("text", "has"),
-    [
-        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n", True),
-        ("flags\t\t: fpu amx_bf16 amx_tile\nflags\t\t: fpu\n", True),
-        ("Features\t: fp asimd bf16\n", True),
-        ("flags\t\t: fpu avx512f amx_tile\n", False),
-        ("no flags", False),
-        (None, False),
-    ],
-)
-def test_auto_takes_bf16_where_the_cpu_multiplies_in_it(text: str | None, has: bool, tmp_path: Path) -> None:
+def test_auto_takes_bf16_where_the_machine_multiplies_in_it() -> None:
     from dovit.runtime.machine import cpu_multiplies_in_bf16
     from dovit.training.cli.train import Precision, _precision
 
-    if text is not None:
-        (tmp_path / "cpuinfo").write_text(text)
-    assert cpu_multiplies_in_bf16(tmp_path / "cpuinfo") == has
     assert (_precision(Precision.AUTO, False) == "bf16") == cpu_multiplies_in_bf16()
     assert [_precision(Precision(name), True) for name in ("fp32", "bf16", "auto")] == ["fp32", "bf16", "bf16"]
 
