@@ -42,8 +42,8 @@ def train(
 
     `validate` runs after every `validate_every` steps and after the last. A signal (Ctrl-C, SIGTERM, SIGHUP) lets the step
     under way end, saves the state and raises Interrupted; a second one raises KeyboardInterrupt at once. Of several processes
-    all end after the same step, which is one that is logged. Raises DovitError where the loss is no longer a number, or the
-    state cannot be written.
+    all end after the same step, which is one that is logged. Raises DovitError where the loss or a weight is no longer a
+    number, of which no state is saved, or where the state cannot be written.
     """
     device = process.device
     _choose_trained(model, settings.heads_only)
@@ -110,14 +110,15 @@ def train(
             if logged:
                 means = {name: process.mean(value.detach().float()).tolist() for name, value in losses.items()}
                 if not np.isfinite(means["loss"]):
-                    raise DovitError(
-                        f"the loss is {means['loss']} at step {step}: train with a lower --lr, a longer --warmup or --clip 1"
-                    )
+                    raise _diverged(f"the loss is {means['loss']} at step {step}")
                 log.write(step, {**means, "lr": rate})
             # asking the others makes all wait for the slowest, as logging has just done
             ending = process.any(stop.requested) if process.world == 1 or logged else False
             check = bool(validate) and checked(done)
             if ending or check or done % save_every == 0 or done == settings.steps:
+                # the loss is looked at in steps that are logged, and this step's own change in none
+                if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+                    raise _diverged(f"weights are no longer finite after {done} steps")
                 if process.is_first:
                     save_state(out, done, settings, model, optimiser)
                 process.wait()
@@ -126,6 +127,10 @@ def train(
             if check:
                 validated(done)
     model.eval()
+
+
+def _diverged(what: str) -> DovitError:
+    return DovitError(f"{what}: train with a lower --lr, a longer --warmup or --clip 1")
 
 
 def _due(steps: int, every: int, done: int) -> bool:
