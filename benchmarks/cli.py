@@ -106,10 +106,20 @@ def command(
     not part of it.
     """
     if backend in (BackendChoice.tensorrt, BackendChoice.tensorrt_rtx):
-        if keep is not None or threads is not None or warmup is not None:
+        for_cpus = {
+            "--keep": keep,
+            "--threads": threads,
+            "--warmup": warmup,
+            "--peers": peers or None,
+            "--sizes": sizes or None,
+            "--ckpt": ckpt,
+            "--int8": int8,
+            "--only": only,
+        }
+        if given := [flag for flag, value in for_cpus.items() if value is not None]:
             raise UsageError(
-                f"--keep, --threads and --warmup are for the CPU: --backend {backend} measures 0.5/0.35/0.25, "
-                "0.2/0.15/0.1 and the model's own ξ"
+                f"{' and '.join(given)}: for the CPU alone; --backend {backend} measures the dense model and the chain at "
+                "0.5/0.35/0.25, 0.2/0.15/0.1 and the bundle's ξ: leave that out"
             )
         _on_gpu(engine, backend, image, precision, runs, as_json)
         return

@@ -79,8 +79,14 @@ def test_a_gpu_is_asked_for_by_its_backend(tmp_path: Path, monkeypatch: pytest.M
     backend = BackendChoice.tensorrt_rtx
     with pytest.raises(DovitError, match="needs an NVIDIA GPU: there is none; --backend onnxruntime runs on a CPU"):
         cli.command(tmp_path, backend=backend)
-    with pytest.raises(UsageError, match="--keep, --threads and --warmup are for the CPU"):
-        cli.command(tmp_path, keep="0.5", backend=backend)
+    for flag, given in (
+        ("--keep", {"keep": "0.5"}),
+        ("--warmup", {"warmup": 0}),
+        ("--peers and --int8", {"peers": True, "int8": tmp_path}),
+        ("--sizes and --ckpt", {"sizes": True, "ckpt": tmp_path}),
+    ):
+        with pytest.raises(UsageError, match=f"{flag}: for the CPU alone"):
+            cli.command(tmp_path, backend=backend, **given)
     with pytest.raises(UsageError, match="--precision is that of plans"):
         cli.command(tmp_path, precision=PrecisionChoice.fp16)
     assert not asked
