@@ -15,8 +15,8 @@ from dovit.runtime.bundle.manifest import Mode
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import as_rgb, decode_image
+from dovit.runtime.loading import Backend, load
 from dovit.runtime.result import Result
-from dovit.runtime.session import Backend, load
 
 try:
     import pyarrow as pa

@@ -15,7 +15,8 @@ from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.errors import DovitError
-from dovit.runtime.session import Session, load
+from dovit.runtime.loading import load
+from dovit.runtime.session import Session
 
 DENSE = "dense, one graph"
 

@@ -27,8 +27,9 @@ from dovit.benchmarks.report import PACKAGES, errors_in_a_sentence, machine_and_
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
 from dovit.runtime.arguments import check_keep
+from dovit.runtime.loading import load
 from dovit.runtime.openvino.device import CpuProvider
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 from dovit.scenes import scene
 
 KEEP = (0.5, 0.35, 0.25)

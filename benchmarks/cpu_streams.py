@@ -30,9 +30,10 @@ from dovit.benchmarks.report import errors_in_a_sentence
 from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.manifest import Manifest, Schedule
 from dovit.runtime.chain import ChainResult
+from dovit.runtime.loading import load
 from dovit.runtime.openvino.device import CpuPrecision
 from dovit.runtime.providers import Provider
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 from dovit.scenes import scene
 
 BATCHES = (2, 4, 8)

@@ -28,7 +28,7 @@ from PIL import Image
 
 from dovit.benchmarks.report import PACKAGES, errors_in_a_sentence, machine_and_versions
 from dovit.runtime.bundle.open import open_bundle
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 
 # name → the entries of a session's configuration; None: threads of the process that all sessions share
 WAYS: dict[str, dict[str, str] | None] = {

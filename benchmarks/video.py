@@ -17,8 +17,9 @@ import typer
 from dovit.runtime import draw
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import Engine, Threads
+from dovit.runtime.loading import load
 from dovit.runtime.result import Result
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 from dovit.runtime.video import Frame, Video
 from dovit.runtime.video.pipeline import AHEAD, Seconds, run_pipeline
 from dovit.runtime.video.write import VideoWriter

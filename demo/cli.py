@@ -19,7 +19,7 @@ from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import Backend, BackendChoice, Engine, Mode, Threads
 from dovit.runtime.images import read_image
 from dovit.runtime.interrupts import signal_handlers
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 from dovit.scenes import scene
 
 EPILOG = """\b

@@ -14,8 +14,8 @@ import numpy as np
 from dovit.runtime.bundle.manifest import Manifest, Mode
 from dovit.runtime.errors import DovitError
 from dovit.runtime.images import read_image
+from dovit.runtime.loading import load
 from dovit.runtime.resize import resize_bilinear
-from dovit.runtime.session import load
 
 TOLERANCE = 1e-3  # largest difference, relative to the largest of the framework's logits
 SAVE = "np.save('logits.npy', logits.cpu().numpy())"

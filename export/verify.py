@@ -21,7 +21,7 @@ from dovit.export.model.token_pass import TokenState, add_cells
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.errors import DovitError
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 
 RELATIVE_BOUND = 1e-4  # largest difference of a step's output, relative to the largest value of that output
 LABEL_BOUND = 0.999  # smallest share of equal labels

@@ -13,13 +13,15 @@ from dovit.runtime.errors import DovitError, UsageError
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
+    from dovit.runtime.loading import load
     from dovit.runtime.result import Result
-    from dovit.runtime.session import Session, load
+    from dovit.runtime.session import Session
 
 __all__ = ["DovitError", "Result", "Session", "UsageError", "load"]
 
-# loaded on first use, so that programs that need only the manifest or the errors do not wait for the rest
-_LAZY = {"Result": "dovit.runtime.result", "Session": "dovit.runtime.session", "load": "dovit.runtime.session"}
+# loaded on first use, so that programs that need only the manifest or the errors do not wait for the rest; no module may have
+# one of these names, for its import would put it in the function's place
+_LAZY = {"Result": "dovit.runtime.result", "Session": "dovit.runtime.session", "load": "dovit.runtime.loading"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,8 +20,9 @@ from dovit.runtime.arguments import check_thresholds
 from dovit.runtime.bundle.manifest import Mode
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.images import as_rgb, decode_image
+from dovit.runtime.loading import load
 from dovit.runtime.result import Result
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 from dovit.serving.config import CONFIDENCE_MAPS, ENCODED, IMAGE, KEEP_MAPS, KEPT, LABELS, LOGITS, MODE, THRESHOLD
 
 BUNDLE = "bundle"  # the folder beside model.py

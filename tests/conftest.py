@@ -15,8 +15,9 @@ import schedule
 import shared
 from emulate import compile_kernels, kernel_sources
 
+from dovit.runtime.loading import load
 from dovit.runtime.machine import find_gpu
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,8 +22,8 @@ from dovit.benchmarks.peers import dense
 from dovit.benchmarks.peers.peer import Peer
 from dovit.runtime.bundle.manifest import Schedule
 from dovit.runtime.errors import DovitError
+from dovit.runtime.loading import load
 from dovit.runtime.openvino.device import computes_bf16
-from dovit.runtime.session import load
 
 
 def main(file: str) -> None:

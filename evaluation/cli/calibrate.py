@@ -22,7 +22,7 @@ from dovit.runtime.cli.output import output_console, print_line, progress_counte
 from dovit.runtime.cli.values import parse_share, parse_shares
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import atomic_write, check_output, check_writable
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 
 EPILOG = """\b
 Examples:

@@ -39,9 +39,10 @@ from dovit.runtime.cli.video import VideoOptions, find_videos, run_videos
 from dovit.runtime.errors import DovitError, OutputError, UsageError, printable
 from dovit.runtime.files import check_folder_name
 from dovit.runtime.images import read_image, read_pages
+from dovit.runtime.loading import load
 from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 
 EPILOG = """\b
 Examples:

@@ -29,7 +29,7 @@ from dovit.batch.rows import begun_run, finished
 from dovit.batch.run import Done, Job, map_files
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 
 IMAGES = 40
 Outcome = tuple[int, str, str]  # exit status, stdout, stderr

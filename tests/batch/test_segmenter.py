@@ -12,7 +12,7 @@ from PIL import Image
 
 from dovit.batch import Segmenter
 from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 
 
 def random_image(seed: int) -> np.ndarray:

@@ -21,8 +21,8 @@ from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.errors import UsageError
 from dovit.runtime.images import read_image
+from dovit.runtime.loading import load
 from dovit.runtime.resize import resize_image
-from dovit.runtime.session import load
 
 ASSETS = Path(__file__).parents[2] / "assets"
 CAPACITIES = (0, 5, 11, 17, 24)

@@ -25,8 +25,8 @@ from dovit.runtime.bundle.plans import Accuracy, PlanSet, PlanStep, Precision
 from dovit.runtime.bundle.write import copy_files, write_bundle
 from dovit.runtime.cli.plan_tables import print_accuracy
 from dovit.runtime.errors import DovitError
+from dovit.runtime.loading import load
 from dovit.runtime.progress import Progress
-from dovit.runtime.session import load
 
 ASSET = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
 

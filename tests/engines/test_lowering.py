@@ -23,7 +23,7 @@ from dovit.engines.lowering.precision import LOW_TYPES, lower_precision
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Precision
 from dovit.runtime.engine import OnnxRuntimeEngine
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 
 ARCHITECTURES = [(decoder, "conv") for decoder in DECODERS] + [("setr-naive", "fcn"), ("setr-mla", "setr-k3")]
 ARCHITECTURES += [

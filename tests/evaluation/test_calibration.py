@@ -29,8 +29,9 @@ from dovit.evaluation.calibration.thresholds import refine
 from dovit.evaluation.calibration.write import write_calibration
 from dovit.runtime.bundle.open import open_bundle, read_manifest
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.loading import load
 from dovit.runtime.result import Result
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 
 CONFIG = small_config(image_size=(128, 192))  # 96 tokens, decisions after layers 2 and 4
 TOKENS = 96

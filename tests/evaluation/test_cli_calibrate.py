@@ -17,7 +17,7 @@ from PIL import Image
 from dovit.evaluation.cli import calibrate
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.errors import DovitError
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 
 Outcome = tuple[int, str, str]  # exit status, stdout, stderr
 Calibrate = Callable[..., Outcome]

@@ -12,7 +12,7 @@ from models import randomised, small_config
 from PIL import Image
 
 from dovit.export.checkpoints import save_model
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 from dovit.training.torch_segmenter import validate
 
 

@@ -21,8 +21,9 @@ from dovit.evaluation.metrics import Confusion
 from dovit.evaluation.segmenter import BundleSegmenter, Setting
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.loading import load
 from dovit.runtime.result import Result
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 from dovit.training.dense_segmenter import dense_segmenter
 from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.torch_segmenter import TorchSegmenter

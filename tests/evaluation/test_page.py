@@ -21,8 +21,8 @@ from dovit.evaluation.evaluate import evaluate
 from dovit.evaluation.page.gallery import SHOWN, Gallery
 from dovit.evaluation.page.write import write_page
 from dovit.evaluation.segmenter import BundleSegmenter, Setting
+from dovit.runtime.loading import load
 from dovit.runtime.result import Result
-from dovit.runtime.session import load
 
 HOSTILE = '</script><script>window.hostile=1</script><img src=x onerror="window.hostile=1">'
 NAMES = (HOSTILE, *(f"class {number} <b>" for number in range(1, 7)))

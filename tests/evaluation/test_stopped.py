@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from dovit.evaluation.stopped import FARTHEST, StoppedTokens, distance_from_edge, patch_labels
 from dovit.export.checkpoints import save_model
+from dovit.runtime.loading import load
 from dovit.runtime.result import Result
-from dovit.runtime.session import load
 
 GRID = (5, 7)
 

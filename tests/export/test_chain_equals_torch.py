@@ -16,7 +16,8 @@ from dovit.export.model import DoViT
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.chain import ChainResult
 from dovit.runtime.engine import OnnxRuntimeEngine
-from dovit.runtime.session import Session, load
+from dovit.runtime.loading import load
+from dovit.runtime.session import Session
 
 CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
     ("setr-naive", 0, "conv", None),

@@ -14,7 +14,7 @@ from dovit.export import cli as export_cli
 from dovit.export.checkpoints import save_model
 from dovit.runtime.cli import inspect as inspect_cli
 from dovit.runtime.cli import run as run_cli
-from dovit.runtime.session import load
+from dovit.runtime.loading import load
 
 
 def typed(module: object, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:

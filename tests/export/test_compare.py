@@ -143,7 +143,7 @@ def test_what_cannot_be_compared(
             np.save(tmp_path / "logits.npy", made)
         status, _, err = typed([*engine, *at], monkeypatch, capsys)
         assert status == 1 and words in " ".join(err.split()), err
-    from dovit.runtime.session import load
+    from dovit.runtime.loading import load
 
     made = load(tmp_path / "e")(np.zeros((64, 96, 3), np.uint8), threshold=1.0, return_logits=True).logits
     assert made is not None

@@ -35,8 +35,8 @@ from dovit.runtime.chain import Chain, ChainResult
 from dovit.runtime.cli import inspect
 from dovit.runtime.cli.options import BackendChoice
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.loading import load
 from dovit.runtime.providers import Provider
-from dovit.runtime.session import load
 
 ASSET = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
 

@@ -54,3 +54,11 @@ def test_every_installed_package_has_a_layer() -> None:
 
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["scikit-build"]["wheel"]["packages"]
     assert {source for source in packages.values()} == set(BELOW)
+
+
+def test_no_module_is_named_as_what_its_package_offers() -> None:
+    """Importing `dovit.runtime.load`, were there such a module, would put it in the place of the function."""
+    import dovit.runtime
+
+    modules = {path.stem for folder in (ROOT, ROOT / "runtime") for path in folder.iterdir()}
+    assert not modules & {*dovit.__all__, *dovit.runtime.__all__}

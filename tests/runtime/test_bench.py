@@ -16,8 +16,8 @@ from dovit.benchmarks.measure import interleaved, paired_ratio
 from dovit.benchmarks.report import Settings
 from dovit.runtime.cli.options import BackendChoice, PrecisionChoice
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.loading import load
 from dovit.runtime.machine import Gpu
-from dovit.runtime.session import load
 
 
 def test_rows_fit_together(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_engine_is_asked_for(dovit_run: Dovit) -> None:
 
 
 def test_a_folder_that_is_no_bundle(dovit_run: Dovit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from dovit.runtime.session import load
+    from dovit.runtime.loading import load
 
     monkeypatch.setattr(run, "load", load)
     picture("a.png")

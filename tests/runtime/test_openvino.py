@@ -16,11 +16,11 @@ from dovit.runtime import providers
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.chain import Chain
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.loading import load
 from dovit.runtime.openvino import accuracy, device
 from dovit.runtime.openvino.accuracy import Bf16Accuracy
 from dovit.runtime.openvino.engine import OpenVinoEngine
 from dovit.runtime.providers import ChosenProvider
-from dovit.runtime.session import load
 
 require("openvino")
 needs_bf16 = pytest.mark.skipif(not device.computes_bf16(), reason="this CPU has no bf16 instructions")

@@ -12,8 +12,8 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
+from dovit.runtime.loading import load
 from dovit.runtime.openvino import device
-from dovit.runtime.session import load
 
 PAIRS = 11
 

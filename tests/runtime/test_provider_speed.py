@@ -22,10 +22,10 @@ from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli import run
 from dovit.runtime.cli.backends import print_backends
 from dovit.runtime.errors import UsageError
+from dovit.runtime.loading import load
 from dovit.runtime.openvino import device, records, speed
 from dovit.runtime.openvino.records import keep_record, read_record
 from dovit.runtime.openvino.speed import ProviderSpeed
-from dovit.runtime.session import load
 
 require("openvino")
 

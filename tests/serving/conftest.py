@@ -10,7 +10,8 @@ from models import randomised, small_config
 
 from dovit.benchmarks import triton_server
 from dovit.runtime.errors import DovitError
-from dovit.runtime.session import Session, load
+from dovit.runtime.loading import load
+from dovit.runtime.session import Session
 
 
 @pytest.fixture(scope="package")

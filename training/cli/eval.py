@@ -47,9 +47,10 @@ from dovit.runtime.cli.output import output_console, print_line, progress_counte
 from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
+from dovit.runtime.loading import load
 from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
-from dovit.runtime.session import Session, load
+from dovit.runtime.session import Session
 
 if TYPE_CHECKING:
     from dovit.training.torch_segmenter import TorchSegmenter

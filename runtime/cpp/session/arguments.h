@@ -1,4 +1,4 @@
-// Checks of a caller's arguments, with the messages of runtime/session.py.
+// Checks of a caller's arguments, with the messages of runtime/arguments.py and runtime/session.py.
 #pragma once
 
 #include "chain/executor.h"

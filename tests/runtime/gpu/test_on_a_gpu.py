@@ -248,7 +248,7 @@ def test_tensorrt_rtx(precision: Precision, mode: str, tmp_path: Path) -> None:
     from dovit.engines.add import Added, plan_builder
     from dovit.engines.options import BuildOptions
     from dovit.export.run import add_plans
-    from dovit.runtime.session import load
+    from dovit.runtime.loading import load
 
     model = made()
     make_bundle(model, tmp_path, CAPACITIES)
