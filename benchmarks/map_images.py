@@ -10,7 +10,6 @@ commands stand beside it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -19,40 +18,55 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.options import Engine
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.images import read_image
 
 KINDS = ("run", "runs", "map")
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--engine", type=Path, required=True)
-    parser.add_argument("--image", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
-    given = parser.parse_args()
+def command(
+    engine: Engine,
+    image: Annotated[Path, typer.Option(metavar="FILE", help="Each of the images is this one.")],
+    images: Annotated[int, typer.Option(min=2, metavar="N", help="Images of each run.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="How often each is run.")] = 3,
+    cores: Annotated[int | None, typer.Option(min=1, metavar="N", help="Default: all that it may use.")] = None,
+) -> None:
+    """Compare dovit-map with dovit-run on the same cores."""
+    cores = cores or len(os.sched_getaffinity(0))
+    if images < cores:
+        raise UsageError(
+            f"--images {images} is less than an image for each of {cores} cores: give more, or fewer --cores"
+        )
+    open_bundle(engine)  # or each of the processes would say what is wrong with it
+    read_image(image)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
-        for number in range(given.images):
-            (folder / "images" / f"{number:06}{given.image.suffix}").symlink_to(given.image.absolute())
+        for number in range(images):
+            (folder / "images" / f"{number:06}{image.suffix}").symlink_to(image.absolute())
         files = sorted(str(file) for file in (folder / "images").iterdir())
         rows = []
-        for number in range(given.rounds):
+        for number in range(rounds):
             row = {}
             for kind in KINDS:
                 out = folder / f"{kind}{number}"
                 start = time.perf_counter()
-                _run_all(_commands(kind, given.engine, files, given.cores), out)
+                _run_all(_commands(kind, engine, files, cores), out)
                 row[f"{kind}_seconds"] = round(time.perf_counter() - start, 2)
                 written = sorted(file.stat().st_mtime for file in out.rglob("*.png"))
                 row[f"{kind}_rate"] = round((len(written) - 1) / (written[-1] - written[0]), 3)
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     result = {
-        "images": given.images,
-        "cores": given.cores,
+        "images": images,
+        "cores": cores,
         "load_average": os.getloadavg(),
         "rounds": rows,
         **{
@@ -82,10 +96,15 @@ def _run_all(commands: list[list[str]], out: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code, *command, str(out / str(number))], stdout=subprocess.DEVNULL)
         for number, command in enumerate(commands)
     ]
-    for process in running:
-        if process.wait():
-            raise SystemExit(f"status {process.returncode}: {process.args!r}"[:500])
+    try:
+        for process, command in zip(running, commands, strict=True):
+            if process.wait():
+                raise DovitError(f"dovit {command[0]} ended with status {process.returncode}: its message is above")
+    finally:
+        for process in running:
+            process.terminate()  # those that still run, or their images would be gone before they end
+            process.wait()
 
 
 if __name__ == "__main__":
-    main()
+    run_command(command, "python -m dovit.benchmarks.map_images")

@@ -8,68 +8,83 @@ and kept counts. The server is that of the wheel nvidia-pytriton, on the same co
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-import tritonclient.grpc as triton
+import typer
 
 from dovit.benchmarks.triton_server import TritonServer, install_server, site_packages
+from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.options import Engine
+from dovit.runtime.cli.values import parse_numbers
+from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.images import read_image
 from dovit.serving.config import Serving
 from dovit.serving.repository import add_model
 
 COUNTERS = ("nv_inference_request_success", "nv_inference_exec_count", "nv_inference_queue_duration_us")
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--engine", type=Path, required=True)
-    parser.add_argument("--image", type=Path, required=True)
-    parser.add_argument("--server", type=Path, default=Path("build/tritonserver"), help="installed there if missing")
-    parser.add_argument("--clients", default="1,4,16,64")
-    parser.add_argument("--seconds", type=float, default=15, help="for each number of clients")
-    parser.add_argument("--instances", type=int, default=1)
-    parser.add_argument("--max-batch", type=int, default=8)
-    given = parser.parse_args()
-    if not given.server.exists():
-        install_server(given.server)
-    rows = []
+def command(
+    engine: Engine,
+    image: Annotated[Path, typer.Option(metavar="FILE", help="What each request sends.")],
+    server: Annotated[Path, typer.Option(metavar="FOLDER", help="Installed there if missing.")] = Path(
+        "build/tritonserver"
+    ),
+    clients: Annotated[str, typer.Option(metavar="N,…", help="How many ask at a time.")] = "1,4,16,64",
+    seconds: Annotated[float, typer.Option(min=0.1, help="For each number of clients.")] = 15,
+    instances: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that run the model.")] = 1,
+    max_batch: Annotated[int, typer.Option(min=1, metavar="N", help="Most images of a batch.")] = 8,
+) -> None:
+    """Measure how a bundle's rate and latency in Triton rise with the number of clients."""
+    try:
+        import tritonclient.grpc  # noqa: F401 - before the server is installed and started
+    except ModuleNotFoundError as error:
+        raise UsageError(f"this needs the package {error.name}: pip install 'dovit[triton]'") from None
+    numbers = parse_numbers(clients, int, "--clients") or ()
+    if min(numbers) < 1:
+        raise UsageError(f"--clients {clients}: give numbers from 1")
+    read_image(image)  # or each request would be refused
     with tempfile.TemporaryDirectory() as name:
-        serving = Serving(instances=given.instances, max_batch=given.max_batch)
-        packages = site_packages(given.server.absolute())
-        add_model(given.engine, Path(name) / "models", "model", serving, site_packages=packages)
-        with TritonServer(given.server.absolute(), Path(name) / "models", Path(name) / "log") as server:
-            for clients in map(int, given.clients.split(",")):
-                rows.append(measure(server, given.image.read_bytes(), clients, given.seconds))
-                print(json.dumps(rows[-1]), flush=True)
+        serving = Serving(instances=instances, max_batch=max_batch)
+        add_model(engine, Path(name) / "models", "model", serving, site_packages=site_packages(server.absolute()))
+        if not server.exists():
+            install_server(server)
+        with TritonServer(server.absolute(), Path(name) / "models", Path(name) / "log") as started:
+            for number in numbers:
+                print(json.dumps(measure(started, image.read_bytes(), number, seconds)), flush=True)
 
 
 def measure(server: TritonServer, image: bytes, clients: int, seconds: float) -> dict[str, float]:
     """One point of the curve. Latencies in milliseconds, as the clients see them."""
-    latencies: list[list[float]] = [[] for _ in range(clients)]
+    import tritonclient.grpc as triton
+    from tritonclient.utils import InferenceServerException
+
     before, start = _counters(server), time.perf_counter()
 
-    def send(number: int) -> None:
+    def send(_: int) -> list[float]:
+        latencies = []
         connection = triton.InferenceServerClient(server.grpc)
         tensor = triton.InferInput("encoded", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[image]], object))
         outputs = [triton.InferRequestedOutput(name) for name in ("labels", "kept")]
         while time.perf_counter() < start + seconds:
             sent = time.perf_counter()
-            connection.infer("model", [tensor], outputs=outputs)
-            latencies[number].append((time.perf_counter() - sent) * 1e3)
+            try:
+                connection.infer("model", [tensor], outputs=outputs)
+            except InferenceServerException as error:
+                raise DovitError(f"Triton refused a request: {error}") from None
+            latencies.append((time.perf_counter() - sent) * 1e3)
+        return latencies
 
-    threads = [threading.Thread(target=send, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(clients) as threads:
+        latencies = list(threads.map(send, range(clients)))
     took = time.perf_counter() - start
     after, all_of_them = _counters(server), np.concatenate([np.array(one) for one in latencies])
     requests, runs, queued = (after[name] - before[name] for name in COUNTERS)
@@ -94,4 +109,4 @@ def _counters(server: TritonServer) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(command, "python -m dovit.benchmarks.triton_load")
