@@ -86,6 +86,23 @@ def test_the_shares_asked_for_are_kept(session: Session, files: list[Path], keep
     assert not [note for note in found.notes if "instead of" in note] and not found.curve
 
 
+def test_tokens_of_padding_count_and_its_pixels_do_not(tmp_path: Path, files: list[Path]) -> None:
+    """What the docs say of keep_ratio: an upright image fills a third of the input, and the model computes all of it."""
+    make_bundle(randomised(small_config(image_size=(128, 192), keep_ratio=True)), tmp_path / "bundle")
+    upright = [tmp_path / file.name for file in files]
+    for file, path in zip(files, upright, strict=True):
+        Image.open(file).crop((0, 0, 64, 128)).save(path)
+    session = load(tmp_path / "bundle", threads=1)
+    found = calibrate(Observer(session, upright), Target(keep=(0.5, 0.25)), points=0).after
+    results = run(session, upright, found.thresholds)
+    assert {result.filled for result in results} == {(128, 64)}
+    np.testing.assert_allclose(np.mean([r.kept for r in results], axis=0) / TOKENS, found.shares)
+    np.testing.assert_allclose(found.shares, (0.5, 0.25), atol=0.01)
+    assert session(Image.open(upright[0]), keep=(0.5, 0.25)).kept == (TOKENS // 2, TOKENS // 4)
+    assert {result.labels.shape for result in results} == {(128, 64)}
+    assert found.disagreement == pytest.approx(disagreement(session, upright, found.thresholds), abs=1e-12)
+
+
 @pytest.mark.parametrize(("ratio", "count"), [(0.6, "paper"), (0.8, "true"), (0.95, "paper")])
 def test_the_cost_asked_for_is_paid(session: Session, files: list[Path], ratio: float, count: Any) -> None:
     found = calibrate(Observer(session, files), Target(macs=ratio, count=count), points=5)
