@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dovit.evaluation.evaluate import Outcome
 from dovit.evaluation.page.gallery import Entry, Gallery
+from dovit.evaluation.segmenter import join_thresholds
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -24,7 +25,7 @@ def sweep_figures(outcomes: Sequence[Outcome]) -> list[tuple[str, Figure]]:
     fixed = sorted((o for o in outcomes if o.setting.counts is not None), key=lambda o: o.macs_ratio)
     if len(swept) < 2:
         return []
-    ticks = [f"{min(o.setting.thresholds, default=1):g}" for o in swept]
+    ticks = [join_thresholds(o.setting.thresholds) or "1" for o in swept]  # equal ones would be one place on the axis
     miou = [o.confusion.summary()["mIoU"] for o in swept]
     cost = [100 * o.macs_ratio[0] for o in swept]
     speed = [1 / o.latency.quantile(0.5) for o in swept]

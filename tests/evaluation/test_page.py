@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from dovit.evaluation.data.dataset import Sample
 from dovit.evaluation.evaluate import evaluate
+from dovit.evaluation.page.figures import sweep_figures
 from dovit.evaluation.page.gallery import SHOWN, Gallery
 from dovit.evaluation.page.write import write_page
 from dovit.evaluation.segmenter import BundleSegmenter, Setting
@@ -144,6 +146,17 @@ def test_pictures_are_the_labels_in_their_colours_and_the_truth_beside_them(repo
     for caption, colours in (("labels", expected), ("truth", truth)):
         data = pictures[f"{entry.name}: {caption}"].partition(",")[2]
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")), colours)
+
+
+def test_each_setting_of_a_sweep_has_its_place_on_the_axis(report) -> None:  # type: ignore[no-untyped-def]
+    """Equal texts would be one place: settings may differ in one decision's ξ alone."""
+    _, [outcome, _], *_ = report
+    swept = [
+        replace(outcome, setting=Setting.of(thresholds)) for thresholds in ((0.9, 0.95), (0.9, 0.98), (0.97, 0.97))
+    ]
+    for _, figure in sweep_figures(swept)[:2]:
+        for line in figure.data:
+            assert list(line.x) == ["0.9/0.95", "0.9/0.98", "0.97"]
 
 
 @needs_browser
