@@ -36,7 +36,9 @@ def command(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to serve; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=65535, help="Default: the first free one from 7860.")
+    ] = None,
     examples: Annotated[
         list[str] | None,
         typer.Option(metavar="IMAGES", help="Example images, files or folders. Default: drawn streets."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -34,6 +35,8 @@ def test_each_command_has_its_help(
     assert (status, err) == (0, "") and out.startswith(f"Usage: dovit {name} [OPTIONS]")
     assert f"  dovit {name} " in out.partition("Examples:")[2]
     assert max(map(len, out.splitlines())) <= 80
+    unnamed = re.findall(r"^ +(--\S+ <.*?>)", out, re.MULTILINE)
+    assert not unnamed, f"a value without a metavar: {unnamed}"
     assert typed(monkeypatch, capsys, name, "--nonsense")[0] == 2
 
 

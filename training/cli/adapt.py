@@ -55,6 +55,7 @@ def command(
     hidden: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=0,
             max=1 << 15,
             help="Channels of a second part of the lens, of two layers; 0: affine alone. Default: a third of the model's.",
@@ -63,6 +64,7 @@ def command(
     kernel: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             max=7,
             help="Rows and columns of patches that the second part sees around a token. Default: 7, or 1 if --hidden is 0.",
@@ -74,14 +76,19 @@ def command(
         bool,
         typer.Option("--correct/--no-correct", help="Correct the tokens that stay after each block. Default: yes."),
     ] = True,
-    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps of distillation for each lens.")] = 2000,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=1, max=1_000_000, help="Steps of distillation for each lens.")
+    ] = 2000,
     joint_steps: Annotated[
         int,
         typer.Option(
-            min=0, max=1_000_000, help="Steps of 4 images for all decisions together, through the layers; 0: none."
+            metavar="N",
+            min=0,
+            max=1_000_000,
+            help="Steps of 4 images for all decisions together, through the layers; 0: none.",
         ),
     ] = 150,
-    lr: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
+    lr: Annotated[float, typer.Option(metavar="N", min=1e-9, max=1, help="Learning rate of distillation.")] = 3e-4,
     seed: Annotated[int, seed_option("the order of images and tokens")] = 0,
     as_json: Json = False,
 ) -> None:

@@ -118,9 +118,11 @@ def command(
         ),
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images, the first ones. Default: all.")
+        int | None, typer.Option(metavar="N", min=1, help="At most so many images, the first ones. Default: all.")
     ] = None,
-    ignore_index: Annotated[int, typer.Option(min=0, max=255, help="The label that does not count.")] = IGNORE,
+    ignore_index: Annotated[
+        int, typer.Option(metavar="N", min=0, max=255, help="The label that does not count.")
+    ] = IGNORE,
     reduce_zero_label: ReduceZeroLabel = None,
     threads: Threads = None,
     per_image: Annotated[

@@ -24,4 +24,4 @@ def merge_cells_option(default: str) -> Any:
 
 def seed_option(what: str) -> Any:
     """`--seed`; `what`: which random choices depend on it. The bounds are those of torch and numpy together."""
-    return typer.Option(min=0, max=0xFFFFFFFF, help=f"Seed of {what}.")
+    return typer.Option(metavar="N", min=0, max=0xFFFFFFFF, help=f"Seed of {what}.")

@@ -75,7 +75,10 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     heads_only: Annotated[
-        bool, typer.Option("--heads-only", help="Train the decision heads, with their lenses, and nothing else.")
+        bool,
+        typer.Option(
+            "--heads-only", help="Train the decision heads, with their lenses and corrections, and nothing else."
+        ),
     ] = False,
     dense: Annotated[bool, typer.Option("--dense", help="Train the plain segmenter, without decisions.")] = False,
     policy: Annotated[
@@ -85,7 +88,7 @@ def command(
         ),
     ] = Policy.CONFIDENCE,
     ratio: Annotated[
-        float, typer.Option(min=0.01, max=1, help="dynamicvit: share of tokens kept at each stage.")
+        float, typer.Option(metavar="N", min=0.01, max=1, help="dynamicvit: share of tokens kept at each stage.")
     ] = 0.9,
     teacher: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Checkpoint of the teacher. Default: that of --ckpt.")
@@ -93,20 +96,24 @@ def command(
     threshold: Annotated[
         list[str] | None, threshold_option("the checkpoint's", ", in training and in the trained model")
     ] = None,
-    alpha: Annotated[float, typer.Option(min=0, help="Weight of the decision heads' loss.")] = 1.0,
-    beta: Annotated[float, typer.Option(min=0, help="Weight of self-distillation.")] = 0.4,
+    alpha: Annotated[float, typer.Option(metavar="N", min=0, help="Weight of the decision heads' loss.")] = 1.0,
+    beta: Annotated[float, typer.Option(metavar="N", min=0, help="Weight of self-distillation.")] = 0.4,
     merge: Annotated[bool | None, merge_option("as --ckpt does")] = None,
     merge_cells: Annotated[int | None, merge_cells_option("as --ckpt does")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 80_000,
-    batch: Annotated[int, typer.Option(min=1, help="Images a step and process.")] = 2,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps in all.")] = 80_000,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Images a step and process.")] = 2,
     optimizer: Annotated[Optimizer, typer.Option(metavar="NAME", help="sgd or adamw.")] = Optimizer.SGD,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.001,
-    min_lr: Annotated[float, typer.Option(min=0, help="Learning rate at the end.")] = 0.0,
-    power: Annotated[float, typer.Option(min=0, help="Power of the poly schedule.")] = 0.9,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 0,
-    weight_decay: Annotated[float, typer.Option(min=0, help="Weight decay.")] = 0.0,
-    head_lr_mult: Annotated[float, typer.Option(help="Decoder and heads learn so many times as fast.")] = 1.0,
-    clip: Annotated[float | None, typer.Option(min=0, help="Largest norm of the gradient. Default: no limit.")] = None,
+    lr: Annotated[float, typer.Option(metavar="N", help="Learning rate.")] = 0.001,
+    min_lr: Annotated[float, typer.Option(metavar="N", min=0, help="Learning rate at the end.")] = 0.0,
+    power: Annotated[float, typer.Option(metavar="N", min=0, help="Power of the poly schedule.")] = 0.9,
+    warmup: Annotated[int, typer.Option(metavar="N", min=0, help="Steps of linear warm-up.")] = 0,
+    weight_decay: Annotated[float, typer.Option(metavar="N", min=0, help="Weight decay.")] = 0.0,
+    head_lr_mult: Annotated[
+        float, typer.Option(metavar="N", help="Decoder and heads learn so many times as fast.")
+    ] = 1.0,
+    clip: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="Largest norm of the gradient. Default: no limit.")
+    ] = None,
     precision: Annotated[
         Precision,
         typer.Option(
@@ -114,7 +121,7 @@ def command(
             help="fp32, bf16, or auto: bf16 on a GPU and on a CPU that multiplies in it (AMX, AVX512-BF16), otherwise fp32.",
         ),
     ] = Precision.AUTO,
-    label_stride: Annotated[int, typer.Option(min=1, help="See labels at every so many pixels only.")] = 1,
+    label_stride: Annotated[int, typer.Option(metavar="N", min=1, help="See labels at every so many pixels only.")] = 1,
     scale_range: Annotated[str, typer.Option(metavar="N,N", help="Random resize between these factors.")] = "0.5,2.0",
     photometric: Annotated[
         bool, typer.Option("--photometric/--no-photometric", help="Change colours at random.")
@@ -123,19 +130,26 @@ def command(
         str | None, typer.Option(metavar="DATA", help="Data to validate on, or none. Default: the val split of --data.")
     ] = None,
     val_every: Annotated[
-        int, typer.Option(min=0, help="Validate after every so many steps, and at the end; 0: only at the end.")
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Validate after every so many steps, and at the end; 0: only at the end."
+        ),
     ] = 0,
     val_limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images to validate on. Default: all.")
+        int | None, typer.Option(metavar="N", min=1, help="At most so many images to validate on. Default: all.")
     ] = None,
-    save_every: Annotated[int, typer.Option(min=1, help="Save the state after every so many steps.")] = 1000,
-    log_every: Annotated[int, typer.Option(min=1, help="Write a line to OUT/log.jsonl every so many steps.")] = 10,
+    save_every: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Save the state after every so many steps.")
+    ] = 1000,
+    log_every: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Write a line to OUT/log.jsonl every so many steps.")
+    ] = 10,
     fp16_weights: Annotated[bool, typer.Option("--fp16-weights", help="Store the model's weights as float16.")] = False,
     seed: Annotated[int, seed_option("weights, data order and augmentation")] = 0,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu or cuda. Default: a GPU if there is one.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, max=256, help="Threads that prepare images.")] = 2,
+    workers: Annotated[int, typer.Option(metavar="N", min=0, max=256, help="Threads that prepare images.")] = 2,
     arch: Arch = None,
     classes: Classes = None,
     image_size: ImageSize = None,
