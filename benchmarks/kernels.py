@@ -45,7 +45,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """What the issue of each kernel is measured by: 1024×2048 pixels, 8192 tokens, ViT-L's 1024 channels, half precision."""
+    """Each kernel at the sizes of a ViT-L at 1024×2048 pixels: 8192 tokens of 1024 channels, in half precision."""
     found = [_decide(8192, batch) for batch in (1, 8)]
     for batch in (1, 8):
         for kept in (0, 4096, 8192):

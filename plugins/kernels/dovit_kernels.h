@@ -6,10 +6,10 @@
  *
  * Pointers are to device memory where nothing else is said. `size` is sizeof the struct that the caller was compiled
  * with; a function refuses any other. Each function queues its kernel on `stream`, a cudaStream_t, waits for nothing
- * and returns the cudaError_t of the launch. Letters: B images in a batch (`batch`), M tokens of an image before a
- * decision
- * (`count`), K after it (`capacity`), P prefix tokens (`prefix`), N positions of the full sequence (`positions`),
- * E channels, C classes. */
+ * and returns the cudaError_t of the launch.
+ *
+ * Letters: B images in a batch (`batch`), M tokens of an image before a decision (`count`), K after it (`capacity`),
+ * P prefix tokens (`prefix`), N positions of the full sequence (`positions`), E channels, C classes. */
 #ifndef DOVIT_KERNELS_H
 #define DOVIT_KERNELS_H
 
