@@ -51,6 +51,17 @@ def prepare_process() -> None:
             _process_is_ready = True
 
 
+class _Encoded(os.PathLike[bytes]):
+    """A path as the system has it: a str reaches ONNX Runtime as UTF-8, which not every name is, and in another locale none is
+    that has letters beyond ASCII."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> bytes:
+        return os.fsencode(self._path)
+
+
 class OnnxRuntimeEngine:
     """A step's ONNX file under ONNX Runtime's CPU provider, fed by IO binding."""
 
@@ -90,8 +101,10 @@ class OnnxRuntimeEngine:
         else:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if weights:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
-        source = model if isinstance(model, bytes) else str(model)
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", os.fsencode(weights)
+            )
+        source = model if isinstance(model, bytes) else _Encoded(model)
         try:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises its own types, which share no base but Exception

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import queue
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class OpenVinoEngine:
             tail = number > 0  # confidences, logits and labels
             options = options_for(threads, "fp32" if tail else precision)
             if cache is not None:
-                options["CACHE_DIR"] = str(cache)
+                options["CACHE_DIR"] = os.fsencode(cache)  # a str would have to be UTF-8
             try:
                 self.models.append(core().compile_model(str(file), "CPU", options))
             except Exception as error:  # OpenVINO's own types, or RuntimeError

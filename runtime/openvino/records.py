@@ -59,7 +59,7 @@ def read_record(file: Path | None, kind: type[R]) -> R | None:
     if file is None:
         return None
     try:
-        return kind.model_validate_json(file.read_text())
+        return kind.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -89,7 +89,7 @@ def keep_record(file: Path | None, record: R) -> R:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent)
         try:
-            with os.fdopen(handle, "w") as stream:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(record.model_dump_json())
             try:
                 os.link(name, file)

@@ -132,7 +132,8 @@ def measure(bundle: Bundle, manifest: str, threads: int, cpu: Chain, openvino: C
         rounds.append((seconds["cpu"], seconds["openvino"]))
     del rounds[0]  # in which both allocate memory
     return ProviderSpeed(
-        bundle=str(bundle.root.resolve()),
+        # UTF-8, as the record is: names may be of another encoding, or the locale
+        bundle=os.fsencode(bundle.root.resolve()).decode(errors="backslashreplace"),
         manifest=manifest,
         threads=threads,
         rounds=len(rounds),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.chain import Chain
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.loading import load
-from dovit.runtime.openvino import accuracy, device
+from dovit.runtime.openvino import accuracy, device, speed
 from dovit.runtime.openvino.accuracy import Bf16Accuracy
 from dovit.runtime.openvino.engine import OpenVinoEngine
 from dovit.runtime.providers import ChosenProvider
@@ -308,3 +311,44 @@ def test_compiled_models_are_kept_where_they_are_asked_to_be(naive: Path, tmp_pa
     image.flags.writeable = False  # as arrays of Pillow's images are
     labels = [load(naive, provider="openvino", cache=tmp_path / "cache")(image).labels for _ in range(2)]
     assert list((tmp_path / "cache").glob("*.blob")) and (labels[0] == labels[1]).all()
+
+
+@pytest.mark.parametrize("name", ["bündel".encode(), "bündel".encode("latin-1")], ids=repr)
+def test_a_bundle_opens_whatever_its_folder_is_called(
+    naive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    """The second is no UTF-8, as every such name is to Python in a plain C locale: Python keeps it with surrogates, which the
+    libraries take as little as JSON does."""
+    folder = shutil.copytree(naive, tmp_path / os.fsdecode(name))
+    image = image_for(open_bundle(folder).manifest)[0]
+    labels = load(naive, provider="cpu")(image).labels
+    for options in ({"provider": "cpu"}, {"provider": "cpu", "low_memory": True}, {"provider": "openvino"}):
+        assert (load(folder, **options)(image).labels == labels).mean() > 0.999  # type: ignore[arg-type]
+    assert load(folder, provider="openvino", cache=folder / "cache").provider == "openvino"
+    assert list((folder / "cache").glob("*.blob"))
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "home"))
+    monkeypatch.delenv("DOVIT_PROVIDER")
+    assert load(folder).provider_reason
+    (known,) = speed.known_speeds()
+    assert Path(known.bundle).name == name.decode(errors="backslashreplace")
+
+
+def test_records_are_utf_8_in_any_locale(naive: Path, tmp_path: Path) -> None:
+    """What a process in a plain C locale measured is found by the next one there, and by those elsewhere."""
+    folder = shutil.copytree(naive, tmp_path / "bündel")
+    code = """
+import sys
+from dovit.runtime import load
+from dovit.runtime.openvino import speed
+load(sys.argv[1])
+assert [one.bundle.encode().endswith("bündel".encode()) for one in speed.known_speeds()] == [True]
+"""
+    (tmp_path / "load.py").write_text(code, encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "XDG_CACHE_HOME": str(tmp_path / "home")}
+    environment = {name: value for name, value in os.environ.items() if name != "DOVIT_PROVIDER"}
+    for more in (plain, {"XDG_CACHE_HOME": plain["XDG_CACHE_HOME"]}):
+        command = [sys.executable, str(tmp_path / "load.py"), str(folder)]
+        ended = subprocess.run(command, env=environment | more, capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(list((tmp_path / "home" / "dovit" / "openvino").glob("speed-*.json"))) == 1
