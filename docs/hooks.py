@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import re
 import textwrap
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.cli import get_docs_for_click
+
+from dovit.runtime.cli.start import COMMANDS
 
 REPOSITORY = Path(__file__).parent.parent
 LINK_UP = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)(?!\.\./)([^)#]+)(?:#[^)]*)?\)")
@@ -19,22 +20,18 @@ LINK_UP = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)(?!\.\./)([^)#]+)(?:#[^)]*)?\)"
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fill the page of commands; a link that leaves docs/ becomes the file's name, since a site does not hold the file."""
     if page.file.src_uri == "reference/commands.md":
-        markdown += "\n".join(_help(point) for point in sorted(_commands(), key=lambda p: p.name))
+        markdown += "\n".join(_help(f"dovit-{name}", COMMANDS[name][0]) for name in sorted(COMMANDS))
     depth = page.file.src_uri.count("/") + 1
     return LINK_UP.sub(lambda match: _as_name(match, depth), markdown)
 
 
-def _commands() -> list[Any]:
-    return [point for point in entry_points(group="console_scripts") if point.name.startswith("dovit-")]
-
-
-def _help(point: Any) -> str:
+def _help(name: str, module_name: str) -> str:
     """A command's options as Markdown, from the command itself."""
-    module = importlib.import_module(point.module)
+    module = importlib.import_module(module_name)
     app = typer.Typer(add_completion=False)
     app.command()(module.command)
     click_command = typer.main.get_command(app)
-    text = get_docs_for_click(obj=click_command, ctx=typer.Context(click_command), name=point.name)
+    text = get_docs_for_click(obj=click_command, ctx=typer.Context(click_command), name=name)
     examples = textwrap.dedent(module.EPILOG.partition("Examples:\n")[2])
     return re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE) + f"\nExamples:\n\n```sh\n{examples}```\n"
 

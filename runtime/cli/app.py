@@ -66,9 +66,7 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
             name, f"internal error: {type(error).__name__}: {what}; set DOVIT_DEBUG=1 for the traceback", 1
         )
     if status == INTERRUPTED:  # older typers raise an Abort instead
-        number = signals[-1] if signals else signal.SIGINT
-        what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        _exit_with_error(name, f"{what}; nothing half-written is left", 128 + number)
+        exit_interrupted(name, signals[-1] if signals else signal.SIGINT)
     try:
         sys.stdout.flush()  # now: when Python exits, a full disk could not be reported any more
     except BrokenPipeError:
@@ -77,6 +75,13 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
     except OSError as error:
         _exit_with_error(name, _describe_os_error(error), 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def exit_interrupted(name: str, number: int = signal.SIGINT) -> NoReturn:
+    """Exit as a command does that a signal ended. `number`: the signal's."""
+    _open_streams()  # for an interrupt before run_command
+    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    _exit_with_error(name, f"{what}; nothing half-written is left", 128 + number)
 
 
 def _open_streams() -> None:

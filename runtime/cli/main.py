@@ -9,22 +9,9 @@ from typing import Annotated
 import typer
 
 from dovit.runtime.cli.app import run_command
+from dovit.runtime.cli.start import COMMANDS
 from dovit.runtime.errors import UsageError
 
-# name: (module, what it does), in the order in which they are used on a model
-COMMANDS = {
-    "train": ("dovit.training.cli.train", "Train a segmenter with token pass, or decision heads for one."),
-    "adapt": ("dovit.training.cli.adapt", "Give a frozen segmenter token pass, from unlabelled images."),
-    "export": ("dovit.export.cli", "Turn a checkpoint into a bundle, with TensorRT plans."),
-    "inspect": ("dovit.runtime.cli.inspect", "Show what is in a bundle."),
-    "run": ("dovit.runtime.cli.run", "Segment images or videos."),
-    "calibrate": ("dovit.evaluation.cli.calibrate", "Fit a bundle's thresholds to unlabelled images."),
-    "eval": ("dovit.training.cli.eval", "Measure mIoU, tokens, MACs and latency on labelled images."),
-    "bench": ("dovit.benchmarks.cli", "Time a bundle against the dense model."),
-    "map": ("dovit.batch.cli", "Segment many images with Ray, on one machine or many."),
-    "demo": ("dovit.demo.cli", "Try a bundle in a browser."),
-    "serve": ("dovit.serving.cli", "Write a model repository for Triton Inference Server."),
-}
 EPILOG = "\n".join(
     [
         "\b",

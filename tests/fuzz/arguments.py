@@ -26,7 +26,7 @@ from dovit.export.checkpoints import save_model
 from dovit.runtime import load
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
-from dovit.runtime.cli.main import COMMANDS
+from dovit.runtime.cli.start import COMMANDS
 from dovit.runtime.images import as_rgb, read_image
 from dovit.runtime.palettes import palette_for
 from fuzz.common import (

@@ -14,7 +14,7 @@ import typer
 from documents import PAGES, ROOT, code_blocks
 
 from dovit.export import cli as export_cli
-from dovit.runtime.cli.main import COMMANDS
+from dovit.runtime.cli.start import COMMANDS
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

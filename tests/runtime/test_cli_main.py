@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import dovit
 from dovit.runtime.cli import main
+from dovit.runtime.cli.start import COMMANDS
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -24,10 +26,10 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
 
 def test_the_commands_are_those_that_are_installed() -> None:
     scripts = {p.name: p.value for p in entry_points(group="console_scripts") if p.name.startswith("dovit-")}
-    assert scripts == {f"dovit-{name}": f"{module}:main" for name, (module, _) in main.COMMANDS.items()}
+    assert scripts == {f"dovit-{name}": f"dovit.runtime.cli.start:{name}" for name in COMMANDS}
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_its_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -46,7 +48,7 @@ def test_version_overview_and_a_name_that_is_none(
     assert typed(monkeypatch, capsys, "--version") == (0, f"dovit {dovit.__version__}\n", "")
     for arguments in ((), ("--help",), ("-h",), ("help",)):
         status, out, err = typed(monkeypatch, capsys, *arguments)
-        assert (status, err) == (0, "") and all(f"  {name} " in out for name in main.COMMANDS)
+        assert (status, err) == (0, "") and all(f"  {name} " in out for name in COMMANDS)
     status, out, err = typed(monkeypatch, capsys, "fly", "--high", "x")
     assert (status, out) == (2, "") and err.startswith("dovit: error: no command fly: ") and err.count("\n") == 1
 
@@ -78,6 +80,24 @@ except SystemExit:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+INTERRUPTING = """
+import os, signal, sys
+sys.path.remove(os.path.dirname(__file__))  # the next import finds the real one
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("name", ["dovit", *(f"dovit-{name}" for name in COMMANDS)])
+def test_an_interrupt_while_modules_are_imported_is_a_sentence(name: str, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(INTERRUPTING)
+    script = Path(sys.executable).parent / name
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run([script, "--help"], env=environment, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == f"{name}: error: interrupted; nothing half-written is left\n"
+
+
 CHECKPOINT = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
 OPTIONAL = """av cuda gradio jinja2 matplotlib nvtx onnx onnx_graphsurgeon onnxscript openvino plotly polygraphy pyarrow ray
     safetensors tensorrt tensorrt_rtx torch tritonclient yaml"""
@@ -96,7 +116,7 @@ entry_points(group="console_scripts")["{command}"].load()()
     return ended.returncode, ended.stdout, ended.stderr
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_needs_no_extra(name: str) -> None:
     status, out, err = without_extras(f"dovit-{name}", "--help")
     assert (status, err) == (0, "") and out.startswith(f"Usage: dovit-{name} [OPTIONS]")
