@@ -117,7 +117,8 @@ class Session:
         for name in ("kept", "keep_maps", "confidence_maps", "windows", "logits"):
             getattr(self.c, f"dovit_result_{name}").argtypes = [c_void_p, c_void_p]
             getattr(self.c, f"dovit_result_{name}").restype = c_void_p
-        options = {"provider": b"cpu"} | options  # even where OpenVINO is installed
+        if options.get("backend") not in (b"tensorrt", b"tensorrt-rtx"):
+            options = {"provider": b"cpu"} | options  # even where OpenVINO is installed
         given = LoadOptions(size=ctypes.sizeof(LoadOptions), onnxruntime=str(onnxruntime).encode(), **options)
         self.handle = c_void_p()
         self._check(self.c.dovit_session_load(str(bundle).encode(), ctypes.byref(given), ctypes.byref(self.handle)))

@@ -92,6 +92,31 @@ def test_results_are_pythons(python_session: dovit.Session, c_session: CSession,
         assert made.filled == (expected.filled or (192, 384))
 
 
+def test_options_for_another_backend_are_told_in_pythons_words(
+    build: Callable[[str], Path],
+    bundle: Path,
+    library_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    library = build("release") / "libdovit_runtime.so"
+    on_cpu: dict[str, Any] = {"provider": b"cpu", "threads": 1, "low_memory": 1, "skip_accuracy_check": 1}
+    CSession(library, bundle, library_path)
+    assert capfd.readouterr().err == "", "what is for the backend"
+    CSession(library, bundle, library_path, backend=b"onnxruntime", **on_cpu, graph=2)
+    with pytest.raises(Failure):  # the bundle has no plans
+        CSession(library, bundle, library_path, backend=b"tensorrt-rtx", **on_cpu, cache=b"here", graph=2)
+    told = capfd.readouterr().err.splitlines()
+
+    for_python: dict[str, Any] = {"provider": "cpu", "threads": 1, "low_memory": True, "check_accuracy": False}
+    dovit.load(bundle, "onnxruntime", **for_python, graph=False).close()
+    with pytest.raises(DovitError):
+        dovit.load(bundle, "tensorrt-rtx", **for_python, cache="here", graph=False)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2
+    assert told == [f"dovit: {sentence}".replace("check_accuracy", "skip_accuracy_check") for sentence in warned]
+
+
 @pytest.mark.parametrize(
     ("stated", "named"), [({"mode": "slide"}, {}), ({"keep_ratio": True}, {"mode": "whole"})], ids=str
 )

@@ -26,10 +26,12 @@
  * sentence that says what is wrong and how to fix it. Nothing is thrown, and there is no state outside the handles but
  * that sentence, which each thread has for itself.
  *
- * Output. What is no error but slower than it could be is a line on standard error that begins with "dovit: ". There
- * are three, all on a GPU: DOVIT_DEFAULT_GRAPH means DOVIT_SEGMENTED, because a plan cannot be part of a graph of the
- * whole image (at loading); TensorRT-RTX takes no cache of compiled kernels (once); the file of that cache cannot be
- * written (at loading). Nothing else is printed by this library; those that it opens may print errors of their own.
+ * Output. What is no error but not what one would expect is a line on standard error that begins with "dovit: ". There
+ * are four. At loading, which options are for another backend and have no effect: provider, threads, low_memory,
+ * skip_accuracy_check and cache with plans, graph on a CPU. The others are on a GPU: DOVIT_DEFAULT_GRAPH means
+ * DOVIT_SEGMENTED, because a plan cannot be part of a graph of the whole image (at loading); TensorRT-RTX takes no
+ * cache of compiled kernels (once); the file of that cache cannot be written (at loading). Nothing else is printed by
+ * this library; those that it opens may print errors of their own.
  *
  * Structs that begin with `size` may grow: start them with their _INIT, and set what differs. In such a struct, 0 and
  * NULL mean the default.

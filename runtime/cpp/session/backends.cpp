@@ -1,5 +1,8 @@
 #include "session/backends.h"
 
+#include <cstdio>
+#include <vector>
+
 #include "errors.h"
 #include "session/providers.h"
 #ifdef DOVIT_GPU
@@ -9,6 +12,28 @@
 namespace dovit::runtime {
 
 bool has_plans(const std::string& backend) { return backend == "tensorrt" || backend == "tensorrt-rtx"; }
+
+void check_backend(const LoadOptions& options) {
+  const std::string& backend = options.backend;
+  if (backend != "auto" && backend != "onnxruntime" && !has_plans(backend))
+    throw UsageError(text("unknown backend '", backend, "': choose one of auto, onnxruntime, tensorrt, tensorrt-rtx"));
+  std::vector<const char*> others;  // in Python's order and, in the sentence, with its words
+  const auto add = [&](const char* name, bool differs) {
+    if (differs) others.push_back(name);
+  };
+  if (has_plans(backend)) {
+    add("provider", options.provider != "auto");
+    add("threads", options.threads != 0);
+    add("low_memory", options.low_memory);
+    add("skip_accuracy_check", options.skip_accuracy_check);
+    add("cache", !options.cache.empty());
+  } else {
+    add("graph", options.graph.has_value());
+  }
+  if (!others.empty())
+    std::fprintf(stderr, "dovit: no effect with backend %s: %s; leave that out, or give its backend\n", backend.c_str(),
+                 joined(others).c_str());
+}
 
 Opened open_executor(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
   const std::string &backend = options.backend, &device = options.device;
@@ -21,8 +46,6 @@ Opened open_executor(const Bundle& bundle, const std::string& path, const LoadOp
                            "CUDA toolkit installed; backend onnxruntime runs the bundle"));
 #endif
   }
-  if (backend != "auto" && backend != "onnxruntime")
-    throw UsageError(text("unknown backend '", backend, "': choose one of auto, onnxruntime, tensorrt, tensorrt-rtx"));
   if (device.rfind("cuda", 0) == 0)
     throw Unsupported(text("device ", device, " needs the backend tensorrt or tensorrt-rtx; backend ", backend,
                            " runs on device cpu"));

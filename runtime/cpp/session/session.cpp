@@ -13,6 +13,7 @@
 namespace dovit::runtime {
 
 Session::Loaded Session::load(const std::string& path, const LoadOptions& options) {
+  check_backend(options);
   return with_bundle(path, [&](Bundle opened) {
     auto bundle = std::make_unique<const Bundle>(std::move(opened));
     if (options.thresholds) checked_thresholds(bundle->manifest, *options.thresholds);  // before what takes long
