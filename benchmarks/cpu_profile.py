@@ -25,11 +25,12 @@ from typing import Any, get_args
 
 import numpy as np
 
-from dovit.benchmarks.report import PACKAGES, errors_in_a_sentence, machine_and_versions
+from dovit.benchmarks.report import PACKAGES, at_least_one, errors_in_a_sentence, machine_and_versions
 from dovit.export.graph.dense import dense_bundle
 from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.chain import Chain
+from dovit.runtime.cli.values import parse_shares
 from dovit.runtime.openvino.device import CpuPrecision, check_precision, computes_bf16, core, options_for
 from dovit.runtime.openvino.engine import OpenVinoEngine
 
@@ -44,12 +45,12 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, required=True)
     parser.add_argument("--precision", choices=get_args(CpuPrecision), help="default: bf16 where the CPU has it")
     parser.add_argument("--keep", help="shares of the tokens, as 0.5,0.35,0.25")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=at_least_one, default=20)
+    parser.add_argument("--threads", type=at_least_one, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
-    keep = tuple(float(part) for part in given.keep.split(",")) if given.keep else None
     precision: CpuPrecision = given.precision or ("bf16" if computes_bf16() else "fp32")
     with errors_in_a_sentence(parser):
+        keep = parse_shares(given.keep, "--keep")
         report = measure(open_bundle(given.engine), precision, given.threads, keep, given.rounds)
     print(json.dumps({"engine": str(given.engine)} | report, indent=1))
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import statistics
 import sys
 import time
@@ -21,12 +22,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dovit.benchmarks.gpu_models import MODELS as SIZES
 from dovit.benchmarks.gpu_models import random_model
 from dovit.benchmarks.measure import paired_ratio
-from dovit.benchmarks.report import PACKAGES, errors_in_a_sentence, machine_and_versions
+from dovit.benchmarks.report import PACKAGES, at_least_one, errors_in_a_sentence, machine_and_versions
 from dovit.export.checkpoints import save_model
 from dovit.export.run import export
 from dovit.runtime.arguments import check_keep
+from dovit.runtime.errors import UsageError
 from dovit.runtime.loading import load
 from dovit.runtime.openvino.device import CpuProvider
 from dovit.runtime.session import Session
@@ -42,23 +45,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", default=MODELS, help=f"NAME:HxW,… of random weights. Default: {MODELS}")
     parser.add_argument("--engine", type=Path, action="append", default=[], help="a bundle, as often as wanted")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=at_least_one, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=at_least_one, default=8)
     given = parser.parse_args()
     report: dict[str, Any] = {"threads": given.threads, "rounds": given.rounds}
     report |= machine_and_versions(PACKAGES) | {"rows": []}
     with errors_in_a_sentence(parser):
+        models = [parse_model(text) for text in given.models.split(",") if text]
         for engine in given.engine:
             report["rows"] += measure(str(engine), engine, given.threads, given.rounds)
-        for model in filter(None, given.models.split(",")):
-            name, _, size = model.partition(":")
-            height, width = map(int, size.split("x"))
+        for name, height, width in models:
             with TemporaryDirectory(prefix="dovit-providers-") as folder:
                 checkpoint = Path(folder) / "model.safetensors"
                 save_model(random_model(name, (height, width)), checkpoint)
                 export(checkpoint, Path(folder) / "engines", {}, None, None, check=False)
-                report["rows"] += measure(model, Path(folder) / "engines", given.threads, given.rounds)
+                report["rows"] += measure(
+                    f"{name}:{height}x{width}", Path(folder) / "engines", given.threads, given.rounds
+                )
     print(json.dumps(report, indent=1))
+
+
+def parse_model(text: str) -> tuple[str, int, int]:
+    """Name, height and width of one of `--models`. Raises UsageError."""
+    found = re.fullmatch("([^:]+):([0-9]{1,5})x([0-9]{1,5})", text)
+    height, width = (int(found[2]), int(found[3])) if found else (0, 0)
+    if not found or found[1] not in SIZES or not height or not width or height % 16 or width % 16:
+        raise UsageError(
+            f"--models {text}: give NAME:HEIGHTxWIDTH, a name of {', '.join(SIZES)} and multiples of the patch size 16"
+        )
+    return found[1], height, width
 
 
 def measure(name: str, engine: Path, threads: int, rounds: int) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from dovit.benchmarks.report import errors_in_a_sentence
+from dovit.benchmarks.report import at_least_one, errors_in_a_sentence
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.errors import DovitError
 from dovit.runtime.openvino.device import CpuPrecision, check_precision
@@ -62,9 +62,9 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least_one, default=5)
     parser.add_argument("--precision", choices=get_args(CpuPrecision), default="fp32", help="of OpenVINO")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=at_least_one, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     with errors_in_a_sentence(parser), TemporaryDirectory(prefix="dovit-start-") as cache:
         open_bundle(given.engine)  # or a process would end in a traceback

@@ -26,10 +26,11 @@ from typing import Any, get_args
 import numpy as np
 
 from dovit.benchmarks.measure import paired_ratio
-from dovit.benchmarks.report import errors_in_a_sentence
+from dovit.benchmarks.report import at_least_one, errors_in_a_sentence
 from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.manifest import Manifest, Schedule
 from dovit.runtime.chain import ChainResult
+from dovit.runtime.cli.values import parse_shares
 from dovit.runtime.loading import load
 from dovit.runtime.openvino.device import CpuPrecision
 from dovit.runtime.providers import Provider
@@ -47,11 +48,11 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, required=True)
     parser.add_argument("--provider", choices=("cpu", "openvino"), default="openvino")
     parser.add_argument("--precision", choices=get_args(CpuPrecision), default="fp32")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=at_least_one, default=6)
     parser.add_argument("--keep", help="shares of the tokens, as 0.5,0.35,0.25")
     given = parser.parse_args()
-    keep = tuple(float(part) for part in given.keep.split(",")) if given.keep else None
     with errors_in_a_sentence(parser):
+        keep = parse_shares(given.keep, "--keep")
         report = measure(given.engine, given.provider, given.precision, given.rounds, keep)
     print(json.dumps(report, indent=1))
 

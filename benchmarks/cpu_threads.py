@@ -26,8 +26,10 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from dovit.benchmarks.report import PACKAGES, errors_in_a_sentence, machine_and_versions
+from dovit.benchmarks.report import PACKAGES, at_least_one, errors_in_a_sentence, machine_and_versions
+from dovit.runtime.arguments import check_keep
 from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.cli.values import parse_shares
 from dovit.runtime.loading import load
 
 # name → the entries of a session's configuration; None: threads of the process that all sessions share
@@ -47,17 +49,19 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--engine", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=at_least_one, default=60)
     parser.add_argument("--keep", help="shares of the tokens, as 0.5,0.35,0.25. Default: the bundle's ξ")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=at_least_one, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--worker", choices=tuple(WAYS), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    keep = tuple(float(part) for part in given.keep.split(",")) if given.keep else None
-    if given.worker:
-        _work(given.engine, given.threads, keep, WAYS[given.worker])
-        return
     with errors_in_a_sentence(parser):
-        open_bundle(given.engine)  # or each of the processes would end in a traceback
+        keep = parse_shares(given.keep, "--keep")
+        if given.worker:
+            _work(given.engine, given.threads, keep, WAYS[given.worker])
+            return
+        manifest = open_bundle(given.engine).manifest  # or each of the processes would say what is wrong
+        if keep:
+            check_keep(manifest, keep)
         report = measure(given.engine, given.threads, keep, given.rounds)
     print(json.dumps(report, indent=1))
 

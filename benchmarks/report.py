@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +35,13 @@ class Settings:
     def wants(self, name: str) -> bool:
         """Whether the row of that name is to be measured."""
         return not self.only or any(part in name for part in self.only)
+
+
+def at_least_one(text: str) -> int:
+    """The type of an option of argparse: a whole number from 1."""
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f"{text}: give a whole number from 1")
+    return int(text)
 
 
 @contextmanager

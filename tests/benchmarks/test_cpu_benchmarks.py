@@ -128,3 +128,35 @@ def test_a_bundle_that_is_not_there_is_named(
             report_of(module, monkeypatch, capsys, "--engine", tmp_path / "none", "--rounds", 1)
         said = capsys.readouterr()
         assert f"error: {tmp_path / 'none'}" in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "sentence"),
+    [
+        *(
+            (module, f"{option} 0", f"argument {option}: 0: give a whole number from 1")
+            for module in (cpu_profile, cpu_providers, cpu_start, cpu_threads)
+            for option in ("--rounds", "--threads")
+        ),
+        (cpu_streams, "--rounds x", "argument --rounds: x: give a whole number from 1"),
+        *((module, "--keep x", "--keep x: not shares") for module in (cpu_profile, cpu_streams, cpu_threads)),
+        (cpu_threads, "--keep 0.5", "keep 0.5: give 2 falling shares"),
+        *(
+            (cpu_providers, f"--models {name}", f"--models {name}: give NAME")
+            for name in ("x:32x48", "vit-t", "vit-t:32x0")
+        ),
+    ],
+    ids=str,
+)
+def test_numbers_that_cannot_be_are_named(
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: Any,
+    arguments: str,
+    sentence: str,
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        report_of(module, monkeypatch, capsys, "--engine", bundle, *arguments.split())
+    said = capsys.readouterr()
+    assert end.value.code == 2 and f": error: {sentence}" in said.err.splitlines()[-1]
