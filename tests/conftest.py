@@ -9,11 +9,13 @@ import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schedule
 import shared
 from emulate import compile_kernels, kernel_sources
+from typed import Typed
 
 from dovit.runtime.loading import load
 from dovit.runtime.machine import find_gpu
@@ -75,6 +77,20 @@ def session(bundle: Path) -> Iterator[Session]:
     """A session over `bundle`, for tests that only run it."""
     with load(bundle) as session:
         yield session
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def call(module: Any, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            module.main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,8 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from installed import require
 from models import randomised, small_config
 from PIL import Image
 from shared import made_once
+from typed import Typed
 
 from dovit.export import cli as export_cli
 from dovit.export.checkpoints import save_model
@@ -26,21 +25,6 @@ from dovit.runtime.cli import inspect as inspect_cli
 from dovit.runtime.cli import run as run_cli
 
 require("tensorrt_rtx")
-Typed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(module: Any, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            module.main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,10 @@ from bundles import make_bundle
 from oracle.eomt import KINDS, save, scores, small
 from oracle.huggingface import difference, images
 from transformers import EomtImageProcessor
+from typed import Typed
 
 import dovit
+from dovit.export import cli
 from dovit.export.checkpoints import ReadOptions, load_model
 
 pytestmark = pytest.mark.oracle
@@ -56,15 +55,12 @@ def test_whole_and_slide(kind: str, tmp_path: Path) -> None:
             assert (made.labels == expected.segmentation.numpy()).mean() >= 0.999
 
 
-def test_the_command_and_a_dense_bundle(tmp_path: Path) -> None:
+def test_the_command_and_a_dense_bundle(tmp_path: Path, typed: Typed) -> None:
     """dovit-export --ckpt FOLDER --dense, verified."""
     theirs = small("eomt")
     folder, out = save(theirs, tmp_path / "folder"), tmp_path / "engines"
-    code = "from dovit.export.cli import main; main()"
-    command = [sys.executable, "-c", code, "--ckpt", folder, "--dense", "--out", out, "--backend", "onnxruntime"]
-    environment = os.environ | {"COLUMNS": "120"}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=environment)
-    assert "num_blocks" in done.stdout
+    status, said, err = typed(cli, "--ckpt", folder, "--dense", "--out", out, "--backend", "onnxruntime")
+    assert status == 0 and "num_blocks" in said, err
     image = images((80, 80), batch=1)
     with dovit.load(out) as session:
         made = session(image[0].numpy(), return_logits=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +13,14 @@ require("transformers")
 from bundles import make_bundle
 from oracle.huggingface import difference, images
 from oracle.segmenters import KINDS, Segmenter
+from typed import Typed
 
 import dovit
+from dovit.export import cli
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.runtime.bundle.open import open_bundle
 
 pytestmark = pytest.mark.oracle
-
-
-def export(*arguments: str | Path) -> str:
-    """What dovit-export prints."""
-    command = [sys.executable, "-c", "from dovit.export.cli import main; main()", *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "120"}
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=environment).stdout
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -66,13 +58,19 @@ def test_whole_and_slide(kind: str, count: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "dinov3"])
-def test_the_command(kind: str, tmp_path: Path) -> None:
+def test_the_command(kind: str, tmp_path: Path, typed: Typed) -> None:
     """dovit-export --ckpt FOLDER --head FILE, verified; a second export finds that nothing changed, and a third that the
     preprocessor did."""
     theirs = Segmenter.of(kind, (6,))
     folder, head = theirs.save(tmp_path)
     out = tmp_path / "engines"
     command = ("--ckpt", folder, "--head", head, "--dense", "--out", out, "--backend", "onnxruntime")
+
+    def export(*arguments: str | Path) -> str:
+        status, out, err = typed(cli, *arguments)
+        assert status == 0, err
+        return out
+
     assert "preprocessor_config.json: image_mean" in export(*command)
     source = open_bundle(out).manifest.source
     assert "ONNX files as they were" in export(*command) and open_bundle(out).manifest.source == source
