@@ -212,7 +212,7 @@ def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
     dense = dense_model("setr-pup")
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     files = photos(tmp_path / "photos", dense, 12)
-    how = Adaptation((1, 2), (1.0, 0.4), 16, 3, joint_steps=2)
+    how = Adaptation((1, 2), (1.0, 0.4), 16, 3, steps=30, joint_steps=2)
     model, quality = adapt(dense, files, how, tmp_path, no_progress)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     assert model.config.thresholds == (1.0, 0.4) and [h.layer for h in model.config.decisions] == [1, 2]

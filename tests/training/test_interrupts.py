@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,17 @@ def _set(*keys: Any, value: Any) -> Callable[[dict[Any, Any]], None]:
     return change
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """The folder of a run that was interrupted in its first step."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        signals_in(patch, 0, signal.SIGINT)
+        with pytest.raises(Interrupted):
+            go_on(folder, checkpoint)
+    return folder
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -151,12 +163,9 @@ def _set(*keys: Any, value: Any) -> Callable[[dict[Any, Any]], None]:
     ],
 )
 def test_a_state_that_was_tampered_with_is_a_sentence(
-    tmp_path: Path, checkpoint: Path, change: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+    interrupted: Path, tmp_path: Path, checkpoint: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    with monkeypatch.context() as patched:
-        signals_in(patched, 0, signal.SIGINT)
-        with pytest.raises(Interrupted):
-            go_on(tmp_path, checkpoint)
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     change(content)
     torch.save(content, tmp_path / "last.pt")
