@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 from street_runs import READ, trained
+from typed import Typed
 
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.training.cli import train as train_cli
 from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 
 
 @pytest.mark.parametrize("policy", ["confidence", "dynamicvit"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, checkpoint: Path, policy: str) -> None:
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, checkpoint: Path, policy: str, typed: Typed
+) -> None:
     """SIGKILL at some step; the resumed run's losses and weights equal an uninterrupted run's, to the bit."""
 
-    def command(out: Path, *more: str) -> list[str]:
+    def arguments(out: Path, *more: str) -> list[str]:
         return [
-            sys.executable,
-            "-m",
-            "dovit.training.cli.train",
             "--ckpt",
             str(checkpoint),
             "--data",
@@ -31,7 +32,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, checkpo
             "--out",
             str(out),
             "--steps",
-            "80",
+            "40",
             "--batch",
             "2",
             "--lr",
@@ -51,18 +52,19 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, checkpo
             *more,
         ]
 
+    train = [sys.executable, "-m", "dovit.training.cli.train"]
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}  # the order of sums is the same on any machine's load
-    subprocess.run(command(tmp_path / "whole"), check=True, env=quiet, capture_output=True)
-    process = subprocess.Popen(command(tmp_path / "killed"), env=quiet, stdout=subprocess.DEVNULL)
+    subprocess.run([*train, *arguments(tmp_path / "whole")], check=True, env=quiet, capture_output=True)
+    process = subprocess.Popen([*train, *arguments(tmp_path / "killed")], env=quiet, stdout=subprocess.DEVNULL)
     log = tmp_path / "killed" / "log.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") > 7) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    refused = subprocess.run(command(tmp_path / "killed"), env=quiet, capture_output=True, text=True)
-    assert refused.returncode == 2 and "--resume" in refused.stderr and "Traceback" not in refused.stderr
-    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, env=quiet, capture_output=True)
+    status, _, refusal = typed(train_cli, *arguments(tmp_path / "killed"))
+    assert status == 2 and "--resume" in refusal and "Traceback" not in refusal
+    subprocess.run([*train, *arguments(tmp_path / "killed", "--resume")], check=True, env=quiet, capture_output=True)
     assert log.read_text() == (tmp_path / "whole" / "log.jsonl").read_text()
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert files[0] == files[1]
