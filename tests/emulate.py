@@ -12,7 +12,7 @@ KERNELS = Path(__file__).parents[1] / "plugins" / "kernels"
 LAUNCH = re.compile(r"(\w+(?:<[^<>]*>)?)<<<(.*?), (\w+), 0, stream>>>\((.*?)\);", re.DOTALL)
 AT_ONCE = r"emulator::launch(\2, \3, [&] { \1(\4); });"
 QUEUED = r"emulator::queue(\2, \3, stream, [=] { \1(\4); });"  # needs cpp/stand_in/launch.h
-FLAGS = ["-std=c++20", "-O1", "-g", "-pthread", "-D__CUDACC__", "-include", str(HERE / "emulator.h")]
+FLAGS = ["-std=c++20", "-O1", "-g1", "-pthread", "-D__CUDACC__", "-include", str(HERE / "emulator.h")]
 
 
 def kernel_sources() -> list[Path]:
@@ -30,16 +30,15 @@ def rewritten(source: str, launch: str = AT_ONCE) -> str:
 
 def compile_kernels(compiler: str, folder: Path, out: Path, *more: str, launch: str = AT_ONCE) -> None:
     """All kernels and their C interface as `out`, with the compiler's further arguments."""
-    sources = []
-    for source in sorted(KERNELS.glob("*.cu")):
-        sources.append(folder / f"{source.stem}.cpp")
-        sources[-1].write_text(rewritten(source.read_text(), launch))
-    command = [
-        compiler,
-        *FLAGS,
-        f"-I{HERE / 'include'}",
-        f"-I{KERNELS}",
-        *map(str, sources),
-        str(KERNELS / "host.cpp"),
-    ]
-    subprocess.run([*command, *more, "-o", str(out)], check=True)
+    for source in KERNELS.glob("*.cu"):  # each has its own kThreads, and they are compiled as one
+        text = rewritten(source.read_text(), launch).replace("kThreads", f"kThreads_{source.stem}")
+        (folder / f"{source.stem}.cpp").write_text(text)
+    sources = together(folder / "kernels.cc", *sorted(folder.glob("*.cpp")), KERNELS / "host.cpp")
+    command = [compiler, *FLAGS, f"-I{HERE / 'include'}", f"-I{KERNELS}", str(sources), *more, "-o", str(out)]
+    subprocess.run(command, check=True)
+
+
+def together(file: Path, *sources: Path) -> Path:
+    """`file`, which includes `sources`: of most, the headers take longer to compile than what is in them."""
+    file.write_text("".join(f'#include "{source}"\n' for source in sources))
+    return file

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from emulate import QUEUED, compile_kernels, kernel_sources
+from emulate import QUEUED, compile_kernels, kernel_sources, together
 from native import ROOT, TOOLS, run, skip_unless_installed
 from shared import COMPILED, compiled, locked
 
 SOURCES = ROOT / "tests" / "cpp" / "stand_in"
 RUNTIME = ROOT / "runtime" / "cpp"
 OLDEST_CUDA = 12080  # whose headers have SWITCH nodes
-FLAGS = ["-std=c++17", "-O1", "-g", "-pthread", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+FLAGS = ["-std=c++17", "-O1", "-g1", "-pthread", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,21 @@ def _build(folder: Path, headers: Path, tensorrt10: Path | None) -> None:
     def link(name: str) -> list[str]:
         return ["-shared", *more, f"-Wl,-soname,{name}", "-o", str(folder / name)]
 
-    run("g++", *FLAGS, "-isystem", headers, *sorted(SOURCES.glob("cuda_*.cpp")), *link(cuda.name))
-    tensorrt = [
+    driver = together(folder / "cuda.cc", *sorted(SOURCES.glob("cuda_*.cpp")))
+    run("g++", *FLAGS, "-isystem", headers, driver, *link(cuda.name))
+    tensorrt = together(
+        folder / "tensorrt.cc",
         *sorted(SOURCES.glob("tensorrt_*.cpp")),
         SOURCES / "onnx_plan.cpp",
         RUNTIME / "onnxruntime" / "library.cpp",
-    ]
+    )
     includes = [f"-I{SOURCES}", f"-I{RUNTIME}"]
     declarations = ["-isystem", RUNTIME / "tensorrt" / "declarations"]
     if tensorrt10:
         theirs = ["-isystem", tensorrt10, "-isystem", headers]
-        run("g++", *FLAGS, *includes, *theirs, *tensorrt, *uses_cuda, *link("libnvinfer.so.10"))
+        run("g++", *FLAGS, *includes, *theirs, tensorrt, *uses_cuda, *link("libnvinfer.so.10"))
     for define, name in (("STAND_IN_TENSORRT11", "libnvinfer.so.11"), ("STAND_IN_RTX", "libtensorrt_rtx.so.1")):
-        run("g++", *FLAGS, f"-D{define}", *includes, *declarations, *tensorrt, *uses_cuda, *link(name))
+        run("g++", *FLAGS, f"-D{define}", *includes, *declarations, tensorrt, *uses_cuda, *link(name))
     plugins = folder / "libdovit_plugins.so"
     compile_kernels(
         "g++",
