@@ -29,7 +29,7 @@ from dovit.runtime.bundle.program import read_program
 from dovit.runtime.errors import DovitError, UsageError
 
 require("tensorrt_rtx")
-RTX = BuildOptions("tensorrt-rtx", cache=None)
+RTX = BuildOptions("tensorrt-rtx", cache=None, jobs=1)  # a worker more starts for longer than it builds
 
 
 def built(bundle: Bundle, folder: Path, options: BuildOptions = RTX) -> BuiltPlans:

@@ -22,6 +22,7 @@ from dovit.engines.lowering.parts import cut_parts
 from dovit.engines.lowering.precision import LOW_TYPES, lower_precision
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.bundle.plans import Precision
+from dovit.runtime.chain import Chain
 from dovit.runtime.engine import OnnxRuntimeEngine
 from dovit.runtime.loading import load
 
@@ -43,16 +44,17 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+@pytest.fixture(scope="module")
+def chains(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Chain, Chain]:
+    """Of the bundle's parts, and of its steps."""
+    return _chain(open_bundle(bundle), "fp32", tmp_path_factory.mktemp("parts")), load(bundle).chain
+
+
 @pytest.mark.parametrize("thresholds", [(1.0, 1.0), (0.5, 0.4), (0.5, 0.0), (0.0, 0.5)], ids=str)
-def test_the_parts_compute_what_the_steps_compute(
-    bundle: Path, thresholds: tuple[float, float], tmp_path: Path
-) -> None:
+def test_the_parts_compute_what_the_steps_compute(chains: tuple[Chain, Chain], thresholds: tuple[float, float]) -> None:
     """All kept, some, none after the second decision, none after the first."""
-    opened = open_bundle(bundle)
-    chain = _chain(opened, "fp32", tmp_path)
     image = random_images(small_config(), seed=3).numpy()
-    made = chain.run(image, thresholds, range(25))
-    expected = load(bundle).chain.run(image, thresholds, range(25))
+    made, expected = (chain.run(image, thresholds, range(25)) for chain in chains)
     assert np.array_equal(made.labels, expected.labels)
     np.testing.assert_allclose(made.logits, expected.logits, rtol=1e-4, atol=1e-4)
     for one, other in zip(made.decisions, expected.decisions, strict=True):
