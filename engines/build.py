@@ -27,7 +27,7 @@ from dovit.engines.profiles import is_dynamic, profile_shapes, split_profiles
 from dovit.runtime.bundle.manifest import FileEntry
 from dovit.runtime.bundle.open import Bundle, sha256
 from dovit.runtime.bundle.plans import Plan, PlanSet, Profile
-from dovit.runtime.errors import UsageError
+from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import real_path
 from dovit.runtime.progress import Progress, no_progress
 
@@ -170,6 +170,8 @@ def _make(parts: list[_Part], options: BuildOptions, progress: Progress) -> tupl
     made = {part.request.name: plan_cache.get(part.key, Path(part.request.out)) for part in parts}
     missing = [part for part in parts if made[part.request.name] is None]
     for part in missing:
+        _check_names(part.request)
+    for part in missing:
         progress(f"writing {part.request.name} in {options.precision}")
         write_part(part.step.graph, Path(part.request.onnx))
     with _combined_progress(progress, [part.request.name for part in missing]) as report_progress:
@@ -180,6 +182,18 @@ def _make(parts: list[_Part], options: BuildOptions, progress: Progress) -> tupl
         plan_cache.put(part.key, plan, digest, report)
         made[part.request.name] = report, digest
     return [found for found in made.values() if found], len(missing)
+
+
+def _check_names(request: BuildRequest) -> None:
+    """TensorRT takes names in UTF-8, and so does the process that builds."""
+    for file in filter(None, (request.out, request.timing_cache, request.plugin_library)):
+        try:
+            file.encode()
+        except UnicodeEncodeError:
+            raise DovitError(
+                f"{file}: TensorRT takes names in UTF-8 alone, and this one is none in this locale: use a folder with another "
+                "name, or set LC_ALL=C.UTF-8 if its name is UTF-8"
+            ) from None
 
 
 def _plan(file: str, part: _Part, report: BuildReport) -> Plan:

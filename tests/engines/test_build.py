@@ -76,6 +76,13 @@ def test_every_architecture_in_every_precision(decoder: str, head: str, family: 
         assert not list((tmp_path / precision).glob(".lowered-*"))
 
 
+def test_a_folder_whose_name_is_no_utf_8_is_refused(small_bundle: Bundle, tmp_path: Path) -> None:
+    """As every name beyond ASCII is to Python in a plain C locale. It ended in an error of the request's JSON."""
+    folder = tmp_path / os.fsdecode(b"b\xfcndel")
+    with pytest.raises(DovitError, match=r"b\\udcfcndel.*stem\.plan: TensorRT takes names in UTF-8 alone"):
+        built(small_bundle, folder)
+
+
 def test_what_the_plan_set_says(small_bundle: Bundle, tmp_path: Path) -> None:
     options = replace(RTX, profiles=2, compute_capabilities=("8.9", "12.0"), workspace_mib=512, optimisation_level=2)
     plans = built(small_bundle, tmp_path, options).plans
