@@ -85,6 +85,11 @@ def unpacked(wheel: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpacked(wheel, tmp_path_factory.mktemp("site"))
+
+
 def python(site: Path, code: str) -> str:
     """Run `code` with the package in `site` and this environment's other packages, but not its editable dovit."""
     path = os.pathsep.join([str(site), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
@@ -124,8 +129,7 @@ def test_native_parts_are_all_that_an_install_can_go_without(
 
 
 @pytest.mark.skipif(plugins.library() is None, reason=f"left out: {plugins.left_out()}")
-def test_installed_library_loads(wheel: Path, tmp_path: Path) -> None:
-    site = unpacked(wheel, tmp_path / "site")
+def test_installed_library_loads(site: Path) -> None:
     printed = python(
         site,
         "from dovit import plugins\n"
@@ -134,8 +138,7 @@ def test_installed_library_loads(wheel: Path, tmp_path: Path) -> None:
     assert printed == f"{site}/dovit/plugins/libdovit_plugins.so None {2 * 8 * 4}"  # two tiles of 64 tokens
 
 
-def test_import_needs_neither_torch_nor_onnx(wheel: Path, tmp_path: Path) -> None:
-    site = unpacked(wheel, tmp_path / "site")
+def test_import_needs_neither_torch_nor_onnx(site: Path) -> None:
     heavy = ("torch", "onnx", "onnxscript", "onnx_graphsurgeon")
     printed = python(
         site,
