@@ -1,7 +1,6 @@
 """For all tests: a folder that the processes of a run share, and a reason where tests that need a GPU are skipped."""
 
 import ctypes
-import functools
 import gc
 import os
 import shutil
@@ -36,19 +35,13 @@ def folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cheaper_exports() -> Iterator[None]:
-    """torch.onnx.export builds its table of operators anew in each call, which takes a quarter of a small export's time. It only
-    reads the table, so one serves all exports of a process. And modules of one structure are traced once: see tests/traces.py."""
+def exports_share_traces() -> Iterator[None]:
     if "torch" not in sys.modules:
         yield
         return
-    import torch
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-    from traces import shared_traces
+    from traces import cheaper_exports
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
-        patch.setattr(torch.onnx, "export", shared_traces(torch.onnx.export))
+    with cheaper_exports():
         yield
 
 

@@ -3,20 +3,34 @@ structure and other weights give the same graph. A trace takes most of the time 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import onnx
+import pytest
 import torch
 from shared import made_once
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from dovit.export.graph import pieces
 from dovit.export.model.config import ModelConfig
+
+
+@contextmanager
+def cheaper_exports() -> Iterator[None]:
+    """torch.onnx.export builds its table of operators anew in each call, which takes a quarter of a small export's time. It only
+    reads the table, so one serves all exports of a process. And modules of one structure are traced once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(torch.onnx, "export", shared_traces(torch.onnx.export))
+        yield
 
 
 def shared_traces(export: Callable[..., Any]) -> Callable[..., Any]:
