@@ -14,7 +14,7 @@ import pytest
 import schedule
 import shared
 from emulate import compile_kernels, kernel_sources
-from typed import Typed
+from typed import Typed, call
 
 from dovit.runtime.loading import load
 from dovit.runtime.machine import find_gpu
@@ -76,14 +76,12 @@ def session(bundle: Path) -> Iterator[Session]:
 def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
     monkeypatch.setenv("COLUMNS", "160")
 
-    def call(module: Any, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            module.main()
+    def typed(module: Any, *arguments: object) -> tuple[int, str, str]:
+        status = call(module, *arguments)
         captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out, captured.err
+        return status, captured.out, captured.err
 
-    return call
+    return typed
 
 
 @pytest.fixture(scope="session")

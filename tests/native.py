@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from typed import call
 
 from dovit.runtime.plans import detect_tensorrt, unsupported_gpu
 
@@ -51,14 +52,10 @@ def skip_unless_rtx_runs() -> None:
 
 
 def export(*arguments: str | Path) -> None:
-    """dovit-export in this process, where most tests export: the first export of a process takes ten seconds longer."""
+    """dovit-export in this process."""
     from dovit.export import cli
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["dovit-export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    assert not end.value.code
+    assert not call(cli, *arguments)
 
 
 def skip_unless_installed(*programs: str) -> None:

@@ -28,18 +28,22 @@ def street_config(decoder: str = "setr-naive", **changes: Any) -> ModelConfig:
     return small_config(decoder, **{"classes": 19, "embed_dim": 32, "depth": 4, "layers": (1, 2), **changes})
 
 
-def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:
-    """A run on streets; what its log says."""
-    chosen = Settings(**{"steps": 4, "batch": 2, "optimiser": "adamw", **settings})
+def street_run(
+    out: Path, checkpoint: Path, settings: Settings, read: dict[str, Any] | None = None, **more: Any
+) -> None:
+    """A run on streets; `more`: arguments of `run`."""
     run(
         StartingPoint(checkpoint=checkpoint, read={**READ, **(read or {})}),
-        lambda gpu: chosen,
+        lambda gpu: settings,
         "streets:8",
         out,
-        device="cpu",
-        log_every=1,
-        workers=0,
+        **{"device": "cpu", "log_every": 1, "workers": 0, **more},
     )
+
+
+def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:
+    """The same with `settings`; what its log says."""
+    street_run(out, checkpoint, Settings(**{"steps": 4, "batch": 2, "optimiser": "adamw", **settings}), read)
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 

@@ -7,17 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
-from models import randomised, small_config
 
 IMAGE = str(Path(__file__).parents[2] / "assets" / "street.png")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("bundle")
-    make_bundle(randomised(small_config()), folder)
-    return str(folder)
 
 
 @pytest.mark.parametrize(
@@ -43,13 +34,13 @@ def test_what_is_wrong_is_one_sentence(
     arguments: list[str],
     status: int,
     sentence: str,
-    bundle: str,
+    bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [module, *(bundle if given == "BUNDLE" else given for given in arguments)])
+    monkeypatch.setattr(sys, "argv", [module, *(str(bundle) if given == "BUNDLE" else given for given in arguments)])
     with pytest.raises(SystemExit) as end:
         runpy.run_module(f"dovit.benchmarks.{module}", run_name="__main__")
     said = capsys.readouterr()

@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 from models import random_images, randomised, small_config
 from PIL import Image
+from typed import call
 
 from dovit.export import cli as export_cli
 from dovit.export.checkpoints import save_model
 from dovit.runtime.cli import inspect as inspect_cli
 from dovit.runtime.cli import run as run_cli
 from dovit.runtime.loading import load
-
-
-def typed(module: object, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["command", *arguments])
-    with pytest.raises(SystemExit) as end:
-        module.main()
-    return int(end.value.code or 0)
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +25,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_export_run_inspect(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_run_inspect(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engines, image = tmp_path / "engines", tmp_path / "image.png"
     arguments = [
         "--ckpt",
@@ -46,21 +38,21 @@ def test_export_run_inspect(
         "8,16",
         "--json",
     ]
-    assert typed(export_cli, arguments, monkeypatch) == 0
+    assert call(export_cli, *arguments) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["manifest"]["thresholds"] == [0.6, 0.5] and report["manifest"]["capacities"] == [0, 8, 16, 24]
     assert len(report["verification"]) == 6 and all(one["ok"] for one in report["verification"])
 
     Image.fromarray(random_images(small_config())[0].numpy()).save(image)
     out = ["--out", str(tmp_path / "out"), "--json", "--overlay", "--keep-maps", "--confidence-maps"]
-    assert typed(run_cli, ["--engine", str(engines), str(image), *out], monkeypatch) == 0
+    assert call(run_cli, "--engine", engines, image, *out) == 0
     row = json.loads(capsys.readouterr().out)
     expected = load(engines)(np.asarray(Image.open(image)))
     assert row["kept"] == list(expected.kept) and row["size"] == [64, 96] and row["tokens"] == 24
     assert np.array_equal(np.asarray(Image.open(row["labels"])), expected.labels)
     assert len(list((tmp_path / "out").iterdir())) == 1 + 1 + 2 + 2
 
-    assert typed(inspect_cli, [str(engines), "--json"], monkeypatch) == 0
+    assert call(inspect_cli, engines, "--json") == 0
     assert json.loads(capsys.readouterr().out)["architecture"].startswith("setr-naive")
 
 
@@ -90,20 +82,19 @@ def test_bad_requests(
     sentence: str,
     checkpoint: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "engines"
-    assert typed(export_cli, ["--ckpt", str(checkpoint), "--out", str(out), *arguments], monkeypatch) == status
+    assert call(export_cli, "--ckpt", checkpoint, "--out", out, *arguments) == status
     errors = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
     assert len(errors) == 1 and sentence in errors[0]
     assert not out.exists()
 
 
-def test_no_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(randomised(small_config(layers=())), tmp_path / "plain.pth")
     arguments = ["--ckpt", str(tmp_path / "plain.pth"), "--out", str(tmp_path / "engines")]
-    assert typed(export_cli, arguments, monkeypatch) == 1
+    assert call(export_cli, *arguments) == 1
     assert "no decision heads" in capsys.readouterr().err
-    assert typed(export_cli, [*arguments, "--dense"], monkeypatch) == 0
+    assert call(export_cli, *arguments, "--dense") == 0
     assert load(tmp_path / "engines").manifest.decisions == ()

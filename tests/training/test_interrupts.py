@@ -15,27 +15,16 @@ from typing import Any
 
 import pytest
 import torch
-from street_runs import READ, trained, weights
+from street_runs import street_run, trained, weights
 
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.interrupts import Interrupted
 from dovit.training.optimiser import learning_rate
-from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 
 
 def go_on(out: Path, checkpoint: Path, **more: Any) -> None:
-    settings = Settings(steps=4, batch=2, optimiser="adamw")
-    run(
-        StartingPoint(checkpoint=checkpoint, read=READ),
-        lambda gpu: settings,
-        "streets:8",
-        out,
-        device="cpu",
-        log_every=1,
-        workers=0,
-        **more,
-    )
+    street_run(out, checkpoint, Settings(steps=4, batch=2, optimiser="adamw"), **more)
 
 
 def signals_in(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from models import randomised
-from street_runs import READ, street_config, trained, weights
+from street_runs import street_config, street_run, trained, weights
 
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError
-from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 
 
@@ -99,16 +98,7 @@ def test_no_state_is_saved_of_weights_that_are_nan(tmp_path: Path, checkpoint: P
     """Between two steps that are logged nobody looks at the loss: the state before is the one to go on from."""
     diverging = Settings(steps=40, batch=2, lr=1e4)
     with pytest.raises(DovitError, match="weights are no longer finite after 5 steps: train with a lower --lr"):
-        run(
-            StartingPoint(checkpoint=checkpoint, read=READ),
-            lambda gpu: diverging,
-            "streets:8",
-            tmp_path,
-            device="cpu",
-            log_every=10,
-            save_every=5,
-            workers=0,
-        )
+        street_run(tmp_path, checkpoint, diverging, log_every=10, save_every=5)
     assert not (tmp_path / "last.pt").exists()
 
 
