@@ -17,7 +17,10 @@ SHELL       := bash
 BIN := $(VENV)/bin
 # Every install is constrained: an unpinned torch is gigabytes larger, and what is tested is what constraints.txt says.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+# pip compiles what it installs to bytecode on one core and all of it, for a minute and a half: here it is done on all cores, and
+# without what nothing imports.
+INSTALL := $(PIP) install --quiet --no-compile --constraint constraints.txt
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/' $(VENV)/lib || true  # templates are no Python
 # an edited pyproject.toml means other dependencies or commands, an edited native source another build
 FRAME := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* plugins/CMakeLists.txt plugins/exports.map \
     plugins/kernels/* plugins/tensorrt/*)
@@ -114,7 +117,7 @@ installed-copy: $(VENV)/.for-development
 	DOVIT_PYTHON_ONLY=1 $(PIP) install --quiet --no-deps --no-build-isolation --target $(TYPED) .
 
 lint-types: installed-copy
-	cd $(TYPED) && MYPYPATH=$(abspath $(VENV))/stubs $(abspath $(BIN))/python -m mypy --config-file $(CURDIR)/pyproject.toml \
+	cd $(TYPED) && MYPYPATH=$(abspath $(VENV))/stubs $(abspath $(BIN))/python -m mypy --num-workers $(WORKERS) --config-file $(CURDIR)/pyproject.toml \
 	    --cache-dir $(CURDIR)/.mypy_cache --package dovit | sed 's|^dovit/||'
 
 NATIVE_SOURCES := find plugins engines runtime tests examples benchmarks -type f \
@@ -134,6 +137,7 @@ $(BIN)/python:
 $(VENV)/.for-use: $(FRAME) | $(BIN)/python
 	$(INSTALL) scikit-build-core cmake ninja setuptools
 	$(EDITABLE) '.[export]'
+	$(COMPILE)
 	touch $@
 
 # TensorRT's stubs ask for TensorRT itself, gigabytes that a type checker has no use for, and would be taken for it by an import:
@@ -151,4 +155,5 @@ $(VENV)/.for-development: $(FRAME) | $(BIN)/python
 	$(BIN)/python -c 'import cv2' 2>/dev/null || { \
 	    $(PIP) uninstall --quiet --yes opencv-python; \
 	    $(INSTALL) --no-deps --force-reinstall opencv-python-headless; }
+	$(COMPILE)
 	touch $@ $(VENV)/.for-use
