@@ -113,7 +113,7 @@ def fit_lenses(
         lens.requires_grad_(True)
         distil(
             model,
-            tokens_through(lens),
+            tokens_through(lens, prefix),
             list(lens.parameters()),
             states,
             features,

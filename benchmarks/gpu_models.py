@@ -6,6 +6,7 @@ import torch
 
 from dovit.export.model import BackboneConfig, DoViT, HeadConfig, ModelConfig
 from dovit.export.model.config import SetrUpDecoder, paper_decision_layers
+from dovit.export.model.dovit import is_of_token_pass
 
 MODELS = {"vit-t": "tiny", "vit-s": "small", "vit-b": "base", "vit-l": "large"}
 CLASSES = 19  # Cityscapes
@@ -30,11 +31,11 @@ def random_model(name: str, image_size: tuple[int, int]) -> DoViT:
 
 def dense_of(model: DoViT) -> DoViT:
     """The same without decisions; the weights are shared."""
-    config = model.config.model_copy(update={"decisions": (), "thresholds": ()})
+    config = model.config.without_token_pass
     with torch.device("meta"):
         dense = DoViT(config)
-    dense.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("heads.")}, assign=True)
+    dense.load_state_dict({k: v for k, v in model.state_dict().items() if not is_of_token_pass(k)}, assign=True)
     for name, buffer in model.named_buffers():  # those that no state holds
-        if not name.startswith("heads.") and "." not in name:
+        if "." not in name:
             setattr(dense, name, buffer)
     return dense.eval().requires_grad_(False)

@@ -76,7 +76,8 @@ class TorchBlocks:
             elif name.endswith("_alone"):
                 self._neighbours(int(name.removeprefix("lens").removesuffix("_alone")), given, made)
             elif name == "sequence":
-                logits = self.model.decode(value, [given[f"tap{layer}"] for layer in config.taps]).float()
+                refined = self.model.refinement(value)
+                logits = self.model.decode(refined, [given[f"tap{layer}"] for layer in config.taps]).float()
                 made["logits"] = logits
         for spec in step.outputs:
             if spec.name.startswith("confidence"):

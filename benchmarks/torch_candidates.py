@@ -67,7 +67,7 @@ def torch_candidates(
     """Candidates of a setting, dense ones where no counts are given. What torch.compile cannot do goes to `skipped`."""
     ready = copy.deepcopy(model).eval().requires_grad_(False).to(device, getattr(torch, ELEMENTS[precision]))
     eager, dense = Eager(ready), Dense(ready)
-    config = model.config.model_copy(update={"decisions": (), "thresholds": ()})
+    config = model.config.without_token_pass
     dense_macs = evaluate(step_macs(config), [config.backbone.prefix + config.tokens])[1]
     desk = _PinnedMemory(image, config.classes, device)
 

@@ -52,7 +52,7 @@ def parts_of(model: DoViT) -> dict[str, list[nn.Module]]:
         if number < len(model.heads):
             own += [model.heads[number], model.lenses[number]]
         parts["stem" if number == 0 else f"block{number + 1}"] = own
-    return parts | {"decoder": [model.backbone.norm, model.decoder]}
+    return parts | {"decoder": [model.refinement, model.backbone.norm, model.decoder]}
 
 
 def plans_of(model: DoViT, precision: Precision, batch: int) -> PlanSet:

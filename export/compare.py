@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dovit.runtime.bundle.manifest import Manifest, Mode
+from dovit.runtime.bundle.manifest import REFINEMENT, Manifest, Mode
 from dovit.runtime.errors import DovitError
 from dovit.runtime.images import read_image
 from dovit.runtime.loading import load
@@ -74,9 +74,17 @@ def compare(folder: Path, reference: Reference, progress: Callable[[str], None])
             f"{reference.logits}: the bundle's logits differ by {found.difference:.2g}, {found.relative:.1e} of the largest "
             f"(bound {reference.tolerance:g}), {labels:.2%} of the labels are equal; no bundle was written. Compare the settings "
             f"that the export prints with your framework's (mean, std, order of channels, mode, stride), and use a PNG: JPEG "
-            f"decoders differ"
+            f"decoders differ{_of_refinement(manifest)}"
         )
     return found
+
+
+def _of_refinement(manifest: Manifest) -> str:
+    if REFINEMENT not in manifest.architecture:
+        return ""
+    return (
+        "; this model has a refinement, which changes its output even at ξ = 1: compare the model it was adapted from"
+    )
 
 
 def read_logits(file: Path) -> np.ndarray:

@@ -7,17 +7,17 @@ from importlib.metadata import version
 
 from dovit.export.macs import evaluate, step_macs
 from dovit.export.model import ModelConfig
-from dovit.runtime.bundle.manifest import DecisionSpec, FileEntry, Manifest, State, Step
+from dovit.runtime.bundle.manifest import REFINEMENT, DecisionSpec, FileEntry, Manifest, State, Step
 
 
 def describe(
     config: ModelConfig, capacities: Sequence[int], steps: Sequence[Step], files: Mapping[str, FileEntry]
 ) -> Manifest:
     """What a runtime must know of a bundle with these steps and files."""
-    dense = config.model_copy(update={"decisions": (), "thresholds": ()})
+    dense = config.without_token_pass
     return Manifest(
         dovit_version=version("dovit"),
-        architecture=f"{config.decoder.kind}, ViT {config.backbone.depth}×{config.backbone.embed_dim}",
+        architecture=_architecture(config),
         image_size=config.image_size,
         patch=config.backbone.patch,
         embed_dim=config.backbone.embed_dim,
@@ -52,6 +52,13 @@ def describe(
         taps=tuple(f"tap{layer}" for layer in config.taps),
         files=dict(files),
     )
+
+
+def _architecture(config: ModelConfig) -> str:
+    named = f"{config.decoder.kind}, ViT {config.backbone.depth}×{config.backbone.embed_dim}"
+    if config.refinement is None:
+        return named
+    return f"{named}, {REFINEMENT} {config.refinement.kernel}×{config.refinement.kernel}"
 
 
 def lens_state(number: int) -> State:

@@ -50,7 +50,7 @@ def step_macs(config: ModelConfig, per_patch: int | None = None) -> list[StepMac
         if number == 0 and config.cells is not None:
             step = _before_cells(step, len(block) * _layer(dim, backbone.mlp_dim, gated=backbone.gated), config)
         steps.append(_with_queries(step, config) if number == len(config.decisions) else step)
-    return [*steps, _decoder(config)]
+    return [*steps, _refined(_decoder(config), config)]
 
 
 def evaluate(steps: Sequence[StepMacs], tokens_per_step: Sequence[int]) -> tuple[int, int]:
@@ -108,6 +108,14 @@ def _head(head: FcnConfig, dim: int, classes: int) -> int:
         macs += _convs([dim + last, head.channels], head.kernel)
         last = head.channels
     return macs + last * classes
+
+
+def _refined(decoder: StepMacs, config: ModelConfig) -> StepMacs:
+    """With the refinement, whose convolution and perceptron run on all patches."""
+    if config.refinement is None:
+        return decoder
+    per_patch = (config.refinement.kernel**2 + 2 * config.refinement.hidden) * config.backbone.embed_dim
+    return decoder.model_copy(update={"fixed": decoder.fixed + per_patch * config.tokens})
 
 
 def _decoder(config: ModelConfig) -> StepMacs:

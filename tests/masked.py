@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dovit.export.model import DoViT
-from dovit.export.model.lens import Lens, TokenwiseMap
+from dovit.export.model.lens import Lens, Neighbours, Refinement, TokenwiseMap
 from dovit.export.model.vit import Layer
 
 
@@ -81,10 +81,17 @@ def through_lens(lens: Lens, x: Tensor, left: Tensor, read: Tensor, grid: tuple[
     alone, part = through_map(lens, x), lens.neighbours
     if part is None:
         return alone
-    (h, w), prefix = grid, x.shape[1] - left.shape[1]
-    u = torch.where(left[..., None], alone[:, prefix:], read[:, prefix:])
-    mean, variance = u.mean(dim=2, keepdim=True), u.var(dim=2, keepdim=True, correction=0)
-    u = ((u - mean) / (variance + 1e-6).sqrt() * part.norm.weight + part.norm.bias).unflatten(1, grid)  # [B, h, w, E]
+    prefix = x.shape[1] - left.shape[1]
+    added = from_neighbours(part, torch.where(left[..., None], alone[:, prefix:], read[:, prefix:]), grid)
+    return torch.cat([alone[:, :prefix], alone[:, prefix:] + added], dim=1)
+
+
+def from_neighbours(part: Neighbours | Refinement, full: Tensor, grid: tuple[int, int]) -> Tensor:
+    """W₂ gelu(W₁ (u + D u) + b₁) of the patches' `full` [B, N, E]: D u is a sum over patches, nothing beyond the border."""
+    h, w = grid
+    mean, variance = full.mean(dim=2, keepdim=True), full.var(dim=2, keepdim=True, correction=0)
+    u = (full - mean) / (variance + 1e-6).sqrt() * part.norm.weight + part.norm.bias
+    u = u.unflatten(1, grid)  # [B, h, w, E]
     weight = part.depthwise.weight[:, 0]  # [E, k, k]
     reach = weight.shape[1] // 2
     seen = u + part.depthwise.bias
@@ -94,8 +101,7 @@ def through_lens(lens: Lens, x: Tensor, left: Tensor, read: Tensor, grid: tuple[
                 seen[:, row, column] += weight[:, reach + down, reach + across] * u[:, row + down, column + across]
     hidden = torch.einsum("oi,bti->bto", part.hidden.weight, seen.flatten(1, 2)) + part.hidden.bias
     hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
-    added = torch.einsum("oi,bti->bto", part.out.weight, hidden)
-    return torch.cat([alone[:, :prefix], alone[:, prefix:] + added], dim=1)
+    return torch.einsum("oi,bti->bto", part.out.weight, hidden)
 
 
 def eomt_scores(model: DoViT, queries: Tensor, patches: Tensor) -> Tensor:
@@ -185,7 +191,10 @@ def masked_forward(
             for image in range(len(images)):
                 if config.merge and prefix and not left[image].all():
                     x[image, 0] = (x[image, 0] + x[image, prefix:][~left[image]].mean(dim=0)) / 2
-    final = model.backbone.norm(torch.where(torch.cat([always > 0, left], dim=1)[..., None], x, read))
+    final = torch.where(torch.cat([always > 0, left], dim=1)[..., None], x, read)
+    if config.refinement is not None:
+        final[:, prefix:] += from_neighbours(model.refinement, final[:, prefix:], config.grid)
+    final = model.backbone.norm(final)
     if queries:
         return eomt_scores(model, final[:, :queries], as_map(final[:, queries:])), masks
     return model.decoder(as_map(final), taps), masks

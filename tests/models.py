@@ -15,6 +15,7 @@ from dovit.export.model.config import (
     DecoderConfig,
     EomtDecoder,
     LensConfig,
+    RefinementConfig,
     SegmenterLinearDecoder,
     SegmenterMaskDecoder,
     SetrMlaDecoder,
@@ -36,7 +37,7 @@ def small_head(kind: str, layer: int) -> HeadConfig:
     """The paper's 1×1 convolution, SETR's auxiliary heads (kernel 1, 3), or an FCN head that also sees its input. `lens`: a norm
     and the 1×1 convolution behind a lens, affine after layer 4 and of two layers elsewhere. `corrected`: a lens and a
     correction of the next block, affine after layer 4. `neighbours`: a lens that sees 5×5 patches after layer 4 and 3×3
-    elsewhere."""
+    elsewhere; such models have a refinement too, but for EoMT."""
     return {
         "conv": HeadConfig(layer=layer),
         "setr-k1": HeadConfig(layer=layer, norm=True, num_convs=1, kernel=1, channels=24),
@@ -93,6 +94,7 @@ def small_config(
         "prefix": prefix,
         "final_norm": decoder_kind.startswith(("segmenter", "eomt")),
     }
+    refined = kind == "neighbours" and layers and decoder_kind != "eomt"
     backbone = BackboneConfig(**settings | (BACKBONES[family] if family else {}))
     given: dict[str, Any] = {
         "image_size": image_size,
@@ -103,6 +105,7 @@ def small_config(
         "merge": kind == head,
         "merge_cells": 3 if head.endswith("-cells") else 0,
         "thresholds": (0.5,) * len(layers),
+        "refinement": RefinementConfig(hidden=24, kernel=3) if refined else None,
     }
     return ModelConfig(**{**given, **changes})
 

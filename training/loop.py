@@ -140,17 +140,15 @@ def _due(steps: int, every: int, done: int) -> bool:
 
 def _choose_trained(model: DoViT, heads_only: bool) -> None:
     model.requires_grad_(not heads_only)
-    model.heads.requires_grad_(True)
-    model.lenses.requires_grad_(True)
-    model.corrections.requires_grad_(True)
+    for part in model.of_token_pass:
+        part.requires_grad_(True)
 
 
 def _training_mode(model: DoViT, heads_only: bool) -> None:
     """Frozen parts keep their batch statistics."""
     model.train(not heads_only)
-    model.heads.train()
-    model.lenses.train()
-    model.corrections.train()
+    for part in model.of_token_pass:
+        part.train()
 
 
 def _to(array: np.ndarray, device: torch.device) -> Tensor:

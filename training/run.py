@@ -15,6 +15,7 @@ from dovit.evaluation.data.overlap import count_shared
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.config import EomtDecoder
+from dovit.export.model.dovit import is_of_token_pass
 from dovit.runtime.cli.output import error_console, print_line
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.machine import cpu_multiplies_in_bf16
@@ -191,7 +192,7 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
         config = read_config(start.config)
         changes = _merging(start)
         if start.read["dense"]:
-            changes |= {"decisions": (), "thresholds": ()}
+            changes |= {"decisions": (), "thresholds": (), "refinement": None}
         elif start.read["thresholds"]:
             given = ReadOptions(thresholds=start.read["thresholds"])
             changes["thresholds"] = given.thresholds_for(len(config.decisions))
@@ -212,13 +213,11 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
             first = with_config(first, changes)
     if settings.policy == "confidence":
         return first, frozen_copy(first)
-    # its prediction modules stand in the place of decision heads and of their lenses
+    # its prediction modules stand in the place of decision heads and of what goes with them
     decisions = tuple(head.model_copy(update={"lens": None, "correction": None}) for head in first.config.decisions)
-    config = first.config.model_copy(update={"merge": False, "merge_cells": 0, "decisions": decisions})
-    student = DynamicViT(config, settings.ratio)
-    weights = {
-        n: value for n, value in first.state_dict().items() if not n.startswith(("heads.", "lenses.", "corrections."))
-    }
+    changes = {"merge": False, "merge_cells": 0, "decisions": decisions, "refinement": None}
+    student = DynamicViT(first.config.model_copy(update=changes), settings.ratio)
+    weights = {name: value for name, value in first.state_dict().items() if not is_of_token_pass(name)}
     student.load_state_dict(weights, strict=False)
     return first, student
 

@@ -47,7 +47,7 @@ class TorchSegmenter:
         if isinstance(model, DynamicViT):
             per_patch = predictor_macs(config.backbone.embed_dim)
             self.own = Setting(f"DyViT/{model.ratio:g}", (1.0,) * self.decisions, model.counts)
-        bare = step_macs(config.model_copy(update={"decisions": (), "thresholds": ()}))
+        bare = step_macs(config.without_token_pass)
         dense = evaluate_macs(bare, [config.tokens + config.backbone.prefix])
         self.cost = Cost(tuple(step_macs(config, per_patch)), config.prefix, config.tokens, dense)
 

@@ -21,6 +21,7 @@ from dovit.export.checkpoints.options import ReadOptions
 from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import DoViT, ModelConfig
+from dovit.export.model.dovit import is_of_token_pass
 from dovit.runtime.errors import DovitError, UsageError, describe_validation
 from dovit.runtime.files import atomic_write
 
@@ -141,10 +142,10 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
     if not model_config.decisions and not options.dense:
         changes["decisions"] = options.new_heads(path, model_config.backbone.depth, model_config.joining_layer)
     if options.dense:
-        changes["decisions"] = ()
-        for name in [name for name in account.weights if name.startswith(("heads.", "lenses.", "corrections."))]:
+        changes |= {"decisions": (), "refinement": None}
+        for name in filter(is_of_token_pass, list(account.weights)):
             del account.weights[name]
-            account.unused.setdefault("decision heads, lenses and corrections, left out by --dense", []).append(name)
+            account.unused.setdefault("decision heads and what goes with them, left out by --dense", []).append(name)
     decisions = changes.get("decisions", model_config.decisions)
     changes["thresholds"] = options.thresholds_for(len(decisions), model_config.thresholds)
     resized = ModelConfig.model_validate({**model_config.model_dump(), **changes})

@@ -56,6 +56,9 @@ def uncorrected(name: str) -> str:
     return f"uncorrected_{name}"
 
 
+REFINED = "refined"  # the full sequence `sequence` behind a refinement
+
+
 class _Assembler:
     def __init__(self, model: DoViT) -> None:
         self.model, self.config = model, model.config
@@ -165,7 +168,7 @@ class _Assembler:
             current, index, gathered, total, count = self.node("TokenGather", f"gather{number}", state, outputs)
             full = gathered if mapped is None else full
 
-        sequence = self.reconstruct("sequence", full, current, index)
+        sequence = self.refine(self.reconstruct("sequence", full, current, index))
         # where a decision keeps no token, the decoder reads what its lens made
         self.graph.outputs = [*self.decoder([sequence, *taps]), *self.lenses]
         return self.graph
@@ -279,6 +282,16 @@ class _Assembler:
             self._corrections[config.hidden] = trace(correction, example, ["corrected"])
         [corrected] = self.piece(f"correction{number}", self._corrections[config.hidden], correction, [tokens])
         return corrected
+
+    def refine(self, sequence: gs.Variable) -> gs.Variable:
+        """The full sequence as the refinement makes it, where there is one."""
+        refinement = self.model.refinement
+        if self.config.refinement is None:
+            return sequence
+        example = {"full": (self.example(self.config.tokens, self.dim), {0: "batch"})}
+        traced = trace(refinement, example, ["refined"])
+        [refined] = self.piece("refinement", traced, refinement, [sequence])
+        return self.rename(refined, REFINED, list(sequence.shape or []))
 
     def head(
         self, number: int, tokens: gs.Variable, full: gs.Variable, index: gs.Variable, kept: int | str

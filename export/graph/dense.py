@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from dovit.export.graph.assemble import context_name, uncorrected, without_cells
+from dovit.export.graph.assemble import REFINED, context_name, uncorrected, without_cells
 from dovit.export.graph.openvino import label_part
 from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, FileEntry, Step
@@ -91,6 +91,8 @@ def _dense(bundle: Bundle) -> gs.Graph:
             bounds = [bundle.manifest.prefix - bundle.manifest.cells], [(1 << 63) - 1], [1]
             constants = [gs.Constant(f"{out.name}.{k}", np.array(b, np.int64)) for k, b in enumerate(bounds)]
             graph.nodes.append(gs.Node("Slice", f"{out.name}/patches", {}, [tokens, *constants], [out]))
+    if REFINED in tensors:  # the dense model has no refinement
+        _replace(tensors[REFINED], tensors["sequence"])
     for name, tensor in tensors.items():  # neither corrections nor merged tokens change anything where no token stops
         for other in (uncorrected(name), without_cells(name)):
             if other in tensors:

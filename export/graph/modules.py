@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dovit.export.model import DoViT, ModelConfig
+from dovit.export.model.dovit import TOKEN_PASS
 from dovit.export.model.eomt import Eomt
 from dovit.export.model.heads import DecisionHead
 from dovit.export.model.token_pass import Cells, TokenState, add_cells, confidence, keep_least_confident
@@ -18,14 +19,13 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 class Method(nn.Module):
-    """One of a model's methods as a module that can be traced. Layers, heads, lenses and corrections, which are traced on their
-    own and which these methods do not read, are left out: each weight is one more input of a trace, and 24 layers' take two
-    seconds."""
+    """One of a model's methods as a module that can be traced. Layers and the parts of token pass, which are traced on
+    their own and which these methods do not read, are left out: each weight is one more input of a trace, and 24 layers' take
+    two seconds."""
 
     def __init__(self, model: DoViT) -> None:
         super().__init__()
-        parts = {"heads": None, "lenses": None, "corrections": None}
-        self.model = replaced(model, backbone=replaced(model.backbone, layers=None), **parts)
+        self.model = replaced(model, backbone=replaced(model.backbone, layers=None), **dict.fromkeys(TOKEN_PASS))
 
 
 def replaced(module: _Module, **submodules: nn.Module | None) -> _Module:

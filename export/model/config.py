@@ -168,6 +168,14 @@ class LensConfig(_TokenwiseConfig):
         return self
 
 
+class RefinementConfig(Part):
+    """The `refinement` of the full sequence, which sees `kernel` rows and columns of patches around a token:
+    x + W₂ gelu(W₁ (u + D u) + b₁), where u = LayerNorm(x) and D is a depthwise convolution over the grid of patches."""
+
+    hidden: int = Field(ge=1, le=1 << 15)
+    kernel: Kernel
+
+
 class HeadConfig(FcnConfig):
     """A decision head after layer `layer` (from 1): [LayerNorm] → num_convs × (conv, BN, ReLU) → [concat] → 1×1 conv.
 
@@ -281,6 +289,7 @@ class ModelConfig(Part):
     `mode` and `keep_ratio` say how an image of another size is run by default: see `dovit.runtime.bundle.manifest.Manifest`.
     `merge`: token merging (8). Off in the paper's ablation, and for frozen models, whose layers never saw a merged class token.
     `merge_cells`: side in patches of the cells whose stopped tokens are merged, in the place of `merge`; 0: none are.
+    `refinement`: what the full sequence passes through on its way to the decoder.
     """
 
     image_size: tuple[Side, Side]
@@ -297,6 +306,8 @@ class ModelConfig(Part):
     merge: bool = True
     # left out of files where there are none, so that they stay readable for versions that know no cells
     merge_cells: CellSide = Field(default=0, exclude_if=lambda side: not side)
+    # left out where there is none, as lenses are
+    refinement: RefinementConfig | None = Field(default=None, exclude_if=lambda refinement: refinement is None)
     class_names: tuple[ClassName, ...] | None = Field(default=None, max_length=MAX_CLASSES)
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = Field(default=None, max_length=MAX_CLASSES)
 
@@ -322,6 +333,10 @@ class ModelConfig(Part):
                 raise ValueError(f"{len(given)} entries in {name} for {self.classes} classes")
         self._check_decoder()
         self._check_lenses()
+        if self.refinement is not None and not (self.decisions and not self.taps and not self.queries):
+            raise ValueError(
+                "a refinement is for models with decisions, and decoders that read the last layer's patch tokens alone"
+            )
         if self.merge_cells and self.merge:
             raise ValueError(
                 "stopped tokens are merged into the class token (merge) or by cell (merge_cells), not both"
@@ -418,6 +433,11 @@ class ModelConfig(Part):
     def tokens(self) -> int:
         """N = h·w patch tokens."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def without_token_pass(self) -> ModelConfig:
+        """The dense model: no decisions, and nothing that goes with them."""
+        return self.model_copy(update={"decisions": (), "thresholds": (), "refinement": None})
 
     @property
     def cells(self) -> Cells | None:

@@ -19,7 +19,7 @@ from dovit.export.model import config as configs
 from dovit.export.model.config import ModelConfig
 from dovit.export.model.eomt import Eomt
 from dovit.export.model.heads import DecisionHead
-from dovit.export.model.lens import Correction, Lens
+from dovit.export.model.lens import Correction, Lens, Refinement
 from dovit.export.model.segmenter import SegmenterLinear, SegmenterMask
 from dovit.export.model.setr import SetrMla, SetrUp
 from dovit.export.model.token_pass import (
@@ -58,6 +58,15 @@ class Output:
 # (number of a decision from 0, the state before it with its tokens as its head reads them: through the lens, if there is one)
 # → (q [B, M] float32, which of the M stay: int64 [B, K], ascending)
 Policy = Callable[[int, TokenState], tuple[Tensor, Tensor]]
+
+
+# parts of a DoViT, by name, that the dense model does not have
+TOKEN_PASS = "heads", "lenses", "corrections", "refinement"
+
+
+def is_of_token_pass(name: str) -> bool:
+    """Whether a weight of a DoViT, by its name, belongs to one of `TOKEN_PASS`."""
+    return name.partition(".")[0] in TOKEN_PASS
 
 
 def _decoder(config: ModelConfig) -> nn.Module:
@@ -102,6 +111,11 @@ class DoViT(nn.Module):
             if head.correction is None
             else Correction(head.correction, backbone.embed_dim, config.prefix, config.tokens)
             for head in config.decisions
+        )
+        self.refinement = (
+            nn.Identity()
+            if config.refinement is None
+            else Refinement(config.refinement, backbone.embed_dim, config.grid)
         )
         self.decoder = _decoder(config)
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
@@ -164,7 +178,7 @@ class DoViT(nn.Module):
         if self.config.joining_layer is not None:
             tokens, *taps = self.leave(state.tokens)
             state = with_tokens(state, tokens)
-        full = reconstruct(state, prefix)
+        full = self.refinement(reconstruct(state, prefix))
         taps += [full] * (len(self.config.taps) - len(taps))
         return Output(self.decode(full, taps), (tuple(decisions),))
 
@@ -182,6 +196,11 @@ class DoViT(nn.Module):
         if lens.neighbours is None:
             return seen
         return with_tokens(state, lens.neighbours(seen.tokens, reconstruct(seen, self.config.prefix), state.index))
+
+    @property
+    def of_token_pass(self) -> list[nn.Module]:
+        """Those of `TOKEN_PASS` that the model has."""
+        return [module for name, module in self.named_children() if name in TOKEN_PASS]
 
     def confidence(self, number: int, seen: TokenState) -> Tensor:
         """q [B, M] of decision `number` (from 0) for the tokens of a state that have gone `through_lens`."""

@@ -1,7 +1,9 @@
-"""Maps of tokens that go with a decision.
+"""Maps of tokens that go with a decision, or with all of them.
 
 lens        makes of a stopping token what the decoder, trained on the last layer's tokens, can read
 correction  makes of a token that went through layers with few others what these layers would have made of it among all
+refinement  makes of the full sequence, of tokens that stopped at different layers, what the decoder would have read without
+            token pass
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dovit.export.model.config import CorrectionConfig, LensConfig
+from dovit.export.model.config import CorrectionConfig, LensConfig, RefinementConfig
 
 NORM_EPS = 1e-6
 
@@ -39,13 +41,13 @@ class TokenwiseMap(nn.Module):
         return y
 
 
-class Neighbours(nn.Module):
-    """What a lens of a kernel larger than 1 adds to tokens from the patches around them: W₂ gelu(W₁ (u + D u) + b₁), where u is
-    the normed map and D a depthwise convolution, which starts as the mean. Adds nothing at first."""
+class _Neighbourhood(nn.Module):
+    """What a patch's token gets from the patches around it: W₂ gelu(W₁ (u + D u) + b₁), where u is the normed map and D a
+    depthwise convolution, which starts as the mean. W₂ starts as 0."""
 
-    def __init__(self, config: LensConfig, dim: int, prefix: int, grid: tuple[int, int]) -> None:
+    def __init__(self, config: LensConfig | RefinementConfig, dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        self.prefix, self.grid = prefix, grid
+        self.grid = grid
         self.norm = nn.LayerNorm(dim, NORM_EPS)
         self.depthwise = nn.Conv2d(dim, dim, config.kernel, padding=config.kernel // 2, groups=dim)
         self.hidden = nn.Linear(dim, config.hidden)
@@ -54,14 +56,37 @@ class Neighbours(nn.Module):
         nn.init.zeros_(cast(Tensor, self.depthwise.bias))
         nn.init.zeros_(self.out.weight)
 
+    def seen(self, full: Tensor) -> Tensor:
+        """u + D u of the map `full` [B, N, E] → [B, N, E]."""
+        normed = self.norm(full)
+        around = self.depthwise(normed.transpose(1, 2).unflatten(2, self.grid)).flatten(2).transpose(1, 2)
+        return cast(Tensor, normed + around)
+
+    def added(self, seen: Tensor) -> Tensor:
+        """What is added to the tokens whose u + D u are `seen` [B, .., E]: the same shape."""
+        return cast(Tensor, self.out(F.gelu(self.hidden(seen))))
+
+
+class Neighbours(_Neighbourhood):
+    """What a lens of a kernel larger than 1 adds to the tokens of its decision. Adds nothing at first."""
+
+    def __init__(self, config: LensConfig, dim: int, prefix: int, grid: tuple[int, int]) -> None:
+        super().__init__(config, dim, grid)
+        self.prefix = prefix
+
     def forward(self, tokens: Tensor, full: Tensor, index: Tensor) -> Tensor:
         """Tokens [B, P+M, E] of the patches at `index` [B, M], and the map that they are part of, `full` [B, N, E] → tokens
         [B, P+M, E]; prefix tokens stay as they are."""
-        normed = self.norm(full)
-        around = self.depthwise(normed.transpose(1, 2).unflatten(2, self.grid)).flatten(2).transpose(1, 2)  # [B, N, E]
         where = index.long()[..., None].expand(-1, -1, full.shape[2])
-        seen = (normed + around).gather(1, where)  # [B, M, E]
-        return tokens + F.pad(self.out(F.gelu(self.hidden(seen))), (0, 0, self.prefix, 0))
+        seen = self.seen(full).gather(1, where)  # [B, M, E]
+        return tokens + F.pad(self.added(seen), (0, 0, self.prefix, 0))
+
+
+class Refinement(_Neighbourhood):
+    """R: the full sequence [B, N, E] → [B, N, E], in front of the decoder. Starts as the identity."""
+
+    def forward(self, full: Tensor) -> Tensor:
+        return full + self.added(self.seen(full))
 
 
 class Lens(TokenwiseMap):

@@ -39,7 +39,7 @@ class Ranges:
 
 def products(graph: gs.Graph) -> list[gs.Node]:
     """The products of activations and weights in the layers of the backbone: attention's own products have no weights, and
-    decision heads, lenses, corrections and decoders stay in floating point."""
+    decision heads, lenses, corrections, refinements and decoders stay in floating point."""
     return [
         node
         for node in graph.nodes

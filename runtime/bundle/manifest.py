@@ -20,6 +20,7 @@ OPERATOR_DOMAIN = "dovit"  # of the token pass's nodes in the ONNX files
 # they take the ONNX function where the attributes are missing.
 PLUGIN_ATTRIBUTES = {"plugin_namespace": OPERATOR_DOMAIN, "plugin_version": "1"}
 Schedule = Literal["exact", "rounded", "bucketed"]
+REFINEMENT = "refinement"  # is in `architecture` where the model has one
 ROUNDED_TO = 16  # kept counts of `rounded` are multiples of this, and N; runtime/cpp/chain/executor.h has the same
 Mode = Literal["whole", "slide"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from models import BACKBONES, DECODERS, random_images, randomised, small_config
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from torch import nn
 
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.model import DoViT, ModelConfig
@@ -47,8 +50,10 @@ def test_lenses_are_saved_and_read(head: str, tmp_path: Path) -> None:
     image = random_images(model.config)
     assert read.config == model.config and torch.equal(read(image).logits, model(image).logits)
     dense = load_model(file, ReadOptions(dense=True)).model
-    assert torch.equal(dense(image).logits, model(image, (1.0, 1.0)).logits)
-    assert "lens" not in small_config("setr-pup").model_dump_json()
+    without = copy.deepcopy(model)
+    without.refinement = nn.Identity()  # the dense model has none, and with one ξ = 1 is only nearly the dense model
+    assert torch.equal(dense(image).logits, without(image, (1.0, 1.0)).logits)
+    assert not {"lens", "refinement"} & set(re.findall(r"\w+", small_config("setr-pup").model_dump_json()))
     kernels = [lens.get("kernel") for lens in (d["lens"] for d in model.config.model_dump(mode="json")["decisions"])]
     assert kernels == ([3, 5] if head == "neighbours" else [None, None])
     larger = load_model(file, ReadOptions(image_size=(96, 80))).model
@@ -73,6 +78,28 @@ def test_kernels_that_no_lens_has_are_refused(lens: dict[str, Any], sentence: st
     model = randomised(small_config(head="neighbours"))
     config = model.config.model_dump(mode="json")
     config["decisions"][1]["lens"] = lens
+    save_file(model.state_dict(), tmp_path / "model.safetensors", {"dovit": json.dumps(config)})
+    with pytest.raises(DovitError, match=sentence) as refused:
+        load_model(tmp_path / "model.safetensors")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("decoder", "layers", "refinement", "sentence"),
+    [
+        ("setr-mla", (2, 4), {"hidden": 16, "kernel": 3}, "refinement is for models with decisions, and decoders"),
+        ("eomt", (2, 4), {"hidden": 16, "kernel": 3}, "refinement is for models with decisions, and decoders"),
+        ("setr-naive", (), {"hidden": 16, "kernel": 3}, "refinement is for models with decisions, and decoders"),
+        ("setr-naive", (2, 4), {"hidden": 16, "kernel": 4}, "an even kernel would change the map.s size, found 4"),
+        ("setr-naive", (2, 4), {"hidden": 0, "kernel": 3}, "hidden: Input should be greater than or equal to 1"),
+        ("setr-naive", (2, 4), {"hidden": 16, "kernel": 3}, r"refinement\.depthwise"),  # without its weights
+    ],
+)
+def test_refinements_that_no_model_has_are_refused(
+    decoder: str, layers: tuple[int, ...], refinement: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    model = randomised(small_config(decoder, layers=layers))
+    config = model.config.model_dump(mode="json") | {"refinement": refinement}
     save_file(model.state_dict(), tmp_path / "model.safetensors", {"dovit": json.dumps(config)})
     with pytest.raises(DovitError, match=sentence) as refused:
         load_model(tmp_path / "model.safetensors")

@@ -13,6 +13,7 @@ from models import randomised, small_config
 from oracle import mmseg
 from PIL import Image
 
+from dovit.benchmarks.gpu_models import dense_of
 from dovit.export import cli as export_cli
 from dovit.export.checkpoints import save_model
 
@@ -150,6 +151,19 @@ def test_what_cannot_be_compared(
     np.save(tmp_path / "logits.npy", torch.from_numpy(made).half().numpy())
     status, out, err = typed([*engine, *at, "--json"], monkeypatch, capsys)
     assert status == 0 and json.loads(out)["comparison"]["relative"] < 1e-3, err
+
+
+def test_a_refined_model_is_not_the_dense_one(
+    small: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = randomised(small_config(head="neighbours"))
+    save_model(model, tmp_path / "model.safetensors")
+    image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        np.save(tmp_path / "dense.npy", dense_of(model)(image).logits.numpy())
+    at = ["--image", tmp_path / "image.png", "--compare", tmp_path / "dense.npy"]
+    status, _, err = typed([*small, *at], monkeypatch, capsys)
+    assert status == 1 and "compare the model it was adapted from" in err, err
 
 
 def test_an_incomplete_request_is_a_usage_error(

@@ -89,6 +89,18 @@ def test_a_lens_is_counted_for_every_token_of_its_step(head: str) -> None:
     assert step_macs(config)[2:] == step_macs(without)[2:]
 
 
+def test_a_refinement_is_counted_for_every_patch() -> None:
+    config = small_config("setr-pup", 2, head="neighbours")
+    model, without = DoViT(config), config.model_copy(update={"refinement": None})
+    full = torch.zeros(1, config.tokens, config.backbone.embed_dim)
+    with FlopCounterMode(display=False) as counter:
+        model.refinement(full)
+    *before, decoder = step_macs(config)
+    *same, plain = step_macs(without)
+    assert decoder.paper(0) - plain.paper(0) == counter.get_total_flops() // 2 > 0
+    assert before == same and step_macs(config.without_token_pass) == step_macs(without.without_token_pass)
+
+
 def test_a_correction_is_counted_for_every_patch_token_of_the_next_step() -> None:
     config = small_config("setr-pup", 2, head="corrected")
     without = config.model_copy(

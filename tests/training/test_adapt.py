@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,8 +17,8 @@ from typer.testing import CliRunner
 
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT
-from dovit.export.model.lens import Correction, Lens, TokenwiseMap
-from dovit.export.model.token_pass import gather, reconstruct, with_tokens
+from dovit.export.model.lens import Correction, Lens, Refinement, TokenwiseMap
+from dovit.export.model.token_pass import TokenState, gather, reconstruct, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import check_space, compute_features
@@ -75,12 +74,15 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
     model.load_state_dict(dense.state_dict(), strict=False)
     states = States(tmp_path)
     features = compute_features(model, [2, 4], photos(tmp_path / "photos", dense, 6), tmp_path, no_progress, states)
-    lens, lens_of_first = cast(Lens, model.lenses[0]), partial(model.through_lens, 0)
+    lens = cast(Lens, model.lenses[0])
     fit_lens(lens, states, features, 4, range(6), 1)
+
+    def through_lens(state: TokenState) -> torch.Tensor:
+        return reconstruct(model.through_lens(0, state), 1)
 
     def over_all() -> float:
         with torch.no_grad():
-            mapped = torch.cat([reconstruct(lens_of_first(states.get(image)), 1) for image in range(6)])
+            mapped = torch.cat([through_lens(states.get(image)) for image in range(6)])
             return float(divergence(model.decode(mapped, []), probabilities(model, features.take(4, range(6)))))
 
     before = over_all()
@@ -88,7 +90,7 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
     generator = torch.Generator().manual_seed(0)
     distil(
         model,
-        lens_of_first,
+        through_lens,
         list(lens.parameters()),
         states,
         features,
@@ -160,6 +162,29 @@ def test_the_correction_is_the_least_squares_of_what_stopping_changed(tmp_path: 
     solved = np.linalg.lstsq(augmented, np.concatenate([y, np.zeros((65, 64))]), rcond=None)[0]
     np.testing.assert_allclose(correction.linear.weight.numpy(), solved[:-1].T + np.eye(64), atol=5e-3)
     np.testing.assert_allclose(correction.linear.bias.numpy(), solved[-1], atol=5e-3)
+
+
+@pytest.mark.parametrize("correct_too", [False, True])
+def test_the_refinement_brings_the_full_sequence_nearer(correct_too: bool, tmp_path: Path) -> None:
+    """Fitted by `adapt` behind everything else, it lowers what the same model has without it."""
+    dense = dense_model()
+    files = photos(tmp_path / "photos", dense, 12)
+    how = Adaptation((1, 2), (0.4, 0.4), 16, 3, steps=60, lr=1e-3, correct=correct_too, refine=True)
+    model, _ = adapt(dense, files, how, tmp_path, no_progress)
+    assert cast(Refinement, model.refinement).out.weight.any()
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in dense.state_dict().items())
+    without = DoViT(model.config.model_copy(update={"refinement": None})).eval().requires_grad_(False)
+    without.load_state_dict({n: v for n, v in model.state_dict().items() if not n.startswith("refinement.")})
+    losses = []
+    for one in (model, without):
+        total = 0.0
+        for file in files:
+            image = torch.from_numpy(np.array(Image.open(file)))[None]
+            with torch.no_grad():
+                total += float(divergence(one(image).logits, dense(image).logits.softmax(1)))
+        losses.append(total / len(files))
+    refined, plain = losses
+    assert refined < 0.9 * plain, losses
 
 
 @pytest.mark.parametrize("merge_cells", [0, 3])
@@ -264,6 +289,7 @@ def test_decoders_that_lenses_do_not_serve_are_refused(decoder: str, tmp_path: P
         (["--decision-layers", "2,1"], "ascending"),
         (["--merge", "--merge-cells", "4"], "not both"),
         (["--hidden", "0", "--kernel", "3"], "--kernel 3 with --hidden 0: .* give --hidden channels too"),
+        (["--refine", "--hidden", "0"], "--refine with --hidden 0: .* give --hidden channels too"),
         (["--kernel", "4"], "--kernel 4: give an odd number"),
         (["--kernel", "9"], "'--kernel': Input should be less than or equal to 7"),
         (["--lr", "nan"], "--lr"),
@@ -334,11 +360,11 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app.command()(command)
     out = tmp_path / "adapted.safetensors"
     arguments = ["--ckpt", str(tmp_path / "dense.safetensors"), "--images", str(tmp_path / "photos"), "--out", str(out)]
-    for given, layers, thresholds, side, lens in (
-        ([], [1, 2], (0.9, 0.95), 4, (16, 7)),  # hidden: a third of 64 channels, in multiples of 8
-        (["--decision-layers", "1,2,3"], [1, 2, 3], (0.9, 0.95, 0.98), 4, (16, 7)),
-        (["--threshold", "0.8", "--merge", "--hidden", "0"], [1, 2], (0.8, 0.8), 0, (0, 1)),
-        (["--merge-cells", "0", "--hidden", "5", "--kernel", "3"], [1, 2], (0.9, 0.95), 0, (5, 3)),
+    for given, layers, thresholds, side, lens, refinement in (
+        ([], [1, 2], (0.9, 0.95), 4, (16, 7), None),  # hidden: a third of 64 channels, in multiples of 8
+        (["--decision-layers", "1,2,3", "--refine"], [1, 2, 3], (0.9, 0.95, 0.98), 4, (16, 7), (16, 7)),
+        (["--threshold", "0.8", "--merge", "--hidden", "0"], [1, 2], (0.8, 0.8), 0, (0, 1), None),
+        (["--merge-cells", "0", "--hidden", "5", "--kernel", "3"], [1, 2], (0.9, 0.95), 0, (5, 3), None),
     ):
         done = CliRunner().invoke(app, [*arguments, "--steps", "3", "--joint-steps", "1", "--json", *given])
         assert done.exit_code == 0, done.output
@@ -348,6 +374,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert said["images"] == 5 and [d["layer"] for d in said["decisions"]] == layers
         assert config.thresholds == thresholds
         assert all(head.lens and (head.lens.hidden, head.lens.kernel) == lens for head in config.decisions)
+        refined = config.refinement and (config.refinement.hidden, config.refinement.kernel)
+        assert refined == refinement
         assert (config.merge, config.merge_cells) == ("--merge" in given, side)
         out.unlink()
 

@@ -43,7 +43,7 @@ def test_heads_only_trains_lenses_too(head: str, tmp_path: Path) -> None:
     trained(tmp_path / "out", tmp_path / "lens.safetensors", steps=6, lr=0.01, heads_only=True)
     before, after = weights(tmp_path / "lens.safetensors"), weights(tmp_path / "out" / "model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {name for name in before if name.startswith(("heads.", "lenses."))}
+    assert changed == {name for name in before if name.startswith(("heads.", "lenses.", "refinement."))}
 
 
 def test_auto_takes_bf16_where_the_machine_multiplies_in_it() -> None:

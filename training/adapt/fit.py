@@ -4,6 +4,7 @@ lens  ridge regression from this layer's tokens to the last layer's, then distil
       makes of the last layer's tokens and of the lens's
 correction  ridge regression from the tokens that stayed, after the next block, to what they are there without token pass; the
       last one is then distilled as a lens is
+refinement  distilled as a lens is, on the full sequence that the last block leaves
 head  multinomial logistic regression (convex) from the lens's normed output to the probabilities that the whole model gives a
       patch; its temperature minimises the cross-entropy on images that nothing else was fitted to
 """
@@ -81,7 +82,7 @@ def _set_affine(map_: TokenwiseMap, solved: Tensor) -> None:
 
 def distil(
     model: DoViT,
-    run: Callable[[TokenState], TokenState],
+    run: Callable[[TokenState], Tensor],
     parameters: Sequence[nn.Parameter],
     states: States,
     features: Features,
@@ -92,16 +93,15 @@ def distil(
     generator: torch.Generator,
     progress: Callable[[int], None],
 ) -> None:
-    """Train the `parameters` of a lens or a correction, through which `run` sends the tokens of a state, by Adam so that the
-    decoder makes the same of them, and of what earlier decisions wrote for the tokens that stopped there, as of the tokens that
-    the model without token pass has at the end."""
+    """Train the `parameters` of a lens, a correction or the refinement by Adam so that the decoder makes the same of the full
+    sequence [1, N, E] that `run` makes of a state with them as of the one that the model without token pass has at the end."""
     config = model.config
     optimiser = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     batch = min(len(images), max(1, TOKENS_A_STEP // config.tokens))
     for step in range(steps):
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
-        mapped = torch.cat([reconstruct(run(states.get(image)), config.prefix) for image in chosen])
+        mapped = torch.cat([run(states.get(image)) for image in chosen])  # [images, N, E]
         loss = divergence(model.decode(mapped, []), probabilities(model, features.take(config.backbone.depth, chosen)))
         check_finite(loss, lr)
         optimiser.zero_grad()
@@ -117,9 +117,9 @@ def check_finite(loss: Tensor, lr: float) -> None:
         raise DovitError(f"distillation has diverged, its loss is {float(loss.detach())}: lower --lr, which is {lr:g}")
 
 
-def tokens_through(module: TokenwiseMap) -> Callable[[TokenState], TokenState]:
-    """A state → the same with what `module` makes of its tokens, each by itself."""
-    return lambda state: with_tokens(state, module(state.tokens))
+def tokens_through(module: TokenwiseMap, prefix: int) -> Callable[[TokenState], Tensor]:
+    """A state → its full sequence with what `module` makes of its tokens, each by itself."""
+    return lambda state: reconstruct(with_tokens(state, module(state.tokens)), prefix)
 
 
 @torch.no_grad()

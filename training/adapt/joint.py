@@ -1,4 +1,5 @@
-"""All decisions together: lenses, corrections and heads trained through the frozen layers, and judged on held-out images.
+"""All decisions together: lenses, corrections, the refinement and heads trained through the frozen layers, and judged on
+held-out images.
 
 Each decision is fitted by itself first (`fit.py`), to the layer's own tokens. What counts is the output of the whole, in which
 an error of one correction passes through all later layers, so the second part follows the gradient of
@@ -24,7 +25,7 @@ from dovit.training.adapt.fit import check_finite, divergence, of_patches, proba
 from dovit.training.torch_segmenter import TorchSegmenter
 
 IMAGES_A_STEP = 4
-HEAD_LR = 3.0  # times that of lenses and corrections
+HEAD_LR = 3.0  # times that of the maps
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,12 @@ def distil_together(
     generator: torch.Generator,
     progress: Callable[[int], None],
 ) -> None:
-    """Train lenses, corrections and heads of `model` by Adam, IMAGES_A_STEP of `images`, which count `files`, a step.
+    """Train lenses, corrections, refinement and heads of `model` by Adam, IMAGES_A_STEP of `images`, which count `files`, a
+    step.
 
     The layers run in bfloat16 on a CPU that multiplies in it."""
-    maps = [p for part in (model.lenses, model.corrections) for p in part.parameters()]
     heads = list(model.heads.parameters())
+    maps = [p for part in model.of_token_pass if part is not model.heads for p in part.parameters()]
     groups = [{"params": maps, "lr": lr}, {"params": heads, "lr": HEAD_LR * lr}]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

@@ -11,12 +11,12 @@ from typing import cast
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
-from dovit.export.model.config import CorrectionConfig, EomtDecoder, LensConfig
+from dovit.export.model.config import CorrectionConfig, EomtDecoder, LensConfig, RefinementConfig
 from dovit.export.model.lens import Correction, Lens
-from dovit.export.model.token_pass import TokenState
+from dovit.export.model.token_pass import TokenState, reconstruct
 from dovit.runtime.errors import DovitError, describe_validation
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.features import compute_features
@@ -24,6 +24,7 @@ from dovit.training.adapt.fit import distil, fit_correction, fit_head, fit_lens,
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.states import States, correct, pass_decision
 
+REFINEMENT_LR = 3.0  # times that of lenses, which begin at the ridge regression's solution
 HELD_OUT = 10  # one image of so many is kept for temperatures and for the report
 
 
@@ -32,7 +33,8 @@ class Adaptation:
     """How to adapt. `layers` count from 1, `thresholds` are ξ of each; `hidden`: channels of the lenses' second part, 0 for
     none; `kernel`: rows and columns of patches that it sees, 1 for a token by itself. `merge`: merging into the class token,
     which the layers of a frozen model have never seen; `merge_cells`: side of the cells whose stopped tokens are merged, 0 for
-    none; `correct`: whether decisions get a correction of the next block; `steps`: of distillation for each lens;
+    none; `correct`: whether decisions get a correction of the next block; `refine`: whether the full sequence gets a refinement,
+    with the channels and the kernel of the lenses; `steps`: of distillation for each lens, and for the refinement;
     `joint_steps`: of all decisions together, when each is fitted."""
 
     layers: tuple[int, ...]
@@ -46,6 +48,7 @@ class Adaptation:
     correct: bool = True
     merge_cells: int = 0
     joint_steps: int = 0
+    refine: bool = False
 
 
 def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
@@ -75,6 +78,7 @@ def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
                 "thresholds": how.thresholds,
                 "merge": how.merge,
                 "merge_cells": how.merge_cells,
+                "refinement": RefinementConfig(hidden=how.hidden, kernel=how.kernel) if how.refine else None,
             }
         )
     except ValidationError as error:
@@ -102,25 +106,29 @@ def adapt(
     with TemporaryDirectory(dir=scratch, prefix=".dovit-adapt-") as folder:
         states = States(Path(folder))
         features = compute_features(model, [*how.layers, last], files, Path(folder), progress, states)
+        every = range(len(files))
+
+        def train(module: nn.Module, run: Callable[[TokenState], Tensor], what: str, lr: float = how.lr) -> None:
+            module.requires_grad_(True)
+            distil(
+                model,
+                run,
+                list(module.parameters()),
+                states,
+                features,
+                images,
+                steps=how.steps,
+                lr=lr,
+                generator=generator,
+                progress=lambda done: progress(what, done / how.steps),
+            )
+            module.requires_grad_(False)
+
+        def through_lens(number: int, state: TokenState) -> Tensor:
+            return reconstruct(model.through_lens(number, state), config.prefix)
+
         for number, layer in enumerate(how.layers):
             what = f"decision {number + 1} of {len(how.layers)}, after layer {layer}"
-
-            def train(module: nn.Module, run: Callable[[TokenState], TokenState], name: str, what: str = what) -> None:
-                module.requires_grad_(True)
-                distil(
-                    model,
-                    run,
-                    list(module.parameters()),
-                    states,
-                    features,
-                    images,
-                    steps=how.steps,
-                    lr=how.lr,
-                    generator=generator,
-                    progress=lambda done: progress(f"{what}: distilling the {name}", done / how.steps),
-                )
-                module.requires_grad_(False)
-
             if not all(any(states.get(image).index.shape[1] for image in part) for part in (images, held_out)):
                 raise DovitError(
                     f"no token is left for decision {number + 1}: the one before it stopped all of them at ξ = "
@@ -129,20 +137,35 @@ def adapt(
             lens = cast(Lens, model.lenses[number])
             progress(f"{what}: ridge regression")
             fit_lens(lens, states, features, last, images, config.prefix)
-            train(lens, partial(model.through_lens, number), "lens")
+            train(
+                lens,
+                partial(through_lens, number),
+                f"{what}: distilling the lens",
+            )
             progress(f"{what}: fitting the head")
             fit_head(model, number, states, features, images, held_out, generator)
-            if number + 1 == len(how.layers) and not how.correct:
+            if number + 1 == len(how.layers) and not (how.correct or how.refine):
                 break  # nothing is fitted to what comes behind it
             progress(f"{what}: running the next block on the tokens that stay")
-            pass_decision(model, number, states, range(len(files)))
+            pass_decision(model, number, states, every)
             if how.correct:
                 following = how.layers[number + 1] if number + 1 < len(how.layers) else last
                 correction = cast(Correction, model.corrections[number])
                 fit_correction(correction, states, features, following, images)
                 if following == last:
-                    train(correction, tokens_through(correction), "correction")
-                correct(model, number, states, range(len(files)))
+                    train(
+                        correction,
+                        tokens_through(correction, config.prefix),
+                        f"{what}: distilling the correction",
+                    )
+                correct(model, number, states, every)
+        if config.refinement is not None:
+            train(
+                model.refinement,
+                lambda state: model.refinement(reconstruct(state, config.prefix)),
+                "distilling the refinement",
+                REFINEMENT_LR * how.lr,
+            )
         if how.joint_steps:
             distil_together(
                 model,

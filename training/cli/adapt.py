@@ -76,8 +76,19 @@ def command(
         bool,
         typer.Option("--correct/--no-correct", help="Correct the tokens that stay after each block. Default: yes."),
     ] = True,
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Refine the full sequence in front of the decoder, with the lenses' channels and kernel. The model is then only "
+            "nearly the dense one where no token stops. Default: no.",
+        ),
+    ] = False,
     steps: Annotated[
-        int, typer.Option(metavar="N", min=1, max=1_000_000, help="Steps of distillation for each lens.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=1_000_000, help="Steps of distillation for each lens, and for the refinement."
+        ),
     ] = 2000,
     joint_steps: Annotated[
         int,
@@ -127,7 +138,11 @@ def command(
         )
     if not kernel % 2:
         raise UsageError(f"--kernel {kernel}: give an odd number, so that the token is in the middle")
-    how = Adaptation(layers, thresholds, hidden, kernel, steps, lr, seed, merge, correct, merge_cells, joint_steps)
+    if refine and not hidden:
+        raise UsageError("--refine with --hidden 0: a refinement needs channels; give --hidden channels too")
+    how = Adaptation(
+        layers, thresholds, hidden, kernel, steps, lr, seed, merge, correct, merge_cells, joint_steps, refine
+    )
     scratch = out.absolute().parent
     # refuse before the work begins
     check_decisions(model.config, layers, thresholds)

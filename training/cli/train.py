@@ -77,7 +77,8 @@ def command(
     heads_only: Annotated[
         bool,
         typer.Option(
-            "--heads-only", help="Train the decision heads, with their lenses and corrections, and nothing else."
+            "--heads-only",
+            help="Train the decision heads, with their lenses, corrections and refinement, and nothing else.",
         ),
     ] = False,
     dense: Annotated[bool, typer.Option("--dense", help="Train the plain segmenter, without decisions.")] = False,
