@@ -58,7 +58,8 @@ def _architecture(config: ModelConfig) -> str:
     named = f"{config.decoder.kind}, ViT {config.backbone.depth}×{config.backbone.embed_dim}"
     if config.refinement is None:
         return named
-    return f"{named}, {REFINEMENT} {config.refinement.kernel}×{config.refinement.kernel}"
+    kernel = config.refinement.kernel
+    return f"{named}, {REFINEMENT} that sees {kernel}×{kernel} patches"
 
 
 def lens_state(number: int) -> State:
