@@ -137,11 +137,7 @@ def adapt(
             lens = cast(Lens, model.lenses[number])
             progress(f"{what}: ridge regression")
             fit_lens(lens, states, features, last, images, config.prefix)
-            train(
-                lens,
-                partial(through_lens, number),
-                f"{what}: distilling the lens",
-            )
+            train(lens, partial(through_lens, number), f"{what}: distilling the lens")
             progress(f"{what}: fitting the head")
             fit_head(model, number, states, features, images, held_out, generator)
             if number + 1 == len(how.layers) and not (how.correct or how.refine):
@@ -153,11 +149,7 @@ def adapt(
                 correction = cast(Correction, model.corrections[number])
                 fit_correction(correction, states, features, following, images)
                 if following == last:
-                    train(
-                        correction,
-                        tokens_through(correction, config.prefix),
-                        f"{what}: distilling the correction",
-                    )
+                    train(correction, tokens_through(correction, config.prefix), f"{what}: distilling the correction")
                 correct(model, number, states, every)
         if config.refinement is not None:
             train(
