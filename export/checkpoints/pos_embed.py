@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dovit.export.model.bounds import MAX_TOKENS
+from dovit.export.model.config.bounds import MAX_TOKENS
 from dovit.runtime.bundle.check import MAX_PIXELS
 from dovit.runtime.errors import DovitError, UsageError
 
