@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from models import small_config
 
-from dovit.export.checkpoints import load_model
+from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.export.model import ModelConfig
 from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
@@ -48,4 +48,5 @@ def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **s
 
 
 def weights(path: Path, **options: Any) -> dict[str, torch.Tensor]:
-    return load_model(path, **options).model.state_dict()
+    """The model's weights by name, read with `options`."""
+    return load_model(path, ReadOptions(**options)).model.state_dict()

@@ -46,7 +46,7 @@ def train(
     number, of which no state is saved, or where the state cannot be written.
     """
     device = process.device
-    _choose_trained(model, settings.heads_only)
+    _choose_trained(model, settings)
     process.synchronised(model)
     model.to(device)
     optimiser = make_optimiser(model, settings.optimiser, settings.lr, settings.weight_decay, settings.head_lr_mult)
@@ -89,7 +89,7 @@ def train(
         ):
             validated(start)  # the run was stopped before it was done
         for step in range(start, settings.steps):
-            _training_mode(model, settings.heads_only)
+            _training_mode(model, settings)
             rate = learning_rate(
                 step, settings.steps, settings.lr, warmup=settings.warmup, power=settings.power, min_lr=settings.min_lr
             )
@@ -138,15 +138,19 @@ def _due(steps: int, every: int, done: int) -> bool:
     return done == steps or bool(every and done % every == 0)
 
 
-def _choose_trained(model: DoViT, heads_only: bool) -> None:
-    model.requires_grad_(not heads_only)
+def _choose_trained(model: DoViT, settings: Settings) -> None:
+    model.requires_grad_(not settings.heads_only)
+    if settings.freeze_backbone:
+        model.backbone.requires_grad_(False)
     for part in model.of_token_pass:
         part.requires_grad_(True)
 
 
-def _training_mode(model: DoViT, heads_only: bool) -> None:
+def _training_mode(model: DoViT, settings: Settings) -> None:
     """Frozen parts keep their batch statistics."""
-    model.train(not heads_only)
+    model.train(not settings.heads_only)
+    if settings.freeze_backbone:
+        model.backbone.eval()
     for part in model.of_token_pass:
         part.train()
 

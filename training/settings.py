@@ -23,6 +23,7 @@ class Settings(Part):
     policy: PolicyName = "confidence"
     ratio: float = Field(default=0.9, gt=0, le=1)
     heads_only: bool = False
+    freeze_backbone: bool = False
     alpha: float = Field(default=1.0, ge=0)
     beta: float = Field(default=0.4, ge=0)
     optimiser: OptimiserName = "sgd"

@@ -46,6 +46,15 @@ def test_heads_only_trains_lenses_too(head: str, tmp_path: Path) -> None:
     assert changed == {name for name in before if name.startswith(("heads.", "lenses.", "refinement."))}
 
 
+@pytest.mark.parametrize("dense", [False, True], ids=["token pass", "dense"])
+def test_a_frozen_backbone_stays_as_it_is(tmp_path: Path, checkpoint: Path, dense: bool) -> None:
+    trained(tmp_path, checkpoint, {"dense": dense}, steps=6, lr=0.01, freeze_backbone=True)
+    before, after = weights(checkpoint), weights(tmp_path / "model.safetensors", dense=dense)
+    changed = {name for name in after if not torch.equal(before[name], after[name]) and not name.endswith("tracked")}
+    assert changed == {name for name in after if not name.startswith("backbone.") and not name.endswith("tracked")}
+    assert any(name.startswith("heads.") for name in changed) != dense
+
+
 def test_auto_takes_bf16_where_the_machine_multiplies_in_it() -> None:
     from dovit.runtime.machine import cpu_multiplies_in_bf16
     from dovit.training.cli.train import Precision, _precision
@@ -118,6 +127,7 @@ def test_no_state_is_saved_of_weights_that_are_nan(tmp_path: Path, checkpoint: P
         (["--ckpt", "CKPT", "--scale-range", "2"], "two factors"),
         (["--ckpt", "CKPT", "--device", "cuda"], "no GPU"),
         (["--ckpt", "CKPT", "--dense", "--heads-only"], "leave --heads-only"),
+        (["--ckpt", "CKPT", "--heads-only", "--freeze-backbone"], "give one of the two"),
         (["--new", "CKPT"], "cannot be read"),
         (
             ["--ckpt", "CKPT", "--out", "new.safetensors"],

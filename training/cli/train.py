@@ -81,6 +81,14 @@ def command(
             help="Train the decision heads, with their lenses, corrections and refinement, and nothing else.",
         ),
     ] = False,
+    freeze_backbone: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-backbone",
+            help="Leave the backbone as it is, and train the decoder and whatever else there is. With --dense and the decoder "
+            "segmenter-linear it is a linear probe.",
+        ),
+    ] = False,
     dense: Annotated[bool, typer.Option("--dense", help="Train the plain segmenter, without decisions.")] = False,
     policy: Annotated[
         Policy,
@@ -171,6 +179,8 @@ def command(
         raise UsageError("give either --ckpt, a checkpoint to start from, or --new, a configuration")
     if dense and (heads_only or policy is Policy.DYNAMICVIT):
         raise UsageError("--dense trains a model without decisions: leave --heads-only and --policy out")
+    if heads_only and freeze_backbone:
+        raise UsageError("--heads-only leaves the backbone as it is already, and the decoder too: give one of the two")
     check_folder_name(out, "--out")
     scales = parse_numbers(scale_range, float, "--scale-range")
     if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
@@ -198,6 +208,7 @@ def command(
         "policy": policy.value,
         "ratio": ratio,
         "heads_only": heads_only,
+        "freeze_backbone": freeze_backbone,
         "alpha": alpha,
         "beta": 0.0 if heads_only else beta,
         "optimiser": optimizer.value,
