@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Token pass on real photographs: from a Hugging Face folder of a DINOv2 backbone and CamVid to every number about it in docs/results.md.
+# Token pass on real photographs: from a Hugging Face folder of a DINOv2 backbone and CamVid to every number about it in docs/results/camvid.md.
 #   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--seeds 0,1,2] [--jobs 1] [--torch]     # an interrupted run goes on where it was
 # DATA: images/ and labels/ with train/ and val/, as docs/training.md has it. --quick: a few steps of everything, to see that it works.
 # --jobs: so many runs at once, for a GPU with memory to spare. --torch: checkpoints are evaluated by torch, on a GPU if there is one,

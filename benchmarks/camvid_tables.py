@@ -1,4 +1,4 @@
-"""The tables of docs/results.md from the JSON of camvid.sh: `python -m dovit.benchmarks.camvid_tables OUT [--json FILE]`.
+"""The tables of docs/results/camvid.md from the JSON of camvid.sh: `python -m dovit.benchmarks.camvid_tables OUT [--json FILE]`.
 
 A number of several seeds is their mean, with the least and the greatest beside it. Runs that are not there are left out.
 """

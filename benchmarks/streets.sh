@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes assets/streets-tiny.safetensors and every number about it in docs/results.md, from nothing, on two CPU cores:
+# Makes assets/streets-tiny.safetensors and every number about it in docs/results/streets.md, from nothing, on two CPU cores:
 # the dense teacher, its control, DoViT from it, the sweep of ξ, the ablation of the paper's Table 3, and DynamicViT as in its Table 1.
 #   bash benchmarks/streets.sh FOLDER     # an interrupted run goes on where it was
 set -euo pipefail

@@ -31,7 +31,7 @@ from dovit.scenes import scene
 
 LOG = logging.getLogger("dovit")
 # MACs of an image without token pass, the true count, from which on OpenVINO takes less CPU time in every setting
-# (docs/results.md)
+# (docs/results/cpu.md)
 LARGE = 30_000_000_000
 MEASUREMENT = 1  # a higher number where `measure` changes: what was kept by another is not read
 FIRST_SCENE = 3_000_100  # apart from those that models are trained and evaluated on

@@ -37,7 +37,7 @@ Examples:
     dovit-adapt --ckpt dinov2-small/ --head linear_head.pth --images photos/ \\
         --limit 300 --threshold 0.95,0.97,0.99,0.99 --out adapted.safetensors
 """
-# Measured on CamVid (docs/results.md): a token that stops early saves much, so the first decisions may be less sure.
+# Measured on CamVid (docs/results/camvid.md): a token that stops early saves much, so the first decisions may be less sure.
 DEFAULT_THRESHOLDS = 0.9, 0.95, 0.98  # of the first decision, the second, and all others
 DEFAULT_CELLS = 4  # side in patches
 DEFAULT_KERNEL = 7  # in patches
