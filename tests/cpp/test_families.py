@@ -65,3 +65,21 @@ def test_queries_need_a_token(build: Callable[[str], Path], library_path: Path, 
         with pytest.raises(dovit.UsageError, match=words):
             session(picture, counts=(13, 0))
         assert session(picture, keep=(0.5, 0)).kept == (12, 1)
+
+
+def test_without_decisions_nothing_says_which_tokens_stay(
+    build: Callable[[str], Path], library_path: Path, tmp_path: Path
+) -> None:
+    """Refused in both languages, in the same words; one threshold for all of no decisions says nothing."""
+    make_bundle(randomised(small_config(layers=())), tmp_path)
+    picture = random_images(small_config())[0].numpy()
+    made = CSession(build("release") / "libdovit_runtime.so", tmp_path, library_path)
+    with dovit.load(tmp_path) as session:
+        for name, values in (("counts", [12]), ("threshold", [0.9, 0.8]), ("keep", [0.5])):
+            words = f"{name}: the model has no decisions, so no token stops: leave {name} out"
+            with pytest.raises(dovit.UsageError, match=words):
+                session(picture, **{name: values})
+            if name != "keep":  # the C API has counts alone
+                with pytest.raises(Exception, match=words):
+                    made(picture, **{name: values})
+        assert session(picture, threshold=0.9).kept == made(picture, threshold=[0.9]).kept == ()

@@ -21,12 +21,23 @@ std::string printed(double value) {
   return made.find_first_of(".e") == std::string::npos ? made + ".0" : made;
 }
 
+namespace {
+
+void check_decides(const Manifest& manifest, const char* name) {
+  if (manifest.decisions.empty())
+    throw UsageError(text(name, ": the model has no decisions, so no token stops: leave ", name, " out"));
+}
+
+}  // namespace
+
 std::vector<double> checked_thresholds(const Manifest& manifest, const std::vector<double>& given) {
   const size_t count = manifest.decisions.size();
   std::vector<double> thresholds = given;
   if (given.size() == 1) thresholds.assign(count, given[0]);
-  if (thresholds.size() != count)
+  if (thresholds.size() != count) {
+    check_decides(manifest, "threshold");
     throw UsageError(text(given.size(), " thresholds for ", count, " decisions: give one for all, or one each"));
+  }
   for (const double value : thresholds)
     if (!(value >= 0 && value <= 1))
       throw UsageError(text("threshold ", printed(value), " lies outside [0, 1]; 1 stops no token"));
@@ -42,9 +53,11 @@ std::vector<int64_t> checked_counts(const Manifest& manifest, const std::vector<
     falling = falling && count >= least && count <= most;
     most = count;
   }
-  if (!falling)
+  if (!falling) {
+    check_decides(manifest, "counts");
     throw UsageError(text("counts ", joined(given), ": give ", decisions, " falling numbers of tokens, from ",
                           manifest.tokens(), " to ", least));
+  }
   return given;
 }
 
