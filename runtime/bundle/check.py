@@ -56,7 +56,9 @@ class _Checker:
         self.expect(decisions <= 1024 and len(manifest.thresholds) == decisions, "thresholds")
         self.expect(all(0 <= threshold <= 1 for threshold in manifest.thresholds), "thresholds")
         self.expect(all(1 <= decision.lens_kernel <= 1024 for decision in manifest.decisions), "lens_kernel")
-        self.expect(all(0 <= capacity <= manifest.tokens for capacity in manifest.capacities), "capacities")
+        # a decision rounds its kept count up to one of them, so the last holds all tokens
+        sizes = list(manifest.capacities)
+        self.expect(sizes == sorted(sizes) and sizes[:1] >= [0] and sizes[-1] == manifest.tokens, "capacities")
         for name, each in (("class_names", manifest.class_names), ("palette", manifest.palette)):
             self.expect(each is None or len(each) == manifest.classes, name)
         self.expect(all(0 <= value <= 255 for colour in manifest.palette or () for value in colour), "palette")

@@ -107,7 +107,6 @@ def test_what_leaves_the_arena_is_refused(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"capacities": (0, 5)}, "capacities: to rise up to 24 expected"),
         ({"capacities": (24, 24)}, None),
         ({"capacities": (5,) * 30 + (24,)}, "the capacities, in bytes"),
         ({"classes": 4}, "logits"),

@@ -48,8 +48,11 @@ struct Checker {
     expect(manifest.decisions.size() <= 1024 && manifest.thresholds.size() == manifest.decisions.size(), "thresholds");
     for (const double threshold : manifest.thresholds) expect(threshold >= 0 && threshold <= 1, "thresholds");
     for (const DecisionSpec& decision : manifest.decisions) expect(within(decision.lens_kernel, 1024), "lens_kernel");
-    for (const int64_t capacity : manifest.capacities)
-      expect(capacity >= 0 && capacity <= manifest.tokens(), "capacities");
+    // a decision rounds its kept count up to one of them, so the last holds all tokens
+    const std::vector<int64_t>& capacities = manifest.capacities;
+    expect(!capacities.empty() && capacities.front() >= 0 && capacities.back() == manifest.tokens() &&
+               std::is_sorted(capacities.begin(), capacities.end()),
+           "capacities");
     const auto classes = static_cast<size_t>(manifest.classes);
     expect(!manifest.class_names || manifest.class_names->size() == classes, "class_names");
     expect(!manifest.palette || manifest.palette->size() == classes, "palette");
