@@ -72,7 +72,7 @@ def _list_backends(context: typer.Context, option: typer.CallbackParam, value: b
 
 def command(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES…", help="Image files, folders, or quoted globs; or videos.")
+        list[str], typer.Argument(metavar="IMAGES", help="Image files, folders, or quoted globs; or videos.")
     ],
     engine: Engine,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pictures go; made if missing.")] = Path(
