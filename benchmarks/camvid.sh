@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Token pass on real photographs: from a Hugging Face folder of a DINOv2 backbone and CamVid to every number about it in docs/results/camvid.md.
-#   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--seeds 0,1,2] [--jobs 1] [--torch]     # an interrupted run goes on where it was
+#   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--probe] [--seeds 0,1,2] [--jobs 1] [--torch]     # an interrupted run goes on where it was
 # DATA: images/ and labels/ with train/ and val/, as docs/training.md has it. --quick: a few steps of everything, to see that it works.
+# --probe: instead of all that, what leaves the backbone as it is: a linear probe, adapted and then trained; two cores do it in two hours.
 # --jobs: so many runs at once, for a GPU with memory to spare. --torch: checkpoints are evaluated by torch, on a GPU if there is one,
 # instead of as bundles on the CPU.
 # CamVid is CC BY-NC 4.0: neither its images nor weights trained on them may be published with this project.
@@ -12,7 +13,7 @@ set -euo pipefail
 }
 data=$(realpath "$1") backbone=$(realpath "$2") out=$3
 shift 3
-first=800 again=400 longest=1600 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch=
+first=800 again=400 longest=1600 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch= probe=
 while [ $# -gt 0 ]; do
     case $1 in
         --quick) first=6 again=4 longest=4 rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
@@ -25,6 +26,7 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --torch) torch=1 ;;
+        --probe) probe=1 ;;
         *)
             echo "unknown option $1" >&2
             exit 2
@@ -43,6 +45,7 @@ student=("${further[@]}" --threshold 0.95)
 gently=(--lr 0.00003 --head-lr-mult 5)
 longer=(--lr 0.00004 --head-lr-mult 1 --steps $longest)
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
+probe_thresholds=0.75/0.8/0.85/0.85,0.8/0.85/0.9/0.92,0.9/0.92/0.94/0.95,0.9/0.95/0.98/0.98,0.95/0.97/0.98/0.98,1.0
 adapted_thresholds=0.85,0.9,0.9/0.91/0.92/0.935,0.9/0.92/0.94/0.95,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.95,0.97,0.98,1.0
 
 train() { # name, further arguments
@@ -116,10 +119,10 @@ heads() { # seed
     sweep "heads-$1"
 }
 
-adapt() { # name, dense run: no labels, nothing of the dense model changed
+adapt() { # name, dense run, further arguments: no labels, nothing of the dense model changed
     if [ ! -e "$1/model.safetensors" ]; then
         mkdir -p "$1"
-        dovit-adapt --ckpt "$2/model.safetensors" --images "$data/images/train" --out "$1/model.safetensors" "${fit[@]}"
+        dovit-adapt --ckpt "$2/model.safetensors" --images "$data/images/train" --out "$1/model.safetensors" "${@:3}" "${fit[@]}"
     fi
     thresholds=$adapted_thresholds sweep "$1" --stopped
 }
@@ -128,6 +131,14 @@ tuned() { # the adapted model, then trained with token pass and labels, for as m
     train "tuned-$1" "${further[@]}" --ckpt adapted_settled/model.safetensors "${longer[@]}" --threshold 0.9,0.92,0.94,0.95 \
         --alpha 0.05 --beta 0 --seed "$1"
     thresholds=$adapted_thresholds sweep "tuned-$1" --fixed-ratio --per-image "images-tuned-$1.jsonl"
+}
+
+around_a_frozen_backbone() { # seed
+    local seed=$1
+    adapted_thresholds=$probe_thresholds adapt "adapted-$seed" dense --limit 150 --steps 1000 --joint-steps 100 --seed "$seed"
+    train "trained-$seed" "${further[@]}" "${labelled[@]}" --ckpt "adapted-$seed/model.safetensors" --seed "$seed" --alpha 0.05 --beta 0 \
+        --threshold 0.8,0.85,0.9,0.92
+    thresholds=$probe_thresholds sweep "trained-$seed"
 }
 
 takes_bf16() { # whether dovit-eval can compute in it here, with the provider that DOVIT_PROVIDER names if it is set
@@ -145,6 +156,17 @@ speed() { # of the first DoViT, over the dense model, on the fastest provider of
         --plot speed.svg --out speed.json "${limit[@]}"
 }
 
+if [ -n "$probe" ]; then
+    labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1)
+    train dense --ckpt "$backbone" --arch segmenter-linear --dense --freeze-backbone --lr 0.003 --head-lr-mult 1 --steps $first --warmup 30 \
+        --val-every $((first / 4)) "${validation[@]}"
+    evaluate dense --ckpt dense/model.safetensors
+    for seed in $seeds; do run around_a_frozen_backbone "$seed"; done
+    run dense control "${labelled[@]}" # of one seed: what a linear classifier converges to hardly depends on it
+    while [ -n "$(jobs -rp)" ]; do wait -n; done
+    python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
+    exit
+fi
 train dense --ckpt "$backbone" --arch segmenter-linear --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
 adapt adapted dense
