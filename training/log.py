@@ -68,7 +68,9 @@ class Log:
         except OSError as error:
             raise self._not_written(error) from None
         words = ", ".join(
-            f"{name} {_short(value)}" for name, value in values.items() if name in ("loss", "kept", *SCORES)
+            f"{name} {_short(value)}"
+            for name, value in values.items()
+            if name in ("loss", "kept", *SCORES) and value != []  # a dense model has no decisions
         )
         if words:
             self._bar.update(self._task, description=words)

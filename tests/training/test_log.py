@@ -17,12 +17,14 @@ from dovit.training.log import Log, read_scores
 def test_plain_lines_without_a_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Log(tmp_path, 4, 0, quiet=False) as log:
         log.write(1, {"loss": 1.25, "kept": [20.0, 9.6], "lr": 0.1})
+        log.write(2, {"loss": 1.0, "kept": [], "lr": 0.1})  # dense
         log.write(3, {"loss": 1.0, "kept": [18.0, 9.0], "lr": 0.1})
         log.write(3, {"mIoU": 40.5, "PA": 80.25, "macs_ratio": 0.5})
     lines = capfd.readouterr().err.splitlines()
     assert re.fullmatch(r"step 2/4: loss 1\.250, kept 20/10, \S+ s a step, 0 min left", lines[0])
-    assert lines[1].startswith("step 4/4: loss 1.000, kept 18/9, ")
-    assert lines[2:] == ["step 4/4: validation: mIoU 40.500, PA 80.250"]
+    assert re.fullmatch(r"step 3/4: loss 1\.000, \S+ s a step, 0 min left", lines[1])
+    assert lines[2].startswith("step 4/4: loss 1.000, kept 18/9, ")
+    assert lines[3:] == ["step 4/4: validation: mIoU 40.500, PA 80.250"]
     assert read_scores(tmp_path, 3) == {"mIoU": 40.5, "PA": 80.25} and read_scores(tmp_path, 2) == {}
     with Log(tmp_path, 4, 0, quiet=True) as log:
         log.write(0, {"loss": 1.0})
