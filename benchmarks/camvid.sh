@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Token pass on real photographs: from a Hugging Face folder of a DINOv2 backbone and CamVid to every number about it in docs/results/camvid.md.
+# Token pass on real photographs: from a Hugging Face folder of a DINOv2 backbone and CamVid to tables like those of docs/results/camvid.md.
 #   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--probe] [--seeds 0,1,2] [--jobs 1] [--torch]     # an interrupted run goes on where it was
 # DATA: images/ and labels/ with train/ and val/, as docs/training.md has it. --quick: a few steps of everything, to see that it works.
 # --probe: instead of all that, what leaves the backbone as it is: a linear probe, adapted and then trained; two cores do it in two hours.
@@ -162,7 +162,7 @@ if [ -n "$probe" ]; then
         --val-every $((first / 4)) "${validation[@]}"
     evaluate dense --ckpt dense/model.safetensors
     for seed in $seeds; do run around_a_frozen_backbone "$seed"; done
-    run dense control "${labelled[@]}" # of one seed: what a linear classifier converges to hardly depends on it
+    run dense control "${labelled[@]}"
     while [ -n "$(jobs -rp)" ]; do wait -n; done
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit

@@ -89,7 +89,7 @@ def train(
         ):
             validated(start)  # the run was stopped before it was done
         for step in range(start, settings.steps):
-            _training_mode(model, settings)
+            _training_mode(model, settings.heads_only)
             rate = learning_rate(
                 step, settings.steps, settings.lr, warmup=settings.warmup, power=settings.power, min_lr=settings.min_lr
             )
@@ -146,11 +146,9 @@ def _choose_trained(model: DoViT, settings: Settings) -> None:
         part.requires_grad_(True)
 
 
-def _training_mode(model: DoViT, settings: Settings) -> None:
-    """Frozen parts keep their batch statistics."""
-    model.train(not settings.heads_only)
-    if settings.freeze_backbone:
-        model.backbone.eval()
+def _training_mode(model: DoViT, heads_only: bool) -> None:
+    """A frozen decoder keeps its batch statistics; the backbone has none."""
+    model.train(not heads_only)
     for part in model.of_token_pass:
         part.train()
 

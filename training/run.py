@@ -192,7 +192,7 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
         config = read_config(start.config)
         changes = _merging(start)
         if start.read["dense"]:
-            changes |= {"decisions": (), "thresholds": (), "refinement": None}
+            config = config.without_token_pass
         elif start.read["thresholds"]:
             given = ReadOptions(thresholds=start.read["thresholds"])
             changes["thresholds"] = given.thresholds_for(len(config.decisions))
