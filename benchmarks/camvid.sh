@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Token pass on real photographs: from a Hugging Face folder of a DINOv2 backbone and CamVid to tables like those of docs/results/camvid.md.
-#   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--probe] [--seeds 0,1,2] [--jobs 1] [--torch]     # an interrupted run goes on where it was
+#   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--probe | --frozen] [--seeds 0,1,2] [--jobs 1] [--torch]
+# An interrupted run goes on where it was.
 # DATA: images/ and labels/ with train/ and val/, as docs/training.md has it. --quick: a few steps of everything, to see that it works.
 # --probe: instead of all that, what leaves the backbone as it is: a linear probe, adapted and then trained; two cores do it in two hours.
+# --frozen: the paper's tables around a backbone that stays as it is, with a linear decoder on four layers, of images of 252×336 pixels.
 # --jobs: so many runs at once, for a GPU with memory to spare. --torch: checkpoints are evaluated by torch, on a GPU if there is one,
 # instead of as bundles on the CPU.
 # CamVid is CC BY-NC 4.0: neither its images nor weights trained on them may be published with this project.
@@ -13,10 +15,10 @@ set -euo pipefail
 }
 data=$(realpath "$1") backbone=$(realpath "$2") out=$3
 shift 3
-first=800 again=400 longest=1600 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch= probe=
+first=800 again=400 few=250 longest=1600 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch= probe= frozen=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) first=6 again=4 longest=4 rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
+        --quick) first=6 again=4 few=4 longest=4 rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
         --seeds)
             seeds=${2//,/ }
             shift
@@ -27,6 +29,7 @@ while [ $# -gt 0 ]; do
             ;;
         --torch) torch=1 ;;
         --probe) probe=1 ;;
+        --frozen) frozen=1 ;;
         *)
             echo "unknown option $1" >&2
             exit 2
@@ -37,14 +40,17 @@ done
 mkdir -p "$out"
 cd "$out"
 
-# 768 tokens an image; in bf16 where the machine multiplies in it, which is dovit-train's default
-common=(--data "$data" --image-size 336x448 --batch 4 --optimizer adamw --lr 0.0001 --head-lr-mult 10
+# 768 tokens an image, or 432; in bf16 where the machine multiplies in it, which is dovit-train's default
+size=336x448 fixed=()
+[ -z "$frozen" ] || again=$few size=252x336 fixed=(--freeze-backbone --lr 0.003 --head-lr-mult 1)
+common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.0001 --head-lr-mult 10
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
 further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
 student=("${further[@]}" --threshold 0.95)
 gently=(--lr 0.00003 --head-lr-mult 5)
 longer=(--lr 0.00004 --head-lr-mult 1 --steps $longest)
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
+[ -z "$frozen" ] || thresholds=0.8,0.9,0.95,0.98,1.0
 probe_thresholds=0.75/0.8/0.85/0.85,0.8/0.85/0.9/0.92,0.9/0.92/0.94/0.95,0.9/0.95/0.98/0.98,0.95/0.97/0.98/0.98,1.0
 adapted_thresholds=0.85,0.9,0.9/0.91/0.92/0.935,0.9/0.92/0.94/0.95,0.9/0.95/0.98/0.98,0.9/0.97/0.99/0.99,0.95,0.97,0.98,1.0
 
@@ -105,18 +111,28 @@ settle() { # the dense model trained on at a lower learning rate, until validati
 }
 
 trained() { # a row of Table 1 or 3, at its own ξ: name, further arguments
-    train "$1" "${student[@]}" "${@:2}"
+    train "$1" "${student[@]}" "${fixed[@]}" "${@:2}"
     evaluate "$1" --ckpt "$1/model.safetensors"
 }
 
 dovit() { # seed
-    train "dovit-$1" "${student[@]}" --seed "$1"
+    train "dovit-$1" "${student[@]}" "${fixed[@]}" --seed "$1"
     sweep "dovit-$1" --fixed-ratio --stopped --plot "dovit-$1.png" --per-image "images-$1.jsonl"
 }
 
 heads() { # seed
-    train "heads-$1" "${student[@]}" --heads-only --lr 0.001 --head-lr-mult 1 --seed "$1"
+    train "heads-$1" "${student[@]}" --heads-only --lr 0.003 --head-lr-mult 1 --seed "$1"
     sweep "heads-$1"
+}
+
+papers_rows() { # seed
+    run dovit "$1"
+    run dense "control-$1" --seed "$1" "${fixed[@]}" # as many further steps
+    run heads "$1"
+    run trained "dynamicvit-$1" --seed "$1" --policy dynamicvit --ratio 0.7
+    # Table 3: the paper's parts one by one; both together are dovit-SEED
+    run trained "nothing-$1" --seed "$1" --no-merge --beta 0
+    run trained "merging-$1" --seed "$1" --beta 0
 }
 
 adapt() { # name, dense run, further arguments: no labels, nothing of the dense model changed
@@ -167,22 +183,28 @@ if [ -n "$probe" ]; then
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit
 fi
-train dense --ckpt "$backbone" --arch segmenter-linear --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
+if [ -n "$frozen" ]; then
+    probed=(--decoder-layers 3,6,9,12 "${fixed[@]}")
+else
+    probed=()
+fi
+train dense --ckpt "$backbone" --arch segmenter-linear "${probed[@]}" --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
+if [ -n "$frozen" ]; then
+    for seed in $seeds; do papers_rows "$seed"; done
+    run trained "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm # the paper's decision heads
+    while [ -n "$(jobs -rp)" ]; do wait -n; done
+    python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
+    exit
+fi
 adapt adapted dense
 settle
 adapt adapted_settled settled
 for seed in $seeds; do
     run tuned "$seed"
-    run dovit "$seed"
-    # as many further steps as `dovit` and `tuned` get, but dense, from where each begins and at its learning rate
-    run dense "control-$seed" --seed "$seed"
+    # as many further steps as `tuned`, but dense, from where it begins and at its learning rate
     run dense "further-$seed" --ckpt settled/model.safetensors --seed "$seed" "${longer[@]}"
-    run heads "$seed"
-    run trained "dynamicvit-$seed" --seed "$seed" --policy dynamicvit --ratio 0.7
-    # Table 3: the paper's parts one by one; both together are dovit-SEED
-    run trained "nothing-$seed" --seed "$seed" --no-merge --beta 0
-    run trained "merging-$seed" --seed "$seed" --beta 0
+    papers_rows "$seed"
 done
 while [ -n "$(jobs -rp)" ]; do wait -n; done
 speed "dovit-${seeds%% *}"

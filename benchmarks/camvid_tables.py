@@ -33,6 +33,7 @@ ROWS = {  # run, and the setting that its row shows; None: the only one
     "adapted without labels, ξ = 0.9/0.95/0.98/0.98": ("adapted", "ξ = 0.9/0.95/0.98/0.98"),
 }
 PARTS = {
+    "both, decision heads without a norm, ξ = 0.95": ("plain", None),
     "neither merging nor self-distillation, ξ = 0.95": ("nothing", None),
     "merging, ξ = 0.95": ("merging", None),
     "both (DoViT), ξ = 0.95": ("dovit", "ξ = 0.95"),

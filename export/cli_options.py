@@ -65,6 +65,8 @@ def read_fields(
     classes: int | None,
     image_size: str | None,
     decision_layers: str | None,
+    decoder_layers: str | None = None,
+    head_norm: bool | None = None,
     threshold: Sequence[str] | None,
     dense: bool,
 ) -> dict[str, Any]:
@@ -75,6 +77,8 @@ def read_fields(
         "classes": classes,
         "image_size": parse_size(image_size, "--image-size"),
         "decision_layers": parse_numbers(decision_layers, int, "--decision-layers"),
+        "decoder_layers": parse_numbers(decoder_layers, int, "--decoder-layers"),
+        "head_norm": head_norm,
         "thresholds": parse_thresholds(threshold),
         "dense": dense,
     }

@@ -19,6 +19,8 @@ READ: dict[str, Any] = {
     "classes": None,
     "image_size": None,
     "decision_layers": None,
+    "decoder_layers": None,
+    "head_norm": None,
     "thresholds": None,
     "dense": False,
 }

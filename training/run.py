@@ -13,6 +13,7 @@ import torch
 from dovit.evaluation.data import Dataset, open_data
 from dovit.evaluation.data.overlap import count_shared
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
+from dovit.export.checkpoints.options import BackboneAlone
 from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.config import EomtDecoder
 from dovit.export.model.dovit import is_of_token_pass
@@ -162,7 +163,7 @@ def _known_before_loading(start: StartingPoint) -> dict[str, Any]:
     try:
         config = load_model(start.checkpoint, ReadOptions(**start.read, untrained=True)).model.config
         return {"image_size": config.image_size, "classes": config.classes}
-    except UsageError:
+    except BackboneAlone:
         if size or classes:
             return {"image_size": size, "classes": classes}
     # a backbone alone needs the classes, which the data may tell; its image size is the same with any number of them
@@ -208,7 +209,12 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
                 f"--heads-only: {start.checkpoint} is a backbone without a decoder, which would stay as it was initialised: "
                 f"train the whole first, or give --head its linear head"
             )
-        first = loaded.model
+        first, norm = loaded.model, read["head_norm"]
+        if norm is not None and any(head.norm != norm for head in first.config.decisions):
+            raise UsageError(
+                f"--{'' if norm else 'no-'}head-norm is for decision heads that are added, and {start.checkpoint} has its own, "
+                f"{'without' if norm else 'with'} one: leave it out"
+            )
         if changes := _merging(start):
             first = with_config(first, changes)
     if settings.policy == "confidence":

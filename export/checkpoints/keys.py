@@ -88,7 +88,10 @@ class Account:
         missing = [
             name
             for name in wanted
-            if name not in self.weights and not name.startswith(untrained or ("\0",)) and not name.endswith(counter)
+            if name not in self.weights
+            and wanted[name].numel()  # a prefix of no tokens is not in files
+            and not name.startswith(untrained or ("\0",))
+            and not name.endswith(counter)
         ]
         shaped = [
             f"{name} is {list(self.weights[name].shape)}, expected {list(wanted[name].shape)}"
@@ -109,6 +112,7 @@ class Account:
         if any(problems):
             raise DovitError(f"{self.path}: does not fit {config.decoder.kind}: " + "; ".join(p for p in problems if p))
         ready = {name: _as_float32(self.weights[name]) for name in wanted if name in self.weights}
+        ready |= {n: torch.zeros(w.shape) for n, w in wanted.items() if not w.numel() and n not in ready}
         if not untrained:
             ready |= {n: torch.zeros((), dtype=torch.int64) for n in wanted if n.endswith(counter) and n not in ready}
         model.load_state_dict(ready, strict=False, assign=True)

@@ -99,9 +99,13 @@ def _read(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> L
         able = ", ".join(family.name for family in FAMILIES if family.takes_head)
         raise UsageError(f"{told}: {checkpoint.path} is of {family.name}; heads of their own have backbones of {able}")
     model, notes = family.read(checkpoint, options, settings)
-    return LoadedModel(
-        model, family.name, [printable(note) for note in notes], tuple(settings)
-    )  # notes have keys in them
+    # notes have keys in them
+    loaded = LoadedModel(model, family.name, [printable(note) for note in notes], tuple(settings))
+    if options.decoder_layers is not None and not loaded.is_new:
+        raise UsageError(
+            f"--decoder-layers: {checkpoint.path} has a decoder, which says itself what it reads; the option is for a backbone alone"
+        )
+    return loaded
 
 
 def _checkpoint(path: Path) -> Checkpoint:

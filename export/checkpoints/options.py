@@ -17,6 +17,10 @@ NO_HEADS = (
 )
 
 
+class BackboneAlone(UsageError):
+    """A backbone for which the options do not say which segmenter to build on it."""
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """None: as the checkpoint says, or the family's default. `image_size` is (height, width), layers count from 1.
@@ -24,7 +28,8 @@ class ReadOptions:
     `config`: the configuration, for a checkpoint without one. `head`: the file of a linear head, for a backbone without
     one. `changes`: `key=value` over the checkpoint's configuration, the key with dots and as the family spells it. `mean`
     and `std` are RGB, 0…255; `bgr`: the weights expect BGR; `heads`: attention heads of the backbone; `norm_eps`: of the
-    backbone's LayerNorms; `stride` and `mode`: how images of another size are run by default.
+    backbone's LayerNorms; `stride` and `mode`: how images of another size are run by default. `decoder_layers`: those whose
+    outputs a new decoder reads. `head_norm`: whether new decision heads begin with a LayerNorm; None: they do.
 
     `untrained`: parts that the checkpoint lacks (decoder, decision heads) are freshly initialised instead of refused;
     that is for training, never for export. `plain`: a checkpoint without decision heads is taken as the dense segmenter
@@ -35,6 +40,8 @@ class ReadOptions:
     image_size: tuple[int, int] | None = None
     classes: int | None = None
     decision_layers: tuple[int, ...] | None = None
+    decoder_layers: tuple[int, ...] | None = None
+    head_norm: bool | None = None
     thresholds: tuple[float, ...] | None = None
     config: Path | None = None
     head: Path | None = None
@@ -50,6 +57,12 @@ class ReadOptions:
     untrained: bool = False
     plain: bool = False
 
+    def segmenter_for(self, path: object) -> tuple[str, int]:
+        """The architecture and the classes of the segmenter to build on a backbone alone."""
+        if self.arch is None or self.classes is None:
+            raise BackboneAlone(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
+        return self.arch, self.classes
+
     def thresholds_for(self, decisions: int, own: tuple[float, ...] = ()) -> tuple[float, ...]:
         """One ξ a decision: those given, the checkpoint's own, or the default."""
         given = self.thresholds or own or (DEFAULT_THRESHOLD,)
@@ -60,8 +73,9 @@ class ReadOptions:
         return given[:decisions]
 
     def new_heads(self, path: object, depth: int, last: int | None = None) -> tuple[HeadConfig, ...]:
-        """Heads for a checkpoint that has none: no decision if dense or plain, the paper's 1×1 convolutions if untrained
-        parts are allowed, otherwise DovitError. `last`: the last layer after which there may be one, where later
+        """Heads for a checkpoint that has none: no decision if dense or plain, 1×1 convolutions after the paper's layers if
+        untrained parts are allowed, otherwise DovitError. A LayerNorm in front of them makes them learn several times as fast:
+        tokens of early layers may be small (DINOv2's), and the heads' losses reach the backbone while they are wrong. `last`: the last layer after which there may be one, where later
         ones may not decide."""
         if self.dense or self.plain:
             return ()
@@ -75,4 +89,4 @@ class ReadOptions:
                 f"--decision-layers {','.join(map(str, layers))}: queries join after layer {last} of {depth}, and decisions lie "
                 f"before that"
             )
-        return tuple(HeadConfig(layer=layer) for layer in layers)
+        return tuple(HeadConfig(layer=layer, norm=self.head_norm is not False) for layer in layers)

@@ -59,11 +59,10 @@ def build_segmenter(
                 f"{path}: a backbone of {backbone.family} without a decoder, which can start a training (dovit-train --ckpt) but "
                 f"has nothing to segment with; give --head its linear head, or export the segmenter that is trained from it"
             )
-        if options.arch is None or options.classes is None:
-            raise UsageError(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
-        decoder, classes = new_decoder(options.arch, config), options.classes
+        arch, classes = options.segmenter_for(path)
+        decoder = new_decoder(arch, config, options.decoder_layers)
         untrained += ("decoder.",)
-        if not options.arch.startswith("segmenter"):
+        if not arch.startswith("segmenter"):
             config = config.model_copy(update={"final_norm": False})
             for name in ("weight", "bias"):
                 account.weights.pop(f"backbone.norm.{name}", None)
@@ -132,17 +131,24 @@ def refuse_configuration(account: Account, options: ReadOptions, family: str, sa
         )
 
 
-def new_decoder(arch: str, backbone: BackboneConfig) -> DecoderConfig:
-    """The configuration of a decoder to train on a backbone. UsageError for one that it cannot have."""
+def new_decoder(arch: str, backbone: BackboneConfig, layers: tuple[int, ...] | None = None) -> DecoderConfig:
+    """The configuration of a decoder to train on a backbone. `layers`, from 1: those whose outputs it reads, where not the
+    architecture's own. UsageError for one that it cannot have."""
     dim, depth = backbone.embed_dim, backbone.depth
+    if layers is not None:
+        given = f"--decoder-layers {','.join(map(str, layers))}"
+        if arch not in ("segmenter-linear", "setr-mla"):
+            raise UsageError(f"{given}: --arch {arch} reads the last layer alone; segmenter-linear and setr-mla read several")
+        if list(layers) != sorted(set(layers)) or layers[0] < 1 or layers[-1] != depth:
+            raise UsageError(f"{given}: give layers from 1, ascending, the last of them {depth}")
     choices: dict[str, DecoderConfig] = {
         "setr-naive": SetrUpDecoder(kind="setr-naive"),
         "setr-pup": SetrUpDecoder(kind="setr-pup", num_convs=4, kernel=3, up_scale=2),
-        "setr-mla": SetrMlaDecoder(taps=tuple(max(depth * k // 4, 1) for k in (1, 2, 3, 4))),
-        "segmenter-linear": SegmenterLinearDecoder(),
+        "setr-mla": SetrMlaDecoder(taps=layers or tuple(max(depth * k // 4, 1) for k in (1, 2, 3, 4))),
+        "segmenter-linear": SegmenterLinearDecoder(taps=layers if layers and len(layers) > 1 else ()),
         "segmenter-mask": SegmenterMaskDecoder(embed_dim=dim, heads=max(dim // 64, 1), mlp_dim=4 * dim),
     }
-    if arch == "setr-mla" and depth < 4:
+    if arch == "setr-mla" and layers is None and depth < 4:
         raise UsageError(f"--arch setr-mla: it takes the outputs of four layers, and this backbone has {depth}")
     if arch not in choices:
         raise UsageError(f"unknown architecture {arch!r}: choose one of {', '.join(choices)}")

@@ -23,6 +23,8 @@ TYPES = (
     torch.bool,
 )
 LONGEST_KEY = 1000  # characters
+# tensors of so many tokens that there may be none: DINOv2's registers, and the prefix of dovit's own models without a class token
+MAY_BE_NONE = "register_tokens", "backbone.prefix"
 
 
 def plain_tensors(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
@@ -33,9 +35,7 @@ def plain_tensors(path: Path, state: dict[Any, Any]) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
-        if not isinstance(value, Tensor) or (
-            not value.numel() and str(key).endswith("register_tokens")
-        ):  # none of them
+        if not isinstance(value, Tensor) or (not value.numel() and str(key).endswith(MAY_BE_NONE)):
             continue
         if not isinstance(key, str) or len(key) > LONGEST_KEY:
             raise DovitError(

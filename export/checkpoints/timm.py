@@ -53,8 +53,7 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         raise UsageError(
             f"{path}: timm's files have no configuration that --set could change; --config takes a config.json"
         )
-    if options.arch is None or options.classes is None:
-        raise UsageError(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
+    arch, classes = options.segmenter_for(path)
     timm_config = read_timm_config(
         options.config or checkpoint.beside("config.json"), required=options.config is not None
     )
@@ -77,14 +76,14 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
     settings.choose("resizing of positions", assumed=(code, str(how)))
     grid = size[0] // patch, size[1] // patch
     account.weights["backbone.pos_embed"] = resize_positions(rows, grid, how, trained=trained)
-    keep = 0 if options.arch == "setr-mla" and "reg_token" not in state else len(tokens)
+    keep = 0 if arch == "setr-mla" and "reg_token" not in state else len(tokens)
     account.weights["backbone.prefix"] = (tokens if no_embed_class else tokens + embed[: len(tokens)])[:keep]
     account.rename(RULES)
     complete_layers(account, depth)
-    segmenter = options.arch.startswith("segmenter")
+    segmenter = arch.startswith("segmenter")
     if segmenter and not account.has(r"norm\..+"):
         raise DovitError(
-            f"{path}: has no final norm for its tokens (timm's fc_norm comes after pooling), which --arch {options.arch} needs: "
+            f"{path}: has no final norm for its tokens (timm's fc_norm comes after pooling), which --arch {arch} needs: "
             f"start one of SETR's from it"
         )
     if segmenter:
@@ -110,7 +109,7 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         mlp_dim=state["blocks.0.mlp.fc1.weight"].shape[0],
         final_norm=segmenter,
     )
-    statistics, place = HALF if segmenter else IMAGENET, f"as {options.arch} is trained"
+    statistics, place = HALF if segmenter else IMAGENET, f"as {arch} is trained"
     mean = settings.choose(
         "mean", option=("--mean", options.mean), file=timm_config.mean, assumed=(place, statistics["mean"])
     )
@@ -121,9 +120,9 @@ def read_timm(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) 
         account.bgr_to_rgb()
     config = ModelConfig(
         image_size=size,
-        classes=options.classes,
+        classes=classes,
         backbone=backbone,
-        decoder=new_decoder(options.arch, backbone),
+        decoder=new_decoder(arch, backbone, options.decoder_layers),
         decisions=heads,
         thresholds=options.thresholds_for(len(heads)),
         mean=mean,

@@ -44,6 +44,27 @@ def test_own_formats_round_trip(decoder: str, suffix: str, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == [f"model{suffix}"]
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_models_without_a_class_token_round_trip(suffix: str, tmp_path: Path) -> None:
+    """Their prefix is a tensor without elements, which files of other models must not have; and SETR-MLA starts so from timm."""
+    model = randomised(small_config("setr-mla", prefix=0))
+    save_model(model, tmp_path / f"model{suffix}")
+    image = random_images(model.config)
+    for options in (ReadOptions(), ReadOptions(untrained=True)):
+        loaded = load_model(tmp_path / f"model{suffix}", options)
+        with torch.inference_mode():
+            assert torch.equal(loaded.model(image, [0.5, 0.5]).logits, model(image, [0.5, 0.5]).logits)
+
+
+def test_an_empty_prefix_where_the_model_has_one(tmp_path: Path) -> None:
+    model = randomised(small_config())
+    content = {"dovit": model.config.model_dump(mode="json"), "state_dict": model.state_dict()}
+    content["state_dict"]["backbone.prefix"] = torch.zeros(0, model.config.backbone.embed_dim)
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(DovitError, match=r"missing: backbone\.prefix"):
+        load_model(tmp_path / "model.pth")
+
+
 def test_own_checkpoint_at_another_size(tmp_path: Path) -> None:
     model = randomised(small_config(image_size=(64, 64)))
     save_model(model, tmp_path / "model.pth")

@@ -17,15 +17,43 @@ from dovit.training.settings import Settings
 
 
 def test_missing_heads_are_added(tmp_path: Path) -> None:
-    """A plain segmenter becomes a DoViT with the paper's 1×1 heads; at ξ = 1 it is still the segmenter it was."""
+    """A plain segmenter becomes a DoViT with heads after the paper's layers, a norm and a 1×1 convolution, or the paper's
+    convolution alone; at ξ = 1 it is still the segmenter it was."""
     dense = randomised(street_config(layers=()))
     save_model(dense, tmp_path / "plain.pth")
-    trained(tmp_path / "out", tmp_path / "plain.pth", heads_only=True)
-    model = load_model(tmp_path / "out" / "model.safetensors").model
-    assert [(head.layer, head.num_convs) for head in model.config.decisions] == [(1, 0), (2, 0), (3, 0)]
     images = random_images(dense.config)
-    with torch.no_grad():
-        torch.testing.assert_close(model(images, (1, 1, 1)).logits, dense(images).logits)
+    for asked, made in ((None, True), (True, True), (False, False)):
+        out = tmp_path / str(asked)
+        trained(out, tmp_path / "plain.pth", {"head_norm": asked}, heads_only=True)
+        model = load_model(out / "model.safetensors").model
+        heads = [(head.layer, head.num_convs, head.norm) for head in model.config.decisions]
+        assert heads == [(1, 0, made), (2, 0, made), (3, 0, made)]
+        with torch.no_grad():
+            torch.testing.assert_close(model(images, (1, 1, 1)).logits, dense(images).logits)
+    with pytest.raises(UsageError, match=r"--no-head-norm is for decision heads that are added.*with one"):
+        trained(tmp_path / "again", tmp_path / "None" / "model.safetensors", {"head_norm": False})
+    with pytest.raises(UsageError, match=r"--head-norm is for decision heads that are added.*without one"):
+        trained(tmp_path / "again", tmp_path / "False" / "model.safetensors", {"head_norm": True})
+
+
+def test_a_norm_makes_heads_of_small_tokens_learn(tmp_path: Path) -> None:
+    """DINOv2's early layers have small tokens: a convolution alone hardly learns from them in a few steps."""
+    dense = randomised(street_config(layers=()))
+    for module in [dense.backbone.patch_embed, *(layer.attn.proj for layer in dense.backbone.layers)]:
+        module.weight.data *= 0.01
+        module.bias.data *= 0.01
+    for layer in dense.backbone.layers:
+        for parameter in layer.mlp.fc2.parameters():
+            parameter.data *= 0.01
+    for tokens in (dense.backbone.pos_embed, dense.backbone.prefix):
+        tokens.data *= 0.01
+    save_model(dense, tmp_path / "plain.pth")
+    settings = {"heads_only": True, "steps": 30, "lr": 0.01}
+    normed, plain = (
+        trained(tmp_path / str(norm), tmp_path / "plain.pth", {"head_norm": norm}, **settings)[-1]["head1"]
+        for norm in (True, False)
+    )
+    assert normed < plain - 0.3
 
 
 def test_an_eomt_gets_decision_heads(tmp_path: Path) -> None:
@@ -46,6 +74,17 @@ def test_an_eomt_gets_decision_heads(tmp_path: Path) -> None:
 
 def test_training_from_a_backbone(tmp_path: Path) -> None:
     """timm's keys: no decoder, no heads; both are made. The classes come from the data."""
+    timm_backbone(tmp_path / "vit.pth")
+    read = {"arch": "segmenter-linear", "image_size": (64, 96), "classes": 19}
+    with pytest.raises(UsageError, match="a backbone without a decoder, which would stay as it was initialised"):
+        trained(tmp_path / "heads", tmp_path / "vit.pth", read, heads_only=True)
+    trained(tmp_path / "out", tmp_path / "vit.pth", read)
+    model = load_model(tmp_path / "out" / "model.safetensors").model
+    assert model.config.classes == 19 and len(model.heads) == 3 and model.config.image_size == (64, 96)
+
+
+def timm_backbone(file: Path) -> None:
+    """A backbone of four layers under timm's keys."""
     donor = randomised(street_config())
     state = {}
     for name, value in donor.backbone.state_dict().items():
@@ -54,13 +93,61 @@ def test_training_from_a_backbone(tmp_path: Path) -> None:
     square = torch.nn.functional.pad(positions, (0, 0, 0, 1))[:25]
     state |= {"cls_token": prefix[None], "pos_embed": torch.cat([torch.zeros(1, 32), square])[None]}
     state |= {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)}
-    torch.save(state, tmp_path / "vit.pth")
-    read = {"arch": "segmenter-linear", "image_size": (64, 96), "classes": 19}
-    with pytest.raises(UsageError, match="a backbone without a decoder, which would stay as it was initialised"):
-        trained(tmp_path / "heads", tmp_path / "vit.pth", read, heads_only=True)
+    torch.save(state, file)
+
+
+@pytest.mark.parametrize(
+    ("arch", "layers", "taps"),
+    [("segmenter-linear", (1, 2, 4), (1, 2)), ("segmenter-linear", (4,), ()), ("setr-mla", (2, 4), (2,))],
+)
+def test_a_new_decoder_reads_the_layers_that_are_given(
+    arch: str, layers: tuple[int, ...], taps: tuple[int, ...], tmp_path: Path
+) -> None:
+    """And what training saves computes what the parts of the model compute: the layers' outputs, each through the final norm,
+    joined in front of the convolution."""
+    timm_backbone(tmp_path / "vit.pth")
+    read = {"arch": arch, "image_size": (64, 96), "classes": 19, "decoder_layers": layers}
     trained(tmp_path / "out", tmp_path / "vit.pth", read)
     model = load_model(tmp_path / "out" / "model.safetensors").model
-    assert model.config.classes == 19 and len(model.heads) == 3 and model.config.image_size == (64, 96)
+    assert model.config.taps == taps
+    if arch == "segmenter-linear":
+        images = random_images(model.config)
+        with torch.no_grad():
+            x, read_by_decoder = model.embed(images), []
+            for number, layer in enumerate(model.backbone.layers, start=1):
+                x = layer(x)
+                if number in layers:
+                    read_by_decoder.append(model.backbone.norm(x[:, 1:]))
+            joined = torch.cat(read_by_decoder, dim=2)  # [B, N, levels·E]
+            weight = model.decoder.classify.weight[:, :, 0, 0]
+            expected = joined @ weight.T + model.decoder.classify.bias
+            logits = model(images, (1.0, 1.0, 1.0)).logits
+        torch.testing.assert_close(logits.flatten(2).transpose(1, 2), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arch", "layers", "words"),
+    [
+        ("segmenter-linear", (1, 2), "--decoder-layers 1,2: give layers from 1, ascending, the last of them 4"),
+        ("segmenter-linear", (2, 1, 4), "ascending"),
+        ("segmenter-linear", (0, 4), "from 1"),
+        ("segmenter-linear", (2, 2, 4), "ascending"),
+        ("setr-mla", (2, 5), "the last of them 4"),
+        ("segmenter-mask", (2, 4), "--arch segmenter-mask reads the last layer alone"),
+        ("setr-naive", (4,), "--arch setr-naive reads the last layer alone"),
+    ],
+)
+def test_layers_that_a_decoder_cannot_read(arch: str, layers: tuple[int, ...], words: str, tmp_path: Path) -> None:
+    timm_backbone(tmp_path / "vit.pth")
+    read = {"arch": arch, "image_size": (64, 96), "classes": 19, "decoder_layers": layers}
+    with pytest.raises(UsageError, match=words):
+        trained(tmp_path / "out", tmp_path / "vit.pth", read)
+
+
+def test_layers_for_a_model_that_has_a_decoder(tmp_path: Path) -> None:
+    save_model(randomised(street_config()), tmp_path / "plain.safetensors")
+    with pytest.raises(UsageError, match="has a decoder, which says itself what it reads"):
+        trained(tmp_path / "out", tmp_path / "plain.safetensors", {"decoder_layers": (2, 4)})
 
 
 @pytest.mark.oracle

@@ -129,6 +129,12 @@ def test_no_state_is_saved_of_weights_that_are_nan(tmp_path: Path, checkpoint: P
         (["--ckpt", "CKPT", "--dense", "--heads-only"], "leave --heads-only"),
         (["--ckpt", "CKPT", "--heads-only", "--freeze-backbone"], "give one of the two"),
         (["--new", "CKPT"], "cannot be read"),
+        (["--new", "CKPT", "--arch", "setr-mla"], "--arch is for --ckpt"),
+        (["--new", "CKPT", "--decoder-layers", "2,4"], "--decoder-layers is for --ckpt"),
+        (["--new", "CKPT", "--decision-layers", "2,3"], "--decision-layers is for --ckpt"),
+        (["--new", "CKPT", "--head", "CKPT"], "--head is for --ckpt"),
+        (["--new", "CKPT", "--no-head-norm"], "--head-norm is for --ckpt"),
+        (["--ckpt", "CKPT", "--decoder-layers", "2,x"], "--decoder-layers 2,x: give numbers separated by commas"),
         (
             ["--ckpt", "CKPT", "--out", "new.safetensors"],
             "new.safetensors: the name of a file; give a folder, such as new",

@@ -165,6 +165,22 @@ def command(
     decision_layers: Annotated[
         str | None, decision_layers_option("the checkpoint's, or the paper's, 3,6,9 of 12")
     ] = None,
+    decoder_layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,…",
+            help="Layers whose outputs the decoder of a backbone alone reads, from 1, as 3,6,9,12; for segmenter-linear and "
+            "setr-mla. Default: the last, and for setr-mla four at even intervals.",
+        ),
+    ] = None,
+    head_norm: Annotated[
+        bool | None,
+        typer.Option(
+            "--head-norm/--no-head-norm",
+            help="Whether decision heads that are added begin with a LayerNorm. Default: they do; the paper's are convolutions "
+            "alone.",
+        ),
+    ] = None,
     reduce_zero_label: ReduceZeroLabel = None,
 ) -> None:
     """Train a segmenter with token pass, by the paper's pipeline. The model goes to OUT/model.safetensors."""
@@ -181,6 +197,11 @@ def command(
         raise UsageError("--dense trains a model without decisions: leave --heads-only and --policy out")
     if heads_only and freeze_backbone:
         raise UsageError("--heads-only leaves the backbone as it is already, and the decoder too: give one of the two")
+    if new is not None:
+        given = {"--arch": arch, "--head": head, "--decision-layers": decision_layers, "--decoder-layers": decoder_layers}
+        given["--head-norm"] = head_norm
+        for option in (name for name, value in given.items() if value is not None):
+            raise UsageError(f"{option} is for --ckpt: the configuration that --new names, {new}, says it; change it there")
     check_folder_name(out, "--out")
     scales = parse_numbers(scale_range, float, "--scale-range")
     if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
@@ -197,6 +218,8 @@ def command(
             classes=classes,
             image_size=image_size,
             decision_layers=decision_layers,
+            decoder_layers=decoder_layers,
+            head_norm=head_norm,
             threshold=threshold,
             dense=dense,
         ),
