@@ -99,7 +99,7 @@ def fit_lenses(
     model.load_state_dict(dense.state_dict(), strict=False)
     last, prefix, images = config.backbone.depth, config.prefix, range(len(files))
     generator = torch.Generator().manual_seed(seed)
-    features = compute_features(model, [*layers, last], files, folder, progress)
+    features = compute_features(model, files, folder, progress)
     states, lenses = States(folder), [cast(Lens, lens) for lens in model.lenses]
     for layer, lens in zip(layers, lenses, strict=True):
         for image in images:

@@ -160,7 +160,8 @@ def masked_forward(
                 moved = through_map(correction, x[image : image + 1, staying])[0]
                 x[image, staying] += (1 - left[image].double().mean()) * (moved - x[image, staying])
         if number in config.taps:
-            taps.append(as_map(model.backbone.norm(x) if normed else x))
+            tapped = torch.where(torch.cat([always > 0, left], dim=1)[..., None], x, read)
+            taps.append(as_map(model.backbone.norm(tapped) if normed else tapped))
         for head, lens, decision, threshold in zip(model.heads, model.lenses, config.decisions, xi, strict=True):
             if decision.layer != number:
                 continue

@@ -37,7 +37,7 @@ def small_head(kind: str, layer: int) -> HeadConfig:
     """The paper's 1×1 convolution, SETR's auxiliary heads (kernel 1, 3), or an FCN head that also sees its input. `lens`: a norm
     and the 1×1 convolution behind a lens, affine after layer 4 and of two layers elsewhere. `corrected`: a lens and a
     correction of the next block, affine after layer 4. `neighbours`: a lens that sees 5×5 patches after layer 4 and 3×3
-    elsewhere; such models have a refinement too, but for EoMT."""
+    elsewhere; such models have a refinement too, where the decoder reads the last layer alone."""
     return {
         "conv": HeadConfig(layer=layer),
         "setr-k1": HeadConfig(layer=layer, norm=True, num_convs=1, kernel=1, channels=24),
@@ -94,7 +94,7 @@ def small_config(
         "prefix": prefix,
         "final_norm": decoder_kind.startswith(("segmenter", "eomt")),
     }
-    refined = kind == "neighbours" and layers and decoder_kind != "eomt"
+    refined = kind == "neighbours" and layers and decoder_kind not in ("eomt", "setr-mla", "segmenter-linear-taps")
     backbone = BackboneConfig(**settings | (BACKBONES[family] if family else {}))
     given: dict[str, Any] = {
         "image_size": image_size,

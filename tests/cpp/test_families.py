@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("cpp")  # one worker builds the library, on
         *(("segmenter-linear-taps", family, "setr-k3") for family in BACKBONES),
         ("eomt", "registers", "setr-k3"),
         ("eomt", "rotary", "setr-k3"),
-        ("segmenter-linear", "registers", "lens"),
+        ("segmenter-linear-taps", "registers", "lens"),
         ("segmenter-linear", "registers", "lens-unmerged"),
         ("segmenter-linear", "registers", "neighbours"),
     ],

@@ -37,10 +37,9 @@ def built(bundle: Bundle, folder: Path, options: BuildOptions = RTX) -> BuiltPla
     return build_plans(bundle, folder, options)
 
 
-OTHER_BACKBONES = [("segmenter-linear-taps", "rotary-gated"), ("eomt", "registers"), ("eomt", "rotary")]
 HEADS = {"setr-naive": "fcn", "setr-mla": "setr-k3", "segmenter-mask": "lens", "setr-pup": "corrected"}
 ARCHITECTURES = [(decoder, HEADS.get(decoder, "conv"), None) for decoder in DECODERS]
-ARCHITECTURES += [(decoder, "conv", family) for decoder, family in OTHER_BACKBONES]
+ARCHITECTURES += [("segmenter-linear-taps", "lens", "rotary-gated"), ("eomt", "conv", "registers"), ("eomt", "conv", "rotary")]
 ARCHITECTURES += [("setr-mla", "fcn-cells", None), ("segmenter-linear", "corrected-cells", "rotary")]
 ARCHITECTURES += [("segmenter-linear", "neighbours-cells", "rotary")]
 

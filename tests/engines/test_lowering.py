@@ -31,6 +31,7 @@ ARCHITECTURES += [
     ("segmenter-linear", "lens-unmerged"),
     ("segmenter-linear", "corrected"),
     ("setr-naive", "neighbours"),
+    ("setr-mla", "lens-cells"),
 ]
 ARCHITECTURES += [("setr-mla", "setr-k3-cells"), ("segmenter-linear", "corrected-cells")]
 LOW: tuple[Precision, ...] = ("fp16", "bf16")

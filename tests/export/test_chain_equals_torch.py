@@ -39,6 +39,8 @@ CASES = [(decoder, 1, "setr-k3", None) for decoder in DECODERS] + [
     ("segmenter-mask", 2, "corrected-unmerged", None),
     ("segmenter-linear", 1, "lens-cells", None),
     ("segmenter-linear", 1, "neighbours-cells", None),
+    ("setr-mla", 2, "lens", None),
+    ("segmenter-linear-taps", 5, "neighbours-cells", "registers"),
     ("setr-pup", 0, "neighbours", None),
     ("setr-mla", 0, "setr-k3-cells", None),
     ("segmenter-mask", 5, "corrected-cells", "rotary"),
@@ -125,6 +127,7 @@ def test_memory_is_reused_and_results_are_the_callers(exported: tuple[DoViT, Ses
     [
         ("setr-mla", "setr-k3", None),
         ("setr-pup", "corrected", None),
+        ("segmenter-linear-taps", "neighbours", None),
         ("segmenter-mask", "corrected-cells", None),
         ("segmenter-linear", "neighbours", None),
         ("setr-mla", "setr-k3-cells", "rotary"),

@@ -79,7 +79,7 @@ def test_sparse_forwarding_of_other_backbones(family: str, decoder: str, head: s
 @pytest.mark.parametrize("head", ["lens", "neighbours"])
 @pytest.mark.parametrize(
     ("decoder", "family"),
-    [(decoder, None) for decoder in DECODERS if decoder != "setr-mla"]
+    [(decoder, None) for decoder in (*DECODERS, "segmenter-linear-taps")]
     + [("segmenter-linear", "rotary"), ("eomt", "registers")],
 )
 def test_stopped_tokens_reach_the_decoder_through_a_lens(decoder: str, family: str | None, head: str) -> None:
@@ -178,12 +178,6 @@ def test_an_identity_lens_changes_nothing() -> None:
     assert [d.kept.tolist() for d in one.decisions[0]] == [d.kept.tolist() for d in other.decisions[0]]
 
 
-@pytest.mark.parametrize("decoder", ["setr-mla", "segmenter-linear-taps"])
-def test_a_lens_is_refused_where_the_decoder_taps_earlier_layers(decoder: str) -> None:
-    with pytest.raises(ValueError, match="also reads layers"):
-        small_config(decoder, head="lens")
-
-
 def test_a_lens_is_refused_with_a_head_that_sees_neighbours() -> None:
     heads = [HeadConfig(layer=2, num_convs=1, kernel=3, lens=LensConfig())]
     with pytest.raises(ValueError, match="head of kernel 1"):
@@ -210,10 +204,11 @@ def test_queries_join_the_tokens_that_are_left(family: str | None, head: str, la
         model(images, keeps=none)
 
 
+@pytest.mark.parametrize("head", ["conv", "lens"])
 @pytest.mark.parametrize("taps", [(1, 3, 5, 6), (2, 3, 4, 6), (1, 4, 6), (3, 6)])
 @pytest.mark.parametrize("layers", [(2, 4), (1, 3, 5), (2,), (5,)])
-def test_taps_anywhere(layers: tuple[int, ...], taps: tuple[int, ...]) -> None:
-    model = double(small_config("setr-mla", layers=layers, taps=taps))
+def test_taps_anywhere(layers: tuple[int, ...], taps: tuple[int, ...], head: str) -> None:
+    model = double(small_config("setr-mla", layers=layers, taps=taps, head=head))
     images = random_images(model.config, batch=2)
     compare(model, images, spreading_thresholds(model, images))
     compare(model, images, spreading_thresholds(model, images, capacities=[0, 8, 16, 24]), [0, 8, 16, 24])

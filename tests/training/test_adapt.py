@@ -22,15 +22,18 @@ from dovit.export.model.token_pass import TokenState, gather, reconstruct, with_
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import check_space, compute_features
-from dovit.training.adapt.fit import RIDGE, distil, divergence, fit_correction, fit_lens, probabilities
+from dovit.training.adapt.fit import RIDGE, decode, distil, divergence, fit_correction, fit_lens, probabilities
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.run import Adaptation, adapt, adapted_config
 from dovit.training.adapt.states import States, correct, pass_decision
 from dovit.training.cli.adapt import command, main
 
 
+SEVERAL_LAYERS = ["setr-mla", "segmenter-linear-taps"]  # 1, 3 and 4 of 4
+
+
 def dense_model(decoder: str = "segmenter-linear") -> DoViT:
-    return randomised(small_config(decoder, layers=(), depth=4))
+    return randomised(small_config(decoder, layers=(), depth=4, taps=(1, 3, 4)))
 
 
 def photos(folder: Path, model: DoViT, count: int) -> list[Path]:
@@ -49,11 +52,11 @@ def tokens_after(model: DoViT, file: Path, layer: int) -> torch.Tensor:
 
 def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> None:
     """Ridge is least squares with √λ·I appended: solved here by SVD in float64, over other code's features."""
-    model = dense_model()
+    model = randomised(adapted_config(dense_model().config, Adaptation((2,), (0.5,))))
     files = photos(tmp_path / "photos", model, 6)
     (tmp_path / "states").mkdir()
     states = States(tmp_path / "states")
-    features = compute_features(model, [2, 4], files, tmp_path, no_progress, states)
+    features = compute_features(model, files, tmp_path, no_progress, states)
     lens = TokenwiseMap(64, 0).requires_grad_(False)
     fit_lens(lens, states, features, 4, range(6), 1)
     x = torch.cat([tokens_after(model, file, 2) for file in files]).half().double().numpy()
@@ -67,13 +70,14 @@ def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-mask", "setr-naive", "setr-pup"])
+@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-mask", "setr-naive", "setr-pup", *SEVERAL_LAYERS])
 def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path: Path) -> None:
     dense = dense_model(decoder)
-    model = DoViT(adapted_config(dense.config, Adaptation((2,), (0.5,), 16, kernel))).eval().requires_grad_(False)
+    how = Adaptation((2,), (0.5,), 16, kernel, correct=not dense.config.taps)
+    model = DoViT(adapted_config(dense.config, how)).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     states = States(tmp_path)
-    features = compute_features(model, [2, 4], photos(tmp_path / "photos", dense, 6), tmp_path, no_progress, states)
+    features = compute_features(model, photos(tmp_path / "photos", dense, 6), tmp_path, no_progress, states)
     lens = cast(Lens, model.lenses[0])
     fit_lens(lens, states, features, 4, range(6), 1)
 
@@ -82,8 +86,8 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
 
     def over_all() -> float:
         with torch.no_grad():
-            mapped = torch.cat([through_lens(states.get(image)) for image in range(6)])
-            return float(divergence(model.decode(mapped, []), probabilities(model, features.take(4, range(6)))))
+            mapped = [through_lens(states.get(image)) for image in range(6)]
+            return float(divergence(decode(model, states, range(6), mapped), probabilities(model, features, range(6))))
 
     before = over_all()
     lens.requires_grad_(True)
@@ -104,15 +108,18 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
     assert lens.neighbours is None or lens.neighbours.out.weight.any()
 
 
-def adaptable(tmp_path: Path, **how: Any) -> tuple[DoViT, States, list[Path]]:
-    dense = dense_model()
-    model = DoViT(adapted_config(dense.config, Adaptation((2, 3), (0.5, 0.5), **how))).eval().requires_grad_(False)
+def adaptable(
+    tmp_path: Path, decoder: str = "segmenter-linear", **how: Any
+) -> tuple[DoViT, States, list[Path]]:
+    dense = dense_model(decoder)
+    adaptation = Adaptation((2, 3), (0.5, 0.5), correct=not dense.config.taps, **how)
+    model = DoViT(adapted_config(dense.config, adaptation)).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for head in model.heads:
             head.classify.weight.copy_(torch.randn(head.classify.weight.shape, generator=noise) / 8)
-        for correction in model.corrections:
+        for correction in model.corrections if adaptation.correct else ():
             correction.linear.weight.add_(torch.randn(64, 64, generator=noise) / 32)
     xi = spreading_thresholds(model, random_images(model.config, 6, seed=4), (0.7, 0.8))
     model.config = model.config.model_copy(update={"thresholds": xi})
@@ -120,28 +127,31 @@ def adaptable(tmp_path: Path, **how: Any) -> tuple[DoViT, States, list[Path]]:
     return model, States(tmp_path / "states"), photos(tmp_path / "photos", dense, 6)
 
 
-@pytest.mark.parametrize("merge_cells", [0, 3])
-def test_states_are_those_of_the_model_itself(merge_cells: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("decoder", "merge_cells"), [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 3) for one in SEVERAL_LAYERS)]
+)
+def test_states_are_those_of_the_model_itself(decoder: str, merge_cells: int, tmp_path: Path) -> None:
     """Moved through both decisions, one after the other, as `follow` moves them, with another rounding."""
-    model, states, files = adaptable(tmp_path, merge_cells=merge_cells)
-    compute_features(model, [2, 3, 4], files, tmp_path, no_progress, states)
+    model, states, files = adaptable(tmp_path, decoder, merge_cells=merge_cells)
+    compute_features(model, files, tmp_path, no_progress, states)
     for number in range(2):
         pass_decision(model, number, states, range(6))
-        correct(model, number, states, range(6))
+        if not model.config.taps:
+            correct(model, number, states, range(6))
     for image, file in enumerate(files):
         with torch.no_grad():
             output = model(torch.from_numpy(np.array(Image.open(file)))[None])
             state = states.get(image)
             assert 0 < state.index.shape[1] < 24
             assert state.index.tolist() == output.decisions[0][-1].kept.tolist()
-            logits = model.decode(reconstruct(state, model.config.prefix), [])
+            logits = decode(model, states, [image], [reconstruct(state, model.config.prefix)])
         torch.testing.assert_close(logits, output.logits, rtol=0.02, atol=0.02)
 
 
 def test_the_correction_is_the_least_squares_of_what_stopping_changed(tmp_path: Path) -> None:
     """Against least squares in float64 by SVD, over tokens that another formulation of the pass makes."""
     model, states, files = adaptable(tmp_path)
-    features = compute_features(model, [2, 3, 4], files, tmp_path, no_progress, states)
+    features = compute_features(model, files, tmp_path, no_progress, states)
     before = [states.get(image) for image in range(6)]
     pass_decision(model, 0, states, range(6))
     correction = cast(Correction, model.corrections[0])
@@ -187,13 +197,15 @@ def test_the_refinement_brings_the_full_sequence_nearer(correct_too: bool, tmp_p
     assert refined < 0.9 * plain, losses
 
 
-@pytest.mark.parametrize("merge_cells", [0, 3])
-def test_training_together_brings_the_whole_nearer(merge_cells: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("decoder", "merge_cells"), [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 0) for one in SEVERAL_LAYERS)]
+)
+def test_training_together_brings_the_whole_nearer(decoder: str, merge_cells: int, tmp_path: Path) -> None:
     """What is judged is what the model itself gives, with token pass and without; the frozen layers stay as they are."""
-    model, states, files = adaptable(tmp_path, merge_cells=merge_cells)
-    dense = dense_model()
+    model, states, files = adaptable(tmp_path, decoder, merge_cells=merge_cells)
+    dense = dense_model(decoder)
     frozen = {name: value.clone() for name, value in dense.state_dict().items()}
-    features = compute_features(model, [2, 3, 4], files, tmp_path, no_progress, states)
+    features = compute_features(model, files, tmp_path, no_progress, states)
 
     def check() -> Quality:
         quality = judge(model, files, features, range(6))
@@ -233,11 +245,12 @@ def test_training_together_brings_the_whole_nearer(merge_cells: int, tmp_path: P
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
-    dense = dense_model("setr-pup")
+@pytest.mark.parametrize("decoder", ["setr-pup", "segmenter-linear-taps"])
+def test_the_model_stays_as_it_was(decoder: str, tmp_path: Path) -> None:
+    dense = dense_model(decoder)
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     files = photos(tmp_path / "photos", dense, 12)
-    how = Adaptation((1, 2), (1.0, 0.4), 16, 3, steps=30, joint_steps=2)
+    how = Adaptation((1, 2), (1.0, 0.4), 16, 3, steps=30, joint_steps=2, correct=not dense.config.taps)
     model, quality = adapt(dense, files, how, tmp_path, no_progress)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     assert model.config.thresholds == (1.0, 0.4) and [h.layer for h in model.config.decisions] == [1, 2]
@@ -257,7 +270,7 @@ def test_a_fit_that_diverges_is_refused(tmp_path: Path) -> None:
     message = r"has diverged, its loss is (nan|inf): lower --lr, which is 1e\+25"
     with pytest.raises(DovitError, match=message):
         adapt(dense, files, Adaptation((1, 2), (0.9, 0.4), steps=3, lr=1e25), tmp_path, no_progress)
-    features = compute_features(model, [2, 3, 4], files, tmp_path, no_progress)
+    features = compute_features(model, files, tmp_path, no_progress)
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(DovitError, match=message):
         distil_together(
@@ -265,16 +278,21 @@ def test_a_fit_that_diverges_is_refused(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("decoder", ["setr-mla", "eomt", "segmenter-linear-taps"])
-def test_decoders_that_lenses_do_not_serve_are_refused(decoder: str, tmp_path: Path) -> None:
-    with pytest.raises(DovitError, match=r"adapted|dovit-adapt"):
-        adapt(
-            randomised(small_config(decoder, layers=())),
-            [Path("a"), Path("b")],
-            Adaptation((1,), (0.5,)),
-            tmp_path,
-            no_progress,
-        )
+@pytest.mark.parametrize(
+    ("decoder", "how", "words"),
+    [
+        ("eomt", Adaptation((1,), (0.5,), correct=False), "give it decision heads with dovit-train --heads-only"),
+        ("setr-mla", Adaptation((1,), (0.5,)), "corrections are for decoders that read the last layer's"),
+        (
+            "segmenter-linear-taps",
+            Adaptation((1,), (0.5,), 16, 3, correct=False, refine=True),
+            "refinement is for .* decoders that read the last layer's",
+        ),
+    ],
+)
+def test_what_a_decoder_does_not_go_with_is_refused(decoder: str, how: Adaptation, words: str, tmp_path: Path) -> None:
+    with pytest.raises(DovitError, match=words):
+        adapt(randomised(small_config(decoder, layers=())), [Path("a"), Path("b")], how, tmp_path, no_progress)
 
 
 @pytest.mark.parametrize(
@@ -325,16 +343,19 @@ def test_options_are_refused_before_the_work(
     assert (tmp_path / "dense.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-linear-taps"])
 def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check counts the tokens; what is written besides them, a few kB a file, is less than these."""
-    model = dense_model()
+    model = dense_model(decoder)
     files = photos(tmp_path / "photos", model, 3)
-    how = Adaptation((1, 2), (0.9, 0.9))
-    config = adapted_config(model.config, how)
+    config = adapted_config(model.config, Adaptation((1, 3), (0.9, 0.9), correct=not model.config.taps))
     (tmp_path / "scratch").mkdir()
-    compute_features(DoViT(config), [1, 2, 4], files, tmp_path / "scratch", no_progress, States(tmp_path / "scratch"))
+    states, some = States(tmp_path / "scratch"), randomised(config)
+    compute_features(some, files, tmp_path / "scratch", no_progress, states)
+    for number in range(2):
+        pass_decision(some, number, states, range(3))
     written = sum(file.stat().st_size for file in (tmp_path / "scratch").iterdir())
 
     def disk(free: int) -> Any:

@@ -34,11 +34,17 @@ class Features:
         return torch.from_numpy(np.stack([self._maps[layer][k] for k in images]).astype(np.float32))
 
 
+def layers_of(config: ModelConfig) -> list[int]:
+    """The layers (from 1) whose tokens a fit needs: those of the decisions, and those that the decoder reads."""
+    return sorted({*(head.layer for head in config.decisions), *config.taps, config.backbone.depth})
+
+
 def check_space(config: ModelConfig, images: int, scratch: Path) -> None:
     """Raise DovitError where the features and states of so many images do not fit the disk of folder `scratch`. `config` has
     the decisions that are fitted."""
-    # float16: the layers of D decisions and the last one; in the states the tokens and the map
-    needed = 2 * config.tokens * config.backbone.embed_dim * (len(config.decisions) + 3) * images
+    # float16: the layers; in the states the tokens, the map, and the maps of earlier layers that the decoder reads
+    maps = len(layers_of(config)) + 2 + len(config.taps)
+    needed = 2 * config.tokens * config.backbone.embed_dim * maps * images
     with suppress(OSError):  # some file systems do not say
         free = shutil.disk_usage(scratch).free
         if needed > free:
@@ -51,24 +57,24 @@ def check_space(config: ModelConfig, images: int, scratch: Path) -> None:
 @torch.inference_mode()
 def compute_features(
     model: DoViT,
-    layers: Sequence[int],
     files: Sequence[Path],
     folder: Path,
     progress: Progress,
     states: States | None = None,
 ) -> Features:
-    """Run all layers of `model` on `files` without token pass, and write the tokens after `layers` (from 1) into `folder`.
-    `states` gets those after the first of them, where nothing has stopped yet.
+    """Run all layers of `model` on `files` without token pass, and write the tokens after its `layers_of` into `folder`.
+    `states` gets those at the first decision, where nothing has stopped yet.
 
     Raises DovitError where an image cannot be read, the disk is full, or a value does not fit float16."""
-    prefix = model.config.backbone.prefix
+    config, prefix, layers = model.config, model.config.backbone.prefix, layers_of(model.config)
     written = {layer: _file(folder, layer).open("wb") for layer in layers}
     try:
         for done, file in enumerate(files):
             progress(f"running the model on {len(files)} images", done / len(files))
-            pixels = torch.tensor(window(read_image(file), model.config))
+            pixels = torch.tensor(window(read_image(file), config))
             tokens = model.embed(pixels[None])
-            context = model.backbone.context(torch.arange(model.config.tokens, dtype=torch.int32)[None])
+            context = model.backbone.context(torch.arange(config.tokens, dtype=torch.int32)[None])
+            taps: list[Tensor] = []
             for number, layer in enumerate(model.backbone.layers, start=1):
                 tokens = layer(tokens, *context)
                 if number in written:
@@ -78,10 +84,11 @@ def compute_features(
                             f"{file}: the tokens after layer {number} are beyond float16 (65504) or not finite"
                         )
                     values.numpy().tofile(written[number])
-                if states is not None and number == layers[0]:
+                if number in config.taps:
+                    taps.append(tokens[:, prefix:])
+                if states is not None and number == config.decisions[0].layer:
                     state = TokenState.start(tokens, prefix)
-                    cells = model.config.cells
-                    states.put(done, state if cells is None else add_cells(state, prefix, cells))
+                    states.put(done, state if config.cells is None else add_cells(state, prefix, config.cells), taps)
     except OSError as error:
         raise DovitError(
             f"{folder}: the model's features cannot be written ({error}); free space, or lower --limit"
@@ -89,7 +96,7 @@ def compute_features(
     finally:
         for stream in written.values():
             stream.close()
-    return Features(folder, layers, len(files), (model.config.tokens, model.config.backbone.embed_dim))
+    return Features(folder, layers, len(files), (config.tokens, config.backbone.embed_dim))
 
 
 def window(image: np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -101,8 +101,8 @@ def distil(
     batch = min(len(images), max(1, TOKENS_A_STEP // config.tokens))
     for step in range(steps):
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
-        mapped = torch.cat([run(states.get(image)) for image in chosen])  # [images, N, E]
-        loss = divergence(model.decode(mapped, []), probabilities(model, features.take(config.backbone.depth, chosen)))
+        mapped = [run(states.get(image)) for image in chosen]  # [1, N, E] each
+        loss = divergence(decode(model, states, chosen, mapped), probabilities(model, features, chosen))
         check_finite(loss, lr)
         optimiser.zero_grad()
         loss.backward()
@@ -122,10 +122,22 @@ def tokens_through(module: TokenwiseMap, prefix: int) -> Callable[[TokenState], 
     return lambda state: reconstruct(with_tokens(state, module(state.tokens)), prefix)
 
 
+def decode(model: DoViT, states: States, images: Sequence[int], full: Sequence[Tensor]) -> Tensor:
+    """The decoder's logits [images, C, h, w] where every token stops as it is in `full`, [1, N, E] an image: a decoder of several
+    layers reads it in the place of all those that are still to come."""
+    read = []
+    for image, sequence in zip(images, full, strict=True):
+        taps = states.taps(image)
+        read.append([sequence, *taps, *[sequence] * (len(model.config.taps) - len(taps))])
+    last, *taps = (torch.cat(level) for level in zip(*read, strict=True))
+    return model.decode(last, taps)
+
+
 @torch.no_grad()
-def probabilities(model: DoViT, full: Tensor) -> Tensor:
-    """p_t [B, C, h, w] of the model without token pass, whose last layer's tokens are `full` [B, N, E]."""
-    return model.decode(full, []).softmax(dim=1)
+def probabilities(model: DoViT, features: Features, images: Sequence[int]) -> Tensor:
+    """p_t [images, C, h, w] of the model without token pass."""
+    taps = [features.take(layer, images) for layer in model.config.taps]
+    return model.decode(features.take(model.config.backbone.depth, images), taps).softmax(dim=1)
 
 
 def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -191,6 +203,6 @@ def _head_data(
         chosen = torch.randperm(state.index.shape[1], generator=generator)[:each]
         mapped = model.through_lens(number, state).tokens[0, config.prefix + chosen]
         inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
-        wanted = probabilities(model, features.take(config.backbone.depth, [image]))
+        wanted = probabilities(model, features, [image])
         labels.append(of_patches(wanted, config.grid)[0, state.index[0, chosen].long()])
     return torch.cat(inputs), torch.cat(labels)

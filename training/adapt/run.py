@@ -54,7 +54,7 @@ class Adaptation:
 def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
     """`config` with decisions after `how.layers`, each with a lens and a linear head behind a norm.
 
-    Raises DovitError for a decoder that lenses do not serve."""
+    Raises DovitError for an EoMT, and where the decoder does not go with what `how` asks for."""
     if isinstance(config.decoder, EomtDecoder):
         raise DovitError(
             "an EoMT's decoder reads queries that pass through its last layers, and dovit-adapt fits to the decoder's output on "
@@ -105,7 +105,7 @@ def adapt(
     held_out, images = sorted(order[:count]), sorted(order[count:])
     with TemporaryDirectory(dir=scratch, prefix=".dovit-adapt-") as folder:
         states = States(Path(folder))
-        features = compute_features(model, [*how.layers, last], files, Path(folder), progress, states)
+        features = compute_features(model, files, Path(folder), progress, states)
         every = range(len(files))
 
         def train(module: nn.Module, run: Callable[[TokenState], Tensor], what: str, lr: float = how.lr) -> None:

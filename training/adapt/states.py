@@ -1,4 +1,6 @@
-"""Where the tokens of some images are in a model with token pass: read from disk and written back, decision by decision."""
+"""Where the tokens of some images are in a model with token pass: read from disk and written back, decision by decision.
+
+Beside a state lies what a decoder that also reads earlier layers has read so far."""
 
 from __future__ import annotations
 
@@ -6,27 +8,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dovit.export.model import DoViT
-from dovit.export.model.token_pass import TokenState, decide, gather, with_tokens
+from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct, with_tokens
 from dovit.runtime.errors import DovitError
 
 
 class States:
-    """A TokenState of one image each, in a file each; tokens are float16 there."""
+    """A TokenState of one image each, and the full sequences of the decoder's earlier layers, in a file each; tokens are float16
+    there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, image: int, state: TokenState) -> None:
-        """Raises DovitError where it cannot be written, or a value does not fit float16."""
-        tensors = state.tokens.half(), state.index, state.full.half(), state.stopped_sum, state.stopped_count
-        if not (tensors[0].isfinite().all() and tensors[2].isfinite().all()):
+    def put(self, image: int, state: TokenState, taps: Sequence[Tensor] = ()) -> None:
+        """`taps`: [1, N, E] of each layer so far that the decoder reads. Raises DovitError where it cannot be written, or a value
+        does not fit float16."""
+        halves = [tokens.half() for tokens in (state.tokens, state.full, *taps)]
+        if not all(tokens.isfinite().all() for tokens in halves):
             raise DovitError(
                 "tokens between two decisions are beyond float16 (65504) or not finite: this model cannot be adapted"
             )
         try:
-            torch.save(tensors, self._folder / f"{image}.pt")
+            rest = state.index, state.stopped_sum, state.stopped_count
+            torch.save((*rest, *halves), self._file(image))
         except (OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a full disk
             raise DovitError(
                 f"{self._folder}: tokens cannot be written ({error}); free space, or lower --limit"
@@ -34,8 +40,15 @@ class States:
 
     def get(self, image: int) -> TokenState:
         """Tokens as float32."""
-        tokens, index, full, total, count = torch.load(self._folder / f"{image}.pt", weights_only=True)
+        index, total, count, tokens, full, *_ = torch.load(self._file(image), weights_only=True)
         return TokenState(tokens.float(), index, full.float(), total, count)
+
+    def taps(self, image: int) -> list[Tensor]:
+        """[1, N, E] float32 of each layer so far that the decoder reads."""
+        return [tap.float() for tap in torch.load(self._file(image), weights_only=True)[5:]]
+
+    def _file(self, image: int) -> Path:
+        return self._folder / f"{image}.pt"
 
 
 @torch.no_grad()
@@ -49,10 +62,12 @@ def pass_decision(model: DoViT, number: int, states: States, images: Sequence[in
         seen = model.through_lens(number, state)
         keep = decide(model.confidence(number, seen), config.thresholds[number])
         state = gather(state, keep, config.prefix, seen.tokens, merge=config.merge, cells=config.cells)
-        context = model.backbone.context(state.index, merged=True)
+        context, taps = model.backbone.context(state.index, merged=True), states.taps(image)
         for layer in config.blocks[number + 1] if keep.shape[1] else ():
             state = with_tokens(state, model.backbone.layers[layer](state.tokens, *context))
-        states.put(image, state)
+            if layer + 1 in config.taps:
+                taps.append(reconstruct(state, config.prefix))
+        states.put(image, state, taps)
 
 
 @torch.no_grad()
@@ -60,4 +75,4 @@ def correct(model: DoViT, number: int, states: States, images: Sequence[int]) ->
     """Replace tokens by what the correction of decision `number` (from 0) makes of them."""
     for image in images:
         state = states.get(image)
-        states.put(image, with_tokens(state, model.corrections[number](state.tokens)))
+        states.put(image, with_tokens(state, model.corrections[number](state.tokens)), states.taps(image))

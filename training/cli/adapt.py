@@ -73,9 +73,12 @@ def command(
     merge: Annotated[bool, merge_option("they are not")] = False,
     merge_cells: Annotated[int | None, merge_cells_option("4, unless --merge is given")] = None,
     correct: Annotated[
-        bool,
-        typer.Option("--correct/--no-correct", help="Correct the tokens that stay after each block. Default: yes."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--correct/--no-correct",
+            help="Correct the tokens that stay after each block. Default: where the decoder reads the last layer alone.",
+        ),
+    ] = None,
     refine: Annotated[
         bool,
         typer.Option(
@@ -126,6 +129,8 @@ def command(
     first, second, *further = DEFAULT_THRESHOLDS
     own = (first, second, *further * len(layers))[: len(layers)]
     thresholds = ReadOptions(thresholds=parse_thresholds(threshold)).thresholds_for(len(layers), own)
+    if correct is None:
+        correct = not model.config.taps
     if merge_cells is None:
         merge_cells = 0 if merge else DEFAULT_CELLS
     if hidden is None:

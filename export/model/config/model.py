@@ -108,11 +108,6 @@ class ModelConfig(Part):
 
     def _check_lenses(self) -> None:
         for head in self.decisions:
-            if head.lens is not None and self.taps:
-                raise ValueError(
-                    f"a lens maps tokens to the last layer's, and this decoder also reads layers {self.taps}: lenses are for "
-                    f"decoders that read the last layer alone"
-                )
             if head.correction is not None and (self.taps or self.queries):
                 raise ValueError(
                     "corrections are for decoders that read the last layer's patch tokens alone, and this one also reads earlier "

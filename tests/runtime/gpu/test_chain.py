@@ -15,7 +15,7 @@ from models import BACKBONES, random_images
 
 from dovit.runtime.errors import DovitError, UsageError
 
-CHAIN_KINDS = [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2), ("segmenter-linear", "lens", 1)]
+CHAIN_KINDS = [("setr-naive", "conv", 1), ("setr-mla", "fcn", 2), ("segmenter-linear-taps", "lens", 1)]
 CHAIN_KINDS += [
     ("segmenter-linear", "neighbours", 1),
     ("segmenter-linear", "lens-unmerged", 2),
