@@ -192,7 +192,7 @@ train dense --ckpt "$backbone" --arch segmenter-linear "${probed[@]}" --dense --
 evaluate dense --ckpt dense/model.safetensors
 if [ -n "$frozen" ]; then
     for seed in $seeds; do papers_rows "$seed"; done
-    run trained "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm # the paper's decision heads
+    run trained "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm # what their norm is worth to decision heads
     while [ -n "$(jobs -rp)" ]; do wait -n; done
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit

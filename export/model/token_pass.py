@@ -1,9 +1,9 @@
 """Token pass: the one definition. Every other backend (ONNX functions, CUDA kernels) is tested against this file.
 
     confidence  q = max_c softmax(H(f))[c]                                                           (2), (3)
-    lens        L: R^E → R^E of a decision, optional: what the decoder is to read of a token that stops there; q is then
-                of H(L(f)). It may also read the patches around the token: what L's affine part makes of those that are
-                still kept, and what the decoder reads of the stopped ones
+    lens        L: R^E → R^E of a decision, optional: what the decoder is to read of a token that stops there, in the place of
+                all later layers that it reads; q is then of H(L(f)). It may also read the patches around the token: what L's
+                affine part makes of those that are still kept, and what the decoder reads of the stopped ones
     decide      a token stops if q > ξ, strictly; a NaN keeps; a stopped token never returns         (4), (5)
     gather      kept tokens are compacted in ascending order of position; stopping ones go to `full` (6), as
                 L(token) where the decision has a lens, and as they are otherwise

@@ -17,7 +17,7 @@ from dovit.training.settings import Settings
 
 
 def test_missing_heads_are_added(tmp_path: Path) -> None:
-    """A plain segmenter becomes a DoViT with heads after the paper's layers, a norm and a 1×1 convolution, or the paper's
+    """A plain segmenter becomes a DoViT with heads after the paper's layers, a norm and a 1×1 convolution, or the
     convolution alone; at ξ = 1 it is still the segmenter it was."""
     dense = randomised(street_config(layers=()))
     save_model(dense, tmp_path / "plain.pth")

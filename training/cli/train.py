@@ -177,8 +177,7 @@ def command(
         bool | None,
         typer.Option(
             "--head-norm/--no-head-norm",
-            help="Whether decision heads that are added begin with a LayerNorm. Default: they do; the paper's are convolutions "
-            "alone.",
+            help="Whether decision heads that are added begin with a LayerNorm, or are a convolution alone. Default: they do.",
         ),
     ] = None,
     reduce_zero_label: ReduceZeroLabel = None,
