@@ -37,6 +37,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+[ -z "$probe" ] || [ -z "$frozen" ] || {
+    echo "give --probe or --frozen, not both" >&2
+    exit 2
+}
 mkdir -p "$out"
 cd "$out"
 

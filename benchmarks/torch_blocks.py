@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dovit.benchmarks.torch_plans import ELEMENTS, check_blocks
+from dovit.export.graph.assemble import without_cells
 from dovit.export.model import DoViT
 from dovit.export.model.lens import Lens
 from dovit.export.model.token_pass import TokenState, add_cells, confidence
@@ -96,7 +97,7 @@ class TorchBlocks:
         if number:
             tokens = model.corrections[number - 1](tokens)
         elif config.cells is not None:
-            prefix = config.backbone.prefix
+            prefix, made[without_cells("tokens1")] = config.backbone.prefix, tokens
             tokens = add_cells(TokenState.start(tokens, prefix), prefix, config.cells).tokens
         made[f"tokens{number + 1}"] = tokens
         if number < len(model.heads):

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dovit.export.describe import describe
+from dovit.export.graph.assemble import without_cells
 from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
 from dovit.export.model.config import (
@@ -144,7 +145,8 @@ class _Described:
         if number or config.cells is None:
             return self.tokens(_name(layer, number, block), number)
         shape = (self._batch, config.backbone.prefix + config.tokens, config.backbone.embed_dim)
-        return TensorSpec(name=f"layers.{layer + 1}.out", dtype=self._element, shape=shape)
+        name = without_cells("tokens1") if layer == block[-1] else f"layers.{layer + 1}.out"
+        return TensorSpec(name=name, dtype=self._element, shape=shape)
 
     def full(self, name: str) -> TensorSpec:
         shape = (self._batch, self._config.tokens, self._config.backbone.embed_dim)

@@ -52,19 +52,20 @@ def small_head(kind: str, layer: int) -> HeadConfig:
 
 
 def small_decoder(kind: str, depth: int, taps: tuple[int, ...] | None = None) -> DecoderConfig:
-    """A narrow decoder. MLA taps layers before, between and after decisions (2, 4) unless told otherwise."""
+    """A narrow decoder. Those of several layers tap one with a decision (2), and layers between and after decisions (2, 4),
+    unless told otherwise."""
     if kind == "setr-naive":
         return SetrUpDecoder(kind="setr-naive", num_convs=1, kernel=1, channels=32, up_scale=4)
     if kind == "setr-pup":
         return SetrUpDecoder(kind="setr-pup", num_convs=2, kernel=3, channels=32, up_scale=2)
     if kind == "setr-mla":
-        return SetrMlaDecoder(taps=taps or (1, 3, depth - 1, depth), channels=32, head_channels=16)
+        return SetrMlaDecoder(taps=taps or (2, 3, depth - 1, depth), channels=32, head_channels=16)
     if kind == "segmenter-mask":
         return SegmenterMaskDecoder(embed_dim=64, layers=2, heads=2, mlp_dim=128)
     if kind == "eomt":
         return EomtDecoder(queries=5, blocks=2)
     if kind == "segmenter-linear-taps":  # DINOv2's head on four layers
-        return SegmenterLinearDecoder(taps=taps or (1, 3, depth - 1, depth))
+        return SegmenterLinearDecoder(taps=taps or (2, 3, depth - 1, depth))
     assert kind == "segmenter-linear", kind
     return SegmenterLinearDecoder()
 

@@ -103,7 +103,7 @@ def _read(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -> L
     loaded = LoadedModel(model, family.name, [printable(note) for note in notes], tuple(settings))
     if options.decoder_layers is not None and not loaded.is_new:
         raise UsageError(
-            f"--decoder-layers: {checkpoint.path} has a decoder, which says itself what it reads; the option is for a backbone alone"
+            f"--decoder-layers is for a backbone alone, and {options.head or checkpoint.path} holds a decoder: leave it out"
         )
     return loaded
 

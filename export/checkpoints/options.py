@@ -74,9 +74,11 @@ class ReadOptions:
 
     def new_heads(self, path: object, depth: int, last: int | None = None) -> tuple[HeadConfig, ...]:
         """Heads for a checkpoint that has none: no decision if dense or plain, 1×1 convolutions after the paper's layers if
-        untrained parts are allowed, otherwise DovitError. A LayerNorm in front of them makes them learn several times as fast:
-        tokens of early layers may be small (DINOv2's), and the heads' losses reach the backbone while they are wrong. `last`: the last layer after which there may be one, where later
-        ones may not decide."""
+        untrained parts are allowed, otherwise DovitError. `last`: the last layer after which there may be one, where later
+        ones may not decide.
+
+        A LayerNorm in front of them makes them learn several times as fast: tokens of early layers may be small (DINOv2's),
+        and the heads' losses reach the backbone while they are wrong."""
         if self.dense or self.plain:
             return ()
         if not self.untrained:

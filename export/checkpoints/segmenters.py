@@ -18,6 +18,7 @@ from dovit.export.model.config import (
     SetrMlaDecoder,
     SetrUpDecoder,
 )
+from dovit.export.model.config.bounds import MAX_TAPS
 from dovit.runtime.errors import DovitError, UsageError
 
 NEW_DECODER = "decoder and decision heads are freshly initialised"  # a note
@@ -138,18 +139,26 @@ def new_decoder(arch: str, backbone: BackboneConfig, layers: tuple[int, ...] | N
     if layers is not None:
         given = f"--decoder-layers {','.join(map(str, layers))}"
         if arch not in ("segmenter-linear", "setr-mla"):
-            raise UsageError(f"{given}: --arch {arch} reads the last layer alone; segmenter-linear and setr-mla read several")
-        if list(layers) != sorted(set(layers)) or layers[0] < 1 or layers[-1] != depth:
+            raise UsageError(
+                f"{given}: --arch {arch} reads the last layer alone; segmenter-linear and setr-mla read several"
+            )
+        if list(layers) != sorted(set(layers)) or not (layers and 1 <= layers[0] <= layers[-1] == depth):
             raise UsageError(f"{given}: give layers from 1, ascending, the last of them {depth}")
+        if len(layers) > MAX_TAPS:
+            raise UsageError(f"{given}: {len(layers)} layers, and a decoder reads {MAX_TAPS} at most")
     choices: dict[str, DecoderConfig] = {
         "setr-naive": SetrUpDecoder(kind="setr-naive"),
         "setr-pup": SetrUpDecoder(kind="setr-pup", num_convs=4, kernel=3, up_scale=2),
-        "setr-mla": SetrMlaDecoder(taps=layers or tuple(max(depth * k // 4, 1) for k in (1, 2, 3, 4))),
+        "setr-mla": SetrMlaDecoder(
+            taps=layers if layers and arch == "setr-mla" else tuple(max(depth * k // 4, 1) for k in (1, 2, 3, 4))
+        ),
         "segmenter-linear": SegmenterLinearDecoder(taps=layers if layers and len(layers) > 1 else ()),
         "segmenter-mask": SegmenterMaskDecoder(embed_dim=dim, heads=max(dim // 64, 1), mlp_dim=4 * dim),
     }
     if arch == "setr-mla" and layers is None and depth < 4:
-        raise UsageError(f"--arch setr-mla: it takes the outputs of four layers, and this backbone has {depth}")
+        raise UsageError(
+            f"--arch setr-mla: it takes the outputs of four layers, and this backbone has {depth}: give --decoder-layers"
+        )
     if arch not in choices:
         raise UsageError(f"unknown architecture {arch!r}: choose one of {', '.join(choices)}")
     return choices[arch]

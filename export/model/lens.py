@@ -1,6 +1,6 @@
 """Maps of tokens that go with a decision, or with all of them.
 
-lens        makes of a stopping token what the decoder, trained on the last layer's tokens, can read
+lens        makes of a stopping token what the decoder, trained on later layers' tokens, can read
 correction  makes of a token that went through layers with few others what these layers would have made of it among all
 refinement  makes of the full sequence, of tokens that stopped at different layers, what the decoder would have read without
             token pass

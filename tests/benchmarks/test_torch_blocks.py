@@ -35,6 +35,7 @@ KINDS = [
     ("setr-naive", "neighbours-cells", 1, None),
     ("setr-mla", "fcn-cells", 2, None),
     ("segmenter-linear-taps", "conv-cells", 5, "rotary"),
+    ("segmenter-linear-taps", "neighbours-cells", 1, None),
 ]
 
 

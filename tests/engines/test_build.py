@@ -39,7 +39,11 @@ def built(bundle: Bundle, folder: Path, options: BuildOptions = RTX) -> BuiltPla
 
 HEADS = {"setr-naive": "fcn", "setr-mla": "setr-k3", "segmenter-mask": "lens", "setr-pup": "corrected"}
 ARCHITECTURES = [(decoder, HEADS.get(decoder, "conv"), None) for decoder in DECODERS]
-ARCHITECTURES += [("segmenter-linear-taps", "lens", "rotary-gated"), ("eomt", "conv", "registers"), ("eomt", "conv", "rotary")]
+ARCHITECTURES += [
+    ("segmenter-linear-taps", "lens", "rotary-gated"),
+    ("eomt", "conv", "registers"),
+    ("eomt", "conv", "rotary"),
+]
 ARCHITECTURES += [("setr-mla", "fcn-cells", None), ("segmenter-linear", "corrected-cells", "rotary")]
 ARCHITECTURES += [("segmenter-linear", "neighbours-cells", "rotary")]
 

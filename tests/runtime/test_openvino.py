@@ -83,7 +83,12 @@ def test_float32_is_onnx_runtimes(name: str, tmp_path: Path) -> None:
 @needs_bf16
 def test_a_batch_in_bf16_is_its_images_one_by_one(tmp_path: Path) -> None:
     """With as many tokens of each, of a model that merges by cell: each image has biases of its own in every attention."""
-    session = load(bundle_of("merging by cell, on several layers", tmp_path), provider="openvino", precision="bf16", check_accuracy=False)
+    session = load(
+        bundle_of("merging by cell, on several layers", tmp_path),
+        provider="openvino",
+        precision="bf16",
+        check_accuracy=False,
+    )
     chain, xi, every = session.chain, (0.5, 0.5), range(session.manifest.tokens + 1)
     images = [image_for(session.manifest, seed) for seed in range(3)]
     assert isinstance(chain, Chain)

@@ -28,7 +28,6 @@ from dovit.training.adapt.run import Adaptation, adapt, adapted_config
 from dovit.training.adapt.states import States, correct, pass_decision
 from dovit.training.cli.adapt import command, main
 
-
 SEVERAL_LAYERS = ["setr-mla", "segmenter-linear-taps"]  # 1, 3 and 4 of 4
 
 
@@ -108,9 +107,7 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
     assert lens.neighbours is None or lens.neighbours.out.weight.any()
 
 
-def adaptable(
-    tmp_path: Path, decoder: str = "segmenter-linear", **how: Any
-) -> tuple[DoViT, States, list[Path]]:
+def adaptable(tmp_path: Path, decoder: str = "segmenter-linear", **how: Any) -> tuple[DoViT, States, list[Path]]:
     dense = dense_model(decoder)
     adaptation = Adaptation((2, 3), (0.5, 0.5), correct=not dense.config.taps, **how)
     model = DoViT(adapted_config(dense.config, adaptation)).eval().requires_grad_(False)
@@ -128,7 +125,8 @@ def adaptable(
 
 
 @pytest.mark.parametrize(
-    ("decoder", "merge_cells"), [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 3) for one in SEVERAL_LAYERS)]
+    ("decoder", "merge_cells"),
+    [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 3) for one in SEVERAL_LAYERS)],
 )
 def test_states_are_those_of_the_model_itself(decoder: str, merge_cells: int, tmp_path: Path) -> None:
     """Moved through both decisions, one after the other, as `follow` moves them, with another rounding."""
@@ -198,7 +196,8 @@ def test_the_refinement_brings_the_full_sequence_nearer(correct_too: bool, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("decoder", "merge_cells"), [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 0) for one in SEVERAL_LAYERS)]
+    ("decoder", "merge_cells"),
+    [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 0) for one in SEVERAL_LAYERS)],
 )
 def test_training_together_brings_the_whole_nearer(decoder: str, merge_cells: int, tmp_path: Path) -> None:
     """What is judged is what the model itself gives, with token pass and without; the frozen layers stay as they are."""

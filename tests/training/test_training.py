@@ -133,7 +133,10 @@ def test_no_state_is_saved_of_weights_that_are_nan(tmp_path: Path, checkpoint: P
         (["--new", "CKPT", "--decoder-layers", "2,4"], "--decoder-layers is for --ckpt"),
         (["--new", "CKPT", "--decision-layers", "2,3"], "--decision-layers is for --ckpt"),
         (["--new", "CKPT", "--head", "CKPT"], "--head is for --ckpt"),
-        (["--new", "CKPT", "--no-head-norm"], "--head-norm is for --ckpt"),
+        (["--new", "CKPT", "--no-head-norm"], "--no-head-norm is for --ckpt"),
+        (["--new", "CKPT", "--classes", "5"], "--classes is for --ckpt"),
+        (["--ckpt", "CKPT", "--dense", "--head-norm"], "this model has none"),
+        (["--ckpt", "CKPT", "--policy", "dynamicvit", "--no-head-norm"], "this model has none"),
         (["--ckpt", "CKPT", "--decoder-layers", "2,x"], "--decoder-layers 2,x: give numbers separated by commas"),
         (
             ["--ckpt", "CKPT", "--out", "new.safetensors"],

@@ -1,4 +1,4 @@
-"""Tokens of a frozen model on disk: the outputs of each decision layer and of the last layer for some images."""
+"""Tokens of a frozen model on disk: the outputs of the decision layers and of those that the decoder reads, for some images."""
 
 from __future__ import annotations
 

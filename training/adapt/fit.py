@@ -1,7 +1,7 @@
 """Fitting one decision's lens and head to a frozen model, from its features and without labels.
 
 lens  ridge regression from this layer's tokens to the last layer's, then distillation: KL(p_t ‖ p_s) between what the decoder
-      makes of the last layer's tokens and of the lens's
+      makes of the layers' own tokens and of the lens's
 correction  ridge regression from the tokens that stayed, after the next block, to what they are there without token pass; the
       last one is then distilled as a lens is
 refinement  distilled as a lens is, on the full sequence that the last block leaves
@@ -127,7 +127,7 @@ def decode(model: DoViT, states: States, images: Sequence[int], full: Sequence[T
     layers reads it in the place of all those that are still to come."""
     read = []
     for image, sequence in zip(images, full, strict=True):
-        taps = states.taps(image)
+        taps = states.taps(image) if model.config.taps else []
         read.append([sequence, *taps, *[sequence] * (len(model.config.taps) - len(taps))])
     last, *taps = (torch.cat(level) for level in zip(*read, strict=True))
     return model.decode(last, taps)

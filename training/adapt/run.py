@@ -34,8 +34,8 @@ class Adaptation:
     none; `kernel`: rows and columns of patches that it sees, 1 for a token by itself. `merge`: merging into the class token,
     which the layers of a frozen model have never seen; `merge_cells`: side of the cells whose stopped tokens are merged, 0 for
     none; `correct`: whether decisions get a correction of the next block; `refine`: whether the full sequence gets a refinement,
-    with the channels and the kernel of the lenses; `steps`: of distillation for each lens, and for the refinement;
-    `joint_steps`: of all decisions together, when each is fitted."""
+    with the channels and the kernel of the lenses (both for decoders of the last layer alone); `steps`: of distillation for each
+    lens, and for the refinement; `joint_steps`: of all decisions together, when each is fitted."""
 
     layers: tuple[int, ...]
     thresholds: tuple[float, ...]
@@ -90,7 +90,7 @@ def adapt(
 ) -> tuple[DoViT, Quality]:
     """`dense` with decisions that were fitted to its own output on `files`, and how it does on one in ten of them.
 
-    Features lie in a folder within `scratch` meanwhile: about 2·N·E·(D+3) bytes an image. Raises DovitError."""
+    Features lie in a folder within `scratch` meanwhile: `check_space` says how large. Raises DovitError."""
     if len(files) < 2:
         raise DovitError(
             f"{len(files)} image: give two or more, one of them to check the fit with; some hundred serve well"

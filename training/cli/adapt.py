@@ -129,6 +129,12 @@ def command(
     first, second, *further = DEFAULT_THRESHOLDS
     own = (first, second, *further * len(layers))[: len(layers)]
     thresholds = ReadOptions(thresholds=parse_thresholds(threshold)).thresholds_for(len(layers), own)
+    if model.config.taps and (correct or refine):
+        option, what = ("--correct", "corrections") if correct else ("--refine", "a refinement")
+        raise UsageError(
+            f"{option}: {what} would serve the last layer alone, and the decoder of {ckpt} also reads layers "
+            f"{', '.join(map(str, model.config.taps))}: leave it out"
+        )
     if correct is None:
         correct = not model.config.taps
     if merge_cells is None:

@@ -194,13 +194,25 @@ def command(
         raise UsageError("give either --ckpt, a checkpoint to start from, or --new, a configuration")
     if dense and (heads_only or policy is Policy.DYNAMICVIT):
         raise UsageError("--dense trains a model without decisions: leave --heads-only and --policy out")
+    if head_norm is not None and (dense or policy is Policy.DYNAMICVIT):
+        raise UsageError(
+            "--head-norm and --no-head-norm are about decision heads, and this model has none: leave them out"
+        )
     if heads_only and freeze_backbone:
         raise UsageError("--heads-only leaves the backbone as it is already, and the decoder too: give one of the two")
     if new is not None:
-        given = {"--arch": arch, "--head": head, "--decision-layers": decision_layers, "--decoder-layers": decoder_layers}
-        given["--head-norm"] = head_norm
+        given = {
+            "--arch": arch,
+            "--head": head,
+            "--classes": classes,
+            "--decision-layers": decision_layers,
+            "--decoder-layers": decoder_layers,
+            "--no-head-norm" if head_norm is False else "--head-norm": head_norm,
+        }
         for option in (name for name, value in given.items() if value is not None):
-            raise UsageError(f"{option} is for --ckpt: the configuration that --new names, {new}, says it; change it there")
+            raise UsageError(
+                f"{option} is for --ckpt: the configuration that --new names, {new}, says it; change it there"
+            )
     check_folder_name(out, "--out")
     scales = parse_numbers(scale_range, float, "--scale-range")
     if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:

@@ -13,6 +13,7 @@ from dovit.runtime.errors import printable
 MAX_TOKENS = 1 << 17  # 4096×8192 pixels in patches of 16
 MAX_LOGITS = 1 << 31  # of one image
 MAX_LAYERS = 256
+MAX_TAPS = 16  # layers whose outputs a decoder reads
 MAX_PREFIX = 1024  # tokens before the patches, as in a bundle
 
 

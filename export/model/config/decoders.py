@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dovit.export.model.config.bounds import MAX_PREFIX, Convolutions, Epsilon, Kernel, Layer, Scale, Width
+from dovit.export.model.config.bounds import MAX_PREFIX, MAX_TAPS, Convolutions, Epsilon, Kernel, Layer, Scale, Width
 from dovit.export.model.config.parts import Activation, ConvConfig, FcnConfig, Part
 
 
@@ -30,12 +30,12 @@ class SetrMlaDecoder(Part):
     """
 
     kind: Literal["setr-mla"] = "setr-mla"
-    taps: tuple[Layer, ...] = Field(min_length=1, max_length=16)
+    taps: tuple[Layer, ...] = Field(min_length=1, max_length=MAX_TAPS)
     channels: Width = 256
     head_channels: Width = 128
     up_scale: Scale = 4
     norm_eps: Epsilon = 1e-6
-    order: tuple[int, ...] | None = Field(default=None, max_length=16)
+    order: tuple[int, ...] | None = Field(default=None, max_length=MAX_TAPS)
     conv: ConvConfig = ConvConfig()
     head_conv: ConvConfig = ConvConfig()
 
@@ -53,7 +53,7 @@ class SegmenterLinearDecoder(FcnConfig):
     """
 
     kind: Literal["segmenter-linear"] = "segmenter-linear"
-    taps: tuple[Layer, ...] = Field(default=(), max_length=16)
+    taps: tuple[Layer, ...] = Field(default=(), max_length=MAX_TAPS)
 
     @property
     def levels(self) -> int:
