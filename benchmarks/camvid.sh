@@ -45,8 +45,8 @@ mkdir -p "$out"
 cd "$out"
 
 # 768 tokens an image, or 432; in bf16 where the machine multiplies in it, which is dovit-train's default
-size=336x448 fixed=()
-[ -z "$frozen" ] || again=$few size=252x336 fixed=(--freeze-backbone --lr 0.003 --head-lr-mult 1)
+size=336x448 fixed=() decoder=()
+[ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone --lr 0.003 --head-lr-mult 1)
 common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.0001 --head-lr-mult 10
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
 further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
@@ -124,19 +124,20 @@ dovit() { # seed
     sweep "dovit-$1" --fixed-ratio --stopped --plot "dovit-$1.png" --per-image "images-$1.jsonl"
 }
 
-heads() { # seed
-    train "heads-$1" "${student[@]}" --heads-only --lr 0.003 --head-lr-mult 1 --seed "$1"
-    sweep "heads-$1"
+heads() { # name, further arguments
+    train "$1" "${student[@]}" --heads-only --lr 0.003 --head-lr-mult 1 "${@:2}"
+    sweep "$1"
 }
 
 papers_rows() { # seed
     run dovit "$1"
     run dense "control-$1" --seed "$1" "${fixed[@]}" # as many further steps
-    run heads "$1"
+    run heads "heads-$1" --seed "$1"
     run trained "dynamicvit-$1" --seed "$1" --policy dynamicvit --ratio 0.7
     # Table 3: the paper's parts one by one; both together are dovit-SEED
     run trained "nothing-$1" --seed "$1" --no-merge --beta 0
     run trained "merging-$1" --seed "$1" --beta 0
+    run trained "cells-$1" --seed "$1" --beta 0 --merge-cells 4
 }
 
 adapt() { # name, dense run, further arguments: no labels, nothing of the dense model changed
@@ -187,16 +188,13 @@ if [ -n "$probe" ]; then
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit
 fi
-if [ -n "$frozen" ]; then
-    probed=(--decoder-layers 3,6,9,12 "${fixed[@]}")
-else
-    probed=()
-fi
-train dense --ckpt "$backbone" --arch segmenter-linear "${probed[@]}" --dense --steps $first --warmup 30 --val-every $((first / 4)) "${validation[@]}"
+train dense --ckpt "$backbone" --arch segmenter-linear "${decoder[@]}" "${fixed[@]}" --dense --steps $first --warmup 30 \
+    --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
 if [ -n "$frozen" ]; then
     for seed in $seeds; do papers_rows "$seed"; done
-    run trained "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm # what their norm is worth to decision heads
+    run heads "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm
+    adapted_thresholds=$probe_thresholds run adapt adapted dense --limit 150 --steps 1000 --joint-steps 100
     while [ -n "$(jobs -rp)" ]; do wait -n; done
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit

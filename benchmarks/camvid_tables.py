@@ -29,14 +29,15 @@ ROWS = {  # run, and the setting that its row shows; None: the only one
     "DoViT, ξ = 0.95": ("dovit", "ξ = 0.95"),
     "DoViT's weights, the same ratio in every image": ("dovit", "fixed, as ξ = 0.95"),
     "DynamicViT": ("dynamicvit", None),
-    "heads and lenses only, ξ = 0.98": ("heads", "ξ = 0.98"),
+    "heads only, ξ = 0.98": ("heads", "ξ = 0.98"),
+    "heads only, without a norm, ξ = 0.98": ("plain", "ξ = 0.98"),
     "adapted without labels, ξ = 0.9/0.95/0.98/0.98": ("adapted", "ξ = 0.9/0.95/0.98/0.98"),
 }
 PARTS = {
-    "both, decision heads without a norm, ξ = 0.95": ("plain", None),
     "neither merging nor self-distillation, ξ = 0.95": ("nothing", None),
     "merging, ξ = 0.95": ("merging", None),
     "both (DoViT), ξ = 0.95": ("dovit", "ξ = 0.95"),
+    "merging by cell in the place of the class token, ξ = 0.95": ("cells", None),
 }
 
 
