@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dovit.benchmarks.torch_plans import ELEMENTS, check_blocks
-from dovit.export.graph.assemble import without_cells
+from dovit.export.describe import without_cells
 from dovit.export.model import DoViT
 from dovit.export.model.lens import Lens
 from dovit.export.model.token_pass import TokenState, add_cells, confidence

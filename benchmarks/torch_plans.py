@@ -12,8 +12,7 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from dovit.export.describe import describe
-from dovit.export.graph.assemble import without_cells
+from dovit.export.describe import describe, without_cells
 from dovit.export.macs import step_macs
 from dovit.export.model import DoViT
 from dovit.export.model.config import (

@@ -10,6 +10,11 @@ from dovit.export.model import ModelConfig
 from dovit.runtime.bundle.manifest import REFINEMENT, DecisionSpec, FileEntry, Manifest, State, Step
 
 
+def without_cells(name: str) -> str:
+    """The name of the stem's tokens `name` before the merged tokens of cells are added."""
+    return f"without_cells_{name}"
+
+
 def describe(
     config: ModelConfig, capacities: Sequence[int], steps: Sequence[Step], files: Mapping[str, FileEntry]
 ) -> Manifest:

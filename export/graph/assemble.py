@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 import torch
 from torch import Tensor, nn
 
+from dovit.export.describe import without_cells
 from dovit.export.graph.functions import DOMAIN_VERSION, OPSET
 from dovit.export.graph.modules import (
     AddCells,
@@ -39,11 +40,6 @@ from dovit.export.model.lens import Lens
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, PLUGIN_ATTRIBUTES
 
 EXAMPLE_BATCH, EXAMPLE_TOKENS = 2, 7  # sizes 0 and 1 would be taken for constants by the tracer
-
-
-def without_cells(name: str) -> str:
-    """The name of the stem's tokens `name` before the merged tokens of cells are added."""
-    return f"without_cells_{name}"
 
 
 def context_name(what: str, number: int) -> str:

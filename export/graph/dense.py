@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from dovit.export.graph.assemble import REFINED, context_name, uncorrected, without_cells
+from dovit.export.describe import without_cells
+from dovit.export.graph.assemble import REFINED, context_name, uncorrected
 from dovit.export.graph.openvino import label_part
 from dovit.runtime.bundle.macs import StepMacs
 from dovit.runtime.bundle.manifest import OPERATOR_DOMAIN, FileEntry, Step
