@@ -137,7 +137,6 @@ papers_rows() { # seed
     # Table 3: the paper's parts one by one; both together are dovit-SEED
     run trained "nothing-$1" --seed "$1" --no-merge --beta 0
     run trained "merging-$1" --seed "$1" --beta 0
-    run trained "cells-$1" --seed "$1" --beta 0 --merge-cells 4
 }
 
 adapt() { # name, dense run, further arguments: no labels, nothing of the dense model changed
@@ -177,8 +176,8 @@ speed() { # of the first DoViT, over the dense model, on the fastest provider of
         --plot speed.svg --out speed.json "${limit[@]}"
 }
 
+labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1)
 if [ -n "$probe" ]; then
-    labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1)
     train dense --ckpt "$backbone" --arch segmenter-linear --dense --freeze-backbone --lr 0.003 --head-lr-mult 1 --steps $first --warmup 30 \
         --val-every $((first / 4)) "${validation[@]}"
     evaluate dense --ckpt dense/model.safetensors
@@ -194,7 +193,8 @@ evaluate dense --ckpt dense/model.safetensors
 if [ -n "$frozen" ]; then
     for seed in $seeds; do papers_rows "$seed"; done
     run heads "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm
-    adapted_thresholds=$probe_thresholds run adapt adapted dense --limit 150 --steps 1000 --joint-steps 100
+    run trained "cells-${seeds%% *}" --seed "${seeds%% *}" --beta 0 --merge-cells 4
+    run around_a_frozen_backbone "${seeds%% *}"
     while [ -n "$(jobs -rp)" ]; do wait -n; done
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit

@@ -32,6 +32,7 @@ ROWS = {  # run, and the setting that its row shows; None: the only one
     "heads only, ξ = 0.98": ("heads", "ξ = 0.98"),
     "heads only, without a norm, ξ = 0.98": ("plain", "ξ = 0.98"),
     "adapted without labels, ξ = 0.9/0.95/0.98/0.98": ("adapted", "ξ = 0.9/0.95/0.98/0.98"),
+    "adapted, then trained with labels, ξ = 0.8/0.85/0.9/0.92": ("trained", "ξ = 0.8/0.85/0.9/0.92"),
 }
 PARTS = {
     "neither merging nor self-distillation, ξ = 0.95": ("nothing", None),
