@@ -369,6 +369,29 @@ def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
         check_space(config, 3, tmp_path)
 
 
+def test_the_command_for_a_decoder_of_several_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lenses and no corrections, which it refuses where they are asked for."""
+    dense = dense_model("segmenter-linear-taps")
+    monkeypatch.chdir(tmp_path)
+    save_model(dense, tmp_path / "dense.safetensors")
+    photos(tmp_path / "photos", dense, 3)
+    given = ["dovit-adapt", "--ckpt", "dense.safetensors", "--images", "photos", "--out", "adapted.safetensors"]
+    for option in ("--correct", "--refine"):
+        monkeypatch.setattr("sys.argv", [*given, option])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        assert f"{option}: " in (said := capsys.readouterr().err) and "also reads layers 1, 3: leave it out" in said
+    monkeypatch.setattr("sys.argv", [*given, "--steps", "2", "--joint-steps", "1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    decisions = load_model(tmp_path / "adapted.safetensors").model.config.decisions
+    assert [(head.lens is not None, head.correction) for head in decisions] == [(True, None)] * 2
+
+
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its file is read again; an interrupt leaves neither a model nor features."""
     import typer
