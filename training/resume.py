@@ -52,8 +52,11 @@ def load_state(out: Path, settings: Settings, model: DoViT, optimiser: torch.opt
         if stored is not None:  # earlier versions did not store it
             other += sorted(key for key in given.keys() | stored.keys() if given.get(key) != stored.get(key))
         if other:
+            # versions before the norm added heads without one
+            plain = "decisions" in other and not any(head["norm"] for head in stored["decisions"])
+            hint = " (its decision heads have no norm: --no-head-norm)" if plain else ""
             raise UsageError(
-                f"{path} is of a run with other settings ({', '.join(other)}): give the same{_norm(stored)}, or another --out"
+                f"{path} is of a run with other settings ({', '.join(other)}): give the same{hint}, or another --out"
             )
         step = content["step"]
         if type(step) is not int or not 0 < step <= settings.steps:
@@ -90,12 +93,6 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, own: list[dict[str, Any]]
                 shape = () if name == "step" else parameter.shape
                 if not fits or (value is not None and (value.shape != shape or value.dtype != torch.float32)):
                     raise ValueError(f"the optimiser's {name} does not fit a parameter of {list(parameter.shape)}")
-
-
-def _norm(config: Any) -> str:
-    """A hint for runs of versions that added decision heads without a norm."""
-    heads = (config or {}).get("decisions") or [{"norm": True}]
-    return "" if any(head["norm"] for head in heads) else " (its decision heads have no norm: --no-head-norm)"
 
 
 def _first_line(error: Exception) -> str:

@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from street_runs import READ, trained
+from models import randomised
+from street_runs import READ, street_config, trained
 from typed import Typed
 
+from dovit.export.checkpoints import save_model
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.training.cli import train as train_cli
 from dovit.training.run import StartingPoint, run
@@ -73,7 +75,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
 def test_resuming_needs_the_same_settings(tmp_path: Path, checkpoint: Path) -> None:
     trained(tmp_path, checkpoint)
     changed = Settings(steps=4, batch=2, optimiser="adamw", lr=0.5)
-    with pytest.raises(UsageError, match=r"other settings \(lr\)"):
+    with pytest.raises(UsageError, match=r"other settings \(lr\): give the same, or"):
         run(StartingPoint(checkpoint=checkpoint, read=READ), lambda gpu: changed, "streets:8", tmp_path, resume=True)
 
 
@@ -88,6 +90,23 @@ def test_resuming_needs_the_same_merging(tmp_path: Path, checkpoint: Path) -> No
     go(2, resume=True)
     with pytest.raises(UsageError, match=r"other settings \(merge_cells\)"):
         go(3, resume=True)
+
+
+def test_resuming_heads_without_a_norm_says_how(tmp_path: Path) -> None:
+    """As versions before the norm added them."""
+    save_model(randomised(street_config(layers=())), tmp_path / "plain.pth")
+    trained(tmp_path / "out", tmp_path / "plain.pth", {"head_norm": False})
+    settings = Settings(steps=4, batch=2, optimiser="adamw")
+
+    def go(norm: bool | None) -> None:
+        start = StartingPoint(checkpoint=tmp_path / "plain.pth", read={**READ, "head_norm": norm})
+        run(start, lambda gpu: settings, "streets:8", tmp_path / "out", device="cpu", workers=0, resume=True)
+
+    with pytest.raises(
+        UsageError, match=r"\(decisions\): give the same \(its decision heads have no norm: --no-head-norm\)"
+    ):
+        go(None)
+    go(False)
 
 
 def test_a_damaged_state_is_named(tmp_path: Path, checkpoint: Path) -> None:

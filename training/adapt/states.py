@@ -62,7 +62,7 @@ def pass_decision(model: DoViT, number: int, states: States, images: Sequence[in
         seen = model.through_lens(number, state)
         keep = decide(model.confidence(number, seen), config.thresholds[number])
         state = gather(state, keep, config.prefix, seen.tokens, merge=config.merge, cells=config.cells)
-        context, taps = model.backbone.context(state.index, merged=True), states.taps(image)
+        context, taps = model.backbone.context(state.index, merged=True), states.taps(image) if config.taps else []
         for layer in config.blocks[number + 1] if keep.shape[1] else ():
             state = with_tokens(state, model.backbone.layers[layer](state.tokens, *context))
             if layer + 1 in config.taps:
@@ -75,4 +75,4 @@ def correct(model: DoViT, number: int, states: States, images: Sequence[int]) ->
     """Replace tokens by what the correction of decision `number` (from 0) makes of them."""
     for image in images:
         state = states.get(image)
-        states.put(image, with_tokens(state, model.corrections[number](state.tokens)), states.taps(image))
+        states.put(image, with_tokens(state, model.corrections[number](state.tokens)))

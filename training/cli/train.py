@@ -209,7 +209,8 @@ def command(
             "--decoder-layers": decoder_layers,
             "--no-head-norm" if head_norm is False else "--head-norm": head_norm,
         }
-        for option in (name for name, value in given.items() if value is not None):
+        option = next((name for name, value in given.items() if value is not None), None)
+        if option is not None:
             raise UsageError(
                 f"{option} is for --ckpt: the configuration that --new names, {new}, says it; change it there"
             )
