@@ -9,7 +9,6 @@ and kept counts. The server is that of the wheel nvidia-pytriton, on the same co
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +65,7 @@ def measure(server: TritonServer, image: bytes, clients: int, seconds: float) ->
     import tritonclient.grpc as triton
     from tritonclient.utils import InferenceServerException
 
-    before, start = _counters(server), time.perf_counter()
+    before, start = server.counters(*COUNTERS), time.perf_counter()
 
     def send(_: int) -> list[float]:
         latencies = []
@@ -86,7 +85,7 @@ def measure(server: TritonServer, image: bytes, clients: int, seconds: float) ->
     with ThreadPoolExecutor(clients) as threads:
         latencies = list(threads.map(send, range(clients)))
     took = time.perf_counter() - start
-    after, all_of_them = _counters(server), np.concatenate([np.array(one) for one in latencies])
+    after, all_of_them = server.counters(*COUNTERS), np.concatenate([np.array(one) for one in latencies])
     requests, runs, queued = (after[name] - before[name] for name in COUNTERS)
     return {
         "clients": clients,
@@ -97,14 +96,6 @@ def measure(server: TritonServer, image: bytes, clients: int, seconds: float) ->
         "triton_requests": requests,
         "mean_batch": round(requests / max(runs, 1), 2),
         "mean_queue_ms": round(queued / max(requests, 1) / 1e3, 1),
-    }
-
-
-def _counters(server: TritonServer) -> dict[str, float]:
-    text = server.metrics()
-    return {
-        name: sum(float(value) for value in re.findall(rf"^{name}{{.*}} ([0-9.e+]+)$", text, re.MULTILINE))
-        for name in COUNTERS
     }
 
 

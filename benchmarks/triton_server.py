@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -93,10 +94,14 @@ class TritonServer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._end()
 
-    def metrics(self) -> str:
-        """What the server counts, in Prometheus' text format."""
+    def counters(self, *names: str) -> dict[str, float]:
+        """The server's counters of these names, each summed over its labels.
+
+        Triton counts a request after it has sent the answer: the last ones may not be counted yet.
+        """
         with urllib.request.urlopen(self._metrics, timeout=10) as answer:
-            return str(answer.read().decode())
+            text = answer.read().decode()  # Prometheus' text format
+        return {name: sum(map(float, re.findall(rf"^{name}{{.*}} ([0-9.e+]+)$", text, re.MULTILINE))) for name in names}
 
     def log(self) -> str:
         """What the server has printed so far."""

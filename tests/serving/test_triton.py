@@ -29,6 +29,7 @@ from dovit.serving.config import Serving
 from dovit.serving.repository import add_model
 
 OUTPUTS = ("labels", "kept", "keep_maps", "confidence_maps", "logits")
+RUNS = "nv_inference_exec_count"
 SIZES = [(96, 128), (50, 70), (1, 1), (131, 97), (200, 64)]
 
 
@@ -170,16 +171,11 @@ def test_sizes_that_differ_in_one_request_are_refused(server: TritonServer) -> N
         ask(client, tritonclient.http, encoded=encoded(*files))
 
 
-def counted(server: TritonServer, name: str) -> float:
-    """A counter of Triton's, summed over its labels."""
-    return sum(float(value) for value in re.findall(rf"^{name}{{.*}} ([0-9.e+]+)$", server.metrics(), re.MULTILINE))
-
-
 def test_64_clients_at_once(server: TritonServer, session: Session) -> None:
     """Each gets the labels of its own image; one in eight sends what is no image; equal sizes were run in batches."""
-    images = [random_image(SIZES[number % len(SIZES)], number) for number in range(64)]
+    images = [random_image(SIZES[number // 13], number) for number in range(64)]  # Triton joins neighbours of one size
     wanted = session.batch(images)
-    before = counted(server, "nv_inference_request_success"), counted(server, "nv_inference_exec_count")
+    before = server.counters(RUNS)[RUNS]
 
     def one(number: int) -> None:
         protocol = tritonclient.http if number % 2 else tritonclient.grpc
@@ -191,9 +187,8 @@ def test_64_clients_at_once(server: TritonServer, session: Session) -> None:
 
     with ThreadPoolExecutor(64) as clients:
         list(clients.map(one, range(64)))
-    requests = counted(server, "nv_inference_request_success") - before[0]
-    runs = counted(server, "nv_inference_exec_count") - before[1]
-    assert requests == 72 and runs < 72  # Triton counts what the backend answered, errors too
+    # 72 requests. Without batches as many runs, all but the last few of them counted by now
+    assert server.counters(RUNS)[RUNS] - before < 64
 
 
 def test_the_server_outlives_a_killed_instance(server: TritonServer, session: Session) -> None:
