@@ -46,7 +46,9 @@ cd "$out"
 
 # 768 tokens an image, or 432; in bf16 where the machine multiplies in it, which is dovit-train's default
 size=336x448 fixed=() decoder=()
+labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1) # around a frozen backbone, after it was adapted
 [ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone --lr 0.003 --head-lr-mult 1)
+[ -z "$frozen" ] || labelled=("${fixed[@]}")
 common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.0001 --head-lr-mult 10
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
 further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
@@ -176,7 +178,6 @@ speed() { # of the first DoViT, over the dense model, on the fastest provider of
         --plot speed.svg --out speed.json "${limit[@]}"
 }
 
-labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1)
 if [ -n "$probe" ]; then
     train dense --ckpt "$backbone" --arch segmenter-linear --dense --freeze-backbone --lr 0.003 --head-lr-mult 1 --steps $first --warmup 30 \
         --val-every $((first / 4)) "${validation[@]}"
@@ -191,10 +192,12 @@ train dense --ckpt "$backbone" --arch segmenter-linear "${decoder[@]}" "${fixed[
     --val-every $((first / 4)) "${validation[@]}"
 evaluate dense --ckpt dense/model.safetensors
 if [ -n "$frozen" ]; then
-    for seed in $seeds; do papers_rows "$seed"; done
+    for seed in $seeds; do
+        papers_rows "$seed"
+        run trained "cells-$seed" --seed "$seed" --beta 0 --merge-cells 4
+        run around_a_frozen_backbone "$seed"
+    done
     run heads "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm
-    run trained "cells-${seeds%% *}" --seed "${seeds%% *}" --beta 0 --merge-cells 4
-    run around_a_frozen_backbone "${seeds%% *}"
     while [ -n "$(jobs -rp)" ]; do wait -n; done
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit

@@ -35,6 +35,17 @@ def dense_model(decoder: str = "segmenter-linear") -> DoViT:
     return randomised(small_config(decoder, layers=(), depth=4, taps=(1, 3, 4)))
 
 
+def reads_last_layer_alone(model: DoViT) -> bool:
+    return not (model.config.taps or model.config.queries)
+
+
+def probabilities_of(model: DoViT, logits: torch.Tensor) -> torch.Tensor:
+    """Float64; an EoMT's scores are shares of their sum."""
+    return (
+        logits.double() / logits.double().sum(1, keepdim=True) if model.config.queries else logits.double().softmax(1)
+    )
+
+
 def photos(folder: Path, model: DoViT, count: int) -> list[Path]:
     folder.mkdir()
     for k, image in enumerate(random_images(model.config, count, seed=4).numpy()):
@@ -69,10 +80,12 @@ def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-mask", "setr-naive", "setr-pup", *SEVERAL_LAYERS])
+@pytest.mark.parametrize(
+    "decoder", ["segmenter-linear", "segmenter-mask", "setr-naive", "setr-pup", "eomt", *SEVERAL_LAYERS]
+)
 def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path: Path) -> None:
     dense = dense_model(decoder)
-    how = Adaptation((2,), (0.5,), 16, kernel, correct=not dense.config.taps)
+    how = Adaptation((2,), (0.5,), 16, kernel, correct=reads_last_layer_alone(dense))
     model = DoViT(adapted_config(dense.config, how)).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     states = States(tmp_path)
@@ -86,7 +99,8 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
     def over_all() -> float:
         with torch.no_grad():
             mapped = [through_lens(states.get(image)) for image in range(6)]
-            return float(divergence(decode(model, states, range(6), mapped), probabilities(model, features, range(6))))
+            logits = decode(model, states, features, range(6), mapped)
+            return float(divergence(model, logits, probabilities(model, features, range(6))))
 
     before = over_all()
     lens.requires_grad_(True)
@@ -109,7 +123,8 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
 
 def adaptable(tmp_path: Path, decoder: str = "segmenter-linear", **how: Any) -> tuple[DoViT, States, list[Path]]:
     dense = dense_model(decoder)
-    adaptation = Adaptation((2, 3), (0.5, 0.5), correct=not dense.config.taps, **how)
+    layers = (1, 2) if dense.config.queries else (2, 3)  # which join after layer 2
+    adaptation = Adaptation(layers, (0.5, 0.5), correct=reads_last_layer_alone(dense), **how)
     model = DoViT(adapted_config(dense.config, adaptation)).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     noise = torch.Generator().manual_seed(0)
@@ -131,7 +146,7 @@ def adaptable(tmp_path: Path, decoder: str = "segmenter-linear", **how: Any) -> 
 def test_states_are_those_of_the_model_itself(decoder: str, merge_cells: int, tmp_path: Path) -> None:
     """Moved through both decisions, one after the other, as `follow` moves them, with another rounding."""
     model, states, files = adaptable(tmp_path, decoder, merge_cells=merge_cells)
-    compute_features(model, files, tmp_path, no_progress, states)
+    features = compute_features(model, files, tmp_path, no_progress, states)
     for number in range(2):
         pass_decision(model, number, states, range(6))
         if not model.config.taps:
@@ -142,7 +157,7 @@ def test_states_are_those_of_the_model_itself(decoder: str, merge_cells: int, tm
             state = states.get(image)
             assert 0 < state.index.shape[1] < 24
             assert state.index.tolist() == output.decisions[0][-1].kept.tolist()
-            logits = decode(model, states, [image], [reconstruct(state, model.config.prefix)])
+            logits = decode(model, states, features, [image], [reconstruct(state, model.config.prefix)])
         torch.testing.assert_close(logits, output.logits, rtol=0.02, atol=0.02)
 
 
@@ -189,7 +204,7 @@ def test_the_refinement_brings_the_full_sequence_nearer(correct_too: bool, tmp_p
         for file in files:
             image = torch.from_numpy(np.array(Image.open(file)))[None]
             with torch.no_grad():
-                total += float(divergence(one(image).logits, dense(image).logits.softmax(1)))
+                total += float(divergence(one, one(image).logits, dense(image).logits.softmax(1)))
         losses.append(total / len(files))
     refined, plain = losses
     assert refined < 0.9 * plain, losses
@@ -197,7 +212,7 @@ def test_the_refinement_brings_the_full_sequence_nearer(correct_too: bool, tmp_p
 
 @pytest.mark.parametrize(
     ("decoder", "merge_cells"),
-    [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 0) for one in SEVERAL_LAYERS)],
+    [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 0) for one in ("eomt", *SEVERAL_LAYERS))],
 )
 def test_training_together_brings_the_whole_nearer(decoder: str, merge_cells: int, tmp_path: Path) -> None:
     """What is judged is what the model itself gives, with token pass and without; the frozen layers stay as they are."""
@@ -214,8 +229,8 @@ def test_training_together_brings_the_whole_nearer(decoder: str, merge_cells: in
         for file in files:
             image = torch.from_numpy(np.array(Image.open(file)))[None]
             with torch.no_grad():
-                wanted, output = dense(image).logits.double().softmax(1), model(image)
-            made = output.logits.double().softmax(1)
+                wanted, output = probabilities_of(dense, dense(image).logits), model(image)
+            made = probabilities_of(model, output.logits)
             losses.append(float((wanted * (wanted / made).log()).sum(1).mean()))
             for number, decision in enumerate(output.decisions[0]):
                 left[number] += decision.index.shape[1]
@@ -244,15 +259,15 @@ def test_training_together_brings_the_whole_nearer(decoder: str, merge_cells: in
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("decoder", ["setr-pup", "segmenter-linear-taps"])
-def test_the_model_stays_as_it_was(decoder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("decoder", "xi"), [("setr-pup", 0.4), ("segmenter-linear-taps", 0.4), ("eomt", 0.16)])
+def test_the_model_stays_as_it_was(decoder: str, xi: float, tmp_path: Path) -> None:
     dense = dense_model(decoder)
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     files = photos(tmp_path / "photos", dense, 12)
-    how = Adaptation((1, 2), (1.0, 0.4), 16, 3, steps=30, joint_steps=2, correct=not dense.config.taps)
+    how = Adaptation((1, 2), (1.0, xi), 16, 3, steps=30, joint_steps=2, correct=reads_last_layer_alone(dense))
     model, quality = adapt(dense, files, how, tmp_path, no_progress)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
-    assert model.config.thresholds == (1.0, 0.4) and [h.layer for h in model.config.decisions] == [1, 2]
+    assert model.config.thresholds == (1.0, xi) and [h.layer for h in model.config.decisions] == [1, 2]
     first, second = quality.decisions
     assert first.confident == 0 and np.isnan(first.agreement), quality
     assert 0 < second.confident <= 1 and second.agreement > 0.5 and 0.5 < quality.macs < 1.3, quality
@@ -280,7 +295,13 @@ def test_a_fit_that_diverges_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("decoder", "how", "words"),
     [
-        ("eomt", Adaptation((1,), (0.5,), correct=False), "give it decision heads with dovit-train --heads-only"),
+        ("eomt", Adaptation((1,), (0.5,)), "corrections are for decoders that read the last layer's .* or queries"),
+        ("eomt", Adaptation((1,), (0.5,), correct=False, merge_cells=2), "an EoMT cannot be merged by cell"),
+        (
+            "eomt",
+            Adaptation((5,), (0.5,), correct=False),
+            "after layer 5 lies behind layer 4, after which EoMT's queries",
+        ),
         ("setr-mla", Adaptation((1,), (0.5,)), "corrections are for decoders that read the last layer's"),
         (
             "segmenter-linear-taps",
@@ -342,14 +363,14 @@ def test_options_are_refused_before_the_work(
     assert (tmp_path / "dense.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-linear-taps"])
+@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-linear-taps", "eomt"])
 def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
     decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check counts the tokens; what is written besides them, a few kB a file, is less than these."""
     model = dense_model(decoder)
     files = photos(tmp_path / "photos", model, 3)
-    config = adapted_config(model.config, Adaptation((1, 3), (0.9, 0.9), correct=not model.config.taps))
+    config = adapted_config(model.config, Adaptation((1, 2), (0.9, 0.9), correct=reads_last_layer_alone(model)))
     (tmp_path / "scratch").mkdir()
     states, some = States(tmp_path / "scratch"), randomised(config)
     compute_features(some, files, tmp_path / "scratch", no_progress, states)
@@ -369,27 +390,54 @@ def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
         check_space(config, 3, tmp_path)
 
 
-def test_the_command_for_a_decoder_of_several_layers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("decoder", "refused"),
+    [
+        (
+            "segmenter-linear-taps",
+            {"--correct": "also reads layers 1, 3: leave it out", "--refine": "also reads layers 1, 3: leave it out"},
+        ),
+        (
+            "eomt",
+            {
+                "--correct": "also reads queries, as an EoMT's does: leave it out",
+                "--refine": "also reads queries, as an EoMT's does: leave it out",
+                "--merge-cells 4": "an EoMT cannot be merged by cell",
+                "--decision-layers 1,3": "from 1 to 2; the model has 4, and an EoMT's queries join after layer 2",
+            },
+        ),
+    ],
+)
+def test_the_command_for_a_decoder_of_more_than_the_last_layer(
+    decoder: str,
+    refused: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Lenses and no corrections, which it refuses where they are asked for."""
-    dense = dense_model("segmenter-linear-taps")
+    dense = dense_model(decoder)
     monkeypatch.chdir(tmp_path)
     save_model(dense, tmp_path / "dense.safetensors")
     photos(tmp_path / "photos", dense, 3)
     given = ["dovit-adapt", "--ckpt", "dense.safetensors", "--images", "photos", "--out", "adapted.safetensors"]
-    for option in ("--correct", "--refine"):
-        monkeypatch.setattr("sys.argv", [*given, option])
+    for option, words in refused.items():
+        monkeypatch.setattr("sys.argv", [*given, *option.split()])
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == 2
-        assert f"{option}: " in (said := capsys.readouterr().err) and "also reads layers 1, 3: leave it out" in said
+        said = capsys.readouterr().err
+        assert option.split()[0] in said and words in said and len(said.splitlines()) == 1, said
     monkeypatch.setattr("sys.argv", [*given, "--steps", "2", "--joint-steps", "1"])
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code
-    decisions = load_model(tmp_path / "adapted.safetensors").model.config.decisions
-    assert [(head.lens is not None, head.correction) for head in decisions] == [(True, None)] * 2
+    config = load_model(tmp_path / "adapted.safetensors").model.config
+    assert [(head.layer, head.lens is not None, head.correction) for head in config.decisions] == [
+        (1, True, None),
+        (2, True, None),
+    ]
+    assert config.merge_cells == (0 if config.queries else 4)
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

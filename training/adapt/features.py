@@ -1,4 +1,4 @@
-"""Tokens of a frozen model on disk: the outputs of the decision layers and of those that the decoder reads, for some images."""
+"""What a frozen model makes of some images, on disk: the outputs of the decision layers and of those that the decoder reads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dovit.export.model import DoViT, ModelConfig
+from dovit.export.model.eomt import Eomt
 from dovit.export.model.token_pass import TokenState, add_cells
 from dovit.runtime.errors import DovitError
 from dovit.runtime.images import read_image
@@ -22,16 +24,30 @@ from dovit.training.adapt.states import States
 
 
 class Features:
-    """Patch tokens after some layers, float16 in a file for each layer; [N, E] an image. Read from disk as they are asked for."""
+    """Patch tokens after some layers, [N, E] an image, float16 in a file for each layer; of an EoMT also what its queries
+    predict, float32. Read from disk as they are asked for."""
 
-    def __init__(self, folder: Path, layers: Sequence[int], images: int, shape: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, images: int) -> None:
         self.images = images
-        whole = (images, *shape)
-        self._maps = {layer: np.memmap(_file(folder, layer), np.float16, "r", shape=whole) for layer in layers}
+        self._taps, self._classes = config.taps, config.classes
+        whole = (images, config.tokens, config.backbone.embed_dim)
+        self._maps = {
+            layer: np.memmap(_file(folder, layer), np.float16, "r", shape=whole) for layer in layers_of(config)
+        }
+        predicted = (images, config.queries, config.classes + config.backbone.embed_dim)
+        self._predicted = np.memmap(_queries(folder), np.float32, "r", shape=predicted) if config.queries else None
 
     def take(self, layer: int, images: Sequence[int]) -> Tensor:
         """[len(images), N, E] float32: patch tokens after `layer` (from 1)."""
         return torch.from_numpy(np.stack([self._maps[layer][k] for k in images]).astype(np.float32))
+
+    def beside(self, images: Sequence[int]) -> list[Tensor]:
+        """What the decoder takes beside the last layer's tokens: those after the layers that it reads, or what an EoMT's queries
+        predict, as `DoViT.leave` returns it."""
+        if self._predicted is None:
+            return [self.take(layer, images) for layer in self._taps]
+        predicted = torch.from_numpy(np.stack([self._predicted[k] for k in images]))  # [B, Q, C+E]
+        return [predicted[..., : self._classes].transpose(1, 2), predicted[..., self._classes :]]
 
 
 def layers_of(config: ModelConfig) -> list[int]:
@@ -44,7 +60,8 @@ def check_space(config: ModelConfig, images: int, scratch: Path) -> None:
     the decisions that are fitted."""
     # float16: the layers; in the states the tokens, the map, and the maps of earlier layers that the decoder reads
     maps = len(layers_of(config)) + 2 + len(config.taps)
-    needed = 2 * config.tokens * config.backbone.embed_dim * maps * images
+    predicted = 4 * config.queries * (config.classes + config.backbone.embed_dim)
+    needed = (2 * config.tokens * config.backbone.embed_dim * maps + predicted) * images
     with suppress(OSError):  # some file systems do not say
         free = shutil.disk_usage(scratch).free
         if needed > free:
@@ -62,41 +79,48 @@ def compute_features(
     progress: Progress,
     states: States | None = None,
 ) -> Features:
-    """Run all layers of `model` on `files` without token pass, and write the tokens after its `layers_of` into `folder`.
-    `states` gets those at the first decision, where nothing has stopped yet.
+    """Run all layers of `model` on `files` without token pass, and write the tokens after its `layers_of`, and what its queries
+    predict, into `folder`. `states` gets the tokens at the first decision, where nothing has stopped yet.
 
     Raises DovitError where an image cannot be read, the disk is full, or a value does not fit float16."""
     config, prefix, layers = model.config, model.config.backbone.prefix, layers_of(model.config)
     written = {layer: _file(folder, layer).open("wb") for layer in layers}
+    queries = _queries(folder).open("wb")
     try:
         for done, file in enumerate(files):
             progress(f"running the model on {len(files)} images", done / len(files))
             pixels = torch.tensor(window(read_image(file), config))
             tokens = model.embed(pixels[None])
-            context = model.backbone.context(torch.arange(config.tokens, dtype=torch.int32)[None])
+            context = list(model.backbone.context(torch.arange(config.tokens, dtype=torch.int32)[None]))
             taps: list[Tensor] = []
             for number, layer in enumerate(model.backbone.layers, start=1):
+                if number - 1 == config.joining_layer:
+                    tokens, *context = cast(Eomt, model.decoder).join(tokens, *context)
                 tokens = layer(tokens, *context)
+                patches = tokens[:, -config.tokens :]
                 if number in written:
-                    values = tokens[0, prefix:].half()
+                    values = patches[0].half()
                     if not values.isfinite().all():
                         raise DovitError(
                             f"{file}: the tokens after layer {number} are beyond float16 (65504) or not finite"
                         )
                     values.numpy().tofile(written[number])
                 if number in config.taps:
-                    taps.append(tokens[:, prefix:])
+                    taps.append(patches)
                 if states is not None and number == config.decisions[0].layer:
                     state = TokenState.start(tokens, prefix)
                     states.put(done, state if config.cells is None else add_cells(state, prefix, config.cells), taps)
+            if config.queries:
+                _, classes, masks = model.leave(tokens)
+                torch.cat([classes.transpose(1, 2), masks], dim=2)[0].numpy().tofile(queries)
     except OSError as error:
         raise DovitError(
             f"{folder}: the model's features cannot be written ({error}); free space, or lower --limit"
         ) from None
     finally:
-        for stream in written.values():
+        for stream in (*written.values(), queries):
             stream.close()
-    return Features(folder, layers, len(files), (config.tokens, config.backbone.embed_dim))
+    return Features(folder, config, len(files))
 
 
 def window(image: np.ndarray, config: ModelConfig) -> np.ndarray:
@@ -115,3 +139,7 @@ def window(image: np.ndarray, config: ModelConfig) -> np.ndarray:
 
 def _file(folder: Path, layer: int) -> Path:
     return folder / f"layer{layer}.f16"
+
+
+def _queries(folder: Path) -> Path:
+    return folder / "queries.f32"

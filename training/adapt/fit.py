@@ -30,6 +30,7 @@ RIDGE = 1e-3  # of the mean of the diagonal of XᵀX
 TOKENS_A_STEP = 2048
 HEAD_TOKENS = 65536  # at most, for the logistic regression
 HEAD_DECAY = 1e-5
+LEAST_SCORE = 1e-6  # of a class that no query predicts
 TEMPERATURES = torch.logspace(-1, 1, 161)
 
 
@@ -102,7 +103,8 @@ def distil(
     for step in range(steps):
         chosen = [images[k] for k in torch.randperm(len(images), generator=generator)[:batch].tolist()]
         mapped = [run(states.get(image)) for image in chosen]  # [1, N, E] each
-        loss = divergence(decode(model, states, chosen, mapped), probabilities(model, features, chosen))
+        logits = decode(model, states, features, chosen, mapped)
+        loss = divergence(model, logits, probabilities(model, features, chosen))
         check_finite(loss, lr)
         optimiser.zero_grad()
         loss.backward()
@@ -122,9 +124,12 @@ def tokens_through(module: TokenwiseMap, prefix: int) -> Callable[[TokenState], 
     return lambda state: reconstruct(with_tokens(state, module(state.tokens)), prefix)
 
 
-def decode(model: DoViT, states: States, images: Sequence[int], full: Sequence[Tensor]) -> Tensor:
+def decode(model: DoViT, states: States, features: Features, images: Sequence[int], full: Sequence[Tensor]) -> Tensor:
     """The decoder's logits [images, C, h, w] where every token stops as it is in `full`, [1, N, E] an image: a decoder of several
-    layers reads it in the place of all those that are still to come."""
+    layers reads it in the place of all those that are still to come, and an EoMT's queries predict what they do without token
+    pass."""
+    if model.config.queries:
+        return model.decode(torch.cat(list(full)), features.beside(images))
     read = []
     for image, sequence in zip(images, full, strict=True):
         taps = states.taps(image) if model.config.taps else []
@@ -136,13 +141,21 @@ def decode(model: DoViT, states: States, images: Sequence[int], full: Sequence[T
 @torch.no_grad()
 def probabilities(model: DoViT, features: Features, images: Sequence[int]) -> Tensor:
     """p_t [images, C, h, w] of the model without token pass."""
-    taps = [features.take(layer, images) for layer in model.config.taps]
-    return model.decode(features.take(model.config.backbone.depth, images), taps).softmax(dim=1)
+    full = features.take(model.config.backbone.depth, images)
+    return _log_probabilities(model, model.decode(full, features.beside(images))).exp()
 
 
-def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
+def divergence(model: DoViT, logits: Tensor, wanted: Tensor) -> Tensor:
     """KL(p_t ‖ p_s), the mean over the positions of the decoder's logits [B, C, h, w]: p_t is `wanted`, p_s what `logits` say."""
-    return F.kl_div(logits.log_softmax(dim=1), wanted, reduction="none").sum(dim=1).mean()
+    return F.kl_div(_log_probabilities(model, logits), wanted, reduction="none").sum(dim=1).mean()
+
+
+def _log_probabilities(model: DoViT, logits: Tensor) -> Tensor:
+    """log p of logits [B, C, h, w]. An EoMT's are scores from 0 to Q, and p is each one's share of their sum."""
+    if not model.config.queries:
+        return logits.log_softmax(dim=1)
+    scores = logits.clamp(min=LEAST_SCORE)
+    return scores.log() - scores.sum(dim=1, keepdim=True).log()
 
 
 def of_patches(wanted: Tensor, grid: tuple[int, int]) -> Tensor:

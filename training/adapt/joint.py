@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dovit.export.model import DoViT
-from dovit.export.model.token_pass import TokenState, confidence, decide
+from dovit.export.model.token_pass import TokenState, confidence, decide, keep_least_confident
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.adapt.features import Features, window
@@ -60,6 +60,8 @@ class _Decisions:
         logits = self.model.heads[number](patches.transpose(1, 2)[..., None])[..., 0].float()
         self.said.append((logits, seen.index[0].long()))
         q = confidence(logits.detach())
+        if self.model.config.least_kept:
+            q = keep_least_confident(q)
         return q, decide(q, self.model.config.thresholds[number])
 
 
@@ -95,7 +97,7 @@ def distil_together(
             wanted = probabilities(model, features, [image])
             with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_in_bf16()):
                 said, made = _pass(model, files[image])
-            loss = divergence(made, wanted)
+            loss = divergence(model, made, wanted)
             own = of_patches(wanted, model.config.grid)[0]  # [N, C]
             for logits, left in said:
                 loss = loss - (own[left].T * logits[0].log_softmax(dim=0)).sum(dim=0).mean()
@@ -117,7 +119,7 @@ def judge(model: DoViT, files: Sequence[Path], features: Features, images: Seque
     for image in images:
         wanted = probabilities(model, features, [image])
         said, made = _pass(model, files[image])
-        total += float(divergence(made, wanted))
+        total += float(divergence(model, made, wanted))
         own = of_patches(wanted, config.grid)[0].argmax(dim=1)  # [N]
         kept = []
         for number, ((logits, index), xi) in enumerate(zip(said, config.thresholds, strict=False)):
@@ -125,7 +127,7 @@ def judge(model: DoViT, files: Sequence[Path], features: Features, images: Seque
             left[number] += len(q)
             sure[number] += int((q > xi).sum())
             agreed[number] += int((label == own[index])[q > xi].sum())
-            kept.append(int((~(q > xi)).sum()))
+            kept.append(max(int((~(q > xi)).sum()), config.least_kept))
         kept += [0] * (len(config.decisions) - len(kept))  # the backbone ended early
         macs += cost.of(tuple(kept))[0] / cost.dense[0]
     decisions = zip(config.decisions, (sure / left.clamp(min=1)).tolist(), (agreed / sure).tolist(), strict=True)

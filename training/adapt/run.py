@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dovit.export.model import DoViT, HeadConfig, ModelConfig
-from dovit.export.model.config import CorrectionConfig, EomtDecoder, LensConfig, RefinementConfig
+from dovit.export.model.config import CorrectionConfig, LensConfig, RefinementConfig
 from dovit.export.model.lens import Correction, Lens
 from dovit.export.model.token_pass import TokenState, reconstruct
 from dovit.runtime.errors import DovitError, describe_validation
@@ -54,12 +54,7 @@ class Adaptation:
 def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
     """`config` with decisions after `how.layers`, each with a lens and a linear head behind a norm.
 
-    Raises DovitError for an EoMT, and where the decoder does not go with what `how` asks for."""
-    if isinstance(config.decoder, EomtDecoder):
-        raise DovitError(
-            "an EoMT's decoder reads queries that pass through its last layers, and dovit-adapt fits to the decoder's output on "
-            "cached tokens alone: give it decision heads with dovit-train --heads-only"
-        )
+    Raises DovitError where the decoder does not go with what `how` asks for."""
     try:
         heads = tuple(
             HeadConfig(

@@ -71,7 +71,7 @@ def command(
         ),
     ] = None,
     merge: Annotated[bool, merge_option("they are not")] = False,
-    merge_cells: Annotated[int | None, merge_cells_option("4, unless --merge is given")] = None,
+    merge_cells: Annotated[int | None, merge_cells_option("4; none with --merge, and for an EoMT")] = None,
     correct: Annotated[
         bool | None,
         typer.Option(
@@ -125,20 +125,26 @@ def command(
     chosen = parse_numbers(decision_layers, int, "--decision-layers")
     options = ReadOptions(dense=True, head=head)
     model = load_model(ckpt, options).model.requires_grad_(False)
-    layers = chosen or default_layers(model.config.backbone.depth)
+    layers = chosen or default_layers(model.config)
     first, second, *further = DEFAULT_THRESHOLDS
     own = (first, second, *further * len(layers))[: len(layers)]
     thresholds = ReadOptions(thresholds=parse_thresholds(threshold)).thresholds_for(len(layers), own)
-    if model.config.taps and (correct or refine):
+    last_alone = not (model.config.taps or model.config.queries)
+    if not last_alone and (correct or refine):
         option, what = ("--correct", "corrections") if correct else ("--refine", "a refinement")
+        read = f"layers {', '.join(map(str, model.config.taps))}" if model.config.taps else "queries, as an EoMT's does"
         raise UsageError(
-            f"{option}: {what} would serve the last layer alone, and the decoder of {ckpt} also reads layers "
-            f"{', '.join(map(str, model.config.taps))}: leave it out"
+            f"{option}: {what} would serve the last layer alone, and the decoder of {ckpt} also reads {read}: leave it out"
         )
     if correct is None:
-        correct = not model.config.taps
+        correct = last_alone
     if merge_cells is None:
-        merge_cells = 0 if merge else DEFAULT_CELLS
+        merge_cells = 0 if merge or model.config.queries else DEFAULT_CELLS
+    elif merge_cells and model.config.queries:
+        raise UsageError(
+            f"--merge-cells {merge_cells}: stopped tokens of an EoMT cannot be merged by cell, since its queries attend to the "
+            f"patch tokens: leave it out"
+        )
     if hidden is None:
         hidden = max(8, model.config.backbone.embed_dim // 24 * 8)  # a third, in multiples that matrix units take
     if kernel is None:
@@ -183,21 +189,31 @@ def command(
     print_line(screen, f"{out}: fitted to {len(files)} images; export it with dovit-export --ckpt {out}")
 
 
-def default_layers(depth: int) -> tuple[int, ...]:
+def default_layers(config: ModelConfig) -> tuple[int, ...]:
     """Decisions after one to four sixths of the layers, counted from 1: 2, 4, 6 and 8 of 12."""
-    layers = tuple(sorted({depth * k // 6 for k in range(1, 5)} - {0}))
-    if not layers:
-        raise UsageError("this backbone has one layer: there is none after which tokens could be decided on")
-    return layers
+    depth, last = config.backbone.depth, last_decision_layer(config)
+    return tuple(sorted({depth * k // 6 for k in range(1, 5)} & set(range(1, last + 1)))) or (last,)
+
+
+def last_decision_layer(config: ModelConfig) -> int:
+    """The last layer, counted from 1, that a decision may follow. Raises UsageError where there is none."""
+    if config.joining_layer is None:
+        last, why = config.backbone.depth - 1, "this backbone has one layer"
+    else:
+        last, why = config.joining_layer, "this EoMT's queries join before the first layer"
+    if not last:
+        raise UsageError(f"{why}: there is none after which tokens could be decided on")
+    return last
 
 
 def check_decisions(config: ModelConfig, layers: Sequence[int], thresholds: Sequence[float]) -> None:
     """Raise UsageError for decisions that this model cannot have, or that would stop every token."""
-    depth = config.backbone.depth
-    if list(layers) != sorted(set(layers)) or not 0 < layers[0] <= layers[-1] < depth:
+    depth, last = config.backbone.depth, last_decision_layer(config)
+    if list(layers) != sorted(set(layers)) or not 0 < layers[0] <= layers[-1] <= last:
         given = ",".join(map(str, layers))
+        joined = "" if config.joining_layer is None else f", and an EoMT's queries join after layer {last}"
         raise UsageError(
-            f"--decision-layers {given}: give ascending layers from 1 to {depth - 1}; the model has {depth}"
+            f"--decision-layers {given}: give ascending layers from 1 to {last}; the model has {depth}{joined}"
         )
     for xi in thresholds:
         if xi < 1 / config.classes:
