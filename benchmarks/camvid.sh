@@ -52,7 +52,8 @@ labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1) # around a frozen back
 common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.0001 --head-lr-mult 10
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
 further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
-student=("${further[@]}" --threshold 0.95)
+xi=(--threshold 0.95)
+student=("${further[@]}" "${xi[@]}")
 gently=(--lr 0.00003 --head-lr-mult 5)
 longer=(--lr 0.00004 --head-lr-mult 1 --steps $longest)
 thresholds=0.8,0.9,0.95,0.97,0.98,0.99,0.995,1.0
@@ -116,8 +117,8 @@ settle() { # the dense model trained on at a lower learning rate, until validati
     done
 }
 
-trained() { # a row of Table 1 or 3, at its own ξ: name, further arguments
-    train "$1" "${student[@]}" "${fixed[@]}" "${@:2}"
+trained() { # a row of Table 1 or 3, as it was trained: name, further arguments
+    train "$1" "${further[@]}" "${fixed[@]}" "${@:2}"
     evaluate "$1" --ckpt "$1/model.safetensors"
 }
 
@@ -137,8 +138,8 @@ papers_rows() { # seed
     run heads "heads-$1" --seed "$1"
     run trained "dynamicvit-$1" --seed "$1" --policy dynamicvit --ratio 0.7
     # Table 3: the paper's parts one by one; both together are dovit-SEED
-    run trained "nothing-$1" --seed "$1" --no-merge --beta 0
-    run trained "merging-$1" --seed "$1" --beta 0
+    run trained "nothing-$1" "${xi[@]}" --seed "$1" --no-merge --beta 0
+    run trained "merging-$1" "${xi[@]}" --seed "$1" --beta 0
 }
 
 adapt() { # name, dense run, further arguments: no labels, nothing of the dense model changed
@@ -194,7 +195,7 @@ evaluate dense --ckpt dense/model.safetensors
 if [ -n "$frozen" ]; then
     for seed in $seeds; do
         papers_rows "$seed"
-        run trained "cells-$seed" --seed "$seed" --beta 0 --merge-cells 4
+        run trained "cells-$seed" "${xi[@]}" --seed "$seed" --beta 0 --merge-cells 4
         run around_a_frozen_backbone "$seed"
     done
     run heads "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm

@@ -32,8 +32,8 @@ measure() { # name, model, further arguments
 }
 
 again=(--lr 0.0007 --warmup 50 --steps 2400)
-teacher=(--ckpt dense/model.safetensors --threshold 0.9 --fp16-weights)
-student=("${teacher[@]}" --no-head-norm) # the model that is committed has such heads
+teacher=(--ckpt dense/model.safetensors --fp16-weights)
+student=("${teacher[@]}" --threshold 0.9 --no-head-norm) # the model that is committed has such heads
 
 train dense-first --new "$here/assets/streets-tiny.json" --dense --steps 4400 --lr 0.001 --warmup 300
 train dense --ckpt dense-first/model.safetensors --dense "${again[@]}" # the teacher

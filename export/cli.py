@@ -15,6 +15,7 @@ from dovit.export.quantization.request import quantization_request
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import BackendChoice, Json, ModeChoice, PrecisionChoice
 from dovit.runtime.cli.output import output_console, print_line, stage_progress
+from dovit.runtime.cli.unused import refuse_unused
 from dovit.runtime.cli.values import parse_capabilities, parse_channels, parse_numbers, parse_size
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_folder_name
@@ -221,6 +222,18 @@ def command(
         raise UsageError("--compare takes logits, and --image the image that they were made of: give both or neither")
     if compare is None and compare_tolerance is not None:
         raise UsageError("--compare-tolerance is for --compare")
+    if dense:
+        of_decisions = {
+            "--decision-layers": decision_layers is not None,
+            "--threshold": threshold is not None,
+            "--capacities": capacities is not None,
+        }
+        refuse_unused(of_decisions, "--dense exports the model without decisions")
+    if backend is BackendChoice.onnxruntime:
+        of_plans = {"--plans-only": plans_only, "--cache": cache is not None, "--no-cache": no_cache}
+        refuse_unused(of_plans, "--backend onnxruntime builds no plans")
+    if no_cache:
+        refuse_unused({"--cache": cache is not None}, "--no-cache builds every plan, and keeps none")
     if engine is not None and (any(model_flags.values()) or bgr is not None or wanted or palette or force):
         raise UsageError("options of the model, and --force, are for --ckpt: the bundle's ONNX files stay as they are")
 

@@ -36,7 +36,7 @@ def check_thresholds(manifest: Manifest, threshold: float | Sequence[float] | np
     if len(given) == 1:
         given *= count
     if len(given) != count:
-        _check_decides(count, "threshold")
+        check_decides(count, "threshold")
         raise UsageError(f"{len(given)} thresholds for {count} decisions: give one for all, or one each")
     for value in given:
         if not 0 <= value <= 1:
@@ -53,7 +53,7 @@ def check_counts(manifest: Manifest, counts: Sequence[int] | np.ndarray) -> tupl
     given = [int(value) for value in values]
     most, least, decisions = manifest.tokens, manifest.least_kept, len(manifest.decisions)
     if len(given) != decisions or not _never_rises(given, most) or any(count < least for count in given):
-        _check_decides(decisions, "counts")
+        check_decides(decisions, "counts")
         raise UsageError(f"counts {_joined(given)}: give {decisions} falling numbers of tokens, from {most} to {least}")
     return tuple(given)
 
@@ -70,7 +70,7 @@ def counts_of_shares(
     values = _as_list(keep, name, "shares of the tokens within 0…1")
     given = [_as_float(value, name) for value in values]
     if len(given) != decisions or not _never_rises(given, 1):
-        _check_decides(decisions, name)
+        check_decides(decisions, name)
         raise UsageError(f"{name} {_joined(values)}: give {decisions} falling shares of the tokens, from 1 to 0")
     return tuple(count_of_share(share, tokens, least) for share in given)
 
@@ -80,7 +80,8 @@ def count_of_share(share: float, tokens: int, least: int) -> int:
     return max(math.floor(share * tokens + 0.5), least)
 
 
-def _check_decides(decisions: int, name: str) -> None:
+def check_decides(decisions: int, name: str) -> None:
+    """Raise UsageError where an argument about token pass is given for a model without decisions."""
     if not decisions:
         raise UsageError(f"{name}: the model has no decisions, so no token stops: leave {name} out")
 

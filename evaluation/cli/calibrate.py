@@ -19,6 +19,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import KEEP, Engine, Json, Mode, Recursive, Threads
 from dovit.runtime.cli.output import output_console, print_line, progress_counter
+from dovit.runtime.cli.unused import refuse_unused
 from dovit.runtime.cli.values import parse_share, parse_shares
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import atomic_write, check_output, check_writable
@@ -55,11 +56,12 @@ def command(
     more_images: Annotated[list[str] | None, typer.Argument(metavar="IMAGES", help="More of --images.")] = None,
     recursive: Recursive = False,
     macs_count: Annotated[
-        CountChoice,
+        CountChoice | None,
         typer.Option(
-            metavar="COUNT", help="With --macs: paper, without the products in attention, or true, with them."
+            metavar="COUNT",
+            help="With --macs or --max-disagreement: paper (default), without the products in attention, or true.",
         ),
-    ] = CountChoice.paper,
+    ] = None,
     per_decision: Annotated[
         bool,
         typer.Option("--per-decision", help="With --max-disagreement: a ξ of its own for each decision. Takes longer."),
@@ -86,10 +88,12 @@ def command(
         parse_shares(keep, "--keep"),
         parse_share(macs, "--macs"),
         _parse_disagreement(max_disagreement),
-        macs_count.value,
+        macs_count.value if macs_count else "paper",
         per_decision,
     )
     target.check_choice()
+    if keep is not None:
+        refuse_unused({"--macs-count": macs_count is not None}, "--keep counts tokens, and no MACs")
     files = sample_evenly(
         [one.file for one in find_inputs([*images, *(more_images or [])], recursive=recursive)], limit
     )

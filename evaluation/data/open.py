@@ -43,6 +43,8 @@ def open_data(
     layout, colon, rest = spec.partition(":")
     data: Dataset
     if layout == "streets" and (colon == "" or rest):
+        if reduce_zero_label:
+            raise UsageError(f"{spec}: label 0 is a class of the streets; leave reduce_zero_label out")
         data = _streets(rest, split, size)
     else:
         data = _files(spec, split, classes, reduce_zero_label)

@@ -14,6 +14,7 @@ import typer
 from PIL import Image
 
 from dovit.runtime import draw
+from dovit.runtime.arguments import check_decides
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.backends import print_backends
 from dovit.runtime.cli.inputs import find_inputs, page_count
@@ -34,6 +35,7 @@ from dovit.runtime.cli.options import (
 from dovit.runtime.cli.output import error_console, print_line, progress_bar
 from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan_pictures
 from dovit.runtime.cli.profile import profile_images
+from dovit.runtime.cli.unused import refuse_unused
 from dovit.runtime.cli.values import parse_thresholds
 from dovit.runtime.cli.video import VideoOptions, find_videos, run_videos
 from dovit.runtime.errors import DovitError, OutputError, UsageError, printable
@@ -160,6 +162,15 @@ def command(
     if wrong is not None:
         hint = f"leave it out for {videos[0]}" if videos else f"name one, or say --video if {images[0]} is one"
         raise UsageError(f"{wrong} is for {'images' if videos else 'videos'}: {hint}")
+    if profile:
+        of_pictures = {
+            "--overlay": overlay,
+            "--keep-maps": keep_maps,
+            "--confidence-maps": confidence_maps,
+            "--overwrite": overwrite,
+            "--mode": mode is not None,
+        }
+        refuse_unused(of_pictures, "--profile times passes of the model, and writes no pictures")
     check_folder_name(out, "--out")
     inputs = [] if videos else find_inputs(images, recursive=recursive, skip=out)
     files = [one.file for one in inputs]
@@ -179,6 +190,10 @@ def command(
         print_line(console, f"dovit-run: note: provider {session.provider}: {session.provider_reason}")
     chosen = schedule.value if schedule else session.schedule
     how = mode.value if mode else session.manifest.mode
+    about_tokens = {"--threshold": threshold, "--keep-maps": keep_maps, "--confidence-maps": confidence_maps}
+    for name, given in about_tokens.items():
+        if given:
+            check_decides(len(session.manifest.decisions), name)
     thresholds = session.check_thresholds(parse_thresholds(threshold))
     if profile:
         profile_images(session, files, thresholds, chosen, as_json=as_json)

@@ -116,6 +116,10 @@ def test_a_limit_is_spread_over_the_list() -> None:
         (("--max-disagreement", "x%"), "not a share"),
         (("--max-disagreement", "0.5"), "50 % of the pixels; write 0.5% for 0.5 %, or 50%"),
         (("--macs", "0.5", "--macs-count", "flops"), "--macs-count"),
+        (
+            ("--keep", "0.5,0.2", "--macs-count", "true"),
+            "--macs-count: --keep counts tokens, and no MACs: leave it out",
+        ),
         (("--macs", "0.5", "--buckets", "1"), "--buckets 1: give at least 2"),
         (("--macs", "0.5", "--round-to", "0"), "--round-to 0"),
         (("--macs", "0.5", "--limit", "0"), "--limit"),

@@ -13,6 +13,8 @@ from PIL import Image
 
 from dovit.export.checkpoints import save_model
 from dovit.runtime.loading import load
+from dovit.training.policies.checkpoint import save_dynamic_vit
+from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.torch_segmenter import validate
 
 
@@ -213,3 +215,23 @@ def test_command_writes_a_report(
     monkeypatch.setitem(sys.modules, "plotly", None)
     status, _, errors = command(capfd, monkeypatch, *arguments, "--report", str(report))
     assert status == 2 and "pip install 'dovit[report]'" in errors
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--threshold", "0.9"], ["--keep", "0.5"], ["--sweep", "0.9,1"], ["--fixed-ratio"], ["--stopped"]],
+    ids=lambda given: given[0],
+)
+def test_options_about_tokens_where_none_stops(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: list[str]
+) -> None:
+    """Refused for a model without decisions, a bundle's as a checkpoint's, and for a DynamicViT, which has its own counts."""
+    dense = randomised(small_config(layers=()))
+    make_bundle(dense, tmp_path / "dense")
+    save_model(dense, tmp_path / "dense.safetensors")
+    save_dynamic_vit(DynamicViT(small_config(), 0.7), tmp_path / "dyvit.safetensors")
+    for model in (["--engine", "dense"], ["--ckpt", "dense.safetensors"], ["--ckpt", "dyvit.safetensors"]):
+        named = [model[0], str(tmp_path / model[1])]
+        status, _, errors = command(capfd, monkeypatch, *named, "--data", str(place / "data"), *given)
+        why = "is a DynamicViT, which keeps" if "dyvit" in model[1] else "the model has no decisions"
+        assert status == 2 and f"{given[0]}: " in errors and why in errors and errors.count("\n") == 1

@@ -225,6 +225,8 @@ BAD = {
     "unknown mode": (("a.png", "--mode", "half"), 2, "'half' is not one of"),
     "threshold no number": (("a.png", "--threshold", "0.9,high"), 2, "--threshold 0.9,high: give numbers"),
     "three thresholds": (("a.png", "--threshold", "1,1,1"), 2, "3 thresholds for 2 decisions"),
+    "pictures of a profile": (("a.png", "--profile", "--overlay"), 2, "--overlay: --profile times passes of the model"),
+    "mode of a profile": (("a.png", "--profile", "--mode", "slide"), 2, "--mode: --profile times passes of the model"),
     "missing": (("gone.png",), 1, "gone.png: no such image"),
     "empty": (("empty.png",), 1, "empty.png: the file is empty"),
     "not an image": (("notes.txt",), 1, "notes.txt: not an image"),
@@ -251,6 +253,15 @@ def test_bad_input_gets_one_sentence_and_its_status(dovit_run: Dovit, kind: str)
     assert sentence in err
     for name, pixels in zip(("a.png", "sub/a.keep2.png"), before, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(name)), pixels)
+
+
+@pytest.mark.parametrize("given", [("--threshold", "0.9"), ("--keep-maps",), ("--confidence-maps",)])
+def test_options_about_tokens_where_none_stops(dovit_run: Dovit, session: FakeSession, given: tuple[str, ...]) -> None:
+    session.manifest = SimpleNamespace(**{**vars(session.manifest), "decisions": ()})
+    picture("a.png")
+    flag = given[0]
+    sentence = f"{flag}: the model has no decisions, so no token stops: leave {flag} out"
+    assert dovit_run("a.png", *given) == (2, "", f"dovit-run: error: {sentence}\n")
 
 
 def test_engine_is_asked_for(dovit_run: Dovit) -> None:

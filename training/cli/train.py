@@ -14,6 +14,7 @@ from dovit.evaluation.cli.options import Data, ReduceZeroLabel
 from dovit.export.cli_options import Arch, Classes, Head, ImageSize, decision_layers_option, read_fields
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import threshold_option
+from dovit.runtime.cli.unused import refuse_unused
 from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError, describe_validation
 from dovit.runtime.files import check_folder_name
@@ -97,16 +98,26 @@ def command(
         ),
     ] = Policy.CONFIDENCE,
     ratio: Annotated[
-        float, typer.Option(metavar="N", min=0.01, max=1, help="dynamicvit: share of tokens kept at each stage.")
-    ] = 0.9,
+        float | None,
+        typer.Option(
+            metavar="N", min=0.01, max=1, help="dynamicvit: share of tokens kept at each stage. Default: 0.9."
+        ),
+    ] = None,
     teacher: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Checkpoint of the teacher. Default: that of --ckpt.")
     ] = None,
     threshold: Annotated[
         list[str] | None, threshold_option("the checkpoint's", ", in training and in the trained model")
     ] = None,
-    alpha: Annotated[float, typer.Option(metavar="N", min=0, help="Weight of the decision heads' loss.")] = 1.0,
-    beta: Annotated[float, typer.Option(metavar="N", min=0, help="Weight of self-distillation.")] = 0.4,
+    alpha: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="Weight of the decision heads' loss. Default: 1.")
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", min=0, help="Weight of self-distillation. Default: 0.4 where there is a teacher to follow."
+        ),
+    ] = None,
     merge: Annotated[bool | None, merge_option("as --ckpt does")] = None,
     merge_cells: Annotated[int | None, merge_cells_option("as --ckpt does")] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps in all.")] = 80_000,
@@ -192,11 +203,39 @@ def command(
 
     if (ckpt is None) == (new is None):
         raise UsageError("give either --ckpt, a checkpoint to start from, or --new, a configuration")
-    if dense and (heads_only or policy is Policy.DYNAMICVIT):
-        raise UsageError("--dense trains a model without decisions: leave --heads-only and --policy out")
-    if head_norm is not None and (dense or policy is Policy.DYNAMICVIT):
+    of_heads = {
+        "--threshold": threshold is not None,
+        "--alpha": alpha is not None,
+        "--merge" if merge else "--no-merge": merge is not None,
+        "--merge-cells": merge_cells is not None,
+        "--head-norm" if head_norm else "--no-head-norm": head_norm is not None,
+    }
+    if dense:
+        of_decisions = {
+            "--heads-only": heads_only,
+            "--policy": policy is Policy.DYNAMICVIT,
+            "--ratio": ratio is not None,
+            "--decision-layers": decision_layers is not None,
+        }
+        refuse_unused(of_decisions | of_heads, "--dense trains a model without decisions")
+    elif policy is Policy.DYNAMICVIT:
+        refuse_unused(of_heads, "--policy dynamicvit has prediction modules in place of decision heads, ξ and merging")
+    else:
+        refuse_unused(
+            {"--ratio": ratio is not None}, "the confidence decides how many tokens stay, not --policy dynamicvit"
+        )
+    distils = {"--teacher": teacher is not None, "--beta": bool(beta)}
+    if heads_only:
+        refuse_unused(distils, "--heads-only leaves the segmenter as it is, and so without self-distillation")
+    elif beta == 0:
+        refuse_unused({"--teacher": teacher is not None}, "--beta 0 leaves self-distillation out")
+    elif beta and teacher is None and (dense or new is not None):
         raise UsageError(
-            "--head-norm and --no-head-norm are about decision heads, and this model has none: leave them out"
+            f"--beta: {'--dense' if dense else '--new'} has no teacher to follow by itself: give --teacher, or leave it out"
+        )
+    if val == "none":
+        refuse_unused(
+            {"--val-every": val_every > 0, "--val-limit": val_limit is not None}, "--val none validates nothing"
         )
     if heads_only and freeze_backbone:
         raise UsageError("--heads-only leaves the backbone as it is already, and the decoder too: give one of the two")
@@ -241,11 +280,8 @@ def command(
         "batch": batch,
         "seed": seed,
         "policy": policy.value,
-        "ratio": ratio,
         "heads_only": heads_only,
         "freeze_backbone": freeze_backbone,
-        "alpha": alpha,
-        "beta": 0.0 if heads_only else beta,
         "optimiser": optimizer.value,
         "lr": lr,
         "min_lr": min_lr,
@@ -258,6 +294,8 @@ def command(
         "ratio_range": scales,
         "photometric": photometric,
     }
+    weights = {"ratio": ratio, "alpha": alpha, "beta": 0.0 if heads_only else beta}
+    numbers |= {name: value for name, value in weights.items() if value is not None}
     try:
         settings = Settings(**numbers)
     except ValidationError as error:
@@ -274,7 +312,7 @@ def command(
         validation=None if val == "none" else val or data,
         validate_every=val_every,
         validate_limit=val_limit,
-        validate_always=val is not None,
+        validate_always=val is not None or val_every > 0 or val_limit is not None,
         save_every=save_every,
         log_every=log_every,
         workers=workers,
