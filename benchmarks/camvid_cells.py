@@ -36,7 +36,7 @@ from dovit.runtime.cli.output import new_table, output_console, print_table, sta
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
 from dovit.runtime.progress import Progress
-from dovit.training.adapt.features import check_space, compute_features
+from dovit.training.adapt.features import check_space_of_features, compute_features
 from dovit.training.adapt.fit import distil, fit_lens, tokens_through
 from dovit.training.adapt.run import Adaptation, adapted_config
 from dovit.training.adapt.states import States
@@ -94,7 +94,7 @@ def fit_lenses(
     in `folder` meanwhile. Raises DovitError."""
     layers = tuple(sorted({layer for row in ROWS for layer in row.layers}))
     config = adapted_config(dense.config, Adaptation(layers, (1.0,) * len(layers), correct=False))
-    check_space(config, len(files), folder)
+    check_space_of_features(config, len(files), folder)
     model = DoViT(config).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     last, prefix, images = config.backbone.depth, config.prefix, range(len(files))

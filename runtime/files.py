@@ -92,6 +92,15 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def make_folder(folder: Path, flag: str) -> None:
+    """Make `folder` where it is missing. Raises DovitError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DovitError(f"{folder}: cannot be made a folder ({reason}); give {flag} another one") from None
+
+
 def check_writable(folder: Path, flag: str) -> None:
     """Raise DovitError now rather than after hours of work, where no file can be put into `folder`."""
     try:

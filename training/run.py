@@ -172,11 +172,7 @@ def _known_before_loading(start: StartingPoint) -> dict[str, Any]:
 
 
 def _merging(start: StartingPoint) -> dict[str, Any]:
-    """What of a model's configuration the options about merging change. Raises UsageError where they contradict each other."""
-    if start.merge and start.merge_cells:
-        raise UsageError(
-            "stopped tokens are merged into the class token (--merge) or by cell (--merge-cells): give one of them"
-        )
+    """What of a model's configuration the options about merging change; at most one of them asks for some."""
     changes: dict[str, Any] = {} if start.merge is None else {"merge": start.merge}
     if start.merge_cells is not None:
         changes["merge_cells"] = start.merge_cells

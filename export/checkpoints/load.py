@@ -14,7 +14,7 @@ from dovit.export.checkpoints.families import FAMILIES
 from dovit.export.checkpoints.family import Checkpoint
 from dovit.export.checkpoints.foreign import explain_content, explain_file
 from dovit.export.checkpoints.huggingface import CONFIG, read_folder, read_model_type
-from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.options import LEFT_OUT, ReadOptions
 from dovit.export.checkpoints.pos_embed import check_bounds
 from dovit.export.checkpoints.safe import read_file
 from dovit.export.checkpoints.segmenters import NEW_DECODER
@@ -38,6 +38,12 @@ class LoadedModel:
     def is_new(self) -> bool:
         """Whether the file is a backbone alone, to which an untrained decoder was added."""
         return NEW_DECODER in self.notes
+
+    @property
+    def left_out(self) -> str | None:
+        """What of token pass the file holds, where ReadOptions.dense left it out."""
+        note = next((note for note in self.notes if note.endswith(LEFT_OUT)), None)
+        return None if note is None else note.rpartition(": ")[2].removesuffix(LEFT_OUT)
 
 
 def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedModel:

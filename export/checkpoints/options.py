@@ -11,6 +11,7 @@ from dovit.runtime.errors import DovitError, UsageError
 
 DEFAULT_THRESHOLD = 0.985  # the paper's for Cityscapes, and the upper end of its range for ADE20K
 
+LEFT_OUT = ", left out by --dense"  # the end of a note about what of token pass a file holds
 NO_HEADS = (
     "{path}: this checkpoint has no decision heads, and token pass decides by them: train some (dovit-train --heads-only), "
     "or export the plain segmenter with --dense"

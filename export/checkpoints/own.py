@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,13 @@ from torch import Tensor
 from dovit.export.checkpoints.family import Checkpoint, Family
 from dovit.export.checkpoints.keys import Account, check_classes
 from dovit.export.checkpoints.literals import parse_change, set_value
-from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.options import LEFT_OUT, ReadOptions
 from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, resize_positions
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import DoViT, ModelConfig
-from dovit.export.model.dovit import is_of_token_pass
-from dovit.runtime.errors import DovitError, UsageError, describe_validation
-from dovit.runtime.files import atomic_write
+from dovit.export.model.dovit import TOKEN_PASS, is_of_token_pass
+from dovit.runtime.errors import DovitError, OutputError, UsageError, describe_validation
+from dovit.runtime.files import atomic_write, real_path
 
 POSITIONS = Interpolation("bicubic")
 
@@ -41,6 +43,20 @@ def save_model(model: DoViT, path: str | Path, *, half: bool = False) -> None:
     else:
         state = _stored(model.state_dict(), half)
         _write(path, lambda part: torch.save({"dovit": config, "state_dict": state}, part))
+
+
+def check_space(config: ModelConfig, path: Path) -> None:
+    """Raise OutputError now rather than after hours of work, where `save_model` would find the disk full."""
+    with torch.device("meta"):
+        needed = 4 * sum(tensor.numel() for tensor in DoViT(config).state_dict().values())
+    folder = real_path(path).parent
+    with contextlib.suppress(OSError):  # some file systems do not say
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise OutputError(
+                f"{path}: the model takes {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free there: free some space, or "
+                f"give another place"
+            )
 
 
 def write_safetensors(state: dict[str, Tensor], about: dict[str, str], path: Path, *, half: bool = False) -> None:
@@ -143,9 +159,12 @@ def read_own(checkpoint: Checkpoint, options: ReadOptions, settings: Settings) -
         changes["decisions"] = options.new_heads(path, model_config.backbone.depth, model_config.joining_layer)
     if options.dense:
         changes |= {"decisions": (), "refinement": None}
-        for name in filter(is_of_token_pass, list(account.weights)):
+        names = list(filter(is_of_token_pass, account.weights))
+        for name in names:
             del account.weights[name]
-            account.unused.setdefault("decision heads and what goes with them, left out by --dense", []).append(name)
+        if names:
+            parts = [part for part in TOKEN_PASS if any(name.startswith(f"{part}.") for name in names)]
+            account.unused[f"decision {', '.join(parts)}{LEFT_OUT}"] = names
     decisions = changes.get("decisions", model_config.decisions)
     changes["thresholds"] = options.thresholds_for(len(decisions), model_config.thresholds)
     resized = ModelConfig.model_validate({**model_config.model_dump(), **changes})

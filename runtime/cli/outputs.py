@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dovit.runtime.cli.inputs import Input
 from dovit.runtime.draw import source_of
-from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import real_path
+from dovit.runtime.errors import UsageError
+from dovit.runtime.files import make_folder, real_path
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,4 @@ def check_outputs(pictures: Sequence[Picture], endings: Sequence[str], *, overwr
 def make_folders(pictures: Sequence[Picture], out: Path) -> None:
     """The folders of the outputs. Raises DovitError where one cannot be made."""
     for folder in dict.fromkeys([out, *(picture.base.parent for picture in pictures)]):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DovitError(f"{folder}: cannot be made a folder ({error.strerror}); give --out another one") from None
+        make_folder(folder, "--out")

@@ -15,13 +15,13 @@ from models import random_images, randomised, small_config, spreading_thresholds
 from PIL import Image
 from typer.testing import CliRunner
 
-from dovit.export.checkpoints import load_model, save_model
+from dovit.export.checkpoints import check_space, load_model, save_model
 from dovit.export.model import DoViT
 from dovit.export.model.lens import Correction, Lens, Refinement, TokenwiseMap
 from dovit.export.model.token_pass import TokenState, gather, reconstruct, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
-from dovit.training.adapt.features import check_space, compute_features
+from dovit.training.adapt.features import check_space_of_features, compute_features
 from dovit.training.adapt.fit import RIDGE, decode, distil, divergence, fit_correction, fit_lens, probabilities
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.run import Adaptation, adapt, adapted_config
@@ -320,21 +320,30 @@ def test_what_a_decoder_does_not_go_with_is_refused(decoder: str, how: Adaptatio
     [
         (["--threshold", "0"], r"--threshold 0 would stop every token.* 7 classes .* 0\.143"),
         (["--threshold", "0.9,0.14"], r"--threshold 0\.14 would stop every token"),
+        (["--threshold", "1"], r"--threshold 1 would stop no token, .* for one of the decisions at least"),
+        (["--threshold", "1,1"], "would stop no token"),
         (["--threshold", "0.9,0.9,0.9"], "3 thresholds for 2 decisions"),
         (["--decision-layers", "0,2"], r"--decision-layers 0,2: give ascending layers from 1 to 3"),
         (["--decision-layers", "2,4"], "from 1 to 3"),
         (["--decision-layers", "999"], "from 1 to 3"),
         (["--decision-layers", "2,1"], "ascending"),
-        (["--merge", "--merge-cells", "4"], "not both"),
+        (["--merge", "--merge-cells", "4"], r"\(--merge\) or by cell \(--merge-cells\): give one of them"),
         (["--hidden", "0", "--kernel", "3"], "--kernel 3 with --hidden 0: .* give --hidden channels too"),
         (["--refine", "--hidden", "0"], "--refine with --hidden 0: .* give --hidden channels too"),
         (["--kernel", "4"], "--kernel 4: give an odd number"),
         (["--kernel", "9"], "'--kernel': Input should be less than or equal to 7"),
         (["--lr", "nan"], "--lr"),
         (["--limit", "1"], "--limit"),
-        (["--out", "no/such/folder.pth"], "--out"),
+        (
+            ["--out", "dense.safetensors/adapted.pth"],
+            "dense.safetensors: cannot be made a folder .*; give --out another one",
+        ),
         (["--out", "dense.safetensors"], "is the checkpoint itself"),
         (["--images", "photos/0.png"], "1 image; give two or more"),
+        (["--images", "nope"], "error: nope: no such file or folder; check the path"),
+        (["--images", "dense.safetensors"], "dense.safetensors: not an image"),
+        (["--ckpt", "nope.pth"], "error: nope.pth: no such checkpoint"),
+        (["--ckpt", "nope.pth", "--images", "photos/0.png"], "error: nope.pth: no such checkpoint"),
     ],
 )
 def test_options_are_refused_before_the_work(
@@ -364,6 +373,23 @@ def test_options_are_refused_before_the_work(
 
 
 @pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-linear-taps", "eomt"])
+def test_a_model_larger_than_the_disk_is_refused_before_it_is_fitted(
+    decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = dense_model(decoder)
+    config = adapted_config(dense.config, Adaptation((1, 2), (0.9, 0.9), correct=reads_last_layer_alone(dense)))
+    out = tmp_path / "adapted.safetensors"
+    save_model(randomised(config), out)
+    size, free = out.stat().st_size, 0
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(total=1 << 40, used=0, free=free))
+    free = size
+    check_space(config, out)
+    free = size * 9 // 10
+    with pytest.raises(DovitError, match=r"adapted.safetensors: the model takes .* GB, and .* GB are free there"):
+        check_space(config, out)
+
+
+@pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-linear-taps", "eomt"])
 def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
     decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,12 +408,12 @@ def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
         return lambda folder: SimpleNamespace(total=1 << 40, used=0, free=free)
 
     monkeypatch.setattr("shutil.disk_usage", disk(written))
-    check_space(config, 3, tmp_path)
+    check_space_of_features(config, 3, tmp_path)
     monkeypatch.setattr("shutil.disk_usage", disk(written // 2))
     with pytest.raises(
         DovitError, match=r"features of 3 images take .* GB there, and .* GB are free: .* lower --limit"
     ):
-        check_space(config, 3, tmp_path)
+        check_space_of_features(config, 3, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -476,3 +502,20 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dovit.training.adapt.run.distil", interrupt)
     assert CliRunner().invoke(app, arguments).exit_code != 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dense.safetensors", "photos"]
+
+
+def test_a_model_with_token_pass_gets_another_in_a_folder_that_is_made(tmp_path: Path) -> None:
+    import typer
+
+    dense = dense_model()
+    save_model(randomised(adapted_config(dense.config, Adaptation((1,), (0.5,)))), tmp_path / "before.safetensors")
+    photos(tmp_path / "photos", dense, 3)
+    app = typer.Typer()
+    app.command()(command)
+    given = ["--ckpt", str(tmp_path / "before.safetensors"), "--images", str(tmp_path / "photos")]
+    out = tmp_path / "new" / "folder" / "adapted.pth"
+    done = CliRunner().invoke(app, [*given, "--out", str(out), "--steps", "3", "--joint-steps", "0"])
+    assert done.exit_code == 0, done.output
+    words = "before.safetensors has token pass already (decision heads, lenses, corrections), which is left out"
+    assert words in done.stderr
+    assert [head.layer for head in load_model(out).model.config.decisions] == [1, 2]

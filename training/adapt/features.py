@@ -55,7 +55,7 @@ def layers_of(config: ModelConfig) -> list[int]:
     return sorted({*(head.layer for head in config.decisions), *config.taps, config.backbone.depth})
 
 
-def check_space(config: ModelConfig, images: int, scratch: Path) -> None:
+def check_space_of_features(config: ModelConfig, images: int, scratch: Path) -> None:
     """Raise DovitError where the features and states of so many images do not fit the disk of folder `scratch`. `config` has
     the decisions that are fitted."""
     # float16: the layers; in the states the tokens, the map, and the maps of earlier layers that the decoder reads

@@ -85,7 +85,7 @@ def adapt(
 ) -> tuple[DoViT, Quality]:
     """`dense` with decisions that were fitted to its own output on `files`, and how it does on one in ten of them.
 
-    Features lie in a folder within `scratch` meanwhile: `check_space` says how large. Raises DovitError."""
+    Features lie in a folder within `scratch` meanwhile: `check_space_of_features` says how large. Raises DovitError."""
     if len(files) < 2:
         raise DovitError(
             f"{len(files)} image: give two or more, one of them to check the fit with; some hundred serve well"

@@ -17,6 +17,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import Json, Recursive, threshold_option
 from dovit.runtime.cli.output import (
+    error_console,
     new_table,
     output_console,
     print_line,
@@ -25,8 +26,9 @@ from dovit.runtime.cli.output import (
 )
 from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import check_output, real_path
-from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
+from dovit.runtime.files import check_output, make_folder, real_path
+from dovit.runtime.images import read_image
+from dovit.training.cli.options import check_merging, merge_cells_option, merge_option, seed_option
 
 if TYPE_CHECKING:
     from dovit.export.model import ModelConfig
@@ -46,7 +48,12 @@ DEFAULT_KERNEL = 7  # in patches
 def command(
     ckpt: Annotated[Path, typer.Option(metavar="PATH", help="A segmenter that dovit-export reads. It is not changed.")],
     images: UnlabelledImages,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The model with token pass: .safetensors or .pth.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="The model with token pass: .safetensors or .pth, in a folder that is made if missing."
+        ),
+    ],
     head: Head = None,
     recursive: Recursive = False,
     limit: Annotated[int, limit_option(least=2)] = 300,
@@ -108,27 +115,30 @@ def command(
 ) -> None:
     """Give a frozen segmenter token pass: heads, lenses and corrections, fitted to its own output on unlabelled images."""
     try:
-        from dovit.export.checkpoints import ReadOptions, load_model, save_model
-        from dovit.training.adapt.features import check_space
+        from dovit.export.checkpoints import ReadOptions, check_space, load_model, save_model
+        from dovit.training.adapt.features import check_space_of_features
         from dovit.training.adapt.run import Adaptation, adapt, adapted_config
     except ModuleNotFoundError as error:
         raise UsageError(f"dovit-adapt needs the package {error.name}: pip install 'dovit[training]'") from None
 
-    check_output(out, "--out")
     if out.suffix not in (".safetensors", ".pth"):
         raise UsageError(f"--out {out}: name a .safetensors or .pth file")
     if real_path(out) == real_path(ckpt):
         raise UsageError(f"--out {out} is the checkpoint itself, which stays as it is: name another file")
-    files = sample_evenly([one.file for one in find_inputs(images, recursive=recursive)], limit)
-    if len(files) < 2:
-        raise UsageError(f"--images: {len(files)} image; give two or more, one of them to check the fit with")
+    check_merging(merge=merge, merge_cells=merge_cells)
     chosen = parse_numbers(decision_layers, int, "--decision-layers")
-    options = ReadOptions(dense=True, head=head)
-    model = load_model(ckpt, options).model.requires_grad_(False)
+    given = parse_thresholds(threshold)
+    found = find_inputs(images, recursive=recursive, must_exist=True)
+    loaded = load_model(ckpt, ReadOptions(dense=True, head=head))
+    files = sample_evenly([one.file for one in found], limit)
+    if len(files) < 2:
+        read_image(files[0])  # which says so where it is none
+        raise UsageError(f"--images: {len(files)} image; give two or more, one of them to check the fit with")
+    model = loaded.model.requires_grad_(False)
     layers = chosen or default_layers(model.config)
     first, second, *further = DEFAULT_THRESHOLDS
     own = (first, second, *further * len(layers))[: len(layers)]
-    thresholds = ReadOptions(thresholds=parse_thresholds(threshold)).thresholds_for(len(layers), own)
+    thresholds = ReadOptions(thresholds=given).thresholds_for(len(layers), own)
     last_alone = not (model.config.taps or model.config.queries)
     if not last_alone and (correct or refine):
         option, what = ("--correct", "corrections") if correct else ("--refine", "a refinement")
@@ -160,10 +170,19 @@ def command(
     how = Adaptation(
         layers, thresholds, hidden, kernel, steps, lr, seed, merge, correct, merge_cells, joint_steps, refine
     )
-    scratch = out.absolute().parent
-    # refuse before the work begins
     check_decisions(model.config, layers, thresholds)
-    check_space(adapted_config(model.config, how), len(files), scratch)
+    # refuse before the work begins
+    config, scratch = adapted_config(model.config, how), real_path(out).parent
+    make_folder(scratch, "--out")
+    check_output(out, "--out")
+    check_space_of_features(config, len(files), scratch)
+    check_space(config, out)
+    if loaded.left_out:
+        print_line(
+            error_console(),
+            f"dovit-adapt: note: {ckpt} has token pass already ({loaded.left_out}), which is left out: {out} gets decisions of "
+            f"its own, fitted to the model without",
+        )
     with stage_progress() as progress:
         model, quality = adapt(model, files, how, scratch, progress)
     save_model(model, out)
@@ -207,13 +226,18 @@ def last_decision_layer(config: ModelConfig) -> int:
 
 
 def check_decisions(config: ModelConfig, layers: Sequence[int], thresholds: Sequence[float]) -> None:
-    """Raise UsageError for decisions that this model cannot have, or that would stop every token."""
+    """Raise UsageError for decisions that this model cannot have, or that would stop every token, or none."""
     depth, last = config.backbone.depth, last_decision_layer(config)
     if list(layers) != sorted(set(layers)) or not 0 < layers[0] <= layers[-1] <= last:
         given = ",".join(map(str, layers))
         joined = "" if config.joining_layer is None else f", and an EoMT's queries join after layer {last}"
         raise UsageError(
             f"--decision-layers {given}: give ascending layers from 1 to {last}; the model has {depth}{joined}"
+        )
+    if all(xi == 1 for xi in thresholds):
+        raise UsageError(
+            "--threshold 1 would stop no token, and the model would only become slower; give a threshold below 1 for one of the "
+            "decisions at least, as 0.98"
         )
     for xi in thresholds:
         if xi < 1 / config.classes:

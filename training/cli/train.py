@@ -19,7 +19,7 @@ from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError, describe_validation
 from dovit.runtime.files import check_folder_name
 from dovit.runtime.machine import cpu_multiplies_in_bf16
-from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
+from dovit.training.cli.options import check_merging, merge_cells_option, merge_option, seed_option
 
 # where an option's name is not that of its field of Settings
 OPTIONS = {"optimiser": "optimizer", "ratio_range": "scale_range"}
@@ -253,6 +253,7 @@ def command(
             raise UsageError(
                 f"{option} is for --ckpt: the configuration that --new names, {new}, says it; change it there"
             )
+    check_merging(merge=merge, merge_cells=merge_cells)
     check_folder_name(out, "--out")
     scales = parse_numbers(scale_range, float, "--scale-range")
     if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:

@@ -10,7 +10,7 @@ from dovit.export.checkpoints.keys import Account
 from dovit.export.checkpoints.mmsegmentation.backbone import Read
 from dovit.export.checkpoints.mmsegmentation.layers import activation, conv_config, layer_norm_eps
 from dovit.export.checkpoints.mmsegmentation.rules import fill_biases
-from dovit.export.checkpoints.options import ReadOptions
+from dovit.export.checkpoints.options import LEFT_OUT, ReadOptions
 from dovit.export.checkpoints.section import Section
 from dovit.export.model.config import (
     ConvConfig,
@@ -257,7 +257,7 @@ def read_heads(account: Account, kind: str, model: Section, backbone: Read, last
     sections = model.sections("auxiliary_head")
     count = account.count(r"auxiliary_head\.(\d+)\..+")
     if options.dense:
-        account.leave(r"auxiliary_head\..+", "auxiliary heads, left out by --dense")
+        account.leave(r"auxiliary_head\..+", f"auxiliary heads{LEFT_OUT}")
         return Heads((), ())
     if kind == "setr-mla" and count:
         reason = (
