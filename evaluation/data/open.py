@@ -17,6 +17,12 @@ EXPECTED = (
     "expected leftImg8bit/ and gtFine/ (Cityscapes), images/training/ and annotations/training/ (ADE20K), "
     "or images/ and labels/ (a folder of pairs)"
 )
+# images and labels of each layout, the most particular first
+FOLDERS = (
+    ("leftImg8bit", "gtFine"),
+    *((f"images/{split}", f"annotations/{split}") for split in SPLITS.values()),
+    ("images", "labels"),
+)
 STREETS = {
     "train": (2000, 0),
     "val": (200, 1_000_000),
@@ -66,7 +72,8 @@ def _files(spec: str, split: Literal["train", "val"], classes: int | None, reduc
     except OSError as error:  # a name that no folder can have
         raise UsageError(f"{root}: {error.strerror}; name a data set's folder: {EXPECTED}") from None
     if not found:
-        raise UsageError(f"{root}: no such folder; name a data set's: {EXPECTED}")
+        what = "a file, not a folder" if root.exists() else "no such folder"
+        raise UsageError(f"{root}: {what}; name a data set's: {EXPECTED}")
     if not named:
         layout = _recognise(root)
     if layout == "cityscapes":
@@ -88,6 +95,10 @@ def _recognise(root: Path) -> str:
         return "ade20k"
     if has("images", "labels"):
         return "folder"
+    for both in FOLDERS:
+        there = [name for name in both if has(name)]
+        if there:
+            raise UsageError(f"{root}: {(set(both) - set(there)).pop()}/ is missing beside {there[0]}/; {EXPECTED}")
     raise UsageError(f"{root}: not a data set's folder; {EXPECTED}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,33 @@ DEFAULT_THRESHOLD = 0.985  # the paper's for Cityscapes, and the upper end of it
 
 LEFT_OUT = ", left out by --dense"  # the end of a note about what of token pass a file holds
 NO_HEADS = (
-    "{path}: this checkpoint has no decision heads, and token pass decides by them: train some (dovit-train --heads-only), "
-    "or export the plain segmenter with --dense"
+    "{path}: this checkpoint has no decision heads, and token pass decides by them: give it some with dovit-adapt, "
+    "from images without labels, or with dovit-train --heads-only, or export the plain segmenter with --dense"
 )
+
+
+def last_decision_layer(depth: int, joining_layer: int | None = None) -> int:
+    """The last layer, from 1, that a decision may follow; `joining_layer`: ModelConfig's. Raises UsageError without one."""
+    last = depth - 1 if joining_layer is None else joining_layer
+    if not last:
+        why = (
+            "this backbone has one layer"
+            if joining_layer is None
+            else "this EoMT's queries join before the first layer"
+        )
+        raise UsageError(f"{why}: there is none after which tokens could be decided on")
+    return last
+
+
+def check_decision_layers(layers: Sequence[int], depth: int, joining_layer: int | None = None) -> None:
+    """Raise UsageError where the value of --decision-layers, `layers`, cannot be a model's."""
+    last = last_decision_layer(depth, joining_layer)
+    if list(layers) != sorted(set(layers)) or not (layers and 0 < layers[0] <= layers[-1] <= last):
+        joined = "" if joining_layer is None else f", and an EoMT's queries join after layer {last}"
+        given = ",".join(map(str, layers))
+        raise UsageError(
+            f"--decision-layers {given}: give ascending layers from 1 to {last}; the model has {depth}{joined}"
+        )
 
 
 class BackboneAlone(UsageError):
@@ -61,7 +86,10 @@ class ReadOptions:
     def segmenter_for(self, path: object) -> tuple[str, int]:
         """The architecture and the classes of the segmenter to build on a backbone alone."""
         if self.arch is None or self.classes is None:
-            raise BackboneAlone(f"{path}: a backbone alone: say --arch and --classes for the segmenter to build on it")
+            unsaid = [flag for flag, value in (("--arch", self.arch), ("--classes", self.classes)) if value is None]
+            raise BackboneAlone(
+                f"{path}: a backbone alone: say {' and '.join(unsaid)} for the segmenter to build on it"
+            )
         return self.arch, self.classes
 
     def thresholds_for(self, decisions: int, own: tuple[float, ...] = ()) -> tuple[float, ...]:
@@ -73,10 +101,9 @@ class ReadOptions:
             raise UsageError(f"{len(given)} thresholds for {decisions} decisions: give one for all, or one each")
         return given[:decisions]
 
-    def new_heads(self, path: object, depth: int, last: int | None = None) -> tuple[HeadConfig, ...]:
+    def new_heads(self, path: object, depth: int, joining_layer: int | None = None) -> tuple[HeadConfig, ...]:
         """Heads for a checkpoint that has none: no decision if dense or plain, 1×1 convolutions after the paper's layers if
-        untrained parts are allowed, otherwise DovitError. `last`: the last layer after which there may be one, where later
-        ones may not decide.
+        untrained parts are allowed, otherwise DovitError. `joining_layer`: ModelConfig's.
 
         A LayerNorm in front of them makes them learn several times as fast: tokens of early layers may be small (DINOv2's),
         and the heads' losses reach the backbone while they are wrong."""
@@ -84,12 +111,10 @@ class ReadOptions:
             return ()
         if not self.untrained:
             raise DovitError(NO_HEADS.format(path=path))
-        layers = self.decision_layers or paper_decision_layers(depth)
-        if last is not None and self.decision_layers is None:
-            layers = tuple(layer for layer in layers if layer <= last)
-        if last is not None and any(layer > last for layer in layers):
-            raise UsageError(
-                f"--decision-layers {','.join(map(str, layers))}: queries join after layer {last} of {depth}, and decisions lie "
-                f"before that"
-            )
+        layers = self.decision_layers
+        if layers is None:
+            last = depth if joining_layer is None else joining_layer
+            layers = tuple(layer for layer in paper_decision_layers(depth) if layer <= last)
+        else:
+            check_decision_layers(layers, depth, joining_layer)
         return tuple(HeadConfig(layer=layer, norm=self.head_norm is not False) for layer in layers)

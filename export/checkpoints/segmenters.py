@@ -142,8 +142,12 @@ def new_decoder(arch: str, backbone: BackboneConfig, layers: tuple[int, ...] | N
             raise UsageError(
                 f"{given}: --arch {arch} reads the last layer alone; segmenter-linear and setr-mla read several"
             )
-        if list(layers) != sorted(set(layers)) or not (layers and 1 <= layers[0] <= layers[-1] == depth):
-            raise UsageError(f"{given}: give layers from 1, ascending, the last of them {depth}")
+        if list(layers) != sorted(set(layers)):
+            raise UsageError(f"{given}: the layers do not ascend; give each once, in their order")
+        if layers[0] < 1 or layers[-1] > depth:
+            raise UsageError(f"{given}: the backbone has the layers 1 to {depth}; give some of them")
+        if layers[-1] != depth:
+            raise UsageError(f"{given}: a decoder also reads the last layer, {depth}: give it as the last")
         if len(layers) > MAX_TAPS:
             raise UsageError(f"{given}: {len(layers)} layers, and a decoder reads {MAX_TAPS} at most")
     choices: dict[str, DecoderConfig] = {

@@ -12,12 +12,17 @@ from dovit.runtime.errors import UsageError
 T = TypeVar("T", int, float)
 
 
+def split_list(text: str) -> list[str]:
+    """The entries of `1,2,3` or `1 2 3`; of `1,,3` one is empty."""
+    return re.split(r"\s*,\s*|\s+", text.strip())
+
+
 def parse_numbers(text: str | None, kind: Callable[[str], T], flag: str) -> tuple[T, ...] | None:
     """`1,2,3` or `1 2 3`; None stays None. Raises UsageError naming `flag`."""
     if text is None:
         return None
     try:
-        return tuple(kind(part) for part in re.split(r"[,\s]+", text.strip()))
+        return tuple(kind(part) for part in split_list(text))
     except ValueError:
         example = ", as 0.98,0.97,0.96" if flag == "--threshold" else ""
         raise UsageError(f"{flag} {text}: give numbers separated by commas{example}") from None
@@ -75,7 +80,7 @@ def parse_shares(text: str | None, flag: str) -> tuple[float, ...] | None:
 
 def parse_capabilities(texts: list[str] | None) -> tuple[str, ...]:
     """`8.9,12.0`, or the flag repeated. Raises UsageError."""
-    parts = [part for text in texts or () for part in re.split(r"[,\s]+", text.strip())]
+    parts = [part for text in texts or () for part in split_list(text)]
     for part in parts:
         if not re.fullmatch(r"[0-9]{1,3}\.[0-9]", part):
             raise UsageError(f"--compute-capability {part}: give numbers such as 8.9, separated by commas")

@@ -147,7 +147,8 @@ def test_classes_and_decision_layers(tmp_path: Path) -> None:
     model = load_model(tmp_path, TRAINING).model
     assert model.config.class_names == tuple("abcde")
     assert [head.layer for head in model.config.decisions] == [2, 4, 6]
-    with pytest.raises(UsageError, match="queries join after layer 6 of 8"):
+    words = "--decision-layers 3,7: give ascending layers from 1 to 6; the model has 8, and an EoMT's queries join after layer 6"
+    with pytest.raises(UsageError, match=words):
         load_model(tmp_path, ReadOptions(untrained=True, decision_layers=(3, 7)))
     with pytest.raises(DovitError, match="no decision heads"):
         load_model(tmp_path)

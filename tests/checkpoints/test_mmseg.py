@@ -115,7 +115,7 @@ def test_training_files_are_read_and_not_run(tmp_path: Path) -> None:
 
 def test_a_plain_segmenter_asks_for_heads_or_dense(tmp_path: Path) -> None:
     mmseg.save_checkpoint(build("segmenter-mask"), tmp_path / "model.pth")
-    with pytest.raises(DovitError, match=r"no decision heads.*dovit-train.*--dense"):
+    with pytest.raises(DovitError, match=r"no decision heads.*dovit-adapt.*dovit-train.*--dense"):
         load_model(tmp_path / "model.pth", ReadOptions(image_size=SIZE))
 
 
@@ -126,7 +126,7 @@ def test_wrong_requests_are_usage_errors(tmp_path: Path) -> None:
         (ReadOptions(classes=20), "has 19 classes"),
         (ReadOptions(arch="segmenter-mask"), "are those of setr-naive"),
         (ReadOptions(decision_layers=(2, 4)), "has 3 heads"),
-        (ReadOptions(decision_layers=(4, 2, 6)), "must ascend"),
+        (ReadOptions(decision_layers=(4, 2, 6)), "--decision-layers 4,2,6: give ascending layers from 1 to"),
         (ReadOptions(thresholds=(0.9, 0.8)), "2 thresholds for 3 decisions"),
     ]:
         with pytest.raises(UsageError, match=sentence):

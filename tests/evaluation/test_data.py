@@ -288,6 +288,32 @@ def test_no_data_set(tmp_path: Path, spec: str) -> None:
         open_data(spec.format(tmp_path), "train")
 
 
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        ("images", "labels"),
+        ("labels", "images"),
+        ("leftImg8bit", "gtFine"),
+        ("images/training", "annotations/training"),
+    ],
+)
+def test_half_of_a_data_set(tmp_path: Path, there: str, missing: str) -> None:
+    (tmp_path / there).mkdir(parents=True)
+    with pytest.raises(UsageError, match=f"{tmp_path}: {missing}/ is missing beside {there}/; expected"):
+        open_data(str(tmp_path), "train")
+
+
+def test_a_file_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").touch()
+    with pytest.raises(UsageError, match=r"data.zip: a file, not a folder; name a data set's: expected"):
+        open_data(str(tmp_path / "data.zip"), "train")
+
+
+def test_streets_have_no_label_for_nothing() -> None:
+    with pytest.raises(UsageError, match="streets:2: label 0 is a class of the streets"):
+        open_data("streets:2", "train", size=(64, 96), reduce_zero_label=True)
+
+
 def test_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="split test: there are train and val"):
         open_data(str(tmp_path), "test")

@@ -9,7 +9,7 @@ import typer
 
 from dovit.export.checkpoints.literals import set_value
 from dovit.runtime.cli.app import run_command
-from dovit.runtime.cli.values import parse_capabilities, parse_size
+from dovit.runtime.cli.values import parse_capabilities, parse_numbers, parse_shares, parse_size, parse_thresholds
 from dovit.runtime.errors import MAX_LENGTH, UsageError
 
 
@@ -31,6 +31,23 @@ def test_invalid_sizes_are_refused(text: str) -> None:
 def test_invalid_compute_capabilities_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"give numbers such as 8\.9"):
         parse_capabilities([text])
+
+
+@pytest.mark.parametrize("text", ["3,,6", "3, ,6", ",3", "3,", ",", "", " "])
+def test_lists_with_an_empty_entry_are_refused(text: str) -> None:
+    for parse in (
+        lambda: parse_numbers(text, int, "--numbers"),
+        lambda: parse_thresholds([text]),
+        lambda: parse_shares(text, "--shares"),
+        lambda: parse_capabilities([text]),
+    ):
+        with pytest.raises(UsageError, match=r"give"):
+            parse()
+
+
+@pytest.mark.parametrize("text", ["3,6", " 3 6", "3 ,  6 ", "3\t6"])
+def test_lists_of_numbers(text: str) -> None:
+    assert parse_numbers(text, int, "--numbers") == (3, 6)
 
 
 @pytest.mark.parametrize("place", ["²", "1" * 5000, "2", "-1", ""])

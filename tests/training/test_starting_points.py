@@ -8,7 +8,7 @@ from installed import require
 from models import random_images, randomised
 from street_runs import READ, street_config, trained
 
-from dovit.export.checkpoints import load_model, save_model
+from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.run import export
 from dovit.runtime.bundle.open import read_manifest
 from dovit.runtime.errors import UsageError
@@ -128,11 +128,15 @@ def test_a_new_decoder_reads_the_layers_that_are_given(
 @pytest.mark.parametrize(
     ("arch", "layers", "words"),
     [
-        ("segmenter-linear", (1, 2), "--decoder-layers 1,2: give layers from 1, ascending, the last of them 4"),
-        ("segmenter-linear", (2, 1, 4), "ascending"),
-        ("segmenter-linear", (0, 4), "from 1"),
-        ("segmenter-linear", (2, 2, 4), "ascending"),
-        ("setr-mla", (2, 5), "the last of them 4"),
+        (
+            "segmenter-linear",
+            (1, 2),
+            "--decoder-layers 1,2: a decoder also reads the last layer, 4: give it as the last",
+        ),
+        ("segmenter-linear", (2, 1, 4), "--decoder-layers 2,1,4: the layers do not ascend; give each once"),
+        ("segmenter-linear", (0, 4), "--decoder-layers 0,4: the backbone has the layers 1 to 4"),
+        ("segmenter-linear", (2, 2, 4), "the layers do not ascend"),
+        ("setr-mla", (2, 5), "--decoder-layers 2,5: the backbone has the layers 1 to 4"),
         ("segmenter-mask", (2, 4), "--arch segmenter-mask reads the last layer alone"),
         ("setr-naive", (4,), "--arch setr-naive reads the last layer alone"),
     ],
@@ -142,6 +146,27 @@ def test_layers_that_a_decoder_cannot_read(arch: str, layers: tuple[int, ...], w
     read = {"arch": arch, "image_size": (64, 96), "classes": 19, "decoder_layers": layers}
     with pytest.raises(UsageError, match=words):
         trained(tmp_path / "out", tmp_path / "vit.pth", read)
+
+
+@pytest.mark.parametrize("layers", [(0, 2), (2, 4), (2, 2), (2, 1), (99,)])
+def test_decision_layers_that_a_model_cannot_have(layers: tuple[int, ...], tmp_path: Path) -> None:
+    """In the words of dovit-adapt."""
+    save_model(randomised(street_config(layers=())), tmp_path / "plain.safetensors")
+    given = ",".join(map(str, layers))
+    words = f"--decision-layers {given}: give ascending layers from 1 to 3; the model has 4"
+    with pytest.raises(UsageError, match=words):
+        trained(tmp_path / "out", tmp_path / "plain.safetensors", {"decision_layers": layers})
+
+
+def test_a_backbone_asks_for_what_is_not_said(tmp_path: Path) -> None:
+    """The data say the classes."""
+    timm_backbone(tmp_path / "vit.pth")
+    with pytest.raises(UsageError, match="a backbone alone: say --arch for the segmenter"):
+        trained(tmp_path / "out", tmp_path / "vit.pth", {"arch": None, "image_size": (64, 96)})
+    with pytest.raises(UsageError, match="a backbone alone: say --arch and --classes for"):
+        load_model(tmp_path / "vit.pth", ReadOptions(untrained=True))
+    with pytest.raises(UsageError, match="a backbone alone: say --classes for"):
+        load_model(tmp_path / "vit.pth", ReadOptions(untrained=True, arch="setr-naive"))
 
 
 def test_layers_for_a_model_that_has_a_decoder(tmp_path: Path) -> None:

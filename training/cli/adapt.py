@@ -210,30 +210,18 @@ def command(
 
 def default_layers(config: ModelConfig) -> tuple[int, ...]:
     """Decisions after one to four sixths of the layers, counted from 1: 2, 4, 6 and 8 of 12."""
-    depth, last = config.backbone.depth, last_decision_layer(config)
+    from dovit.export.checkpoints.options import last_decision_layer
+
+    depth = config.backbone.depth
+    last = last_decision_layer(depth, config.joining_layer)
     return tuple(sorted({depth * k // 6 for k in range(1, 5)} & set(range(1, last + 1)))) or (last,)
-
-
-def last_decision_layer(config: ModelConfig) -> int:
-    """The last layer, counted from 1, that a decision may follow. Raises UsageError where there is none."""
-    if config.joining_layer is None:
-        last, why = config.backbone.depth - 1, "this backbone has one layer"
-    else:
-        last, why = config.joining_layer, "this EoMT's queries join before the first layer"
-    if not last:
-        raise UsageError(f"{why}: there is none after which tokens could be decided on")
-    return last
 
 
 def check_decisions(config: ModelConfig, layers: Sequence[int], thresholds: Sequence[float]) -> None:
     """Raise UsageError for decisions that this model cannot have, or that would stop every token, or none."""
-    depth, last = config.backbone.depth, last_decision_layer(config)
-    if list(layers) != sorted(set(layers)) or not 0 < layers[0] <= layers[-1] <= last:
-        given = ",".join(map(str, layers))
-        joined = "" if config.joining_layer is None else f", and an EoMT's queries join after layer {last}"
-        raise UsageError(
-            f"--decision-layers {given}: give ascending layers from 1 to {last}; the model has {depth}{joined}"
-        )
+    from dovit.export.checkpoints.options import check_decision_layers
+
+    check_decision_layers(layers, config.backbone.depth, config.joining_layer)
     if all(xi == 1 for xi in thresholds):
         raise UsageError(
             "--threshold 1 would stop no token, and the model would only become slower; give a threshold below 1 for one of the "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import StrEnum
@@ -45,7 +44,7 @@ from dovit.runtime.cli.options import (
 )
 from dovit.runtime.cli.output import output_console, print_line, progress_counter
 from dovit.runtime.cli.unused import refuse_unused
-from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds
+from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds, split_list
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
 from dovit.runtime.loading import load
@@ -317,7 +316,7 @@ def _settings(
         counts = counts_of_shares(shares, decisions, tokens, segmenter.least_kept, "--keep")
         return [Setting(f"keep {keep}", (1.0,) * decisions, counts)]
     if sweep:
-        texts = [part for text in sweep for part in re.split(r"[,\s]+", text.strip())]
+        texts = [part for text in sweep for part in split_list(text)]
         return [Setting.of(thresholds) for thresholds in sorted({_swept(text, decisions) for text in texts})]
     given = parse_thresholds(threshold)
     if given:

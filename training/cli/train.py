@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -16,13 +17,13 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import threshold_option
 from dovit.runtime.cli.unused import refuse_unused
 from dovit.runtime.cli.values import parse_numbers
-from dovit.runtime.errors import UsageError, describe_validation
+from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_folder_name
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.cli.options import check_merging, merge_cells_option, merge_option, seed_option
 
 # where an option's name is not that of its field of Settings
-OPTIONS = {"optimiser": "optimizer", "ratio_range": "scale_range"}
+OPTIONS = {"optimiser": "optimizer"}
 EPILOG = """\b
 Examples:
     dovit-train --ckpt setr.pth --data cityscapes:/data/cityscapes \\
@@ -256,8 +257,12 @@ def command(
     check_merging(merge=merge, merge_cells=merge_cells)
     check_folder_name(out, "--out")
     scales = parse_numbers(scale_range, float, "--scale-range")
-    if scales is None or len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+    if scales is None or len(scales) != 2:
         raise UsageError(f"--scale-range {scale_range}: give two factors, as 0.5,2.0")
+    if not all(0 < scale < math.inf for scale in scales):
+        raise UsageError(f"--scale-range {scale_range}: give factors above 0, as 0.5,2.0")
+    if scales[0] > scales[1]:
+        raise UsageError(f"--scale-range {scale_range}: give the smaller factor first, as 0.5,2.0")
     start = StartingPoint(
         checkpoint=ckpt,
         config=new,
@@ -300,9 +305,10 @@ def command(
     try:
         settings = Settings(**numbers)
     except ValidationError as error:
-        field = str(error.errors()[0]["loc"][0])
-        option = OPTIONS.get(field, field).replace("_", "-")
-        raise UsageError(f"--{option}: {describe_validation(error)}") from None
+        wrong = error.errors()[0]
+        field = str(wrong["loc"][0])
+        option, rule = OPTIONS.get(field, field).replace("_", "-"), wrong["msg"].removeprefix("Input should be ")
+        raise UsageError(f"--{option} {wrong['input']}: give a value that is {rule}") from None
     run(
         start,
         lambda gpu: settings.model_copy(update={"precision": _precision(precision, gpu)}),

@@ -10,7 +10,7 @@ from dovit.export.checkpoints.keys import Account
 from dovit.export.checkpoints.mmsegmentation.backbone import Read
 from dovit.export.checkpoints.mmsegmentation.layers import activation, conv_config, layer_norm_eps
 from dovit.export.checkpoints.mmsegmentation.rules import fill_biases
-from dovit.export.checkpoints.options import LEFT_OUT, ReadOptions
+from dovit.export.checkpoints.options import LEFT_OUT, ReadOptions, check_decision_layers
 from dovit.export.checkpoints.section import Section
 from dovit.export.model.config import (
     ConvConfig,
@@ -311,10 +311,7 @@ def _decision_layers(
     if asked is not None:
         if len(asked) != count:
             raise UsageError(f"--decision-layers names {len(asked)} layers, the checkpoint has {count} heads")
-        if list(asked) != sorted(set(asked)) or asked[0] < 1 or asked[-1] >= last:
-            raise UsageError(
-                f"--decision-layers {','.join(map(str, asked))}: must ascend and lie between 1 and {last - 1}"
-            )
+        check_decision_layers(asked, last)
         for section in sections:
             section.ignore("in_index", "input_transform")
         return list(asked)
