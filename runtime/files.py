@@ -55,12 +55,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with _write_and_copy(path, found) as part:
                 yield part
     except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise OutputError(
-                f"{path}: the disk is full; free some space and try again (nothing of it was written)"
-            ) from None
-        kind = OutputError if error.errno in _FOR_ALL_FILES else DovitError
-        raise kind(f"{path}: cannot be written: {error.strerror or error}; give another place") from None
+        raise unwritten(path, error, " and try again (nothing of it was written)") from None
+
+
+def unwritten(path: Path, error: OSError, again: str = "") -> DovitError:
+    """What to raise where `path` could not be written: an OutputError where other files there would fail as well. `again`: what
+    to do once a full disk has space."""
+    if error.errno in _DISK_FULL:
+        return OutputError(f"{path}: the disk is full; free some space{again}")
+    kind = OutputError if error.errno in _FOR_ALL_FILES else DovitError
+    return kind(f"{path}: cannot be written: {error.strerror or error}; give another place")
 
 
 def real_path(path: Path) -> Path:

@@ -31,13 +31,18 @@ def street_config(decoder: str = "setr-naive", **changes: Any) -> ModelConfig:
 
 
 def street_run(
-    out: Path, checkpoint: Path, settings: Settings, read: dict[str, Any] | None = None, **more: Any
+    out: Path,
+    checkpoint: Path,
+    settings: Settings,
+    read: dict[str, Any] | None = None,
+    data: str = "streets:8",
+    **more: Any,
 ) -> None:
-    """A run on streets; `more`: arguments of `run`."""
+    """A run, on streets by default; `more`: arguments of `run`."""
     run(
         StartingPoint(checkpoint=checkpoint, read={**READ, **(read or {})}),
         lambda gpu: settings,
-        "streets:8",
+        data,
         out,
         **{"device": "cpu", "log_every": 1, "workers": 0, **more},
     )

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from dovit.runtime.cli.output import error_console, print_line, progress_bar
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import atomic_write, read_regular
+from dovit.runtime.files import atomic_write, read_regular, unwritten
 
 MAX_BYTES = 1 << 30
 LOG_NAME = "log.jsonl"
@@ -89,9 +89,7 @@ class Log:
         return any(_step_of(line) == step and '"loss"' not in line for line in _lines(self._path))
 
     def _not_written(self, error: OSError) -> DovitError:
-        return DovitError(
-            f"{self._path}: cannot be written: {error.strerror or error}; free some space, or give another --out"
-        )
+        return unwritten(self._path, error)
 
     def _time_left(self, done: int) -> str:
         """From the mean of the steps so far; validation and saving count as well."""

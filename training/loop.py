@@ -12,12 +12,11 @@ from torch import Tensor
 
 from dovit.evaluation.data import Augmentation, Dataset, batches
 from dovit.export.model import DoViT
-from dovit.runtime.errors import DovitError
 from dovit.training.log import Log
 from dovit.training.objective import Objective
 from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 from dovit.training.parallel import Process
-from dovit.training.resume import STATE_NAME, load_state, save_state
+from dovit.training.resume import STATE_NAME, DivergedError, RunState
 from dovit.training.settings import Settings
 from dovit.training.stop import GracefulStop
 
@@ -43,14 +42,16 @@ def train(
     `validate` runs after every `validate_every` steps and after the last. A signal (Ctrl-C, SIGTERM, SIGHUP) lets the step
     under way end, saves the state and raises Interrupted; a second one raises KeyboardInterrupt at once. Of several processes
     all end after the same step, which is one that is logged. Raises DovitError where the loss or a weight is no longer a
-    number, of which no state is saved, or where the state cannot be written.
+    number, of which no state is saved; any other, such as a file of the data that cannot be read, after the steps before it are
+    saved.
     """
     device = process.device
     _choose_trained(model, settings)
     process.synchronised(model)
     model.to(device)
     optimiser = make_optimiser(model, settings.optimiser, settings.lr, settings.weight_decay, settings.head_lr_mult)
-    start = load_state(out, settings, model, optimiser)
+    state = RunState(out, settings, model, optimiser, process)
+    start = state.steps
     objective = Objective(model, model.config.thresholds, teacher, settings.alpha, settings.beta, settings.label_stride)
     objective.teacher_to(device)
     wrapped = process.wrap(objective)
@@ -70,16 +71,18 @@ def train(
         workers=workers,
     )
     checked = partial(_due, settings.steps, validate_every)
-    log = Log(out, settings.steps, start, quiet=not process.is_first)
-    with log, GracefulStop(single_process=process.world == 1) as stop:
+    with process.together():
+        log = Log(out, settings.steps, start, quiet=not process.is_first)
+    with log, GracefulStop(single_process=process.world == 1) as stop, state.kept():
 
         def validated(step: int) -> None:
             """Validate after `step` steps, whose state is saved."""
-            if validate and process.is_first:
-                model.eval()
-                with stop.interruptible(f"{out / STATE_NAME} has step {step}, and --resume validates it"):
-                    log.write(step - 1, validate(model))
-            process.wait()
+            left = f"{out / STATE_NAME} has step {step}, and --resume validates it"
+            with process.together():
+                if validate and process.is_first:
+                    model.eval()
+                    with stop.interruptible(left):
+                        log.write(step - 1, validate(model))
 
         if (
             validate
@@ -96,7 +99,8 @@ def train(
             set_learning_rate(optimiser, rate)
             # what is random in a step is a function of its number, so a resumed run needs no saved generators
             torch.manual_seed(settings.seed * 1_000_003 + step * process.world + process.rank)
-            images, labels = (_to(array, device) for array in next(source))
+            with process.together():
+                images, labels = (_to(array, device) for array in next(source))
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 losses = wrapped(images, labels.long())
             optimiser.zero_grad(set_to_none=True)
@@ -104,33 +108,25 @@ def train(
             if settings.clip is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             optimiser.step()
-            done = step + 1
+            state.steps = done = step + 1
             log.advance(done)
             logged = step % log_every == 0 or done == settings.steps
             if logged:
                 means = {name: process.mean(value.detach().float()).tolist() for name, value in losses.items()}
                 if not np.isfinite(means["loss"]):
-                    raise _diverged(f"the loss is {means['loss']} at step {step}")
-                log.write(step, {**means, "lr": rate})
+                    raise DivergedError(f"the loss is {means['loss']} at step {step}")
+                with process.together():
+                    log.write(step, {**means, "lr": rate})
             # asking the others makes all wait for the slowest, as logging has just done
             ending = process.any(stop.requested) if process.world == 1 or logged else False
             check = bool(validate) and checked(done)
             if ending or check or done % save_every == 0 or done == settings.steps:
-                # the loss is looked at in steps that are logged, and this step's own change in none
-                if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
-                    raise _diverged(f"weights are no longer finite after {done} steps")
-                if process.is_first:
-                    save_state(out, done, settings, model, optimiser)
-                process.wait()
+                state.save()
             if ending and done < settings.steps:
                 raise stop.interrupted(f"after {done} of {settings.steps} steps: {out / STATE_NAME} is saved")
             if check:
                 validated(done)
     model.eval()
-
-
-def _diverged(what: str) -> DovitError:
-    return DovitError(f"{what}: train with a lower --lr, a longer --warmup or --clip 1")
 
 
 def _due(steps: int, every: int, done: int) -> bool:

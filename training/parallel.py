@@ -14,7 +14,7 @@ import torch.distributed.nn  # before there is a group: imported later, by DDP, 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dovit.runtime.errors import UsageError
+from dovit.runtime.errors import DovitError, UsageError
 
 # the others wait while the first process validates: torch's 10 minutes (NCCL) or 30 (gloo) would end the run there. Where a
 # process has died, torchrun ends the others
@@ -61,6 +61,17 @@ class Process:
             dist.all_reduce(count)
             flag = bool(count.item())
         return flag
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that a DovitError in one of the processes ends in all of them, so that none waits for one that has ended."""
+        met: DovitError | None = None
+        try:
+            yield
+        except DovitError as error:
+            met = error
+        if self.any(met is not None):
+            raise met or DovitError("another process of this run met an error, which it names itself")
 
     def wait(self) -> None:
         """Wait until all processes have reached this call."""

@@ -1,25 +1,92 @@
-"""Saves and loads the state of a run, from which training continues with identical results."""
+"""The state of a run, from which training continues with identical results: saved, also before an error ends it, and loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dovit.export.checkpoints.own import write_torch
 from dovit.export.model import DoViT
-from dovit.runtime.errors import DovitError, UsageError
-from dovit.runtime.files import atomic_write, check_regular
+from dovit.runtime.errors import DovitError, OutputError, UsageError
+from dovit.runtime.files import check_regular
+from dovit.runtime.interrupts import Interrupted
+from dovit.training.log import LOG_NAME
+from dovit.training.parallel import Process
 from dovit.training.settings import Settings
+from dovit.training.stop import HOW_TO_GO_ON
 
 STATE_NAME = "last.pt"
+
+
+class DivergedError(DovitError):
+    """The loss or a weight is no longer a number: no state of it is worth saving."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: train with a lower --lr, a longer --warmup or --clip 1")
+
+
+class RunState:
+    """How many `steps` a run has done, and how many of them OUT/last.pt has."""
+
+    def __init__(
+        self, out: Path, settings: Settings, model: DoViT, optimiser: torch.optim.Optimizer, process: Process
+    ) -> None:
+        """Loads the state where there is one, as `load_state` does."""
+        self._out, self._settings, self._model, self._optimiser = out, settings, model, optimiser
+        self._process = process
+        self.steps = self._saved = load_state(out, settings, model, optimiser)
+
+    def save(self) -> None:
+        """Let OUT/last.pt have the steps done so far. All processes call it.
+
+        Raises DivergedError where a weight is not finite, DovitError where the file cannot be written; then it is as it was.
+        """
+        if self._saved == self.steps:
+            return
+        # the loss is looked at in steps that are logged, and the last step's own change in none
+        if not all(torch.isfinite(parameter).all() for parameter in self._model.parameters()):
+            raise DivergedError(f"weights are no longer finite after {self.steps} steps")
+        with self._process.together():
+            if self._process.is_first:
+                save_state(self._out, self.steps, self._settings, self._model, self._optimiser)
+        self._saved = self.steps
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """A block in which no error loses steps: they are saved before it is raised, and its sentence says how to go on.
+        Requires that such an error ends the block in all processes (see Process.together)."""
+        try:
+            yield
+        except (Interrupted, DivergedError):  # that says it itself, and this one has nothing to save
+            raise
+        except DovitError as error:
+            sentence = str(error)
+            try:
+                self.save()
+            except DivergedError as failure:
+                sentence += f"; {failure}"
+            except DovitError as failure:
+                if not isinstance(error, OutputError):  # a full disk need not be named twice
+                    sentence += f"; {failure}"
+            raise type(error)(f"{sentence}{self._going_on()}") from error.__cause__
+
+    def _going_on(self) -> str:
+        if self._saved:
+            path = self._out / STATE_NAME
+            return f"; {path} has {self._saved} of {self._settings.steps} steps: {HOW_TO_GO_ON}"
+        if self.steps:
+            return f"; no step is saved: to begin anew, delete {self._out / LOG_NAME} and give the same command"
+        return ""
 
 
 def save_state(out: Path, step: int, settings: Settings, model: DoViT, optimiser: torch.optim.Optimizer) -> None:
     """Write OUT/last.pt, after `step` steps, whole or not at all. Random numbers need no saving: they are a function of
     seed and step."""
-    path = out / STATE_NAME
     content = {
         "step": step,
         "settings": settings.model_dump(mode="json"),
@@ -28,11 +95,7 @@ def save_state(out: Path, step: int, settings: Settings, model: DoViT, optimiser
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
-    try:
-        with atomic_write(path) as part:
-            torch.save(content, part)
-    except RuntimeError as error:  # torch raises this for the system's errors
-        raise DovitError(f"{path}: cannot be written ({error}); go on with --resume when it can") from None
+    write_torch(content, out / STATE_NAME)
 
 
 def load_state(out: Path, settings: Settings, model: DoViT, optimiser: torch.optim.Optimizer) -> int:

@@ -18,7 +18,8 @@ from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.config import EomtDecoder
 from dovit.export.model.dovit import is_of_token_pass
 from dovit.runtime.cli.output import error_console, print_line
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError, OutputError, UsageError
+from dovit.runtime.files import unwritten
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.log import LOG_NAME
 from dovit.training.loop import Validate, train
@@ -28,6 +29,7 @@ from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.resume import STATE_NAME
 from dovit.training.settings import Settings
 from dovit.training.start import frozen_copy, model_with_random_weights, read_config, with_classes_of, with_config
+from dovit.training.stop import HOW_TO_GO_ON
 from dovit.training.torch_segmenter import validate
 
 MODEL_NAME = "model.safetensors"
@@ -71,14 +73,16 @@ def run(
     """
     with process(device) as here:
         settings = settings_for(here.device.type == "cuda")
-        if here.is_first:
-            _prepare(out, resume)
-            if settings.precision == "bf16" and here.device.type == "cpu" and not cpu_multiplies_in_bf16():
-                print_line(
-                    error_console(),
-                    "dovit-train: note: --precision bf16: this CPU has no instructions for it (AVX512-BF16 or AMX), and a step "
-                    "takes several times as long as in fp32, which --precision auto takes here",
-                )
+        with here.together():
+            if here.is_first:
+                _prepare(out, resume)
+        bf16_on_cpu = settings.precision == "bf16" and here.device.type == "cpu"
+        if here.is_first and bf16_on_cpu and not cpu_multiplies_in_bf16():
+            print_line(
+                error_console(),
+                "dovit-train: note: --precision bf16: this CPU has no instructions for it (AVX512-BF16 or AMX), and a step "
+                "takes several times as long as in fp32, which --precision auto takes here",
+            )
         torch.manual_seed(settings.seed)
         known = _known_before_loading(start)
         if known["image_size"] and settings.label_stride > min(known["image_size"]):
@@ -122,12 +126,9 @@ def run(
             log_every=log_every,
             workers=workers,
         )
-        if here.is_first:
-            if isinstance(student, DynamicViT):
-                save_dynamic_vit(student, out / MODEL_NAME, half=half)
-            else:
-                save_model(student, out / MODEL_NAME, half=half)
-        here.wait()
+        with here.together():
+            if here.is_first:
+                _save_model(student, out, half)
 
 
 def _prepare(out: Path, resume: bool) -> None:
@@ -148,7 +149,17 @@ def _prepare(out: Path, resume: bool) -> None:
         (out / ".written").touch()
         os.unlink(out / ".written")
     except OSError as error:
-        raise DovitError(f"{out}: cannot be written ({error.strerror}); give --out a folder of yours") from None
+        raise unwritten(out, error) from None
+
+
+def _save_model(model: DoViT, out: Path, half: bool) -> None:
+    try:
+        if isinstance(model, DynamicViT):
+            save_dynamic_vit(model, out / MODEL_NAME, half=half)
+        else:
+            save_model(model, out / MODEL_NAME, half=half)
+    except OutputError as error:
+        raise OutputError(f"{error}; {out / STATE_NAME} has all steps: {HOW_TO_GO_ON}") from None
 
 
 def _known_before_loading(start: StartingPoint) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +43,7 @@ def save_model(model: DoViT, path: str | Path, *, half: bool = False) -> None:
     if path.suffix == ".safetensors":
         write_safetensors(model.state_dict(), {"dovit": json.dumps(config)}, path, half=half)
     else:
-        state = _stored(model.state_dict(), half)
-        _write(path, lambda part: torch.save({"dovit": config, "state_dict": state}, part))
+        write_torch({"dovit": config, "state_dict": _stored(model.state_dict(), half)}, path)
 
 
 def check_space(config: ModelConfig, path: Path) -> None:
@@ -64,6 +65,16 @@ def write_safetensors(state: dict[str, Tensor], about: dict[str, str], path: Pat
     _write(path, lambda part: save_file(_stored(state, half), part, about))
 
 
+def write_torch(content: dict[str, Any], path: Path) -> None:
+    """`content` as torch.save writes it, whole or not at all. DovitError where it cannot be written."""
+
+    def write(part: Path) -> None:
+        with part.open("wb") as stream:  # given a name, torch does not say why it could not write
+            torch.save(content, stream)
+
+    _write(path, write)
+
+
 def _stored(state: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
     """Tensors as they go into a file."""
     stored: dict[str, Tensor] = {}
@@ -78,11 +89,22 @@ def _stored(state: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
-    try:
-        with atomic_write(path) as part:
+    with atomic_write(path) as part:
+        try:
             write(part)
-    except (RuntimeError, SafetensorError) as error:  # torch and safetensors raise these for the system's errors
-        raise DovitError(f"{path}: cannot be written ({error}); give another place") from None
+        except (RuntimeError, SafetensorError) as error:  # torch and safetensors raise these for the system's errors
+            raise _system_error(error) from None
+
+
+def _system_error(error: BaseException) -> OSError:
+    """The system's error behind one of torch, which met it before, or of safetensors, which names its number."""
+    before: BaseException | None = error
+    while before is not None:
+        if isinstance(before, OSError):
+            return before
+        before = before.__context__
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
 
 
 def _is_valid(config: Any) -> bool:

@@ -33,7 +33,7 @@ def test_plain_lines_without_a_terminal(tmp_path: Path, capfd: pytest.CaptureFix
 
 def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A full disk fails at the write, and again when the file is closed, which must not hide what ended the block."""
-    sentence = r"log\.jsonl: cannot be written: No space left on device; free some space"
+    sentence = r"log\.jsonl: the disk is full; free some space"
     log = Log(tmp_path, 4, 0, quiet=False)
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(DovitError, match=sentence), log:
