@@ -15,6 +15,7 @@ from dovit.export.model import DoViT
 from dovit.training.log import Log
 from dovit.training.objective import Objective
 from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate
+from dovit.training.origin import Origin
 from dovit.training.parallel import Process
 from dovit.training.resume import STATE_NAME, DivergedError, RunState
 from dovit.training.settings import Settings
@@ -27,6 +28,7 @@ def train(
     model: DoViT,
     teacher: DoViT | None,
     settings: Settings,
+    origin: Origin,
     dataset: Dataset,
     out: Path,
     process: Process,
@@ -50,7 +52,7 @@ def train(
     process.synchronised(model)
     model.to(device)
     optimiser = make_optimiser(model, settings.optimiser, settings.lr, settings.weight_decay, settings.head_lr_mult)
-    state = RunState(out, settings, model, optimiser, process)
+    state = RunState(out, settings, origin, model, optimiser, process)
     start = state.steps
     objective = Objective(model, model.config.thresholds, teacher, settings.alpha, settings.beta, settings.label_stride)
     objective.teacher_to(device)

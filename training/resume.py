@@ -16,6 +16,7 @@ from dovit.runtime.errors import DovitError, OutputError, UsageError
 from dovit.runtime.files import check_regular
 from dovit.runtime.interrupts import Interrupted
 from dovit.training.log import LOG_NAME
+from dovit.training.origin import Origin
 from dovit.training.parallel import Process
 from dovit.training.settings import Settings
 from dovit.training.stop import HOW_TO_GO_ON
@@ -34,12 +35,18 @@ class RunState:
     """How many `steps` a run has done, and how many of them OUT/last.pt has."""
 
     def __init__(
-        self, out: Path, settings: Settings, model: DoViT, optimiser: torch.optim.Optimizer, process: Process
+        self,
+        out: Path,
+        settings: Settings,
+        origin: Origin,
+        model: DoViT,
+        optimiser: torch.optim.Optimizer,
+        process: Process,
     ) -> None:
         """Loads the state where there is one, as `load_state` does."""
-        self._out, self._settings, self._model, self._optimiser = out, settings, model, optimiser
+        self._out, self._settings, self._origin, self._model, self._optimiser = out, settings, origin, model, optimiser
         self._process = process
-        self.steps = self._saved = load_state(out, settings, model, optimiser)
+        self.steps = self._saved = load_state(out, settings, origin, model, optimiser)
 
     def save(self) -> None:
         """Let OUT/last.pt have the steps done so far. All processes call it.
@@ -53,7 +60,7 @@ class RunState:
             raise DivergedError(f"weights are no longer finite after {self.steps} steps")
         with self._process.together():
             if self._process.is_first:
-                save_state(self._out, self.steps, self._settings, self._model, self._optimiser)
+                save_state(self._out, self.steps, self._settings, self._origin, self._model, self._optimiser)
         self._saved = self.steps
 
     @contextmanager
@@ -84,12 +91,15 @@ class RunState:
         return ""
 
 
-def save_state(out: Path, step: int, settings: Settings, model: DoViT, optimiser: torch.optim.Optimizer) -> None:
+def save_state(
+    out: Path, step: int, settings: Settings, origin: Origin, model: DoViT, optimiser: torch.optim.Optimizer
+) -> None:
     """Write OUT/last.pt, after `step` steps, whole or not at all. Random numbers need no saving: they are a function of
     seed and step."""
     content = {
         "step": step,
         "settings": settings.model_dump(mode="json"),
+        "origin": origin.model_dump(mode="json"),
         # what the model is beside its weights, such as how it merges stopped tokens
         "config": model.config.model_dump(mode="json"),
         "model": model.state_dict(),
@@ -98,10 +108,10 @@ def save_state(out: Path, step: int, settings: Settings, model: DoViT, optimiser
     write_torch(content, out / STATE_NAME)
 
 
-def load_state(out: Path, settings: Settings, model: DoViT, optimiser: torch.optim.Optimizer) -> int:
+def load_state(out: Path, settings: Settings, origin: Origin, model: DoViT, optimiser: torch.optim.Optimizer) -> int:
     """Bring model and optimiser to where OUT/last.pt left them, and return how many steps that is; 0 without such a file.
 
-    Raises UsageError where it belongs to a run with other settings, DovitError where it cannot be read.
+    Raises UsageError where it belongs to a run with other settings or another origin, DovitError where it cannot be read.
     """
     path = out / STATE_NAME
     if not path.exists():
@@ -109,6 +119,10 @@ def load_state(out: Path, settings: Settings, model: DoViT, optimiser: torch.opt
     try:
         check_regular(path.stat(), path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        began = content.get("origin")  # earlier versions did not store it
+        changed = None if began is None else origin.difference(Origin.model_validate(began))
+        if changed:
+            raise UsageError(f"{path} is of a run with {changed}: give the same, or another --out")
         saved = Settings.model_validate(content["settings"])
         other = settings.differences(saved)
         given, stored = model.config.model_dump(mode="json"), content.get("config")

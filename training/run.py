@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from dovit.export.checkpoints.options import BackboneAlone
 from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.config import EomtDecoder
 from dovit.export.model.dovit import is_of_token_pass
+from dovit.runtime.bundle.lock import writer_lock
 from dovit.runtime.cli.output import error_console, print_line
 from dovit.runtime.errors import DovitError, OutputError, UsageError
 from dovit.runtime.files import unwritten
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.log import LOG_NAME
 from dovit.training.loop import Validate, train
+from dovit.training.origin import Data, Origin, Weights
 from dovit.training.parallel import process
 from dovit.training.policies.checkpoint import save_dynamic_vit
 from dovit.training.policies.dynamic_vit import DynamicViT
@@ -71,11 +73,11 @@ def run(
 
     Raises DovitError or UsageError; a run in OUT is never overwritten.
     """
-    with process(device) as here:
+    with process(device) as here, ExitStack() as held:
         settings = settings_for(here.device.type == "cuda")
         with here.together():
             if here.is_first:
-                _prepare(out, resume)
+                held.enter_context(_prepared(out, resume))
         bf16_on_cpu = settings.precision == "bf16" and here.device.type == "cpu"
         if here.is_first and bf16_on_cpu and not cpu_multiplies_in_bf16():
             print_line(
@@ -117,6 +119,7 @@ def run(
             student,
             _teacher(start, settings, first),
             settings,
+            _origin(start, dataset, data),
             dataset,
             out,
             here,
@@ -131,7 +134,21 @@ def run(
                 _save_model(student, out, half)
 
 
-def _prepare(out: Path, resume: bool) -> None:
+@contextmanager
+def _prepared(out: Path, resume: bool) -> Iterator[None]:
+    """OUT as the folder of this run alone. Raises UsageError where it is another's, DovitError where it cannot be written."""
+    if not out.exists():
+        _check_folder(out, resume)  # before it is made
+    with ExitStack() as held:
+        try:
+            held.enter_context(writer_lock(out, make=True, wait=False))
+        except OSError as error:
+            raise unwritten(out, error) from None
+        _check_folder(out, resume)
+        yield
+
+
+def _check_folder(out: Path, resume: bool) -> None:
     saved, log = (out / STATE_NAME).exists(), out / LOG_NAME
     if not saved and not (out / MODEL_NAME).exists() and log.exists() and log.stat().st_size:
         raise UsageError(f"{log} is of a run that ended before it saved a state; delete it, or give another --out")
@@ -144,12 +161,6 @@ def _prepare(out: Path, resume: bool) -> None:
             raise UsageError(
                 f"{model} is of another run, which has no state to go on from; move it away, or give another --out"
             )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".written").touch()
-        os.unlink(out / ".written")
-    except OSError as error:
-        raise unwritten(out, error) from None
 
 
 def _save_model(model: DoViT, out: Path, half: bool) -> None:
@@ -180,6 +191,12 @@ def _known_before_loading(start: StartingPoint) -> dict[str, Any]:
     # a backbone alone needs the classes, which the data may tell; its image size is the same with any number of them
     config = load_model(start.checkpoint, ReadOptions(**start.read | {"classes": 2}, untrained=True)).model.config
     return {"image_size": config.image_size, "classes": None}
+
+
+def _origin(start: StartingPoint, dataset: Dataset, data: str) -> Origin:
+    given = {"--ckpt": start.checkpoint, "--head": start.read.get("head"), "--teacher": start.teacher}
+    weights = {option: Weights.of(path) for option, path in given.items() if path is not None}
+    return Origin(weights=weights, data=Data.of(dataset, data))
 
 
 def _merging(start: StartingPoint) -> dict[str, Any]:

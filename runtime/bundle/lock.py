@@ -1,5 +1,5 @@
 """A file lock that lets one process at a time write to a folder: a bundle (exports, plans added with --engine, calibration), a
-model repository, what dovit-map makes."""
+model repository, what dovit-map makes, a training run."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, UsageError
 
 LOCK_NAME = ".dovit-lock"
 
 
 @contextmanager
-def writer_lock(folder: Path, *, make: bool = False) -> Iterator[None]:
+def writer_lock(folder: Path, *, make: bool = False, wait: bool = True) -> Iterator[None]:
     """Hold the writer lock of `folder`; `make`: create the folder if it is missing.
 
-    While another process holds the lock, logs a warning and waits without a time limit. The operating system releases the lock
-    when a process ends, also when it is killed. Readers need no lock: see `dovit.runtime.bundle.open.with_bundle`.
+    While another process holds the lock, logs a warning and waits without a time limit; without `wait`, raises UsageError. The
+    operating system releases the lock when a process ends, also when it is killed. Readers need no lock: see
+    `dovit.runtime.bundle.open.with_bundle`.
     Raises OSError if the lock file cannot be created, DovitError if the file system does not support locks.
     """
-    descriptor = _acquire(folder, make=make)
+    descriptor = _acquire(folder, make=make, wait=wait)
     try:
         yield
     finally:
@@ -33,7 +34,7 @@ def writer_lock(folder: Path, *, make: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(folder: Path, *, make: bool) -> int:
+def _acquire(folder: Path, *, make: bool, wait: bool) -> int:
     path = folder / LOCK_NAME
     while True:
         if make:
@@ -45,7 +46,7 @@ def _acquire(folder: Path, *, make: bool) -> int:
                 continue
             raise
         try:
-            _wait(descriptor, folder)
+            _lock(descriptor, folder, wait=wait)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     os.ftruncate(descriptor, 0)
@@ -62,14 +63,19 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
-def _wait(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path, *, wait: bool) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace") or "(starting)"
+        if not wait:
+            raise UsageError(
+                f"{folder}: process {holder} is writing there; give another folder, or wait until it is done"
+            ) from None
         logging.getLogger("dovit").warning(
             "%s: process %s is writing there; waiting until it is done (Ctrl-C gives up and changes nothing)",
             folder,
-            os.pread(descriptor, 32, 0).decode(errors="replace") or "(starting)",
+            holder,
         )
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from models import randomised
-from street_runs import READ, street_config, trained
+from PIL import Image
+from street_runs import READ, street_config, street_run, trained
 from typed import Typed
 
 from dovit.export.checkpoints import save_model
+from dovit.runtime.bundle.lock import LOCK_NAME, writer_lock
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.training.cli import train as train_cli
 from dovit.training.run import StartingPoint, run
@@ -116,3 +119,86 @@ def test_a_damaged_state_is_named(tmp_path: Path, checkpoint: Path) -> None:
     settings = Settings(steps=4, batch=2, optimiser="adamw")
     with pytest.raises(DovitError, match=r"last\.pt: not the state of a run"):
         run(StartingPoint(checkpoint=checkpoint, read=READ), lambda gpu: settings, "streets:8", tmp_path, resume=True)
+
+
+def test_resuming_needs_the_same_checkpoints(tmp_path: Path, checkpoint: Path) -> None:
+    """The same by content, wherever the file lies; both are named."""
+    settings = Settings(steps=2, batch=2)
+    copied, other = tmp_path / "copy.pth", tmp_path / "other.pth"
+    copied.write_bytes(checkpoint.read_bytes())
+    save_model(randomised(street_config(), seed=5), other)
+
+    def go(ckpt: Path, teacher: Path | None, *, resume: bool = True) -> None:
+        start = StartingPoint(checkpoint=ckpt, read=READ, teacher=teacher)
+        run(start, lambda gpu: settings, "streets:8", tmp_path / "out", device="cpu", workers=0, resume=resume)
+
+    go(checkpoint, other, resume=False)
+    go(copied, other)
+    for ckpt, teacher, sentence in (
+        (other, other, rf"--ckpt {checkpoint}, and not {other}: give the same, or another --out"),
+        (checkpoint, copied, rf"--teacher {other}, and not {copied}"),
+        (checkpoint, None, rf"--teacher {other}, and not without"),
+    ):
+        with pytest.raises(UsageError, match=f"is of a run with {sentence}"):
+            go(ckpt, teacher)
+    other.write_bytes(checkpoint.read_bytes())
+    with pytest.raises(UsageError, match=rf"--teacher {other}, which has other content now"):
+        go(checkpoint, other)
+
+
+def test_resuming_needs_the_same_data(tmp_path: Path, checkpoint: Path) -> None:
+    def save(folder: str, value: int) -> None:
+        for number in range(4):
+            for name, mode in (("images", "RGB"), ("labels", "L")):
+                file = tmp_path / folder / name / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new(mode, (40, 40), (value,) * 3 if mode == "RGB" else value).save(file)
+
+    def go(data: str, *, resume: bool = True) -> None:
+        street_run(tmp_path / "out", checkpoint, Settings(steps=2, batch=2), data=data, resume=resume, validation=None)
+
+    save("one", 1)
+    save("two", 2)
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    go(one, resume=False)
+    for other in (two, "streets:8"):  # with the same names, and with others
+        with pytest.raises(UsageError, match=rf"is of a run with --data {one}, and not {other}: give the same"):
+            go(other)
+    (tmp_path / "one").rename(tmp_path / "moved")
+    Image.new("L", (40, 40), 3).save(tmp_path / "moved" / "labels" / "0.png")  # one that was corrected
+    go(str(tmp_path / "moved"))
+    (tmp_path / "moved" / "images" / "0.png").unlink()
+    (tmp_path / "moved" / "labels" / "0.png").unlink()
+    with pytest.raises(UsageError, match="is of a run with --data"):
+        go(str(tmp_path / "moved"))
+
+
+def test_states_of_earlier_versions_go_on(tmp_path: Path, checkpoint: Path) -> None:
+    """Those did not say what a run began with."""
+    trained(tmp_path, checkpoint)
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    del content["origin"]
+    torch.save(content, tmp_path / "last.pt")
+    street_run(tmp_path, checkpoint, Settings(steps=4, batch=2, optimiser="adamw"), data="streets:9", resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_folder_of_a_live_run_is_taken(tmp_path: Path, checkpoint: Path, resume: bool) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
+    with (
+        writer_lock(tmp_path),
+        pytest.raises(UsageError, match=rf"process {os.getpid()} is writing there; give another"),
+    ):
+        street_run(tmp_path, checkpoint, Settings(steps=1), resume=resume)
+    assert (tmp_path / "log.jsonl").read_text()
+
+
+def test_a_run_holds_the_lock_until_its_end(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(*_: object) -> dict[str, float]:
+        with pytest.raises(UsageError, match="is writing there"):
+            street_run(tmp_path, checkpoint, Settings(steps=1))
+        return {"mIoU": 1.0}
+
+    monkeypatch.setattr("dovit.training.run.validate", second)
+    street_run(tmp_path, checkpoint, Settings(steps=1), validation="streets:2")
+    assert not (tmp_path / LOCK_NAME).exists()
