@@ -7,12 +7,19 @@
 # --frozen: the paper's tables around a backbone that stays as it is, with a linear decoder on four layers, of images of 252×336 pixels.
 # --jobs: so many runs at once, for a GPU with memory to spare. --torch: checkpoints are evaluated by torch, on a GPU if there is one,
 # instead of as bundles on the CPU.
+# Needs dovit's extra training: pip install '.[training]' -c constraints.txt, which brings matplotlib for the plots too.
 # CamVid is CC BY-NC 4.0: neither its images nor weights trained on them may be published with this project.
 set -euo pipefail
-[ $# -ge 3 ] || {
-    echo "give the data, the backbone and a folder for the runs" >&2
+case " $* " in *" --help "* | *" -h "*)
+    sed -n '2,/^[^#]/s/^# //p' "$0"
+    exit
+    ;;
+esac
+wrong() { # sentence
+    echo "$1" >&2
     exit 2
 }
+[ $# -ge 3 ] || wrong "give the data, the backbone and a folder for the runs; --help says more"
 data=$(realpath "$1") backbone=$(realpath "$2") out=$3
 shift 3
 first=800 again=400 few=250 longest=1600 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch= probe= frozen=
@@ -20,27 +27,23 @@ while [ $# -gt 0 ]; do
     case $1 in
         --quick) first=6 again=4 few=4 longest=4 rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
         --seeds)
+            [[ ${2:-} =~ ^[0-9]+(,[0-9]+)*$ ]] || wrong "--seeds ${2:-}: give numbers separated by commas, as 0,1,2"
             seeds=${2//,/ }
             shift
             ;;
         --jobs)
+            [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || wrong "--jobs ${2:-}: give a number of runs, as 2"
             parallel=$2
             shift
             ;;
         --torch) torch=1 ;;
         --probe) probe=1 ;;
         --frozen) frozen=1 ;;
-        *)
-            echo "unknown option $1" >&2
-            exit 2
-            ;;
+        *) wrong "unknown option $1: --help lists those there are" ;;
     esac
     shift
 done
-[ -z "$probe" ] || [ -z "$frozen" ] || {
-    echo "give --probe or --frozen, not both" >&2
-    exit 2
-}
+[ -z "$probe" ] || [ -z "$frozen" ] || wrong "give --probe or --frozen, not both"
 mkdir -p "$out"
 cd "$out"
 

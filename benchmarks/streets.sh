@@ -3,6 +3,11 @@
 # the dense teacher, its control, DoViT from it, the sweep of ξ, the ablation of the paper's Table 3, and DynamicViT as in its Table 1.
 #   bash benchmarks/streets.sh FOLDER     # an interrupted run goes on where it was
 set -euo pipefail
+case " $* " in *" --help "* | *" -h "*)
+    sed -n '2,/^[^#]/s/^# //p' "$0"
+    exit
+    ;;
+esac
 out=${1:?give a folder for the runs}
 here=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$out"

@@ -56,3 +56,31 @@ def test_every_training(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(SystemExit) as end:
             main()
         assert not end.value.code, line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("data backbone", "give the data, the backbone and a folder for the runs; --help says more"),
+        ("data backbone OUT --seeds", "--seeds : give numbers separated by commas, as 0,1,2"),
+        ("data backbone OUT --seeds --quick", "--seeds --quick: give numbers"),
+        ("data backbone OUT --seeds 0,,1", "--seeds 0,,1: give numbers"),
+        ("data backbone OUT --jobs 0", "--jobs 0: give a number of runs, as 2"),
+        ("data backbone OUT --fast", "unknown option --fast: --help lists those there are"),
+        ("data backbone OUT --probe --frozen", "give --probe or --frozen, not both"),
+    ],
+)
+def test_wrong_arguments_are_a_sentence(arguments: str, sentence: str, tmp_path: Path) -> None:
+    called = ["bash", str(BENCHMARKS / "camvid.sh"), *arguments.split()]
+    done = subprocess.run(called, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "") and sentence in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("called", ["camvid.sh --help", "camvid.sh data backbone OUT -h", "streets.sh --help"])
+def test_help_is_the_head_of_the_script(called: str, tmp_path: Path) -> None:
+    name, *arguments = called.split()
+    script = ["bash", str(BENCHMARKS / name), *arguments]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and f"bash benchmarks/{name}" in done.stdout and "set -euo" not in done.stdout
+    assert not list(tmp_path.iterdir())
