@@ -261,6 +261,8 @@ def command(
             no_cache=no_cache,
             verify=verify,
         )
+        if builder is None:
+            refuse_unused({"--plans-only": plans_only}, "no TensorRT that could build plans is installed")
         try:
             from dovit.export.compare import TOLERANCE, Reference
             from dovit.export.run import add_plans, compare_bundle, export, quantize_bundle

@@ -30,7 +30,14 @@ from dovit.training.policies.checkpoint import save_dynamic_vit
 from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.resume import STATE_NAME
 from dovit.training.settings import Settings
-from dovit.training.start import frozen_copy, model_with_random_weights, read_config, with_classes_of, with_config
+from dovit.training.start import (
+    check_merging,
+    frozen_copy,
+    model_with_random_weights,
+    read_config,
+    with_classes_of,
+    with_config,
+)
 from dovit.training.stop import HOW_TO_GO_ON
 from dovit.training.torch_segmenter import validate
 
@@ -200,7 +207,8 @@ def _origin(start: StartingPoint, dataset: Dataset, data: str) -> Origin:
 
 
 def _merging(start: StartingPoint) -> dict[str, Any]:
-    """What of a model's configuration the options about merging change; at most one of them asks for some."""
+    """What of a model's configuration the options about merging change. Raises UsageError where they contradict each other."""
+    check_merging(merge=start.merge, merge_cells=start.merge_cells)
     changes: dict[str, Any] = {} if start.merge is None else {"merge": start.merge}
     if start.merge_cells is not None:
         changes["merge_cells"] = start.merge_cells

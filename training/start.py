@@ -12,7 +12,7 @@ from torch import nn
 
 from dovit.evaluation.data import Dataset
 from dovit.export.model import DoViT, ModelConfig
-from dovit.runtime.errors import DovitError, describe_validation
+from dovit.runtime.errors import DovitError, UsageError, describe_validation
 from dovit.runtime.files import parse_json, read_text
 
 
@@ -28,6 +28,14 @@ def read_config(path: Path) -> ModelConfig:
         raise DovitError(f"{path}: is no model's configuration: {describe_validation(error)}") from None
     except ValueError as error:
         raise DovitError(f"{path}: is no model's configuration ({error})") from None
+
+
+def check_merging(*, merge: bool | None, merge_cells: int | None) -> None:
+    """Raise UsageError where these two options contradict each other."""
+    if merge and merge_cells:
+        raise UsageError(
+            "stopped tokens are merged into the class token (--merge) or by cell (--merge-cells): give one of them"
+        )
 
 
 def model_with_random_weights(config: ModelConfig) -> DoViT:

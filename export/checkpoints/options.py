@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dovit.export.model.config import HeadConfig, paper_decision_layers
+from dovit.runtime.arguments import check_decides
 from dovit.runtime.bundle.manifest import Mode
 from dovit.runtime.errors import DovitError, UsageError
 
@@ -94,6 +95,8 @@ class ReadOptions:
 
     def thresholds_for(self, decisions: int, own: tuple[float, ...] = ()) -> tuple[float, ...]:
         """One ξ a decision: those given, the checkpoint's own, or the default."""
+        if self.thresholds:
+            check_decides(decisions, "--threshold")
         given = self.thresholds or own or (DEFAULT_THRESHOLD,)
         if len(given) == 1:
             given = given * decisions

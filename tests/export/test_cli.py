@@ -97,6 +97,15 @@ def test_bad_requests(
     assert not out.exists()
 
 
+def test_plans_only_where_nothing_builds_plans(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dovit.engines.flavours.choose_flavour", lambda backend: None)
+    assert call(export_cli, "--ckpt", checkpoint, "--out", tmp_path / "engines", "--plans-only") == 2
+    assert "--plans-only: no TensorRT that could build plans is installed: leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "engines").exists()
+
+
 def test_no_heads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(randomised(small_config(layers=())), tmp_path / "plain.pth")
     arguments = ["--ckpt", str(tmp_path / "plain.pth"), "--out", str(tmp_path / "engines")]

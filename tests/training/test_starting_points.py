@@ -158,6 +158,13 @@ def test_decision_layers_that_a_model_cannot_have(layers: tuple[int, ...], tmp_p
         trained(tmp_path / "out", tmp_path / "plain.safetensors", {"decision_layers": layers})
 
 
+def test_thresholds_for_a_configuration_without_decisions(tmp_path: Path) -> None:
+    (tmp_path / "dense.json").write_text(street_config(layers=()).model_dump_json())
+    start = StartingPoint(config=tmp_path / "dense.json", read={**READ, "thresholds": (0.9,)})
+    with pytest.raises(UsageError, match="--threshold: the model has no decisions"):
+        run(start, lambda gpu: Settings(steps=1), "streets:4", tmp_path / "out", device="cpu", workers=0)
+
+
 def test_a_backbone_asks_for_what_is_not_said(tmp_path: Path) -> None:
     """The data say the classes."""
     timm_backbone(tmp_path / "vit.pth")

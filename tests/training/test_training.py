@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import randomised
+from PIL import Image
 from street_runs import street_config, street_run, trained, weights
 
 from dovit.export.checkpoints import load_model, save_model
@@ -166,6 +167,8 @@ def test_no_state_is_saved_of_weights_that_are_nan(tmp_path: Path, checkpoint: P
             "--val-every: --val none validates nothing: leave it out",
         ),
         (["--ckpt", "CKPT", "--val", "none", "--val-limit", "2"], "--val-limit: --val none validates"),
+        (["--ckpt", "CKPT", "--data", "noval", "--val-every", "2"], "noval/images/val: no images in it"),
+        (["--ckpt", "CKPT", "--data", "noval", "--val-limit", "2"], "noval/images/val: no images in it"),
         (["--ckpt", "CKPT", "--reduce-zero-label"], "label 0 is a class of the streets"),
         (["--ckpt", "CKPT", "--heads-only", "--freeze-backbone"], "give one of the two"),
         (["--new", "CKPT"], "cannot be read"),
@@ -197,6 +200,9 @@ def test_wrong_usage_is_one_line(
     if "cuda" in more and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     monkeypatch.chdir(tmp_path)
+    for part in ("images", "labels"):  # a data set without a part to validate on
+        (tmp_path / "noval" / part / "train").mkdir(parents=True)
+        Image.new("RGB" if part == "images" else "L", (96, 64)).save(tmp_path / "noval" / part / "train" / "0.png")
     arguments = [str(checkpoint) if one == "CKPT" else one for one in more]
     monkeypatch.setattr(sys, "argv", ["dovit-train", "--data", "streets:4", "--out", "out", *arguments])
     with pytest.raises(SystemExit) as end:

@@ -28,7 +28,7 @@ from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_output, make_folder, real_path
 from dovit.runtime.images import read_image
-from dovit.training.cli.options import check_merging, merge_cells_option, merge_option, seed_option
+from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
 if TYPE_CHECKING:
     from dovit.export.model import ModelConfig
@@ -118,6 +118,7 @@ def command(
         from dovit.export.checkpoints import ReadOptions, check_space, load_model, save_model
         from dovit.training.adapt.features import check_space_of_features
         from dovit.training.adapt.run import Adaptation, adapt, adapted_config
+        from dovit.training.start import check_merging
     except ModuleNotFoundError as error:
         raise UsageError(f"dovit-adapt needs the package {error.name}: pip install 'dovit[training]'") from None
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import typer
 
-from dovit.runtime.errors import UsageError
-
 
 def merge_option(default: str) -> Any:
     """`--merge`; `default`: what is done where it is not given."""
@@ -22,14 +20,6 @@ def merge_cells_option(default: str) -> Any:
         metavar="SIDE",
         help=f"Merge the stopped tokens of each cell of SIDE×SIDE patches into one token; 0: none. Default: {default}.",
     )
-
-
-def check_merging(*, merge: bool | None, merge_cells: int | None) -> None:
-    """Raise UsageError where these two options contradict each other."""
-    if merge and merge_cells:
-        raise UsageError(
-            "stopped tokens are merged into the class token (--merge) or by cell (--merge-cells): give one of them"
-        )
 
 
 def seed_option(what: str) -> Any:

@@ -20,7 +20,7 @@ from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_folder_name
 from dovit.runtime.machine import cpu_multiplies_in_bf16
-from dovit.training.cli.options import check_merging, merge_cells_option, merge_option, seed_option
+from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
 # where an option's name is not that of its field of Settings
 OPTIONS = {"optimiser": "optimizer"}
@@ -199,6 +199,7 @@ def command(
         from dovit.training.log import read_scores
         from dovit.training.run import StartingPoint, run
         from dovit.training.settings import Settings
+        from dovit.training.start import check_merging
     except ModuleNotFoundError as error:
         raise UsageError(f"dovit-train needs the package {error.name}: pip install 'dovit[training]'") from None
 
