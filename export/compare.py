@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dovit.runtime.bundle.manifest import REFINEMENT, Manifest, Mode
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, first_line
 from dovit.runtime.images import read_image
 from dovit.runtime.loading import load
 from dovit.runtime.resize import resize_bilinear
@@ -94,8 +94,7 @@ def read_logits(file: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DovitError(f"{file}: no such logits; save them with {SAVE}") from None
     except (OSError, ValueError, EOFError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise DovitError(f"{file}: not an array that numpy saved ({reason}); save it with {SAVE}") from None
+        raise DovitError(f"{file}: not an array that numpy saved ({first_line(error)}); save it with {SAVE}") from None
     shape: tuple[int, ...] = getattr(found, "shape", ())
     if len(shape) == 4 and shape[0] == 1:
         found = found[0]

@@ -27,6 +27,19 @@ def shortened(text: str) -> str:
     return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH // 2]} … {text[-MAX_LENGTH // 2 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, or its type's name, for a sentence of ours."""
+    return clipped((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def clipped(text: str, most: int = 160) -> str:
+    """A library's words, which may be endless, up to their last whole sentence or word within `most` characters."""
+    if len(text) <= most:
+        return text
+    sentences, found, _ = text[: most + 1].rpartition(". ")
+    return sentences if found else f"{text[: most - 2].rpartition(' ')[0] or text[: most - 2]} …"
+
+
 class DovitError(Exception):
     """Something failed: the commands print the message as one line and exit with status 1."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dovit.runtime.arrays import Format, Layout, array_as_rgb, check_layout
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError, UsageError, clipped
 from dovit.runtime.files import check_regular
 
 # a path, a Pillow image, a numpy array or a torch tensor: this module does not import torch
@@ -127,7 +127,7 @@ def as_rgb(image: ImageLike, format: Format = "rgb", layout: Layout = "hwc") -> 
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+    return getattr(error, "strerror", None) or clipped(" ".join(str(error).split())) or type(error).__name__
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from dovit.export.checkpoints.own import write_torch
 from dovit.export.model import DoViT
-from dovit.runtime.errors import DovitError, OutputError, UsageError
+from dovit.runtime.errors import DovitError, OutputError, UsageError, first_line
 from dovit.runtime.files import check_regular
 from dovit.runtime.interrupts import Interrupted
 from dovit.training.log import LOG_NAME
@@ -24,8 +25,12 @@ from dovit.training.stop import HOW_TO_GO_ON
 STATE_NAME = "last.pt"
 
 
-class DivergedError(DovitError):
-    """The loss or a weight is no longer a number: no state of it is worth saving."""
+class LostRunError(DovitError):
+    """What a run has come to is not worth saving."""
+
+
+class DivergedError(LostRunError):
+    """The loss or a weight is no longer a number."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}: train with a lower --lr, a longer --warmup or --clip 1")
@@ -69,7 +74,7 @@ class RunState:
         Requires that such an error ends the block in all processes (see Process.together)."""
         try:
             yield
-        except (Interrupted, DivergedError):  # that says it itself, and this one has nothing to save
+        except (Interrupted, LostRunError):  # that says it itself, and this one has nothing to save
             raise
         except DovitError as error:
             sentence = str(error)
@@ -118,6 +123,8 @@ def load_state(out: Path, settings: Settings, origin: Origin, model: DoViT, opti
         return 0
     try:
         check_regular(path.stat(), path)
+        if not zipfile.is_zipfile(path):  # torch would say so in many words
+            raise ValueError("the end of its archive is missing")
         content = torch.load(path, map_location="cpu", weights_only=True)
         began = content.get("origin")  # earlier versions did not store it
         changed = None if began is None else origin.difference(Origin.model_validate(began))
@@ -147,8 +154,8 @@ def load_state(out: Path, settings: Settings, origin: Origin, model: DoViT, opti
         raise
     except Exception as error:  # torch, pickle and zipfile have no common base for what they make of a damaged file
         raise DovitError(
-            f"{path}: not the state of a run of this model, or damaged ({_first_line(error)}); delete it to begin anew, or give "
-            "another --out"
+            f"{path}: not the state of a run of this model, or damaged ({first_line(error)}); to begin anew, delete "
+            f"it and {LOG_NAME}, or give another --out"
         ) from None
 
 
@@ -170,7 +177,3 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, own: list[dict[str, Any]]
                 shape = () if name == "step" else parameter.shape
                 if not fits or (value is not None and (value.shape != shape or value.dtype != torch.float32)):
                     raise ValueError(f"the optimiser's {name} does not fit a parameter of {list(parameter.shape)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -14,6 +14,7 @@ import sys
 
 from dovit.engines.building.build_log import BuildLog
 from dovit.engines.building.request import BuildReport, BuildRequest
+from dovit.runtime.errors import clipped
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
             what = "the disk is full; free some space and export again" if full else str(error)
             report(BuildReport(kind="failed", error=what))
         except Exception as error:  # Polygraphy's, TensorRT's and pybind's own
-            what = log.reason if log.errors else " ".join(str(error).split())[:400] or type(error).__name__
+            what = log.reason if log.errors else clipped(" ".join(str(error).split()), 400) or type(error).__name__
             report(BuildReport(kind="failed", error=what))
 
 

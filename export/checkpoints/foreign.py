@@ -14,6 +14,9 @@ import torch
 from dovit.runtime.bundle.manifest import MANIFEST_NAME
 
 DYNAMIC_VIT = "dynamicvit"  # the metadata of a DynamicViT's file, see dovit.training.policies.checkpoint
+RUN_STATE = frozenset(
+    ("step", "settings", "model", "optimiser")
+)  # the keys of a run's state, see dovit.training.resume
 # modules whose classes a file of weights never names
 MODULES = (
     "torch.nn.modules.",
@@ -71,6 +74,11 @@ def explain_content(content: dict[str, Any], keys: Iterable[str]) -> str | None:
         return (
             "a DynamicViT of dovit-train --policy dynamicvit, whose prediction modules decide which tokens stay: dovit-eval "
             "--ckpt evaluates it; bundles have token pass by confidence only, which dovit-train trains without --policy"
+        )
+    if content.keys() >= RUN_STATE:
+        return (
+            "the state of a run of dovit-train, not a model: go on with that run by --resume, at whose end it writes "
+            "model.safetensors, and give that"
         )
     keys = list(keys)
     found = _first(LAYERS, keys) or _first(MODELS, keys)

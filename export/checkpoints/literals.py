@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError, UsageError, first_line
 from dovit.runtime.files import parse_json, read_text, real_path
 
 OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -53,10 +53,10 @@ def parse_config(text: str, where: str) -> dict[str, Any]:
     try:
         return _Evaluator().variables(ast.parse(text))
     except (SyntaxError, RecursionError, MemoryError) as error:
-        raise DovitError(f"{where}: no Python configuration ({_first_line(error)})") from None
+        raise DovitError(f"{where}: no Python configuration ({first_line(error)})") from None
     except (ValueError, TypeError, KeyError, IndexError, ArithmeticError) as error:
         raise DovitError(
-            f"{where}: cannot be read without running it ({_first_line(error)}); give --config the file that "
+            f"{where}: cannot be read without running it ({first_line(error)}); give --config the file that "
             f"mmengine writes beside its checkpoints, or that `Config.dump` writes"
         ) from None
 
@@ -98,7 +98,7 @@ def _structured(file: Path, text: str) -> dict[str, Any]:
     try:
         content = parse_json(text) if file.suffix == ".json" else yaml.load(text, _Yaml)
     except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        raise DovitError(f"{file}: damaged ({_first_line(error)})") from None
+        raise DovitError(f"{file}: damaged ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise DovitError(f"{file}: holds a {type(content).__name__}, not a configuration")
     return content
@@ -255,7 +255,3 @@ def _size(value: Any, most: int) -> int:
         elif isinstance(each, list | tuple | set):
             stack += each
     return count
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -21,7 +21,7 @@ from dovit.export.checkpoints.segmenters import NEW_DECODER
 from dovit.export.checkpoints.settings import Setting, Settings
 from dovit.export.checkpoints.tensors import plain_tensors
 from dovit.export.model import DoViT
-from dovit.runtime.errors import DovitError, UsageError, describe_validation, printable
+from dovit.runtime.errors import DovitError, UsageError, describe_validation, first_line, printable
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def load_model(path: str | Path, options: ReadOptions | None = None) -> LoadedMo
     except KeyError as error:
         raise DovitError(f"{path}: the key {error.args[0]} is missing; is this the whole checkpoint?") from error
     except Exception as error:  # tensors of another rank or size than the key's, metadata of another type: anywhere
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise DovitError(
-            f"{path}: its keys are known, but its tensors or its metadata do not make a model ({reason}); get the original"
+            f"{path}: its keys are known, but its tensors or its metadata do not make a model ({first_line(error)}); "
+            "get the original"
         ) from error
     if found is None:
         known = explain_content(checkpoint.content, checkpoint.state)

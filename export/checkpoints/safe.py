@@ -16,7 +16,7 @@ import torch
 
 from dovit.export.checkpoints.archive import check_archive
 from dovit.export.checkpoints.pickles import read_storages
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, first_line
 from dovit.runtime.files import check_regular, parse_json
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(
@@ -128,7 +128,7 @@ def _torch(path: Path, head: bytes, size: int) -> Any:
         raise
     except Exception as error:  # whatever a damaged pickle makes of torch's own functions
         raise DovitError(
-            f"{path}: not a checkpoint, damaged or cut off ({_first_line(error)}); copy it again"
+            f"{path}: not a checkpoint, damaged or cut off ({first_line(error)}); copy it again"
         ) from error
 
 
@@ -156,7 +156,3 @@ def _wanted(path: Path, message: str) -> str | None:
             if isinstance(argument, str):
                 texts = [*texts[-1:], argument]
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

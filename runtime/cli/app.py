@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 
-from dovit.runtime.errors import DovitError, printable, shortened
+from dovit.runtime.errors import DovitError, first_line, printable, shortened
 from dovit.runtime.interrupts import record_interrupts
 
 _WRITING_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
@@ -61,10 +61,8 @@ def run_command(command: Callable[..., Any], name: str, *, epilog: str = "") -> 
     except Exception as error:
         if os.environ.get("DOVIT_DEBUG"):
             raise
-        what = str(error).strip().splitlines()[0][:300] if str(error).strip() else ""
-        _exit_with_error(
-            name, f"internal error: {type(error).__name__}: {what}; set DOVIT_DEBUG=1 for the traceback", 1
-        )
+        what = f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
+        _exit_with_error(name, f"internal error: {what}; set DOVIT_DEBUG=1 for the traceback", 1)
     if status == INTERRUPTED:  # older typers raise an Abort instead
         exit_interrupted(name, signals[-1] if signals else signal.SIGINT)
     try:

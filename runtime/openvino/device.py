@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Literal
 
 from dovit.runtime.bundle.plans import Precision
-from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.errors import DovitError, UsageError, clipped
 
 CpuProvider = Literal["cpu", "openvino"]  # cpu: ONNX Runtime's own
 CpuPrecision = Literal["fp32", "bf16"]
@@ -81,4 +81,4 @@ def options_for(threads: int | None, precision: CpuPrecision) -> dict[str, Any]:
 def reason_of(error: Exception) -> str:
     """The last informative line of OpenVINO's message, which has many lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Exception from" not in line]
-    return (lines or [type(error).__name__])[-1][:300]
+    return clipped((lines or [type(error).__name__])[-1], 300)

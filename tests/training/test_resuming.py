@@ -14,12 +14,13 @@ from PIL import Image
 from street_runs import READ, street_config, street_run, trained
 from typed import Typed
 
-from dovit.export.checkpoints import save_model
+from dovit.export.checkpoints import load_model, save_model
 from dovit.runtime.bundle.lock import LOCK_NAME, writer_lock
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.training.cli import train as train_cli
 from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
+from dovit.training.torch_segmenter import read_segmenter
 
 
 @pytest.mark.parametrize("policy", ["confidence", "dynamicvit"])
@@ -112,13 +113,20 @@ def test_resuming_heads_without_a_norm_says_how(tmp_path: Path) -> None:
     go(False)
 
 
-def test_a_damaged_state_is_named(tmp_path: Path, checkpoint: Path) -> None:
-    trained(tmp_path, checkpoint)
+@pytest.mark.parametrize("left", [0, 5000, -1])
+def test_a_truncated_state_is_named(tmp_path: Path, checkpoint: Path, left: int) -> None:
+    settings = Settings(steps=1, batch=2)
+    street_run(tmp_path, checkpoint, settings)
     state = tmp_path / "last.pt"
-    state.write_bytes(state.read_bytes()[:5000])
-    settings = Settings(steps=4, batch=2, optimiser="adamw")
-    with pytest.raises(DovitError, match=r"last\.pt: not the state of a run"):
-        run(StartingPoint(checkpoint=checkpoint, read=READ), lambda gpu: settings, "streets:8", tmp_path, resume=True)
+    state.write_bytes(state.read_bytes()[:left])
+    sentence = (
+        r"damaged \(the end of its archive is missing\); to begin anew, delete it and log\.jsonl, or give another --out"
+    )
+    with pytest.raises(DovitError, match=r"last\.pt: not the state of a run of this model, or " + sentence):
+        street_run(tmp_path, checkpoint, settings, resume=True)
+    for name in ("last.pt", "log.jsonl", "model.safetensors"):
+        (tmp_path / name).unlink()
+    street_run(tmp_path, checkpoint, settings)
 
 
 def test_resuming_needs_the_same_checkpoints(tmp_path: Path, checkpoint: Path) -> None:
@@ -202,3 +210,13 @@ def test_a_run_holds_the_lock_until_its_end(tmp_path: Path, checkpoint: Path, mo
     monkeypatch.setattr("dovit.training.run.validate", second)
     street_run(tmp_path, checkpoint, Settings(steps=1), validation="streets:2")
     assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_state_is_no_checkpoint(tmp_path: Path, checkpoint: Path) -> None:
+    trained(tmp_path, checkpoint)
+    with pytest.raises(
+        DovitError, match=r"last\.pt: the state of a run of dovit-train, .*: go on with that run by --resume"
+    ):
+        load_model(tmp_path / "last.pt")
+    with pytest.raises(DovitError, match="the state of a run of dovit-train"):  # as dovit-eval reads them
+        read_segmenter(tmp_path / "last.pt", torch.device("cpu"))
