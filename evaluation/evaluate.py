@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -144,6 +145,11 @@ def evaluate(
                 outcome.speedup.add(seconds[base] / took)
         if per_image is not None:
             per_image(record)
+    if not any(outcome.confusion.counts.any() for outcome in outcomes):
+        logging.getLogger("dovit").warning(
+            "no pixel of the %d images is labelled (all are ignored), so there is no PA, mPA or mIoU: check the labels",
+            total,
+        )
     return outcomes
 
 

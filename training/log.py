@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,6 +42,7 @@ class Log:
             self._file = self._path.open("a", encoding="utf-8")
             self._bar.start()
             self._began = time.monotonic()
+            self._validated = 0.0  # seconds
             self._task = self._bar.add_task("", total=self._steps, completed=self._start)
         return self
 
@@ -84,6 +86,13 @@ class Log:
                 for number, one in enumerate(value if isinstance(value, Sequence) else [value], start=1):
                     self._board.add_scalar(f"{name}/{number}" if isinstance(value, Sequence) else name, one, step)
 
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """A block whose time is no step's."""
+        began = time.monotonic()
+        yield
+        self._validated += time.monotonic() - began
+
     def has_validation(self, step: int) -> bool:
         """Whether a validation of that step, and not only its losses, is recorded."""
         return any(_step_of(line) == step and '"loss"' not in line for line in _lines(self._path))
@@ -92,9 +101,10 @@ class Log:
         return unwritten(self._path, error)
 
     def _time_left(self, done: int) -> str:
-        """From the mean of the steps so far; validation and saving count as well."""
-        pace = (time.monotonic() - self._began) / max(done - self._start, 1)
-        minutes = pace * (self._steps - done) / 60
+        """From the mean of the steps so far: validation counts in what is left, not in a step; saving counts in both."""
+        steps, passed = max(done - self._start, 1), time.monotonic() - self._began
+        pace = (passed - self._validated) / steps
+        minutes = passed / steps * (self._steps - done) / 60
         return (
             f"{pace:.3g} s a step, {minutes / 60:.1f} h left"
             if minutes > 90

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dovit.evaluation.data import Augmentation, Dataset, batches
+from dovit.evaluation.data import IGNORE, Augmentation, Dataset, batches
 from dovit.export.model import DoViT
 from dovit.training.log import Log
 from dovit.training.objective import Objective
 from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 from dovit.training.origin import Origin
 from dovit.training.parallel import Process
-from dovit.training.resume import STATE_NAME, DivergedError, RunState
+from dovit.training.resume import STATE_NAME, DivergedError, LostRunError, RunState
 from dovit.training.settings import Settings
 from dovit.training.stop import GracefulStop
 
@@ -72,6 +72,8 @@ def train(
         world=process.world,
         workers=workers,
     )
+    labelled, seen = False, process.world * settings.batch
+    whole_turn = start + -(-len(dataset) // seen)  # after this step every image was seen
     checked = partial(_due, settings.steps, validate_every)
     with process.together():
         log = Log(out, settings.steps, start, quiet=not process.is_first)
@@ -83,7 +85,7 @@ def train(
             with process.together():
                 if validate and process.is_first:
                     model.eval()
-                    with stop.interruptible(left):
+                    with stop.interruptible(left), log.validating():
                         log.write(step - 1, validate(model))
 
         if (
@@ -102,7 +104,9 @@ def train(
             # what is random in a step is a function of its number, so a resumed run needs no saved generators
             torch.manual_seed(settings.seed * 1_000_003 + step * process.world + process.rank)
             with process.together():
-                images, labels = (_to(array, device) for array in next(source))
+                batch = next(source)
+            labelled = labelled or bool((batch[1] != IGNORE).any())
+            images, labels = (_to(array, device) for array in batch)
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 losses = wrapped(images, labels.long())
             optimiser.zero_grad(set_to_none=True)
@@ -112,6 +116,11 @@ def train(
             optimiser.step()
             state.steps = done = step + 1
             log.advance(done)
+            if (done == whole_turn or (not start and done == settings.steps)) and not process.any(labelled):
+                raise LostRunError(
+                    f"no pixel of the {min(done * seen, len(dataset))} images so far is labelled (all are {IGNORE}, ignored), so "
+                    "nothing is learned: check the labels and --reduce-zero-label, and train in another --out"
+                )
             logged = step % log_every == 0 or done == settings.steps
             if logged:
                 means = {name: process.mean(value.detach().float()).tolist() for name, value in losses.items()}

@@ -95,8 +95,9 @@ class TorchSegmenter:
 
 
 def validate(model: DoViT, dataset: Dataset, limit: int | None = None) -> dict[str, float]:
-    """PA, mPA and mIoU in percent and the MACs ratio (paper's count) of `model` at its own setting, in its
-    own mode: slide takes a pass for each window of an image, but whole would say little about the model's bundle."""
+    """PA, mPA and mIoU in percent, if any pixel is labelled, and the MACs ratio (paper's count) of `model` at its own setting, in
+    its own mode: slide takes a pass for each window of an image, but whole would say little about the model's bundle."""
     segmenter = TorchSegmenter(model)
     (outcome,) = evaluate(segmenter, dataset, [segmenter.own], limit=limit)
-    return {**outcome.confusion.summary(), "macs_ratio": outcome.macs_ratio[0]}
+    scores = outcome.confusion.summary() if outcome.confusion.counts.any() else {}
+    return {**scores, "macs_ratio": outcome.macs_ratio[0]}

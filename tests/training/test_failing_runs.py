@@ -24,6 +24,7 @@ from dovit.evaluation.data.loader import _order
 from dovit.export.checkpoints import load_model
 from dovit.export.checkpoints.own import write_safetensors, write_torch
 from dovit.runtime.errors import DovitError, OutputError
+from dovit.training.log import read_scores
 from dovit.training.settings import Settings
 
 SETTINGS = Settings(steps=4, batch=1, optimiser="adamw")
@@ -214,3 +215,41 @@ def test_a_log_that_cannot_be_written_loses_no_step(
         with pytest.raises(OutputError, match=rf"log\.jsonl: the disk is full.*last\.pt has 3 of 4 steps: {GO_ON}"):
             go(tmp_path / "run", checkpoint, data)
     assert steps_saved(tmp_path / "run") == 3
+
+
+def ignored(data: Path, *numbers: int) -> None:
+    for number in numbers:
+        Image.new("L", (48, 40), 255).save(data / "labels" / f"{number}.png")
+
+
+@pytest.mark.parametrize(("steps", "seen"), [(100, 4), (3, 3)])
+def test_labels_that_are_all_ignored_end_a_run(
+    tmp_path: Path, checkpoint: Path, data: Path, steps: int, seen: int
+) -> None:
+    """After a turn through the data, or at the end of a run that saw less."""
+    ignored(data, 0, 1, 2, 3)
+    sentence = (
+        rf"no pixel of the {seen} images so far is labelled \(all are 255, ignored\), so nothing is learned: check"
+    )
+    with pytest.raises(DovitError, match=sentence):
+        street_run(tmp_path / "run", checkpoint, Settings(steps=steps, batch=1), data=str(data), validation=None)
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_batches_without_labels_are_harmless(tmp_path: Path, checkpoint: Path, data: Path) -> None:
+    ignored(data, 0, 1, 2)
+    settings = Settings(steps=9, batch=1, ratio_range=(1.0, 1.0))
+    street_run(tmp_path / "run", checkpoint, settings, data=str(data), validation=None)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_validation_without_labels_has_no_scores_and_says_why(
+    tmp_path: Path, checkpoint: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unlabelled = tmp_path / "val"
+    (unlabelled / "labels").mkdir(parents=True)
+    (unlabelled / "images").symlink_to(data / "images")
+    ignored(unlabelled, 0, 1, 2, 3)
+    go(tmp_path / "run", checkpoint, data, validation=str(unlabelled))
+    assert "no pixel of the 4 images is labelled (all are ignored), so there is no PA, mPA or mIoU" in caplog.text
+    assert read_scores(tmp_path / "run", 3) == {} and "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()

@@ -31,6 +31,20 @@ def test_plain_lines_without_a_terminal(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
 
 
+def test_a_validation_is_no_part_of_a_step(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But of the time that is left: 4 s for each of 2 steps, and 112 s for a validation, are 60 s a step all in all."""
+    now = 0.0
+    monkeypatch.setattr("dovit.training.log.time.monotonic", lambda: now)
+    with Log(tmp_path, 10, 0, quiet=False) as log:
+        now = 8.0
+        with log.validating():
+            now = 120.0
+        log.write(1, {"loss": 1.0})
+    assert "step 2/10: loss 1.000, 4 s a step, 8 min left" in capfd.readouterr().err
+
+
 def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A full disk fails at the write, and again when the file is closed, which must not hide what ended the block."""
     sentence = r"log\.jsonl: the disk is full; free some space"
