@@ -224,11 +224,11 @@ class DoViT(nn.Module):
         classes, masks = cast(Eomt, self.decoder).predict(self.backbone.norm(tokens[:, :queries]))
         return tokens[:, queries:], classes, masks
 
-    def decode(self, full: Tensor, taps: list[Tensor]) -> Tensor:
+    def decode(self, full: Tensor, taps: list[Tensor], resize_masks: bool = True) -> Tensor:
         """The full sequence and the tapped ones, each [B, N, E] → logits [B, C, h', w']. In the place of taps an EoMT takes
-        what its queries predict."""
+        what its queries predict, and `resize_masks` says whether its logits have the size of the image or of its masks."""
         if isinstance(self.config.decoder, configs.EomtDecoder):
-            return self.decoder(self._as_map(self.backbone.norm(full)), taps)
+            return self.decoder(self._as_map(self.backbone.norm(full)), taps, resize_masks)
         if isinstance(
             self.config.decoder, configs.SegmenterLinearDecoder
         ):  # SETR-MLA has norms of its own for its taps

@@ -51,8 +51,9 @@ class Eomt(nn.Module):
         masks = last(self.act(second(self.act(first(queries)))))
         return self.class_head(queries).softmax(dim=-1)[..., :-1].transpose(1, 2), masks
 
-    def forward(self, full: Tensor, predicted: list[Tensor]) -> Tensor:
-        """[B, E, h, w] and what `predict` returns → logits [B, C, H, W] at the size of the image, each from 0 to Q.
+    def forward(self, full: Tensor, predicted: list[Tensor], resize: bool = True) -> Tensor:
+        """[B, E, h, w] and what `predict` returns → logits [B, C, H, W] at the size of the image, each from 0 to Q; without
+        `resize` at the size of the masks, for a fraction of the work.
 
         Masks are resized before the sigmoid, as post_process_semantic_segmentation of transformers does it.
         """
@@ -60,5 +61,7 @@ class Eomt(nn.Module):
         for block in self.upscale:
             full = block(full)
         products = (masks @ full.flatten(2)).unflatten(2, full.shape[2:])  # [B, Q, h', w']
-        probabilities = F.interpolate(products, self.image_size, mode="bilinear", align_corners=False).sigmoid()
-        return (classes @ probabilities.flatten(2)).unflatten(2, self.image_size)
+        if resize:
+            products = F.interpolate(products, self.image_size, mode="bilinear", align_corners=False)
+        size = self.image_size if resize else products.shape[2:]
+        return (classes @ products.sigmoid().flatten(2)).unflatten(2, size)

@@ -127,9 +127,9 @@ def tokens_through(module: TokenwiseMap, prefix: int) -> Callable[[TokenState], 
 def decode(model: DoViT, states: States, features: Features, images: Sequence[int], full: Sequence[Tensor]) -> Tensor:
     """The decoder's logits [images, C, h, w] where every token stops as it is in `full`, [1, N, E] an image: a decoder of several
     layers reads it in the place of all those that are still to come, and an EoMT's queries predict what they do without token
-    pass."""
+    pass (logits of the size of its masks)."""
     if model.config.queries:
-        return model.decode(torch.cat(list(full)), features.beside(images))
+        return model.decode(torch.cat(list(full)), features.beside(images), resize_masks=False)
     read = []
     for image, sequence in zip(images, full, strict=True):
         taps = states.taps(image) if model.config.taps else []
@@ -139,10 +139,10 @@ def decode(model: DoViT, states: States, features: Features, images: Sequence[in
 
 
 @torch.no_grad()
-def probabilities(model: DoViT, features: Features, images: Sequence[int]) -> Tensor:
-    """p_t [images, C, h, w] of the model without token pass."""
+def probabilities(model: DoViT, features: Features, images: Sequence[int], resize_masks: bool = False) -> Tensor:
+    """p_t [images, C, h, w] of the model without token pass, as `decode` has it; with `resize_masks` as the whole model has."""
     full = features.take(model.config.backbone.depth, images)
-    return _log_probabilities(model, model.decode(full, features.beside(images))).exp()
+    return _log_probabilities(model, model.decode(full, features.beside(images), resize_masks)).exp()
 
 
 def divergence(model: DoViT, logits: Tensor, wanted: Tensor) -> Tensor:

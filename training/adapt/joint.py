@@ -94,7 +94,7 @@ def distil_together(
             if not order:
                 order = torch.randperm(len(images), generator=generator).tolist()
             image = images[order.pop()]
-            wanted = probabilities(model, features, [image])
+            wanted = probabilities(model, features, [image], resize_masks=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_in_bf16()):
                 said, made = _pass(model, files[image])
             loss = divergence(model, made, wanted)
@@ -117,7 +117,7 @@ def judge(model: DoViT, files: Sequence[Path], features: Features, images: Seque
     total, macs = 0.0, 0.0
     left, sure, agreed = (torch.zeros(len(config.decisions)) for _ in range(3))
     for image in images:
-        wanted = probabilities(model, features, [image])
+        wanted = probabilities(model, features, [image], resize_masks=True)
         said, made = _pass(model, files[image])
         total += float(divergence(model, made, wanted))
         own = of_patches(wanted, config.grid)[0].argmax(dim=1)  # [N]
