@@ -14,9 +14,7 @@ import torch
 from dovit.runtime.bundle.manifest import MANIFEST_NAME
 
 DYNAMIC_VIT = "dynamicvit"  # the metadata of a DynamicViT's file, see dovit.training.policies.checkpoint
-RUN_STATE = frozenset(
-    ("step", "settings", "model", "optimiser")
-)  # the keys of a run's state, see dovit.training.resume
+RUN_STATE = {"step", "settings", "model", "optimiser"}  # the keys of a run's state, see dovit.training.resume
 # modules whose classes a file of weights never names
 MODULES = (
     "torch.nn.modules.",

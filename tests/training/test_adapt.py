@@ -416,6 +416,18 @@ def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
         check_space_of_features(config, 3, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["layer2.f16", "queries.f32", "0.pt"])
+def test_a_disk_that_fills_up_is_called_full(name: str, tmp_path: Path) -> None:
+    """Files that lead to /dev/full take nothing: the features of a layer, what an EoMT's queries predict, and a state."""
+    model = randomised(
+        adapted_config(dense_model("eomt").config, Adaptation((2,), (0.5,), hidden=0, kernel=1, correct=False))
+    )
+    files = photos(tmp_path / "photos", model, 2)
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(DovitError, match="the disk is full; free some space, or lower --limit"):
+        compute_features(model, files, tmp_path, no_progress, States(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("decoder", "refused"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import cast
 
@@ -16,11 +16,12 @@ from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.eomt import Eomt
 from dovit.export.model.token_pass import TokenState, add_cells
 from dovit.runtime.errors import DovitError
+from dovit.runtime.files import unwritten
 from dovit.runtime.images import read_image
 from dovit.runtime.progress import Progress
 from dovit.runtime.resize import resize_image
 from dovit.runtime.whole import fit_image
-from dovit.training.adapt.states import States
+from dovit.training.adapt.states import LESS, States
 
 
 class Features:
@@ -84,42 +85,40 @@ def compute_features(
 
     Raises DovitError where an image cannot be read, the disk is full, or a value does not fit float16."""
     config, prefix, layers = model.config, model.config.backbone.prefix, layers_of(model.config)
-    written = {layer: _file(folder, layer).open("wb") for layer in layers}
-    queries = _queries(folder).open("wb")
     try:
-        for done, file in enumerate(files):
-            progress(f"running the model on {len(files)} images", done / len(files))
-            pixels = torch.tensor(window(read_image(file), config))
-            tokens = model.embed(pixels[None])
-            context = list(model.backbone.context(torch.arange(config.tokens, dtype=torch.int32)[None]))
-            taps: list[Tensor] = []
-            for number, layer in enumerate(model.backbone.layers, start=1):
-                if number - 1 == config.joining_layer:
-                    tokens, *context = cast(Eomt, model.decoder).join(tokens, *context)
-                tokens = layer(tokens, *context)
-                patches = tokens[:, -config.tokens :]
-                if number in written:
-                    values = patches[0].half()
-                    if not values.isfinite().all():
-                        raise DovitError(
-                            f"{file}: the tokens after layer {number} are beyond float16 (65504) or not finite"
-                        )
-                    values.numpy().tofile(written[number])
-                if number in config.taps:
-                    taps.append(patches)
-                if states is not None and number == config.decisions[0].layer:
-                    state = TokenState.start(tokens, prefix)
-                    states.put(done, state if config.cells is None else add_cells(state, prefix, config.cells), taps)
-            if config.queries:
-                _, classes, masks = model.leave(tokens)
-                torch.cat([classes.transpose(1, 2), masks], dim=2)[0].numpy().tofile(queries)
+        with ExitStack() as stack:
+            written = {layer: stack.enter_context(_file(folder, layer).open("wb")) for layer in layers}
+            queries = stack.enter_context(_queries(folder).open("wb"))
+            for done, file in enumerate(files):
+                progress(f"running the model on {len(files)} images", done / len(files))
+                pixels = torch.tensor(window(read_image(file), config))
+                tokens = model.embed(pixels[None])
+                context = list(model.backbone.context(torch.arange(config.tokens, dtype=torch.int32)[None]))
+                taps: list[Tensor] = []
+                for number, layer in enumerate(model.backbone.layers, start=1):
+                    if number - 1 == config.joining_layer:
+                        tokens, *context = cast(Eomt, model.decoder).join(tokens, *context)
+                    tokens = layer(tokens, *context)
+                    patches = tokens[:, -config.tokens :]
+                    if number in written:
+                        values = patches[0].half()
+                        if not values.isfinite().all():
+                            raise DovitError(
+                                f"{file}: the tokens after layer {number} are beyond float16 (65504) or not finite"
+                            )
+                        written[number].write(values.numpy().tobytes())
+                    if number in config.taps:
+                        taps.append(patches)
+                    if states is not None and number == config.decisions[0].layer:
+                        state = TokenState.start(tokens, prefix)
+                        if config.cells is not None:
+                            state = add_cells(state, prefix, config.cells)
+                        states.put(done, state, taps)
+                if config.queries:
+                    _, classes, masks = model.leave(tokens)
+                    queries.write(torch.cat([classes.transpose(1, 2), masks], dim=2)[0].numpy().tobytes())
     except OSError as error:
-        raise DovitError(
-            f"{folder}: the model's features cannot be written ({error}); free space, or lower --limit"
-        ) from None
-    finally:
-        for stream in (*written.values(), queries):
-            stream.close()
+        raise unwritten(folder, error, LESS) from None
     return Features(folder, config, len(files))
 
 

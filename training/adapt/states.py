@@ -13,6 +13,9 @@ from torch import Tensor
 from dovit.export.model import DoViT
 from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct, with_tokens
 from dovit.runtime.errors import DovitError
+from dovit.runtime.files import unwritten
+
+LESS = ", or lower --limit"  # what to do about a full disk, beside freeing some space
 
 
 class States:
@@ -32,11 +35,10 @@ class States:
             )
         try:
             rest = state.index, state.stopped_sum, state.stopped_count
-            torch.save((*rest, *halves), self._file(image))
-        except (OSError, RuntimeError) as error:  # RuntimeError: what torch makes of a full disk
-            raise DovitError(
-                f"{self._folder}: tokens cannot be written ({error}); free space, or lower --limit"
-            ) from None
+            with self._file(image).open("wb") as stream:  # given a name, torch does not say why it could not write
+                torch.save((*rest, *halves), stream)
+        except OSError as error:
+            raise unwritten(self._folder, error, LESS) from None
 
     def get(self, image: int) -> TokenState:
         """Tokens as float32."""
