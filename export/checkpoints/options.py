@@ -33,6 +33,12 @@ def last_decision_layer(depth: int, joining_layer: int | None = None) -> int:
     return last
 
 
+def default_decision_layers(wanted: Sequence[int], depth: int, joining_layer: int | None = None) -> tuple[int, ...]:
+    """Those of `wanted` that a decision may follow, or the last layer that one may. Raises UsageError where there is none."""
+    last = last_decision_layer(depth, joining_layer)
+    return tuple(layer for layer in wanted if layer <= last) or (last,)
+
+
 def check_decision_layers(layers: Sequence[int], depth: int, joining_layer: int | None = None) -> None:
     """Raise UsageError where the value of --decision-layers, `layers`, cannot be a model's."""
     last = last_decision_layer(depth, joining_layer)
@@ -116,8 +122,7 @@ class ReadOptions:
             raise DovitError(NO_HEADS.format(path=path))
         layers = self.decision_layers
         if layers is None:
-            last = depth if joining_layer is None else joining_layer
-            layers = tuple(layer for layer in paper_decision_layers(depth) if layer <= last)
+            layers = default_decision_layers(paper_decision_layers(depth), depth, joining_layer)
         else:
             check_decision_layers(layers, depth, joining_layer)
         return tuple(HeadConfig(layer=layer, norm=self.head_norm is not False) for layer in layers)

@@ -9,9 +9,11 @@ from models import random_images, randomised
 from street_runs import READ, street_config, trained
 
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
+from dovit.export.model import ModelConfig
 from dovit.export.run import export
 from dovit.runtime.bundle.open import read_manifest
 from dovit.runtime.errors import UsageError
+from dovit.training.cli.adapt import default_layers
 from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 
@@ -70,6 +72,28 @@ def test_an_eomt_gets_decision_heads(tmp_path: Path) -> None:
     for number, settings in enumerate(({}, {"policy": "dynamicvit"})):
         with pytest.raises(UsageError, match="say --heads-only"):
             trained(tmp_path / str(number), tmp_path / "plain.safetensors", **settings)
+
+
+@pytest.mark.parametrize("depth", [4, 8])
+def test_an_eomt_whose_queries_join_early(tmp_path: Path, depth: int) -> None:
+    """With layers of the paper's in front of them, or with none of those, then a decision follows the last that one may."""
+    save_model(randomised(early_joining(depth, 1)), tmp_path / "plain.safetensors")
+    trained(tmp_path / "out", tmp_path / "plain.safetensors", heads_only=True)
+    model = load_model(tmp_path / "out" / "model.safetensors").model
+    assert [head.layer for head in model.config.decisions] == [1]
+    assert default_layers(model.config) == (1,)
+
+
+def test_an_eomt_whose_queries_join_before_all_layers(tmp_path: Path) -> None:
+    save_model(randomised(early_joining(4, 0)), tmp_path / "plain.safetensors")
+    with pytest.raises(UsageError, match="this EoMT's queries join before the first layer"):
+        trained(tmp_path / "out", tmp_path / "plain.safetensors", heads_only=True)
+
+
+def early_joining(depth: int, layer: int) -> ModelConfig:
+    """An EoMT whose queries join before `layer`, from 0."""
+    config = street_config("eomt", layers=(), depth=depth)
+    return config.model_copy(update={"decoder": config.decoder.model_copy(update={"blocks": depth - layer})})
 
 
 def test_training_from_a_backbone(tmp_path: Path) -> None:

@@ -211,11 +211,11 @@ def command(
 
 def default_layers(config: ModelConfig) -> tuple[int, ...]:
     """Decisions after one to four sixths of the layers, counted from 1: 2, 4, 6 and 8 of 12."""
-    from dovit.export.checkpoints.options import last_decision_layer
+    from dovit.export.checkpoints.options import default_decision_layers
 
     depth = config.backbone.depth
-    last = last_decision_layer(depth, config.joining_layer)
-    return tuple(sorted({depth * k // 6 for k in range(1, 5)} & set(range(1, last + 1)))) or (last,)
+    sixths = sorted({depth * k // 6 for k in range(1, 5)} - {0})
+    return default_decision_layers(sixths, depth, config.joining_layer)
 
 
 def check_decisions(config: ModelConfig, layers: Sequence[int], thresholds: Sequence[float]) -> None:
