@@ -33,11 +33,14 @@ def first_line(error: BaseException) -> str:
 
 
 def clipped(text: str, most: int = 160) -> str:
-    """A library's words, which may be endless, up to their last whole sentence or word within `most` characters."""
+    """A library's words, which may be endless, up to their last whole sentence or word within `most` characters; up to any
+    character where that would leave less than half, as the point of "1. " or "e.g. " does."""
     if len(text) <= most:
         return text
-    sentences, found, _ = text[: most + 1].rpartition(". ")
-    return sentences if found else f"{text[: most - 2].rpartition(' ')[0] or text[: most - 2]} …"
+    sentences, words = text[: most + 1].rpartition(". ")[0], text[: most - 2].rpartition(" ")[0]
+    if 2 * len(sentences) >= most:
+        return sentences
+    return f"{words if 2 * len(words) >= most else text[: most - 2].rstrip()} …"
 
 
 class DovitError(Exception):
