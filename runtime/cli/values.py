@@ -52,8 +52,10 @@ def parse_channels(text: str | None, flag: str, *, positive: bool = False) -> tu
 
 def parse_thresholds(texts: Sequence[str] | None) -> tuple[float, ...] | None:
     """ξ for all decisions or one each, within [0, 1]; `0.98,0.97`, or the flag repeated. Raises UsageError."""
-    values = parse_numbers(",".join(texts) if texts else None, float, "--threshold")
-    for value in values or ():
+    if not texts:
+        return None
+    values = tuple(value for text in texts for value in parse_numbers(text, float, "--threshold") or ())
+    for value in values:
         if not 0 <= value <= 1:
             raise UsageError(f"--threshold {value:g} lies outside [0, 1]; 1 stops no token")
     return values
@@ -80,8 +82,9 @@ def parse_shares(text: str | None, flag: str) -> tuple[float, ...] | None:
 
 def parse_capabilities(texts: list[str] | None) -> tuple[str, ...]:
     """`8.9,12.0`, or the flag repeated. Raises UsageError."""
-    parts = [part for text in texts or () for part in split_list(text)]
-    for part in parts:
-        if not re.fullmatch(r"[0-9]{1,3}\.[0-9]", part):
-            raise UsageError(f"--compute-capability {part}: give numbers such as 8.9, separated by commas")
+    parts: list[str] = []
+    for text in texts or ():
+        parts += split_list(text)
+        if not all(re.fullmatch(r"[0-9]{1,3}\.[0-9]", part) for part in parts):
+            raise UsageError(f"--compute-capability {text}: give numbers such as 8.9, separated by commas")
     return tuple(dict.fromkeys(parts))

@@ -174,6 +174,8 @@ def test_command_runs_the_dense_model_beside(
         (["--engine", "nowhere", "--data", "DATA"], "nowhere", 1),
         (["--engine", "ENGINE", "--data", "DATA", "--sweep", "2"], "outside [0, 1]", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--sweep", "a"], "numbers", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "0.9,,1"], "--sweep 0.9,,1: give numbers", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--sweep", "0.9/,1"], "--sweep 0.9/,1: give numbers", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--sweep", "0.5/0.6/0.7"], "or 2 of them between slashes", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5"], "2 falling shares", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.2,0.5"], "falling", 2),

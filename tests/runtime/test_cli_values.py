@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import pytest
@@ -35,13 +36,14 @@ def test_invalid_compute_capabilities_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["3,,6", "3, ,6", ",3", "3,", ",", "", " "])
 def test_lists_with_an_empty_entry_are_refused(text: str) -> None:
+    """By the whole value, and not by another that goes before it."""
     for parse in (
         lambda: parse_numbers(text, int, "--numbers"),
-        lambda: parse_thresholds([text]),
+        lambda: parse_thresholds(["0.9", text]),
         lambda: parse_shares(text, "--shares"),
-        lambda: parse_capabilities([text]),
+        lambda: parse_capabilities(["8.9", text]),
     ):
-        with pytest.raises(UsageError, match=r"give"):
+        with pytest.raises(UsageError, match=rf"^--[a-z-]+ {re.escape(text)}: .*give"):
             parse()
 
 

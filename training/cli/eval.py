@@ -44,7 +44,7 @@ from dovit.runtime.cli.options import (
 )
 from dovit.runtime.cli.output import output_console, print_line, progress_counter
 from dovit.runtime.cli.unused import refuse_unused
-from dovit.runtime.cli.values import parse_numbers, parse_shares, parse_thresholds, split_list
+from dovit.runtime.cli.values import parse_shares, parse_thresholds, split_list
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
 from dovit.runtime.loading import load
@@ -316,8 +316,8 @@ def _settings(
         counts = counts_of_shares(shares, decisions, tokens, segmenter.least_kept, "--keep")
         return [Setting(f"keep {keep}", (1.0,) * decisions, counts)]
     if sweep:
-        texts = [part for text in sweep for part in split_list(text)]
-        return [Setting.of(thresholds) for thresholds in sorted({_swept(text, decisions) for text in texts})]
+        swept = {thresholds for text in sweep for thresholds in _swept(text, decisions)}
+        return [Setting.of(thresholds) for thresholds in sorted(swept)]
     given = parse_thresholds(threshold)
     if given:
         if len(given) == 1:
@@ -339,16 +339,21 @@ def _common(value: float, decisions: int, flag: str) -> Setting:
     return Setting.of((value,) * decisions)
 
 
-def _swept(text: str, decisions: int) -> tuple[float, ...]:
-    """ξ of each decision for one setting of --sweep: 0.98 for all, or 0.9/0.95/0.98."""
-    values = parse_numbers(text.replace("/", ","), float, "--sweep") or ()
-    for value in values:
-        _check_threshold(value, "--sweep")
-    if len(values) == 1:
-        return values * decisions
-    if len(values) != decisions:
-        raise UsageError(f"--sweep {text}: give one ξ for all decisions, or {decisions} of them between slashes")
-    return values
+def _swept(text: str, decisions: int) -> Iterator[tuple[float, ...]]:
+    """ξ of each decision for every setting of one --sweep: 0.98 for all, or 0.9/0.95/0.98."""
+    parts = split_list(text)
+    try:
+        settings = [tuple(map(float, part.split("/"))) for part in parts]
+    except ValueError:
+        raise UsageError(
+            f"--sweep {text}: give numbers separated by commas, as 0.9,0.95, or with slashes one for each decision"
+        ) from None
+    for part, values in zip(parts, settings, strict=True):
+        for value in values:
+            _check_threshold(value, "--sweep")
+        if len(values) not in (1, decisions):
+            raise UsageError(f"--sweep {part}: give one ξ for all decisions, or {decisions} of them between slashes")
+        yield values * decisions if len(values) == 1 else values
 
 
 def _check_threshold(value: float, flag: str) -> None:
