@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from models import small_config
 
 from dovit.export.checkpoints import ReadOptions, load_model
 from dovit.export.model import ModelConfig
+from dovit.training.optimiser import learning_rate
 from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 
@@ -46,6 +49,18 @@ def street_run(
         out,
         **{"device": "cpu", "log_every": 1, "workers": 0, **more},
     )
+
+
+def signals_in(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
+    """The process gets signals in the middle of a step."""
+
+    def rate(now: int, *arguments: Any, **more: Any) -> float:
+        if now == step:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return learning_rate(now, *arguments, **more)
+
+    monkeypatch.setattr("dovit.training.loop.learning_rate", rate)
 
 
 def trained(out: Path, checkpoint: Path, read: dict[str, Any] | None = None, **settings: Any) -> list[dict[str, Any]]:

@@ -15,28 +15,15 @@ from typing import Any
 
 import pytest
 import torch
-from street_runs import street_run, trained, weights
+from street_runs import signals_in, street_run, trained, weights
 
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.interrupts import Interrupted
-from dovit.training.optimiser import learning_rate
 from dovit.training.settings import Settings
 
 
 def go_on(out: Path, checkpoint: Path, **more: Any) -> None:
     street_run(out, checkpoint, Settings(steps=4, batch=2, optimiser="adamw"), **more)
-
-
-def signals_in(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: int) -> None:
-    """The process gets signals in the middle of a step."""
-
-    def rate(now: int, *arguments: Any, **more: Any) -> float:
-        if now == step:
-            for number in numbers:
-                os.kill(os.getpid(), number)
-        return learning_rate(now, *arguments, **more)
-
-    monkeypatch.setattr("dovit.training.loop.learning_rate", rate)
 
 
 def log(out: Path) -> list[dict[str, Any]]:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from models import randomised
 from PIL import Image
-from street_runs import READ, street_config, street_run, trained
+from street_runs import READ, signals_in, street_config, street_run, trained, weights
 from typed import Typed
 
 from dovit.export.checkpoints import load_model, save_model
 from dovit.runtime.bundle.lock import LOCK_NAME, writer_lock
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.interrupts import Interrupted
 from dovit.training.cli import train as train_cli
 from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
@@ -181,13 +182,22 @@ def test_resuming_needs_the_same_data(tmp_path: Path, checkpoint: Path) -> None:
         go(str(tmp_path / "moved"))
 
 
-def test_states_of_earlier_versions_go_on(tmp_path: Path, checkpoint: Path) -> None:
-    """Those did not say what a run began with."""
-    trained(tmp_path, checkpoint)
-    content = torch.load(tmp_path / "last.pt", weights_only=True)
+def test_states_of_earlier_versions_go_on(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those did not say what a run began with; after an interrupt they end as a run without one does."""
+    settings = Settings(steps=4, batch=2, optimiser="adamw")
+    alone, run = tmp_path / "alone", tmp_path / "run"
+    street_run(alone, checkpoint, settings)
+    with monkeypatch.context() as patched:
+        signals_in(patched, 1, signal.SIGINT)
+        with pytest.raises(Interrupted, match="after 2 of 4 steps"):
+            street_run(run, checkpoint, settings)
+    content = torch.load(run / "last.pt", weights_only=True)
     del content["origin"]
-    torch.save(content, tmp_path / "last.pt")
-    street_run(tmp_path, checkpoint, Settings(steps=4, batch=2, optimiser="adamw"), data="streets:9", resume=True)
+    torch.save(content, run / "last.pt")
+    street_run(run, checkpoint, settings, resume=True)
+    assert (run / "log.jsonl").read_text() == (alone / "log.jsonl").read_text()
+    a, b = (weights(folder / "model.safetensors") for folder in (alone, run))
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("resume", [False, True])
