@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from dovit.training.objective import Objective
 from dovit.training.optimiser import learning_rate, make_optimiser, set_learning_rate
 from dovit.training.origin import Origin
 from dovit.training.parallel import Process
-from dovit.training.resume import STATE_NAME, DivergedError, LostRunError, RunState
+from dovit.training.resume import STATE_NAME, DivergedError, RunState
 from dovit.training.settings import Settings
 from dovit.training.stop import GracefulStop
 
@@ -44,8 +45,8 @@ def train(
     `validate` runs after every `validate_every` steps and after the last. A signal (Ctrl-C, SIGTERM, SIGHUP) lets the step
     under way end, saves the state and raises Interrupted; a second one raises KeyboardInterrupt at once. Of several processes
     all end after the same step, which is one that is logged. Raises DovitError where the loss or a weight is no longer a
-    number, of which no state is saved; any other, such as a file of the data that cannot be read, after the steps before it are
-    saved.
+    number, of which no state is saved; any other DovitError, such as for a file of the data that cannot be read, after the steps
+    before it are saved.
     """
     device = process.device
     _choose_trained(model, settings)
@@ -116,10 +117,10 @@ def train(
             optimiser.step()
             state.steps = done = step + 1
             log.advance(done)
-            if (done == whole_turn or (not start and done == settings.steps)) and not process.any(labelled):
-                raise LostRunError(
-                    f"no pixel of the {min(done * seen, len(dataset))} images so far is labelled (all are {IGNORE}, ignored), so "
-                    "nothing is learned: check the labels and --reduce-zero-label, and train in another --out"
+            if done == min(whole_turn, settings.steps) and not process.any(labelled) and process.is_first:
+                logging.getLogger("dovit").warning(
+                    "no pixel of any crop so far is labelled (all are %d, ignored): check the labels and --reduce-zero-label",
+                    IGNORE,
                 )
             logged = step % log_every == 0 or done == settings.steps
             if logged:
@@ -128,7 +129,7 @@ def train(
                     raise DivergedError(f"the loss is {means['loss']} at step {step}")
                 with process.together():
                     log.write(step, {**means, "lr": rate})
-            # asking the others makes all wait for the slowest, as logging has just done
+            # of several processes all end after the same step
             ending = process.any(stop.requested) if process.world == 1 or logged else False
             check = bool(validate) and checked(done)
             if ending or check or done % save_every == 0 or done == settings.steps:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dovit.evaluation.data import Dataset
+from dovit.evaluation.data import IGNORE, Dataset
 from dovit.evaluation.data.pairs import Pairs
 from dovit.evaluation.data.streets import Streets
 from dovit.export.checkpoints.huggingface import find_weights
@@ -32,11 +32,12 @@ class Weights(Part):
 
 
 class Data(Part):
-    """A data set: the names of its files, or the scenes', and some of the files' contents."""
+    """A data set: the names of its files, or the scenes', some of the files' contents, and whether label 0 is ignored."""
 
     spec: str
     names: str
     samples: tuple[str, ...] = ()
+    zero_ignored: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset, spec: str) -> Data:
@@ -50,7 +51,9 @@ class Data(Part):
         names = hashlib.sha256(b"\0".join(os.fsencode(os.path.relpath(file, root)) for file in files))
         chosen = sorted({len(pairs) * number // SAMPLES for number in range(SAMPLES)})
         samples = tuple(_sha256([pairs[number].image, pairs[number].labels]) for number in chosen)
-        return cls(spec=spec, names=names.hexdigest(), samples=samples)
+        table = pairs[0].table
+        zero_ignored = table is not None and int(table[0]) == IGNORE
+        return cls(spec=spec, names=names.hexdigest(), samples=samples, zero_ignored=zero_ignored)
 
     def is_as(self, other: Data) -> bool:
         """Whether both are one data set. Some files may have been corrected meanwhile: half of those looked at, or one."""
@@ -61,15 +64,16 @@ class Data(Part):
 
 
 class Origin(Part):
-    """All of them; `weights` by the option that names them."""
+    """All of them; `weights` by the option that names them. `processes`: of torchrun, whose batches are joined."""
 
     weights: dict[str, Weights]
     data: Data
+    processes: int = 1
 
     def difference(self, before: Origin) -> str | None:
         """The first thing that is another one than `before`, as what a run is "of a run with"; None where there is none."""
         for option in sorted(self.weights.keys() | before.weights.keys()):
-            now, then = self.weights.get(option), before.weights.get(option)
+            now, then = self._weights(option), before._weights(option)
             if now is None or then is None:
                 return (
                     f"no {option}, and not {now.path}"
@@ -78,7 +82,16 @@ class Origin(Part):
                 )
             if now.sha256 != then.sha256:
                 return _another(option, then.path, now.path)
+        if self.processes != before.processes:
+            return f"{before.processes} process{'es' * (before.processes > 1)}, and not {self.processes}"
+        if self.data.zero_ignored != before.data.zero_ignored:
+            how = "label 0 ignored", "label 0 as a class"
+            return "{}, and not {} (--reduce-zero-label)".format(*how if before.data.zero_ignored else how[::-1])
         return None if self.data.is_as(before.data) else _another("--data", before.data.spec, self.data.spec)
+
+    def _weights(self, option: str) -> Weights | None:
+        """Without --teacher, --ckpt is the teacher."""
+        return self.weights.get(option) or (self.weights.get("--ckpt") if option == "--teacher" else None)
 
 
 def _another(option: str, then: str, now: str) -> str:

@@ -73,11 +73,6 @@ class Process:
         if self.any(met is not None):
             raise met or DovitError("another process of this run met an error, which it names itself")
 
-    def wait(self) -> None:
-        """Wait until all processes have reached this call."""
-        if self.world > 1:
-            dist.barrier()
-
 
 @contextmanager
 def process(device: str | None) -> Iterator[Process]:

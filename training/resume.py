@@ -25,11 +25,7 @@ from dovit.training.stop import HOW_TO_GO_ON
 STATE_NAME = "last.pt"
 
 
-class LostRunError(DovitError):
-    """What a run has come to is not worth saving."""
-
-
-class DivergedError(LostRunError):
+class DivergedError(DovitError):
     """The loss or a weight is no longer a number."""
 
     def __init__(self, what: str) -> None:
@@ -70,11 +66,11 @@ class RunState:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """A block in which no error loses steps: they are saved before it is raised, and its sentence says how to go on.
+        """A block in which no DovitError loses steps: they are saved before it is raised, and its sentence says how to go on.
         Requires that such an error ends the block in all processes (see Process.together)."""
         try:
             yield
-        except (Interrupted, LostRunError):  # that says it itself, and this one has nothing to save
+        except (Interrupted, DivergedError):  # that says it itself, and this one has nothing to save
             raise
         except DovitError as error:
             sentence = str(error)

@@ -126,7 +126,7 @@ def run(
             student,
             _teacher(start, settings, first),
             settings,
-            _origin(start, dataset, data),
+            _origin(start, dataset, data, here.world),
             dataset,
             out,
             here,
@@ -148,7 +148,7 @@ def _prepared(out: Path, resume: bool) -> Iterator[None]:
         _check_folder(out, resume)  # before it is made
     with ExitStack() as held:
         try:
-            held.enter_context(writer_lock(out, make=True, wait=False))
+            held.enter_context(writer_lock(out, make=True, wait=False, required=False))
         except OSError as error:
             raise unwritten(out, error) from None
         _check_folder(out, resume)
@@ -200,10 +200,10 @@ def _known_before_loading(start: StartingPoint) -> dict[str, Any]:
     return {"image_size": config.image_size, "classes": None}
 
 
-def _origin(start: StartingPoint, dataset: Dataset, data: str) -> Origin:
+def _origin(start: StartingPoint, dataset: Dataset, data: str, processes: int) -> Origin:
     given = {"--ckpt": start.checkpoint, "--head": start.read.get("head"), "--teacher": start.teacher}
     weights = {option: Weights.of(path) for option, path in given.items() if path is not None}
-    return Origin(weights=weights, data=Data.of(dataset, data))
+    return Origin(weights=weights, data=Data.of(dataset, data), processes=processes)
 
 
 def _merging(start: StartingPoint) -> dict[str, Any]:

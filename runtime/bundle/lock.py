@@ -16,15 +16,16 @@ LOCK_NAME = ".dovit-lock"
 
 
 @contextmanager
-def writer_lock(folder: Path, *, make: bool = False, wait: bool = True) -> Iterator[None]:
+def writer_lock(folder: Path, *, make: bool = False, wait: bool = True, required: bool = True) -> Iterator[None]:
     """Hold the writer lock of `folder`; `make`: create the folder if it is missing.
 
     While another process holds the lock, logs a warning and waits without a time limit; without `wait`, raises UsageError. The
     operating system releases the lock when a process ends, also when it is killed. Readers need no lock: see
     `dovit.runtime.bundle.open.with_bundle`.
-    Raises OSError if the lock file cannot be created, DovitError if the file system does not support locks.
+    Raises OSError if the lock file cannot be created, DovitError if the file system does not support locks; where the lock is
+    not `required`, logs a warning and goes on without it.
     """
-    descriptor = _acquire(folder, make=make, wait=wait)
+    descriptor = _acquire(folder, make=make, wait=wait, required=required)
     try:
         yield
     finally:
@@ -34,7 +35,7 @@ def writer_lock(folder: Path, *, make: bool = False, wait: bool = True) -> Itera
         os.close(descriptor)
 
 
-def _acquire(folder: Path, *, make: bool, wait: bool) -> int:
+def _acquire(folder: Path, *, make: bool, wait: bool, required: bool) -> int:
     path = folder / LOCK_NAME
     while True:
         if make:
@@ -46,7 +47,7 @@ def _acquire(folder: Path, *, make: bool, wait: bool) -> int:
                 continue
             raise
         try:
-            _lock(descriptor, folder, wait=wait)
+            _lock(descriptor, folder, wait=wait, required=required)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     os.ftruncate(descriptor, 0)
@@ -63,7 +64,7 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
-def _lock(descriptor: int, folder: Path, *, wait: bool) -> None:
+def _lock(descriptor: int, folder: Path, *, wait: bool, required: bool) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -79,7 +80,10 @@ def _lock(descriptor: int, folder: Path, *, wait: bool) -> None:
         )
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
-        raise DovitError(
-            f"{folder}: the file system there cannot lock files ({error.strerror}), and two writers at once would lose "
-            "what they write; write to a local folder and copy it"
-        ) from None
+        what = (
+            f"{folder}: the file system there cannot lock files ({error.strerror}), and two writers at once would lose what they "
+            "write"
+        )
+        if required:
+            raise DovitError(f"{what}; write to a local folder and copy it") from None
+        logging.getLogger("dovit").warning("%s; see to it that no other one writes there", what)

@@ -141,22 +141,26 @@ def adaptable(tmp_path: Path, decoder: str = "segmenter-linear", **how: Any) -> 
 
 @pytest.mark.parametrize(
     ("decoder", "merge_cells"),
-    [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 3) for one in SEVERAL_LAYERS)],
+    [("segmenter-linear", 0), ("segmenter-linear", 3), *((one, 3) for one in SEVERAL_LAYERS), ("eomt", 0)],
 )
 def test_states_are_those_of_the_model_itself(decoder: str, merge_cells: int, tmp_path: Path) -> None:
-    """Moved through both decisions, one after the other, as `follow` moves them, with another rounding."""
+    """Moved through both decisions, one after the other, as `follow` moves them, with another rounding. An EoMT's through the
+    first alone: queries join behind the second, and nothing is fitted there."""
     model, states, files = adaptable(tmp_path, decoder, merge_cells=merge_cells)
     features = compute_features(model, files, tmp_path, no_progress, states)
-    for number in range(2):
+    passed = 1 if model.config.queries else 2
+    for number in range(passed):
         pass_decision(model, number, states, range(6))
-        if not model.config.taps:
+        if reads_last_layer_alone(model):
             correct(model, number, states, range(6))
     for image, file in enumerate(files):
         with torch.no_grad():
             output = model(torch.from_numpy(np.array(Image.open(file)))[None])
             state = states.get(image)
             assert 0 < state.index.shape[1] < 24
-            assert state.index.tolist() == output.decisions[0][-1].kept.tolist()
+            assert state.index.tolist() == output.decisions[0][passed - 1].kept.tolist()
+            if model.config.queries:
+                continue
             logits = decode(model, states, features, [image], [reconstruct(state, model.config.prefix)])
         torch.testing.assert_close(logits, output.logits, rtol=0.02, atol=0.02)
 
@@ -259,8 +263,15 @@ def test_training_together_brings_the_whole_nearer(decoder: str, merge_cells: in
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(("decoder", "xi"), [("setr-pup", 0.4), ("segmenter-linear-taps", 0.4), ("eomt", 0.16)])
-def test_the_model_stays_as_it_was(decoder: str, xi: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("decoder", "xi", "agreement"),
+    [
+        ("setr-pup", 0.4, 0.5),
+        ("segmenter-linear-taps", 0.4, 0.5),
+        ("eomt", 0.16, 0.25),
+    ],  # whose scores are nearly equal
+)
+def test_the_model_stays_as_it_was(decoder: str, xi: float, agreement: float, tmp_path: Path) -> None:
     dense = dense_model(decoder)
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     files = photos(tmp_path / "photos", dense, 12)
@@ -270,7 +281,7 @@ def test_the_model_stays_as_it_was(decoder: str, xi: float, tmp_path: Path) -> N
     assert model.config.thresholds == (1.0, xi) and [h.layer for h in model.config.decisions] == [1, 2]
     first, second = quality.decisions
     assert first.confident == 0 and np.isnan(first.agreement), quality
-    assert 0 < second.confident <= 1 and second.agreement > 0.5 and 0.5 < quality.macs < 1.3, quality
+    assert 0 < second.confident <= 1 and second.agreement > agreement and 0.5 < quality.macs < 1.3, quality
     image = random_images(dense.config)
     with torch.no_grad():
         torch.testing.assert_close(model(image, (1.0, 1.0)).logits, dense(image).logits)

@@ -106,9 +106,9 @@ def test_the_others_wait_while_the_first_validates(tmp_path: Path) -> None:
         "from dovit.training.parallel import process\n"
         "distributed_c10d.default_pg_timeout = timedelta(seconds=1)\n"
         "with process('cpu') as here:\n"
-        "    here.wait()\n"
-        "    time.sleep(4 if here.is_first else 0)\n"
-        "    here.wait()\n"
+        "    here.any(False)\n"
+        "    with here.together():\n"
+        "        time.sleep(4 if here.is_first else 0)\n"
     )
     finished([*TWICE, str(script)])
 
@@ -124,7 +124,7 @@ def test_no_thread_of_the_group_is_left(tmp_path: Path) -> None:
         "def step(here):\n"
         "    wrapped = here.wrap(torch.nn.Linear(3, 3))\n"
         "    wrapped(torch.ones(1, 3)).sum().backward()\n"
-        "    here.wait()\n"
+        "    here.any(False)\n"
         "    return any('gloo' in name for name in names())\n"
         "with process('cpu') as here:\n"
         "    during = step(here)\n"

@@ -1,11 +1,13 @@
 """Runs that go on: exactly where they were killed, and only with the same settings and a whole state."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from dovit.runtime.bundle.lock import LOCK_NAME, writer_lock
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.interrupts import Interrupted
 from dovit.training.cli import train as train_cli
+from dovit.training.origin import Data, Origin
 from dovit.training.run import StartingPoint, run
 from dovit.training.settings import Settings
 from dovit.training.torch_segmenter import read_segmenter
@@ -146,13 +149,27 @@ def test_resuming_needs_the_same_checkpoints(tmp_path: Path, checkpoint: Path) -
     for ckpt, teacher, sentence in (
         (other, other, rf"--ckpt {checkpoint}, and not {other}: give the same, or another --out"),
         (checkpoint, copied, rf"--teacher {other}, and not {copied}"),
-        (checkpoint, None, rf"--teacher {other}, and not without"),
+        (checkpoint, None, rf"--teacher {other}, and not {checkpoint}"),
     ):
         with pytest.raises(UsageError, match=f"is of a run with {sentence}"):
             go(ckpt, teacher)
     other.write_bytes(checkpoint.read_bytes())
     with pytest.raises(UsageError, match=rf"--teacher {other}, which has other content now"):
         go(checkpoint, other)
+
+
+def test_the_checkpoint_is_the_teacher_where_none_is_named(tmp_path: Path, checkpoint: Path) -> None:
+    settings = Settings(steps=1, batch=1)
+    for teacher, resume in ((None, False), (checkpoint, True)):
+        start = StartingPoint(checkpoint=checkpoint, read=READ, teacher=teacher)
+        run(start, lambda gpu: settings, "streets:8", tmp_path / "out", device="cpu", workers=0, resume=resume)
+
+
+def test_resuming_needs_as_many_processes() -> None:
+    data = Data(spec="streets", names="")
+    one, two = (Origin(weights={}, data=data, processes=count) for count in (1, 2))
+    assert two.difference(one) == "1 process, and not 2" and one.difference(two) == "2 processes, and not 1"
+    assert one.difference(one) is None
 
 
 def test_resuming_needs_the_same_data(tmp_path: Path, checkpoint: Path) -> None:
@@ -163,13 +180,16 @@ def test_resuming_needs_the_same_data(tmp_path: Path, checkpoint: Path) -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.new(mode, (40, 40), (value,) * 3 if mode == "RGB" else value).save(file)
 
-    def go(data: str, *, resume: bool = True) -> None:
-        street_run(tmp_path / "out", checkpoint, Settings(steps=2, batch=2), data=data, resume=resume, validation=None)
+    def go(data: str, *, resume: bool = True, **more: Any) -> None:
+        settings = Settings(steps=2, batch=2)
+        street_run(tmp_path / "out", checkpoint, settings, data=data, resume=resume, validation=None, **more)
 
     save("one", 1)
     save("two", 2)
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     go(one, resume=False)
+    with pytest.raises(UsageError, match=r"label 0 as a class, and not label 0 ignored \(--reduce-zero-label\)"):
+        go(one, reduce_zero_label=True)
     for other in (two, "streets:8"):  # with the same names, and with others
         with pytest.raises(UsageError, match=rf"is of a run with --data {one}, and not {other}: give the same"):
             go(other)
@@ -198,6 +218,21 @@ def test_states_of_earlier_versions_go_on(tmp_path: Path, checkpoint: Path, monk
     assert (run / "log.jsonl").read_text() == (alone / "log.jsonl").read_text()
     a, b = (weights(folder / "model.safetensors") for folder in (alone, run))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of some clusters. A bundle, which two writers would spoil, is refused there."""
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    street_run(tmp_path / "run", checkpoint, Settings(steps=1, batch=1), data="streets:1", validation=None)
+    assert "cannot lock files (Function not implemented)" in caplog.text
+    with pytest.raises(DovitError, match="write to a local folder and copy it"), writer_lock(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dovit.export.model import DoViT
-from dovit.export.model.token_pass import TokenState, confidence, decide, keep_least_confident
+from dovit.export.model.dovit import Output
+from dovit.export.model.token_pass import TokenState, decide
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.adapt.features import Features, window
@@ -59,9 +60,8 @@ class _Decisions:
         patches = seen.tokens[:, self.model.config.prefix :].detach()  # [1, M, E]
         logits = self.model.heads[number](patches.transpose(1, 2)[..., None])[..., 0].float()
         self.said.append((logits, seen.index[0].long()))
-        q = confidence(logits.detach())
-        if self.model.config.least_kept:
-            q = keep_least_confident(q)
+        with torch.no_grad():
+            q = self.model.confidence(number, seen)
         return q, decide(q, self.model.config.thresholds[number])
 
 
@@ -96,8 +96,8 @@ def distil_together(
             image = images[order.pop()]
             wanted = probabilities(model, features, [image], resize_masks=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_in_bf16()):
-                said, made = _pass(model, files[image])
-            loss = divergence(model, made, wanted)
+                said, output = _pass(model, files[image])
+            loss = divergence(model, output.logits.float(), wanted)
             own = of_patches(wanted, model.config.grid)[0]  # [N, C]
             for logits, left in said:
                 loss = loss - (own[left].T * logits[0].log_softmax(dim=0)).sum(dim=0).mean()
@@ -118,16 +118,15 @@ def judge(model: DoViT, files: Sequence[Path], features: Features, images: Seque
     left, sure, agreed = (torch.zeros(len(config.decisions)) for _ in range(3))
     for image in images:
         wanted = probabilities(model, features, [image], resize_masks=True)
-        said, made = _pass(model, files[image])
-        total += float(divergence(model, made, wanted))
+        said, output = _pass(model, files[image])
+        total += float(divergence(model, output.logits, wanted))
         own = of_patches(wanted, config.grid)[0].argmax(dim=1)  # [N]
-        kept = []
         for number, ((logits, index), xi) in enumerate(zip(said, config.thresholds, strict=False)):
             q, label = logits[0].softmax(dim=0).max(dim=0)
             left[number] += len(q)
             sure[number] += int((q > xi).sum())
             agreed[number] += int((label == own[index])[q > xi].sum())
-            kept.append(max(int((~(q > xi)).sum()), config.least_kept))
+        kept = [decision.kept.shape[1] for decision in output.decisions[0]]
         kept += [0] * (len(config.decisions) - len(kept))  # the backbone ended early
         macs += cost.of(tuple(kept))[0] / cost.dense[0]
     decisions = zip(config.decisions, (sure / left.clamp(min=1)).tolist(), (agreed / sure).tolist(), strict=True)
@@ -138,8 +137,8 @@ def judge(model: DoViT, files: Sequence[Path], features: Features, images: Seque
     )
 
 
-def _pass(model: DoViT, file: Path) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """One image through the model: what the heads said, and the decoder's logits [1, C, h, w] float32."""
+def _pass(model: DoViT, file: Path) -> tuple[list[tuple[Tensor, Tensor]], Output]:
+    """One image through the model: what the heads said, and what came out."""
     policy = _Decisions(model)
-    logits = model.follow(torch.tensor(window(read_image(file), model.config))[None], policy).logits
-    return policy.said, logits.float()
+    output = model.follow(torch.tensor(window(read_image(file), model.config))[None], policy)
+    return policy.said, output
