@@ -346,7 +346,7 @@ def _swept(text: str, decisions: int) -> Iterator[tuple[float, ...]]:
         settings = [tuple(map(float, part.split("/"))) for part in parts]
     except ValueError:
         raise UsageError(
-            f"--sweep {text}: give numbers separated by commas, as 0.9,0.95, or with slashes one for each decision"
+            f"--sweep {text}: give numbers separated by commas, as 0.9,0.95, or one for each decision, as 0.9/0.95/0.98"
         ) from None
     for part, values in zip(parts, settings, strict=True):
         for value in values:
