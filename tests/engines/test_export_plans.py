@@ -55,7 +55,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_again_builds_nothing_and_other_precisions_stay(checkpoint: Path, tmp_path: Path, typed: Typed) -> None:
     engines = tmp_path / "engines"
-    arguments = ["--ckpt", checkpoint, "--out", engines, "--backend", "tensorrt-rtx", "--cache", tmp_path / "cache"]
+    uncached = ["--ckpt", checkpoint, "--out", engines, "--backend", "tensorrt-rtx"]
+    arguments = [*uncached, "--cache", tmp_path / "cache"]
     status, out, err = typed(export_cli, *arguments, "--json")
     first = json.loads(out)
     assert status == 0 and "error" not in err, err  # progress goes there, the JSON alone to stdout
@@ -84,7 +85,7 @@ def test_again_builds_nothing_and_other_precisions_stay(checkpoint: Path, tmp_pa
     changed = json.loads(out)
     assert not changed["reused"] and len(changed["manifest"]["plans"]) == 1
     assert changed["plans"]["built"] == 0  # ξ is an input: the plans are the same
-    status, out, _ = typed(export_cli, *arguments, "--threshold", "0.9", "--force", "--no-cache", "--json")
+    status, out, _ = typed(export_cli, *uncached, "--threshold", "0.9", "--force", "--no-cache", "--json")
     forced = json.loads(out)
     assert not forced["reused"] and forced["plans"]["built"] == 4
 
