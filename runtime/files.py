@@ -96,6 +96,15 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def check_free(path: Path, needed: int, what: str, fix: str) -> None:
+    """Raise OutputError now rather than after hours of work, where `needed` bytes do not fit the disk of `path`: a folder, or a
+    file that is to be written. `what` takes them; `fix`: what to do about it."""
+    with suppress(OSError):  # some file systems do not say
+        free = shutil.disk_usage(path if path.is_dir() else path.parent).free
+        if needed > free:
+            raise OutputError(f"{path}: {what} {needed / 1e9:.3g} GB there, and {free / 1e9:.3g} GB are free: {fix}")
+
+
 def make_folder(folder: Path, flag: str) -> None:
     """Make `folder` where it is missing. Raises DovitError where it cannot be made."""
     try:

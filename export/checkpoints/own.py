@@ -7,8 +7,7 @@ import copy
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ from dovit.export.checkpoints.pos_embed import Interpolation, image_size_for, re
 from dovit.export.checkpoints.settings import Settings
 from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.dovit import TOKEN_PASS, is_of_token_pass
-from dovit.runtime.errors import DovitError, OutputError, UsageError, describe_validation
-from dovit.runtime.files import atomic_write, real_path
+from dovit.runtime.errors import DovitError, UsageError, describe_validation
+from dovit.runtime.files import atomic_write, check_free, real_path
 
 POSITIONS = Interpolation("bicubic")
 
@@ -47,17 +46,10 @@ def save_model(model: DoViT, path: str | Path, *, half: bool = False) -> None:
 
 
 def check_space(config: ModelConfig, path: Path) -> None:
-    """Raise OutputError now rather than after hours of work, where `save_model` would find the disk full."""
+    """Raise OutputError where `save_model` would find the disk full."""
     with torch.device("meta"):
         needed = 4 * sum(tensor.numel() for tensor in DoViT(config).state_dict().values())
-    folder = real_path(path).parent
-    with contextlib.suppress(OSError):  # some file systems do not say
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise OutputError(
-                f"{path}: the model takes {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free there: free some space, or "
-                f"give another place"
-            )
+    check_free(real_path(path), needed, "the model takes", "free some space, or give another place")
 
 
 def write_safetensors(state: dict[str, Tensor], about: dict[str, str], path: Path, *, half: bool = False) -> None:
@@ -89,11 +81,18 @@ def _stored(state: dict[str, Tensor], half: bool) -> dict[str, Tensor]:
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
-    with atomic_write(path) as part:
-        try:
-            write(part)
-        except (RuntimeError, SafetensorError) as error:  # torch and safetensors raise these for the system's errors
-            raise _system_error(error) from None
+    with atomic_write(path) as part, system_errors():
+        write(part)
+
+
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """A block in which torch and safetensors write a file: the system's errors, as OSError, in the place of what they make of
+    them."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        raise _system_error(error) from None
 
 
 def _system_error(error: BaseException) -> OSError:

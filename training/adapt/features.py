@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +15,7 @@ from dovit.export.model import DoViT, ModelConfig
 from dovit.export.model.eomt import Eomt
 from dovit.export.model.token_pass import TokenState, add_cells
 from dovit.runtime.errors import DovitError
-from dovit.runtime.files import unwritten
+from dovit.runtime.files import check_free, unwritten
 from dovit.runtime.images import read_image
 from dovit.runtime.progress import Progress
 from dovit.runtime.resize import resize_image
@@ -63,13 +62,8 @@ def check_space_of_features(config: ModelConfig, images: int, scratch: Path) -> 
     maps = len(layers_of(config)) + 2 + len(config.taps)
     predicted = 4 * config.queries * (config.classes + config.backbone.embed_dim)
     needed = (2 * config.tokens * config.backbone.embed_dim * maps + predicted) * images
-    with suppress(OSError):  # some file systems do not say
-        free = shutil.disk_usage(scratch).free
-        if needed > free:
-            raise DovitError(
-                f"{scratch}: features of {images} images take {needed / 1e9:.3g} GB there, and {free / 1e9:.3g} GB are free: "
-                f"free space, lower --limit, or give --out on another disk"
-            )
+    fix = "free space, lower --limit, or give --out on another disk"
+    check_free(scratch, needed, f"features of {images} images take", fix)
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dovit.export.checkpoints.own import system_errors
 from dovit.export.model import DoViT
 from dovit.export.model.token_pass import TokenState, decide, gather, reconstruct, with_tokens
 from dovit.runtime.errors import DovitError
@@ -35,7 +36,8 @@ class States:
             )
         try:
             rest = state.index, state.stopped_sum, state.stopped_count
-            with self._file(image).open("wb") as stream:  # given a name, torch does not say why it could not write
+            # an open file: given a name, torch does not say why it could not write
+            with system_errors(), self._file(image).open("wb") as stream:
                 torch.save((*rest, *halves), stream)
         except OSError as error:
             raise unwritten(self._folder, error, LESS) from None
