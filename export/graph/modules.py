@@ -85,7 +85,7 @@ class TokenHead(nn.Module):
         else:
             logits = self.head(patches.transpose(1, 2)[..., None])[..., 0]
         q = confidence(logits)
-        return keep_least_confident(q) if self.least_kept else q
+        return keep_least_confident(q, self.least_kept)
 
 
 class MapHead(nn.Module):
@@ -97,7 +97,7 @@ class MapHead(nn.Module):
 
     def forward(self, full: Tensor, index: Tensor) -> Tensor:
         q = confidence(self.head(full.transpose(1, 2).unflatten(2, self.grid)).flatten(2)).gather(1, index.long())
-        return keep_least_confident(q) if self.least_kept else q
+        return keep_least_confident(q, self.least_kept)
 
 
 class Start(nn.Module):

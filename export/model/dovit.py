@@ -211,7 +211,7 @@ class DoViT(nn.Module):
             q = confidence(self.heads[number](kept)[..., 0])
         else:
             q = confidence(self.head_logits(number, seen).flatten(2)).gather(1, seen.index.long())
-        return keep_least_confident(q) if self.config.least_kept else q
+        return keep_least_confident(q, self.config.least_kept)
 
     def head_logits(self, number: int, seen: TokenState) -> Tensor:
         """Logits [B, C, h, w] of head `number` (from 0) for every token, stopped or not (2), after `through_lens`."""

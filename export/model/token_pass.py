@@ -108,8 +108,11 @@ def confidence(logits: Tensor) -> Tensor:
     return logits.float().softmax(dim=1).amax(dim=1)
 
 
-def keep_least_confident(q: Tensor) -> Tensor:
-    """q [B, M] with 0 in the place of the lowest of each image, which no ξ stops: one token or more are kept."""
+def keep_least_confident(q: Tensor, least: int) -> Tensor:
+    """q [B, M] with 0 in the place of the lowest of each image, which no ξ stops, where `least` is 1: one token or more are kept.
+    As it is where `least` is 0."""
+    if not least:
+        return q
     place = torch.arange(q.shape[1], device=q.device)
     return torch.where(place == q.argmin(dim=1, keepdim=True), 0.0, q)
 

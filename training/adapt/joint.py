@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dovit.export.model import DoViT
 from dovit.export.model.dovit import Output
-from dovit.export.model.token_pass import TokenState, decide
+from dovit.export.model.token_pass import TokenState, confidence, decide, keep_least_confident
 from dovit.runtime.images import read_image
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.adapt.features import Features, window
@@ -60,8 +60,7 @@ class _Decisions:
         patches = seen.tokens[:, self.model.config.prefix :].detach()  # [1, M, E]
         logits = self.model.heads[number](patches.transpose(1, 2)[..., None])[..., 0].float()
         self.said.append((logits, seen.index[0].long()))
-        with torch.no_grad():
-            q = self.model.confidence(number, seen)
+        q = keep_least_confident(confidence(logits.detach()), self.model.config.least_kept)
         return q, decide(q, self.model.config.thresholds[number])
 
 
