@@ -95,10 +95,7 @@ class TritonServer:
         self._end()
 
     def counters(self, *names: str) -> dict[str, float]:
-        """The server's counters of these names, each summed over its labels.
-
-        Triton counts a request after it has sent the answer: the last ones may not be counted yet.
-        """
+        """The server's counters of these names, each summed over its labels. The last request may not be counted yet."""
         with urllib.request.urlopen(self._metrics, timeout=10) as answer:
             text = answer.read().decode()  # Prometheus' text format
         return {name: sum(map(float, re.findall(rf"^{name}{{.*}} ([0-9.e+]+)$", text, re.MULTILINE))) for name in names}

@@ -19,9 +19,10 @@ EXPECTED = (
 )
 # images and labels of each layout, the most particular first
 FOLDERS = (
-    ("leftImg8bit", "gtFine"),
-    *((f"images/{split}", f"annotations/{split}") for split in SPLITS.values()),
-    ("images", "labels"),
+    ("cityscapes", ("leftImg8bit", "gtFine")),
+    ("ade20k", (INSIDE,)),
+    *(("ade20k", (f"images/{split}", f"annotations/{split}")) for split in SPLITS.values()),
+    ("folder", ("images", "labels")),
 )
 STREETS = {
     "train": (2000, 0),
@@ -86,20 +87,15 @@ def _files(spec: str, split: Literal["train", "val"], classes: int | None, reduc
 
 
 def _recognise(root: Path) -> str:
-    def has(*folders: str) -> bool:
-        return all((root / name).is_dir() for name in folders)
-
-    if has("leftImg8bit", "gtFine"):
-        return "cityscapes"
-    if has(INSIDE) or any(has(f"images/{split}", f"annotations/{split}") for split in SPLITS.values()):
-        return "ade20k"
-    if has("images", "labels"):
-        return "folder"
-    for both in FOLDERS:
-        there = [name for name in both if has(name)]
-        if there:
-            raise UsageError(f"{root}: {(set(both) - set(there)).pop()}/ is missing beside {there[0]}/; {EXPECTED}")
-    raise UsageError(f"{root}: not a data set's folder; {EXPECTED}")
+    incomplete = None
+    for layout, folders in FOLDERS:
+        missing = [name for name in folders if not (root / name).is_dir()]
+        if not missing:
+            return layout
+        if incomplete is None and len(missing) < len(folders):
+            incomplete = f"{missing[0]}/ is missing beside {next(name for name in folders if name not in missing)}/"
+    incomplete = incomplete or "not a data set's folder"
+    raise UsageError(f"{root}: {incomplete}; {EXPECTED}")
 
 
 def _streets(text: str, split: Literal["train", "val"], size: tuple[int, int] | None) -> Dataset:

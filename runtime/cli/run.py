@@ -14,7 +14,6 @@ import typer
 from PIL import Image
 
 from dovit.runtime import draw
-from dovit.runtime.arguments import check_decides
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.backends import print_backends
 from dovit.runtime.cli.inputs import find_inputs, page_count
@@ -35,7 +34,7 @@ from dovit.runtime.cli.options import (
 from dovit.runtime.cli.output import error_console, print_line, progress_bar
 from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan_pictures
 from dovit.runtime.cli.profile import profile_images
-from dovit.runtime.cli.unused import refuse_unused
+from dovit.runtime.cli.unused import refuse_unused, refuse_without_decisions
 from dovit.runtime.cli.values import parse_thresholds
 from dovit.runtime.cli.video import VideoOptions, find_videos, run_videos
 from dovit.runtime.errors import DovitError, OutputError, UsageError, printable
@@ -190,10 +189,8 @@ def command(
         print_line(console, f"dovit-run: note: provider {session.provider}: {session.provider_reason}")
     chosen = schedule.value if schedule else session.schedule
     how = mode.value if mode else session.manifest.mode
-    about_tokens = {"--threshold": threshold, "--keep-maps": keep_maps, "--confidence-maps": confidence_maps}
-    for name, given in about_tokens.items():
-        if given:
-            check_decides(len(session.manifest.decisions), name)
+    about_tokens = {"--threshold": bool(threshold), "--keep-maps": keep_maps, "--confidence-maps": confidence_maps}
+    refuse_without_decisions(about_tokens, len(session.manifest.decisions))
     thresholds = session.check_thresholds(parse_thresholds(threshold))
     if profile:
         profile_images(session, files, thresholds, chosen, as_json=as_json)

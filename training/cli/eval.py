@@ -24,7 +24,7 @@ from dovit.evaluation.report import as_json as outcome_as_json
 from dovit.evaluation.report import print_classes, print_outcomes
 from dovit.evaluation.segmenter import BundleSegmenter, Segmenter, Setting
 from dovit.evaluation.stopped import StoppedBySetting
-from dovit.runtime.arguments import check_decides, counts_of_shares
+from dovit.runtime.arguments import counts_of_shares
 from dovit.runtime.bundle.manifest import Mode as RunMode
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.options import (
@@ -43,7 +43,7 @@ from dovit.runtime.cli.options import (
     mode_option,
 )
 from dovit.runtime.cli.output import output_console, print_line, progress_counter
-from dovit.runtime.cli.unused import refuse_unused
+from dovit.runtime.cli.unused import refuse_unused, refuse_without_decisions
 from dovit.runtime.cli.values import parse_shares, parse_thresholds, split_list
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import atomic_write, check_output
@@ -193,20 +193,26 @@ def command(
         own, size = loaded.own, config.image_size
         names, own_palette = config.class_names, config.palette
         about = {"ckpt": str(ckpt), "backend": "torch", "schedule": "exact"}
-    about_tokens = {"--threshold": threshold, "--keep": keep, "--sweep": sweep, "--fixed-ratio": fixed_ratio}
-    given = {name: bool(value) for name, value in {**about_tokens, "--stopped": stopped}.items()}
-    for name in (name for name, is_given in given.items() if is_given):
-        check_decides(segmenter.decisions, name)
+    about_tokens = {
+        "--threshold": bool(threshold),
+        "--keep": bool(keep),
+        "--sweep": bool(sweep),
+        "--fixed-ratio": fixed_ratio,
+        "--stopped": stopped,
+    }
+    refuse_without_decisions(about_tokens, segmenter.decisions)
     if own.counts is not None:
         refuse_unused(
-            given, f"{ckpt} is a DynamicViT, which keeps as many tokens as it was trained to keep, whatever ξ says"
+            about_tokens,
+            f"{ckpt} is a DynamicViT, which keeps as many tokens as it was trained to keep, whatever ξ says",
         )
     dataset = open_data(data, split.value, size=size, classes=segmenter.classes, reduce_zero_label=reduce_zero_label)
     names = names or dataset.class_names or tuple(map(str, range(segmenter.classes)))
     palette = own_palette or dataset.palette or default_palette(segmenter.classes)
     settings = _settings(segmenter, own, threshold, keep, sweep)
     if stopped:
-        _check_stopped(how)
+        if how != "whole":
+            raise UsageError("--stopped compares the patches of whole images: give --mode whole")
         if not any(setting.stops_nothing for setting in settings):
             settings.append(_common(1, segmenter.decisions, "--threshold"))
     wrongly = StoppedBySetting(settings, segmenter.classes, size) if stopped else None
@@ -327,11 +333,6 @@ def _settings(
             raise UsageError(f"--threshold {text}: give one ξ for all decisions, or {decisions} of them")
         return [Setting.of(given)]
     return [own]
-
-
-def _check_stopped(mode: RunMode) -> None:
-    if mode != "whole":
-        raise UsageError("--stopped compares the patches of whole images: give --mode whole")
 
 
 def _common(value: float, decisions: int, flag: str) -> Setting:
