@@ -9,7 +9,6 @@ decisions are and in ξ, not in what was fitted. `dovit-adapt` fits heads and co
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +37,7 @@ from dovit.runtime.files import atomic_write, check_output
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.features import check_space_of_features, compute_features
 from dovit.training.adapt.fit import distil, fit_lens, tokens_through
+from dovit.training.adapt.images import Files, Images
 from dovit.training.adapt.run import Adaptation, adapted_config
 from dovit.training.adapt.states import States
 from dovit.training.cli.options import seed_option
@@ -88,24 +88,24 @@ ROWS = (
 
 
 def fit_lenses(
-    dense: DoViT, files: Sequence[Path], folder: Path, *, steps: int, seed: int, progress: Progress
+    dense: DoViT, images: Images, folder: Path, *, steps: int, seed: int, progress: Progress
 ) -> dict[int, Lens]:
-    """By layer: a lens from the tokens after it to those after the last layer, both without token pass. Features of `files` lie
+    """By layer: a lens from the tokens after it to those after the last layer, both without token pass. Features of `images` lie
     in `folder` meanwhile. Raises DovitError."""
     layers = tuple(sorted({layer for row in ROWS for layer in row.layers}))
     config = adapted_config(dense.config, Adaptation(layers, (1.0,) * len(layers), correct=False))
-    check_space_of_features(config, len(files), folder)
+    check_space_of_features(config, images, folder)
     model = DoViT(config).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
-    last, prefix, images = config.backbone.depth, config.prefix, range(len(files))
+    last, prefix, every = config.backbone.depth, config.prefix, range(len(images))
     generator = torch.Generator().manual_seed(seed)
-    features = compute_features(model, files, folder, progress)
+    features = compute_features(model, images, folder, progress)
     states, lenses = States(folder), [cast(Lens, lens) for lens in model.lenses]
     for layer, lens in zip(layers, lenses, strict=True):
-        for image in images:
+        for image in every:
             patches = features.take(layer, [image])  # [1, N, E]
             states.put(image, TokenState.start(torch.nn.functional.pad(patches, (0, 0, prefix, 0)), prefix))
-        fit_lens(lens, states, features, last, images, prefix)
+        fit_lens(lens, states, features, last, every, prefix)
 
         def report(done: int, layer: int = layer) -> None:
             progress(f"lens after layer {layer}: distilling", done / steps)
@@ -117,7 +117,7 @@ def fit_lenses(
             list(lens.parameters()),
             states,
             features,
-            images,
+            every,
             steps=steps,
             lr=LR,
             generator=generator,
@@ -176,7 +176,7 @@ def command(
     reference = measure(dense, dataset, (), limit)
     rows: list[tuple[Row, Measured]] = []
     with stage_progress() as progress, TemporaryDirectory(prefix="dovit-cells-") as folder:
-        lenses = fit_lenses(dense, files, Path(folder), steps=steps, seed=seed, progress=progress)
+        lenses = fit_lenses(dense, Files(files), Path(folder), steps=steps, seed=seed, progress=progress)
         for number, row in enumerate(ROWS):
             progress(f"evaluating: {row.merging}", number / len(ROWS))
             rows.append((row, measure(with_decisions(dense, row, lenses), dataset, row.thresholds, limit)))

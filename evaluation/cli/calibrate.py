@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import typer
@@ -14,7 +15,7 @@ from dovit.evaluation.calibration.fit import Target, calibrate
 from dovit.evaluation.calibration.observe import Observer
 from dovit.evaluation.calibration.report import print_report
 from dovit.evaluation.calibration.write import write_calibration
-from dovit.evaluation.cli.options import UnlabelledImages, limit_option
+from dovit.evaluation.cli.options import IMAGES, limit_option
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import KEEP, Engine, Json, Mode, Recursive, Threads
@@ -35,6 +36,9 @@ Examples:
 """
 
 
+T = TypeVar("T")
+
+
 class CountChoice(StrEnum):
     """Which multiply-accumulates."""
 
@@ -44,7 +48,7 @@ class CountChoice(StrEnum):
 
 def command(
     engine: Engine,
-    images: UnlabelledImages,
+    images: Annotated[list[str], IMAGES],
     keep: Annotated[str | None, typer.Option(metavar="SHARES", help=f"Target: {KEEP}.")] = None,
     macs: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Target: share of the dense model's MACs, as 0.5 or 50%.")
@@ -138,8 +142,9 @@ def command(
         raise failure
 
 
-def sample_evenly(files: list[Path], limit: int | None) -> list[Path]:
-    """At most `limit` of `files`, at even distances: a sorted folder often has one place or day after the other."""
+def sample_evenly(files: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most `limit` of `files`, or of their numbers, at even distances: a sorted folder often has one place or day after the
+    other."""
     if limit is None or limit >= len(files):
         return files
     return [files[k] for k in (np.arange(limit) * len(files) // limit).tolist()]

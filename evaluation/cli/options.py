@@ -6,17 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-Data = Annotated[
-    str, typer.Option(metavar="DATA", help="A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT.")
-]
+DATA_LAYOUTS = "A folder (Cityscapes, ADE20K, images/ and labels/), or streets:COUNT."
+Data = Annotated[str, typer.Option(metavar="DATA", help=DATA_LAYOUTS)]
 ReduceZeroLabel = Annotated[
     bool | None,
     typer.Option("--reduce-zero-label/--keep-zero-label", help="Label 0 means ignore. Default: as the data has it."),
 ]
-UnlabelledImages = Annotated[
-    list[str],
-    typer.Option(metavar="PATH", help="Image files, folders, or quoted globs, without labels; may be repeated."),
-]
+IMAGES = typer.Option(metavar="PATH", help="Image files, folders, or quoted globs, without labels; may be repeated.")
 
 
 def limit_option(default: str = "", least: int = 1) -> Any:

@@ -34,7 +34,7 @@ class Augmentation:
         as of the whole image resized, at a fraction of the time where that is large."""
         source = (sample.labels.shape[0], sample.labels.shape[1])
         size = random_size(source, rng, self.scale, self.ratio_range)
-        labels = _nearest(sample.labels, size)
+        labels = resize_labels(sample.labels, size)
         box = random_box(labels, rng, self.crop_size, self.cat_max_ratio)
         sample = replace(sample, image=_bilinear(sample.image, size, box), labels=_cut(labels, box))
         sample = random_flip(sample, rng, self.flip)
@@ -106,7 +106,7 @@ def _cut(array: np.ndarray, box: Box) -> np.ndarray:
     return array[top : top + height, left : left + width]
 
 
-def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """labels [H, W] → [*size], by OpenCV's rule (the corner of each pixel, not its middle), which mmsegmentation has."""
     if labels.shape == size:
         return labels

@@ -25,6 +25,7 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import compute_features
 from dovit.training.adapt.fit import divergence
+from dovit.training.adapt.images import Files
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.run import Adaptation, adapt
 
@@ -35,7 +36,7 @@ def test_the_refinement_brings_the_full_sequence_nearer(correct_too: bool, tmp_p
     dense = dense_model()
     files = photos(tmp_path / "photos", dense, 12)
     how = Adaptation((1, 2), (0.4, 0.4), 16, 3, steps=60, lr=1e-3, correct=correct_too, refine=True)
-    model, _ = adapt(dense, files, how, tmp_path, no_progress)
+    model, _ = adapt(dense, Files(files), how, tmp_path, no_progress)
     assert cast(Refinement, model.refinement).out.weight.any()
     assert all(torch.equal(model.state_dict()[name], value) for name, value in dense.state_dict().items())
     without = DoViT(model.config.model_copy(update={"refinement": None})).eval().requires_grad_(False)
@@ -61,10 +62,10 @@ def test_training_together_brings_the_whole_nearer(decoder: str, merge_cells: in
     model, states, files = adaptable(tmp_path, decoder, merge_cells=merge_cells)
     dense = dense_model(decoder)
     frozen = {name: value.clone() for name, value in dense.state_dict().items()}
-    features = compute_features(model, files, tmp_path, no_progress, states)
+    features = compute_features(model, Files(files), tmp_path, no_progress, states)
 
     def check() -> Quality:
-        quality = judge(model, files, features, range(6))
+        quality = judge(model, Files(files), features, range(6))
         losses = []
         sure = torch.zeros(2)
         left = torch.zeros(2)
@@ -87,7 +88,7 @@ def test_training_together_brings_the_whole_nearer(decoder: str, merge_cells: in
     seen: list[int] = []
     distil_together(
         model,
-        files,
+        Files(files),
         features,
         range(6),
         steps=30,
@@ -114,7 +115,7 @@ def test_the_model_stays_as_it_was(decoder: str, xi: float, agreement: float, tm
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     files = photos(tmp_path / "photos", dense, 12)
     how = Adaptation((1, 2), (1.0, xi), 16, 3, steps=30, joint_steps=2, correct=reads_last_layer_alone(dense))
-    model, quality = adapt(dense, files, how, tmp_path, no_progress)
+    model, quality = adapt(dense, Files(files), how, tmp_path, no_progress)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     assert model.config.thresholds == (1.0, xi) and [h.layer for h in model.config.decisions] == [1, 2]
     first, second = quality.decisions
@@ -132,12 +133,12 @@ def test_a_fit_that_diverges_is_refused(tmp_path: Path) -> None:
     model, _, files = adaptable(tmp_path)
     message = r"has diverged, its loss is (nan|inf): lower --lr, which is 1e\+25"
     with pytest.raises(DovitError, match=message):
-        adapt(dense, files, Adaptation((1, 2), (0.9, 0.4), steps=3, lr=1e25), tmp_path, no_progress)
-    features = compute_features(model, files, tmp_path, no_progress)
+        adapt(dense, Files(files), Adaptation((1, 2), (0.9, 0.4), steps=3, lr=1e25), tmp_path, no_progress)
+    features = compute_features(model, Files(files), tmp_path, no_progress)
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(DovitError, match=message):
         distil_together(
-            model, files, features, range(6), steps=3, lr=1e25, generator=generator, progress=lambda done: None
+            model, Files(files), features, range(6), steps=3, lr=1e25, generator=generator, progress=lambda done: None
         )
 
 
@@ -161,4 +162,4 @@ def test_a_fit_that_diverges_is_refused(tmp_path: Path) -> None:
 )
 def test_what_a_decoder_does_not_go_with_is_refused(decoder: str, how: Adaptation, words: str, tmp_path: Path) -> None:
     with pytest.raises(DovitError, match=words):
-        adapt(randomised(small_config(decoder, layers=())), [Path("a"), Path("b")], how, tmp_path, no_progress)
+        adapt(randomised(small_config(decoder, layers=())), Files([Path("a"), Path("b")]), how, tmp_path, no_progress)

@@ -20,6 +20,7 @@ from dovit.export.model.token_pass import TokenState
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import check_space_of_features, compute_features
+from dovit.training.adapt.images import Files, Labelled
 from dovit.training.adapt.run import Adaptation, adapted_config
 from dovit.training.adapt.states import States, pass_decision
 
@@ -41,9 +42,10 @@ def test_a_model_larger_than_the_disk_is_refused_before_it_is_fitted(
         check_space(config, out)
 
 
+@pytest.mark.parametrize("has_labels", [False, True])
 @pytest.mark.parametrize("decoder", ["segmenter-linear", "segmenter-linear-taps", "eomt"])
 def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
-    decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    decoder: str, has_labels: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check counts the tokens; what is written besides them, a few kB a file, is less than these."""
     model = dense_model(decoder)
@@ -51,7 +53,8 @@ def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
     config = adapted_config(model.config, Adaptation((1, 2), (0.9, 0.9), correct=reads_last_layer_alone(model)))
     (tmp_path / "scratch").mkdir()
     states, some = States(tmp_path / "scratch"), randomised(config)
-    compute_features(some, files, tmp_path / "scratch", no_progress, states)
+    images = Labelled([Files(files)[k] for k in range(3)], range(3)) if has_labels else Files(files)
+    compute_features(some, images, tmp_path / "scratch", no_progress, states)
     for number in range(2):
         pass_decision(some, number, states, range(3))
     written = sum(file.stat().st_size for file in (tmp_path / "scratch").iterdir())
@@ -60,24 +63,27 @@ def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
         return lambda folder: SimpleNamespace(total=1 << 40, used=0, free=free)
 
     monkeypatch.setattr("shutil.disk_usage", disk(written))
-    check_space_of_features(config, 3, tmp_path)
+    check_space_of_features(config, images, tmp_path)
     monkeypatch.setattr("shutil.disk_usage", disk(written // 2))
     with pytest.raises(
         DovitError, match=r"features of 3 images take .* GB there, and .* GB are free: .* lower --limit"
     ):
-        check_space_of_features(config, 3, tmp_path)
+        check_space_of_features(config, images, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["layer2.f16", "queries.f32", "0.pt"])
+@pytest.mark.parametrize("name", ["layer2.f16", "queries.f32", "labels.f16", "0.pt"])
 def test_a_disk_that_fills_up_is_called_full(name: str, tmp_path: Path) -> None:
-    """Files that lead to /dev/full take nothing: the features of a layer, what an EoMT's queries predict, and a state."""
+    """Files that lead to /dev/full take nothing: the features of a layer, what an EoMT's queries predict, the
+    labels, and a state."""
     model = randomised(
         adapted_config(dense_model("eomt").config, Adaptation((2,), (0.5,), hidden=0, kernel=1, correct=False))
     )
-    files = photos(tmp_path / "photos", model, 2)
+    files = Files(photos(tmp_path / "photos", model, 2))
     (tmp_path / name).symlink_to("/dev/full")
     with pytest.raises(DovitError, match="the disk is full; free some space, or lower --limit"):
-        compute_features(model, files, tmp_path, no_progress, States(tmp_path))
+        compute_features(
+            model, Labelled([*map(files.__getitem__, range(2))], range(2)), tmp_path, no_progress, States(tmp_path)
+        )
 
 
 def test_a_large_state_on_a_full_disk(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from dovit.export.model.token_pass import TokenState, gather, reconstruct, with_
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import compute_features
 from dovit.training.adapt.fit import RIDGE, decode, distil, divergence, fit_correction, fit_lens, probabilities
+from dovit.training.adapt.images import Files
 from dovit.training.adapt.run import Adaptation, adapted_config
 from dovit.training.adapt.states import States, correct, pass_decision
 
@@ -36,7 +37,7 @@ def test_the_ridge_regression_is_the_augmented_least_squares(tmp_path: Path) -> 
     files = photos(tmp_path / "photos", model, 6)
     (tmp_path / "states").mkdir()
     states = States(tmp_path / "states")
-    features = compute_features(model, files, tmp_path, no_progress, states)
+    features = compute_features(model, Files(files), tmp_path, no_progress, states)
     lens = TokenwiseMap(64, 0).requires_grad_(False)
     fit_lens(lens, states, features, 4, range(6), 1)
     x = torch.cat([tokens_after(model, file, 2) for file in files]).half().double().numpy()
@@ -59,7 +60,7 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
     model = DoViT(adapted_config(dense.config, how)).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     states = States(tmp_path)
-    features = compute_features(model, photos(tmp_path / "photos", dense, 6), tmp_path, no_progress, states)
+    features = compute_features(model, Files(photos(tmp_path / "photos", dense, 6)), tmp_path, no_progress, states)
     lens = cast(Lens, model.lenses[0])
     fit_lens(lens, states, features, 4, range(6), 1)
 
@@ -99,7 +100,7 @@ def test_states_are_those_of_the_model_itself(decoder: str, merge_cells: int, tm
     """Moved through both decisions, one after the other, as `follow` moves them, with another rounding. An EoMT's through the
     first alone: queries join behind the second, and nothing is fitted there."""
     model, states, files = adaptable(tmp_path, decoder, merge_cells=merge_cells)
-    features = compute_features(model, files, tmp_path, no_progress, states)
+    features = compute_features(model, Files(files), tmp_path, no_progress, states)
     passed = 1 if model.config.queries else 2
     for number in range(passed):
         pass_decision(model, number, states, range(6))
@@ -120,7 +121,7 @@ def test_states_are_those_of_the_model_itself(decoder: str, merge_cells: int, tm
 def test_the_correction_is_the_least_squares_of_what_stopping_changed(tmp_path: Path) -> None:
     """Against least squares in float64 by SVD, over tokens that another formulation of the pass makes."""
     model, states, files = adaptable(tmp_path)
-    features = compute_features(model, files, tmp_path, no_progress, states)
+    features = compute_features(model, Files(files), tmp_path, no_progress, states)
     before = [states.get(image) for image in range(6)]
     pass_decision(model, 0, states, range(6))
     correction = cast(Correction, model.corrections[0])

@@ -6,12 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from adaptable import (
     dense_model,
     photos,
 )
 from models import randomised
+from PIL import Image
 from typer.testing import CliRunner
 
 from dovit.export.checkpoints import load_model, save_model
@@ -43,7 +45,9 @@ from dovit.training.cli.adapt import command, main
             "dense.safetensors: cannot be made a folder .*; give --out another one",
         ),
         (["--out", "dense.safetensors"], "is the checkpoint itself"),
-        (["--images", "photos/0.png"], "1 image; give two or more"),
+        (["--images", "photos/0.png"], "--images: 1 image; give two or more"),
+        (["--data", "data"], "give --images, files without labels, or --data, a data set with labels: one of the two"),
+        (["--reduce-zero-label"], "--reduce-zero-label: --images have no labels: leave it out"),
         (["--images", "nope"], "error: nope: no such file or folder; check the path"),
         (["--images", "dense.safetensors"], "dense.safetensors: not an image"),
         (["--ckpt", "nope.pth"], "error: nope.pth: no such checkpoint"),
@@ -74,6 +78,68 @@ def test_options_are_refused_before_the_work(
     said = capsys.readouterr().err
     assert end.value.code in (1, 2) and len(said.splitlines()) == 1 and re.search(sentence, said), said
     assert (tmp_path / "dense.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "give --images, files without labels, or --data, a data set with labels: one of the two"),
+        (["--data", "data", "--recursive"], "--recursive: it is about folders of --images: leave it out"),
+        (["--data", "nope"], "nope: no such folder; name a data set's"),
+        (["--data", "data", "--limit", "2"], r"labels/0\.png: label value 7 is neither below 7 nor 255"),
+        (["--data", "streets:9"], "streets:9: the data set has 19 classes, not 7"),
+        (["--data", "one"], "--data: 1 image; give two or more"),
+    ],
+)
+def test_labelled_data_that_do_not_serve(
+    options: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = dense_model()
+    monkeypatch.chdir(tmp_path)
+    save_model(model, tmp_path / "dense.safetensors")
+    for folder, count in (("data", 4), ("one", 1)):
+        (tmp_path / folder / "labels").mkdir(parents=True)
+        for file in photos(tmp_path / folder / "images", model, count):
+            labels = np.zeros((64, 96), np.uint8) + 7 * (folder == "data" and file.stem == "0")
+            Image.fromarray(labels).save(tmp_path / folder / "labels" / file.name)
+    monkeypatch.setattr(
+        "sys.argv", ["dovit-adapt", "--ckpt", "dense.safetensors", "--out", "adapted.safetensors", *options]
+    )
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code in (1, 2) and said.startswith("dovit-adapt: error: ") and re.search(sentence, said), said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "dense.safetensors", "one"]
+
+
+def test_the_command_with_labels(tmp_path: Path) -> None:
+    """Those of the train split, evenly chosen; label 0 is ignored where the option says so, and the others move down by one."""
+    import typer
+
+    dense = dense_model()
+    save_model(dense, tmp_path / "dense.safetensors")
+    for split in ("train", "val"):
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        for file in photos(tmp_path / "images" / split, dense, 6):
+            labels = np.random.default_rng(0).choice(np.arange(8, dtype=np.uint8), (64, 96), p=[0.3, *[0.05] * 6, 0.4])
+            Image.fromarray(labels).save(tmp_path / "labels" / split / file.name)
+    app = typer.Typer()
+    app.command()(command)
+    out = tmp_path / "adapted.safetensors"
+    given = ["--ckpt", str(tmp_path / "dense.safetensors"), "--data", str(tmp_path), "--out", str(out), "--steps", "3"]
+    done = CliRunner().invoke(app, [*given, "--joint-steps", "1", "--reduce-zero-label", "--limit", "4", "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["images"] == 4 and said["labelled"] is True
+    head = load_model(out).model.heads[0]
+    assert head.classify.bias.argmax() == 6  # which label 7 has become, the one that most pixels have
+    done = CliRunner().invoke(app, [*given, "--joint-steps", "0", "--reduce-zero-label"])
+    assert done.exit_code == 0 and "their labels say" in done.stdout, done.output
 
 
 @pytest.mark.parametrize(

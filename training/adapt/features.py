@@ -1,4 +1,6 @@
-"""What a frozen model makes of some images, on disk: the outputs of the decision layers and of those that the decoder reads."""
+"""What a frozen model makes of some images, on disk: the outputs of the decision layers and of those that the decoder reads.
+
+Beside them the labels of the patches, where the images have some."""
 
 from __future__ import annotations
 
@@ -16,18 +18,16 @@ from dovit.export.model.eomt import Eomt
 from dovit.export.model.token_pass import TokenState, add_cells
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import check_free, unwritten
-from dovit.runtime.images import read_image
 from dovit.runtime.progress import Progress
-from dovit.runtime.resize import resize_image
-from dovit.runtime.whole import fit_image
+from dovit.training.adapt.images import Images, label_shares, window
 from dovit.training.adapt.states import LESS, States
 
 
 class Features:
     """Patch tokens after some layers, [N, E] an image, float16 in a file for each layer; of an EoMT also what its queries
-    predict, float32. Read from disk as they are asked for."""
+    predict, float32; with `labelled` also the shares of the labels in each patch. Read from disk as they are asked for."""
 
-    def __init__(self, folder: Path, config: ModelConfig, images: int) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, images: int, labelled: bool) -> None:
         self.images = images
         self._taps, self._classes = config.taps, config.classes
         whole = (images, config.tokens, config.backbone.embed_dim)
@@ -36,10 +36,18 @@ class Features:
         }
         predicted = (images, config.queries, config.classes + config.backbone.embed_dim)
         self._predicted = np.memmap(_queries(folder), np.float32, "r", shape=predicted) if config.queries else None
+        shares = (images, config.tokens, config.classes)
+        self._labels = np.memmap(_labels(folder), np.float16, "r", shape=shares) if labelled else None
 
     def take(self, layer: int, images: Sequence[int]) -> Tensor:
         """[len(images), N, E] float32: patch tokens after `layer` (from 1)."""
         return torch.from_numpy(np.stack([self._maps[layer][k] for k in images]).astype(np.float32))
+
+    def labels(self, images: Sequence[int]) -> Tensor | None:
+        """[len(images), N, C] float32, as `label_shares` makes them; None where the images have no labels."""
+        if self._labels is None:
+            return None
+        return torch.from_numpy(np.stack([self._labels[k] for k in images]).astype(np.float32))
 
     def beside(self, images: Sequence[int]) -> list[Tensor]:
         """What the decoder takes beside the last layer's tokens: those after the layers that it reads, or what an EoMT's queries
@@ -55,27 +63,28 @@ def layers_of(config: ModelConfig) -> list[int]:
     return sorted({*(head.layer for head in config.decisions), *config.taps, config.backbone.depth})
 
 
-def check_space_of_features(config: ModelConfig, images: int, scratch: Path) -> None:
-    """Raise DovitError where the features and states of so many images do not fit the disk of folder `scratch`. `config` has
-    the decisions that are fitted."""
+def check_space_of_features(config: ModelConfig, images: Images, scratch: Path) -> None:
+    """Raise DovitError where the features and states of `images` do not fit the disk of folder `scratch`. `config` has the
+    decisions that are fitted."""
     # float16: the layers; in the states the tokens, the map, and the maps of earlier layers that the decoder reads
     maps = len(layers_of(config)) + 2 + len(config.taps)
     predicted = 4 * config.queries * (config.classes + config.backbone.embed_dim)
-    needed = (2 * config.tokens * config.backbone.embed_dim * maps + predicted) * images
+    labels = 2 * config.tokens * config.classes * images.labelled
+    needed = (2 * config.tokens * config.backbone.embed_dim * maps + predicted + labels) * len(images)
     fix = "free space, lower --limit, or give --out on another disk"
-    check_free(scratch, needed, f"features of {images} images take", fix)
+    check_free(scratch, needed, f"features of {len(images)} images take", fix)
 
 
 @torch.inference_mode()
 def compute_features(
     model: DoViT,
-    files: Sequence[Path],
+    images: Images,
     folder: Path,
     progress: Progress,
     states: States | None = None,
 ) -> Features:
-    """Run all layers of `model` on `files` without token pass, and write the tokens after its `layers_of`, and what its queries
-    predict, into `folder`. `states` gets the tokens at the first decision, where nothing has stopped yet.
+    """Run all layers of `model` on `images` without token pass, and write the tokens after its `layers_of`, what its queries
+    predict, and the labels, into `folder`. `states` gets the tokens at the first decision, where nothing has stopped yet.
 
     Raises DovitError where an image cannot be read, the disk is full, or a value does not fit float16."""
     config, prefix, layers = model.config, model.config.backbone.prefix, layers_of(model.config)
@@ -83,10 +92,13 @@ def compute_features(
         with ExitStack() as stack:
             written = {layer: stack.enter_context(_file(folder, layer).open("wb")) for layer in layers}
             queries = stack.enter_context(_queries(folder).open("wb"))
-            for done, file in enumerate(files):
-                progress(f"running the model on {len(files)} images", done / len(files))
-                pixels = torch.tensor(window(read_image(file), config))
-                tokens = model.embed(pixels[None])
+            labels = stack.enter_context(_labels(folder).open("wb"))
+            for done in range(len(images)):
+                progress(f"running the model on {len(images)} images", done / len(images))
+                sample = window(images[done], config)
+                if images.labelled:
+                    labels.write(label_shares(sample.labels, config).astype(np.float16).tobytes())
+                tokens = model.embed(torch.tensor(sample.image)[None])
                 context = list(model.backbone.context(torch.arange(config.tokens, dtype=torch.int32)[None]))
                 taps: list[Tensor] = []
                 for number, layer in enumerate(model.backbone.layers, start=1):
@@ -98,7 +110,7 @@ def compute_features(
                         values = patches[0].half()
                         if not values.isfinite().all():
                             raise DovitError(
-                                f"{file}: the tokens after layer {number} are beyond float16 (65504) or not finite"
+                                f"{sample.name}: the tokens after layer {number} are beyond float16 (65504) or not finite"
                             )
                         written[number].write(values.numpy().tobytes())
                     if number in config.taps:
@@ -113,21 +125,7 @@ def compute_features(
                     queries.write(torch.cat([classes.transpose(1, 2), masks], dim=2)[0].numpy().tobytes())
     except OSError as error:
         raise unwritten(folder, error, LESS) from None
-    return Features(folder, config, len(files))
-
-
-def window(image: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """What the model sees of `image` uint8 [H, W, 3]: the whole at its size; in mode slide, the window in the middle."""
-    height, width = config.image_size
-    if config.mode == "whole":
-        return fit_image(image, config.image_size, keep_ratio=config.keep_ratio, fill=config.mean).pixels
-    scale = max(height / image.shape[0], width / image.shape[1], 1.0)
-    if scale > 1:  # a window does not fit into it
-        image = resize_image(
-            image, (max(height, round(image.shape[0] * scale)), max(width, round(image.shape[1] * scale)))
-        )
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return np.ascontiguousarray(image[top : top + height, left : left + width])
+    return Features(folder, config, len(images), images.labelled)
 
 
 def _file(folder: Path, layer: int) -> Path:
@@ -136,3 +134,7 @@ def _file(folder: Path, layer: int) -> Path:
 
 def _queries(folder: Path) -> Path:
     return folder / "queries.f32"
+
+
+def _labels(folder: Path) -> Path:
+    return folder / "labels.f16"

@@ -1,4 +1,4 @@
-"""Fitting one decision's lens and head to a frozen model, from its features and without labels.
+"""Fitting one decision's lens and head to a frozen model, from its features, with labels or without.
 
 lens  ridge regression from this layer's tokens to the last layer's, then distillation: KL(p_t ‖ p_s) between what the decoder
       makes of the layers' own tokens and of the lens's
@@ -6,7 +6,8 @@ correction  ridge regression from the tokens that stayed, after the next block, 
       last one is then distilled as a lens is
 refinement  distilled as a lens is, on the full sequence that the last block leaves
 head  multinomial logistic regression (convex) from the lens's normed output to the probabilities that the whole model gives a
-      patch; its temperature minimises the cross-entropy on images that nothing else was fitted to
+      patch, or to the labels of its pixels where the images have some; its temperature minimises the cross-entropy on images
+      that nothing else was fitted to
 """
 
 from __future__ import annotations
@@ -163,6 +164,20 @@ def of_patches(wanted: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(wanted, grid).flatten(2).transpose(1, 2)
 
 
+def wanted_of_heads(model: DoViT, features: Features, image: int, made: Tensor | None = None) -> Tensor:
+    """[N, C]: what the heads learn of each patch. The shares that labels have of its pixels, whose sum is below 1 where some are
+    ignored; without labels the probabilities that the model gives it (`made`, if they are known)."""
+    labels = features.labels([image])
+    if labels is not None:
+        return labels[0]
+    return of_patches(probabilities(model, features, [image]) if made is None else made, model.config.grid)[0]
+
+
+def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    """L_CE (9), mean over the pixels that are not ignored: of logits [T, C], the share `wanted` [T, C] of each patch's pixels."""
+    return -(wanted * logits.log_softmax(dim=1)).sum() / wanted.sum().clamp(min=torch.finfo(wanted.dtype).tiny)
+
+
 def fit_head(
     model: DoViT,
     number: int,
@@ -172,16 +187,22 @@ def fit_head(
     held_out: Sequence[int],
     generator: torch.Generator,
 ) -> None:
-    """Fit the head of decision `number` (from 0) behind its lens to the tokens that are left."""
+    """Fit the head of decision `number` (from 0) behind its lens to the tokens that are left. Raises DovitError where the images
+    have labels and these tokens none."""
     head, classes = cast(DecisionHead, model.heads[number]), model.config.classes
-    x, labels = _head_data(model, number, states, features, images, generator)
+    x, wanted = _head_data(model, number, states, features, images, generator)
+    if not wanted.any():
+        raise DovitError(
+            f"no token at decision {number + 1} has a label that is not ignored: give more labelled images, or --images alone, "
+            f"with which the heads learn from the model"
+        )
     weight = torch.zeros(classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=60, history_size=10, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = F.cross_entropy(x @ weight.T + bias, labels) + HEAD_DECAY * weight.square().sum()
+        loss = cross_entropy(x @ weight.T + bias, wanted) + HEAD_DECAY * weight.square().sum()
         loss.backward()
         return loss
 
@@ -189,8 +210,8 @@ def fit_head(
     with torch.no_grad():
         seen, truth = _head_data(model, number, states, features, held_out, generator)
         logits = seen @ weight.T + bias
-        losses = torch.stack([F.cross_entropy(logits / t, truth) for t in TEMPERATURES])
-        temperature = float(TEMPERATURES[losses.argmin()])
+        losses = torch.stack([cross_entropy(logits / t, truth) for t in TEMPERATURES])
+        temperature = float(TEMPERATURES[losses.argmin()]) if truth.any() else 1.0
         norm = cast(nn.LayerNorm, head.norm)
         norm.weight.fill_(1)
         norm.bias.zero_()
@@ -207,15 +228,14 @@ def _head_data(
     images: Sequence[int],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Normed lens output [T, E] and the model's own probabilities [T, C]: at most HEAD_TOKENS tokens, evenly from `images`."""
+    """Normed lens output [T, E] and what the head learns of it [T, C]: at most HEAD_TOKENS tokens, evenly from `images`."""
     config = model.config
     each = max(1, HEAD_TOKENS // len(images))
-    inputs, labels = [], []
+    inputs, wanted = [], []
     for image in images:
         state = states.get(image)
         chosen = torch.randperm(state.index.shape[1], generator=generator)[:each]
         mapped = model.through_lens(number, state).tokens[0, config.prefix + chosen]
         inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
-        wanted = probabilities(model, features, [image])
-        labels.append(of_patches(wanted, config.grid)[0, state.index[0, chosen].long()])
-    return torch.cat(inputs), torch.cat(labels)
+        wanted.append(wanted_of_heads(model, features, image)[state.index[0, chosen].long()])
+    return torch.cat(inputs), torch.cat(wanted)

@@ -4,14 +4,13 @@ held-out images.
 Each decision is fitted by itself first (`fit.py`), to the layer's own tokens. What counts is the output of the whole, in which
 an error of one correction passes through all later layers, so the second part follows the gradient of
 KL(p_t ‖ p_s) there: p_t of the model without token pass, p_s of the same with it, at the model's own ξ. Decisions have no
-gradient; heads learn as before, from the probabilities that the whole model gives the tokens that are left.
+gradient; heads learn as before, from the probabilities that the whole model gives the tokens that are left, or their labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,10 +18,10 @@ from torch import Tensor
 from dovit.export.model import DoViT
 from dovit.export.model.dovit import Output
 from dovit.export.model.token_pass import TokenState, confidence, decide, keep_least_confident
-from dovit.runtime.images import read_image
 from dovit.runtime.machine import cpu_multiplies_in_bf16
-from dovit.training.adapt.features import Features, window
-from dovit.training.adapt.fit import check_finite, divergence, of_patches, probabilities
+from dovit.training.adapt.features import Features
+from dovit.training.adapt.fit import check_finite, cross_entropy, divergence, probabilities, wanted_of_heads
+from dovit.training.adapt.images import Images, window
 from dovit.training.torch_segmenter import TorchSegmenter
 
 IMAGES_A_STEP = 4
@@ -32,7 +31,8 @@ HEAD_LR = 3.0  # times that of the maps
 @dataclass(frozen=True)
 class DecisionQuality:
     """Of the tokens that are left at a decision of the held-out images: `confident`, the share with q > ξ; `agreement`, the share
-    of those whose class is the model's own, NaN where there are none."""
+    of those whose class is the model's own, or the most frequent label of their patch where the images have labels (tokens
+    without one left out), NaN where there are none."""
 
     layer: int
     confident: float
@@ -66,16 +66,16 @@ class _Decisions:
 
 def distil_together(
     model: DoViT,
-    files: Sequence[Path],
+    images: Images,
     features: Features,
-    images: Sequence[int],
+    numbers: Sequence[int],
     *,
     steps: int,
     lr: float,
     generator: torch.Generator,
     progress: Callable[[int], None],
 ) -> None:
-    """Train lenses, corrections, refinement and heads of `model` by Adam, IMAGES_A_STEP of `images`, which count `files`, a
+    """Train lenses, corrections, refinement and heads of `model` by Adam, IMAGES_A_STEP of the `images` that `numbers` names a
     step.
 
     The layers run in bfloat16 on a CPU that multiplies in it."""
@@ -91,15 +91,15 @@ def distil_together(
         optimiser.zero_grad()
         for _ in range(IMAGES_A_STEP):
             if not order:
-                order = torch.randperm(len(images), generator=generator).tolist()
-            image = images[order.pop()]
+                order = torch.randperm(len(numbers), generator=generator).tolist()
+            image = numbers[order.pop()]
             wanted = probabilities(model, features, [image], resize_masks=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_in_bf16()):
-                said, output = _pass(model, files[image])
+                said, output = _pass(model, images, image)
             loss = divergence(model, output.logits.float(), wanted)
-            own = of_patches(wanted, model.config.grid)[0]  # [N, C]
+            learnt = wanted_of_heads(model, features, image, wanted)  # [N, C]
             for logits, left in said:
-                loss = loss - (own[left].T * logits[0].log_softmax(dim=0)).sum(dim=0).mean()
+                loss = loss + cross_entropy(logits[0].T, learnt[left])
             check_finite(loss, lr)
             (loss / IMAGES_A_STEP).backward()
         optimiser.step()
@@ -109,35 +109,38 @@ def distil_together(
 
 
 @torch.no_grad()
-def judge(model: DoViT, files: Sequence[Path], features: Features, images: Sequence[int]) -> Quality:
-    """How `model` does with token pass on `images`, which count `files`, beside itself without."""
+def judge(model: DoViT, images: Images, features: Features, numbers: Sequence[int]) -> Quality:
+    """How `model` does with token pass on the `images` that `numbers` names, beside itself without."""
     config = model.config
     cost = TorchSegmenter(model).cost
     total, macs = 0.0, 0.0
-    left, sure, agreed = (torch.zeros(len(config.decisions)) for _ in range(3))
-    for image in images:
+    left, sure, known, agreed = (torch.zeros(len(config.decisions)) for _ in range(4))
+    for image in numbers:
         wanted = probabilities(model, features, [image], resize_masks=True)
-        said, output = _pass(model, files[image])
+        said, output = _pass(model, images, image)
         total += float(divergence(model, output.logits, wanted))
-        own = of_patches(wanted, config.grid)[0].argmax(dim=1)  # [N]
+        learnt = wanted_of_heads(model, features, image, wanted)  # [N, C]
         for number, ((logits, index), xi) in enumerate(zip(said, config.thresholds, strict=False)):
             q, label = logits[0].softmax(dim=0).max(dim=0)
+            likeliest, own = learnt[index].max(dim=1)
             left[number] += len(q)
             sure[number] += int((q > xi).sum())
-            agreed[number] += int((label == own[index])[q > xi].sum())
+            judged = (q > xi) & (likeliest > 0)  # the others have no label
+            known[number] += int(judged.sum())
+            agreed[number] += int((label == own)[judged].sum())
         kept = [decision.kept.shape[1] for decision in output.decisions[0]]
         kept += [0] * (len(config.decisions) - len(kept))  # the backbone ended early
         macs += cost.of(tuple(kept))[0] / cost.dense[0]
-    decisions = zip(config.decisions, (sure / left.clamp(min=1)).tolist(), (agreed / sure).tolist(), strict=True)
+    decisions = zip(config.decisions, (sure / left.clamp(min=1)).tolist(), (agreed / known).tolist(), strict=True)
     return Quality(
-        divergence=total / len(images),
-        macs=macs / len(images),
+        divergence=total / len(numbers),
+        macs=macs / len(numbers),
         decisions=tuple(DecisionQuality(head.layer, share, agreement) for head, share, agreement in decisions),
     )
 
 
-def _pass(model: DoViT, file: Path) -> tuple[list[tuple[Tensor, Tensor]], Output]:
+def _pass(model: DoViT, images: Images, number: int) -> tuple[list[tuple[Tensor, Tensor]], Output]:
     """One image through the model: what the heads said, and what came out."""
     policy = _Decisions(model)
-    output = model.follow(torch.tensor(window(read_image(file), model.config))[None], policy)
+    output = model.follow(torch.tensor(window(images[number], model.config).image)[None], policy)
     return policy.said, output

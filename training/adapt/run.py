@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from dovit.runtime.errors import DovitError, describe_validation
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.features import compute_features
 from dovit.training.adapt.fit import distil, fit_correction, fit_head, fit_lens, tokens_through
+from dovit.training.adapt.images import Images
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.states import States, correct, pass_decision
 
@@ -80,28 +81,27 @@ def adapted_config(config: ModelConfig, how: Adaptation) -> ModelConfig:
         raise DovitError(f"this model cannot be adapted: {describe_validation(error)}") from None
 
 
-def adapt(
-    dense: DoViT, files: Sequence[Path], how: Adaptation, scratch: Path, progress: Progress
-) -> tuple[DoViT, Quality]:
-    """`dense` with decisions that were fitted to its own output on `files`, and how it does on one in ten of them.
+def adapt(dense: DoViT, images: Images, how: Adaptation, scratch: Path, progress: Progress) -> tuple[DoViT, Quality]:
+    """`dense` with decisions that were fitted to its own output on `images`, or their heads to the labels where these have some,
+    and how it does on one in ten of them.
 
     Features lie in a folder within `scratch` meanwhile: `check_space_of_features` says how large. Raises DovitError."""
-    if len(files) < 2:
+    if len(images) < 2:
         raise DovitError(
-            f"{len(files)} image: give two or more, one of them to check the fit with; some hundred serve well"
+            f"{len(images)} image: give two or more, one of them to check the fit with; some hundred serve well"
         )
     config = adapted_config(dense.config, how)
     model = DoViT(config).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     last = config.backbone.depth
     generator = torch.Generator().manual_seed(how.seed)
-    order = torch.randperm(len(files), generator=generator).tolist()
-    count = max(1, len(files) // HELD_OUT)
-    held_out, images = sorted(order[:count]), sorted(order[count:])
+    order = torch.randperm(len(images), generator=generator).tolist()
+    count = max(1, len(images) // HELD_OUT)
+    held_out, fitted = sorted(order[:count]), sorted(order[count:])
     with TemporaryDirectory(dir=scratch, prefix=".dovit-adapt-") as folder:
         states = States(Path(folder))
-        features = compute_features(model, files, Path(folder), progress, states)
-        every = range(len(files))
+        features = compute_features(model, images, Path(folder), progress, states)
+        every = range(len(images))
 
         def train(module: nn.Module, run: Callable[[TokenState], Tensor], what: str, lr: float = how.lr) -> None:
             module.requires_grad_(True)
@@ -111,7 +111,7 @@ def adapt(
                 list(module.parameters()),
                 states,
                 features,
-                images,
+                fitted,
                 steps=how.steps,
                 lr=lr,
                 generator=generator,
@@ -124,17 +124,17 @@ def adapt(
 
         for number, layer in enumerate(how.layers):
             what = f"decision {number + 1} of {len(how.layers)}, after layer {layer}"
-            if not all(any(states.get(image).index.shape[1] for image in part) for part in (images, held_out)):
+            if not all(any(states.get(image).index.shape[1] for image in part) for part in (fitted, held_out)):
                 raise DovitError(
                     f"no token is left for decision {number + 1}: the one before it stopped all of them at ξ = "
                     f"{how.thresholds[number - 1]:g}; raise --threshold, or give more images"
                 )
             lens = cast(Lens, model.lenses[number])
             progress(f"{what}: ridge regression")
-            fit_lens(lens, states, features, last, images, config.prefix)
+            fit_lens(lens, states, features, last, fitted, config.prefix)
             train(lens, partial(through_lens, number), f"{what}: distilling the lens")
             progress(f"{what}: fitting the head")
-            fit_head(model, number, states, features, images, held_out, generator)
+            fit_head(model, number, states, features, fitted, held_out, generator)
             if number + 1 == len(how.layers) and not (how.correct or how.refine):
                 break  # nothing is fitted to what comes behind it
             progress(f"{what}: running the next block on the tokens that stay")
@@ -142,7 +142,7 @@ def adapt(
             if how.correct:
                 following = how.layers[number + 1] if number + 1 < len(how.layers) else last
                 correction = cast(Correction, model.corrections[number])
-                fit_correction(correction, states, features, following, images)
+                fit_correction(correction, states, features, following, fitted)
                 if following == last:
                     train(correction, tokens_through(correction, config.prefix), f"{what}: distilling the correction")
                 correct(model, number, states, every)
@@ -156,13 +156,13 @@ def adapt(
         if how.joint_steps:
             distil_together(
                 model,
-                files,
-                features,
                 images,
+                features,
+                fitted,
                 steps=how.joint_steps,
                 lr=how.lr,
                 generator=generator,
                 progress=lambda done: progress("training all decisions together", done / how.joint_steps),
             )
         progress(f"checking on {len(held_out)} image{'s' * (len(held_out) != 1)}")
-        return model, judge(model, files, features, held_out)
+        return model, judge(model, images, features, held_out)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dovit.evaluation.cli.calibrate import sample_evenly
-from dovit.evaluation.cli.options import UnlabelledImages, limit_option
+from dovit.evaluation.cli.options import DATA_LAYOUTS, IMAGES, ReduceZeroLabel, limit_option
+from dovit.evaluation.data import open_data
 from dovit.export.cli_options import Head, decision_layers_option
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
@@ -24,20 +25,22 @@ from dovit.runtime.cli.output import (
     print_table,
     stage_progress,
 )
+from dovit.runtime.cli.unused import refuse_unused
 from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_output, make_folder, real_path
-from dovit.runtime.images import read_image
 from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
 if TYPE_CHECKING:
     from dovit.export.model import ModelConfig
+    from dovit.training.adapt.images import Images
 
 EPILOG = """\b
 Examples:
     dovit-adapt --ckpt model.pth --images photos/ --out adapted.safetensors
     dovit-adapt --ckpt dinov2-small/ --head linear_head.pth --images photos/ \\
         --limit 300 --threshold 0.95,0.97,0.99,0.99 --out adapted.safetensors
+    dovit-adapt --ckpt model.pth --data cityscapes:/data/cityscapes --out adapted.safetensors
 """
 # Measured on CamVid (docs/results/camvid.md): a token that stops early saves much, so the first decisions may be less sure.
 DEFAULT_THRESHOLDS = 0.9, 0.95, 0.98  # of the first decision, the second, and all others
@@ -47,14 +50,22 @@ DEFAULT_KERNEL = 7  # in patches
 
 def command(
     ckpt: Annotated[Path, typer.Option(metavar="PATH", help="A segmenter that dovit-export reads. It is not changed.")],
-    images: UnlabelledImages,
     out: Annotated[
         Path,
         typer.Option(
             metavar="FILE", help="The model with token pass: .safetensors or .pth, in a folder that is made if missing."
         ),
     ],
+    images: Annotated[list[str] | None, IMAGES] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help=f"In the place of --images: labelled data, from whose train split the heads learn the labels. {DATA_LAYOUTS}",
+        ),
+    ] = None,
     head: Head = None,
+    reduce_zero_label: ReduceZeroLabel = None,
     recursive: Recursive = False,
     limit: Annotated[int, limit_option(least=2)] = 300,
     decision_layers: Annotated[str | None, decision_layers_option("2,4,6,8 of 12, and the like")] = None,
@@ -113,7 +124,8 @@ def command(
     seed: Annotated[int, seed_option("the order of images and tokens")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Give a frozen segmenter token pass: heads, lenses and corrections, fitted to its own output on unlabelled images."""
+    """Give a frozen segmenter token pass: heads, lenses and corrections, fitted to its own output on unlabelled images, or the
+    heads to labels."""
     try:
         from dovit.export.checkpoints import ReadOptions, check_space, load_model, save_model
         from dovit.training.adapt.features import check_space_of_features
@@ -129,13 +141,10 @@ def command(
     check_merging(merge=merge, merge_cells=merge_cells)
     chosen = parse_numbers(decision_layers, int, "--decision-layers")
     given = parse_thresholds(threshold)
-    found = find_inputs(images, recursive=recursive, must_exist=True)
+    found = _find_files(images, data, recursive=recursive, reduce_zero_label=reduce_zero_label)
     loaded = load_model(ckpt, ReadOptions(dense=True, head=head))
-    files = sample_evenly([one.file for one in found], limit)
-    if len(files) < 2:
-        read_image(files[0])  # which says so where it is none
-        raise UsageError(f"--images: {len(files)} image; give two or more, one of them to check the fit with")
     model = loaded.model.requires_grad_(False)
+    photos = _choose(found, data, model.config, limit, reduce_zero_label)
     layers = chosen or default_layers(model.config)
     first, second, *further = DEFAULT_THRESHOLDS
     own = (first, second, *further * len(layers))[: len(layers)]
@@ -176,7 +185,7 @@ def command(
     config, scratch = adapted_config(model.config, how), real_path(out).parent
     make_folder(scratch, "--out")
     check_output(out, "--out")
-    check_space_of_features(config, len(files), scratch)
+    check_space_of_features(config, photos, scratch)
     check_space(config, out)
     if loaded.left_out:
         print_line(
@@ -185,14 +194,16 @@ def command(
             f"its own, fitted to the model without",
         )
     with stage_progress() as progress:
-        model, quality = adapt(model, files, how, scratch, progress)
+        model, quality = adapt(model, photos, how, scratch, progress)
     save_model(model, out)
     if as_json:
         # an agreement of no tokens is NaN, which JSON does not know
         decisions = [{k: None if v != v else v for k, v in asdict(d).items()} for d in quality.decisions]
-        print(json.dumps({"out": str(out), "images": len(files), **asdict(quality), "decisions": decisions}))
+        about = {"out": str(out), "images": len(photos), "labelled": photos.labelled}
+        print(json.dumps({**about, **asdict(quality), "decisions": decisions}))
         return
-    table = new_table("after layer", "ξ", "confident\nof those left", "of these as\nthe model says")
+    source = "their labels say" if photos.labelled else "the model says"
+    table = new_table("after layer", "ξ", "confident\nof those left", f"of these as\n{source}")
     for decision, xi in zip(quality.decisions, thresholds, strict=True):
         table.add_row(
             str(decision.layer),
@@ -206,7 +217,41 @@ def command(
         screen,
         f"with {quality.macs:.1%} of the MACs (the paper's count), KL {quality.divergence:.4f} to the model without token pass",
     )
-    print_line(screen, f"{out}: fitted to {len(files)} images; export it with dovit-export --ckpt {out}")
+    print_line(screen, f"{out}: fitted to {len(photos)} images; export it with dovit-export --ckpt {out}")
+
+
+def _find_files(
+    images: list[str] | None, data: str | None, *, recursive: bool, reduce_zero_label: bool | None
+) -> list[Path]:
+    """The files that --images names, none where there is --data. Raises UsageError unless one of the two is given."""
+    if (images is None) == (data is None):
+        raise UsageError("give --images, files without labels, or --data, a data set with labels: one of the two")
+    if data is not None:
+        refuse_unused({"--recursive": recursive}, "it is about folders of --images")
+        return []
+    refuse_unused({"--reduce-zero-label": reduce_zero_label is not None}, "--images have no labels")
+    return [one.file for one in find_inputs(images or [], recursive=recursive, must_exist=True)]
+
+
+def _choose(
+    files: Sequence[Path], data: str | None, config: ModelConfig, limit: int, reduce_zero_label: bool | None
+) -> Images:
+    """At most `limit` of `files`, or of the images in the train split of `data`. Raises UsageError for fewer than two."""
+    from dovit.training.adapt.images import Files, Labelled
+
+    images: Images
+    if data is None:
+        images = Files(sample_evenly(files, limit))
+    else:
+        dataset = open_data(
+            data, "train", size=config.image_size, classes=config.classes, reduce_zero_label=reduce_zero_label
+        )
+        images = Labelled(dataset, sample_evenly(range(len(dataset)), limit))
+    if len(images) < 2:
+        images[0]  # which says so where it is none
+        option = "--images" if data is None else "--data"
+        raise UsageError(f"{option}: {len(images)} image; give two or more, one of them to check the fit with")
+    return images
 
 
 def default_layers(config: ModelConfig) -> tuple[int, ...]:
