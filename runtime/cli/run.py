@@ -189,7 +189,12 @@ def command(
         print_line(console, f"dovit-run: note: provider {session.provider}: {session.provider_reason}")
     chosen = schedule.value if schedule else session.schedule
     how = mode.value if mode else session.manifest.mode
-    about_tokens = {"--threshold": bool(threshold), "--keep-maps": keep_maps, "--confidence-maps": confidence_maps}
+    about_tokens = {
+        "--threshold": bool(threshold),
+        "--schedule": schedule is not None,
+        "--keep-maps": keep_maps,
+        "--confidence-maps": confidence_maps,
+    }
     refuse_without_decisions(about_tokens, len(session.manifest.decisions))
     thresholds = session.check_thresholds(parse_thresholds(threshold))
     if profile:

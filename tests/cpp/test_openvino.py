@@ -157,6 +157,7 @@ def test_what_cannot_be_used_is_refused(
     monkeypatch.delenv("DOVIT_PROVIDER")
     for options, status, words in [
         ({"provider": "tpu"}, 2, "unknown provider 'tpu': choose one of auto, cpu, openvino"),
+        ({"provider": "tpu", "backend": "tensorrt"}, 2, "unknown provider 'tpu': choose one of"),
         (
             {"provider": "cpu", "precision": "bf16"},
             2,

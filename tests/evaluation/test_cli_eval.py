@@ -221,7 +221,14 @@ def test_command_writes_a_report(
 
 @pytest.mark.parametrize(
     "given",
-    [["--threshold", "0.9"], ["--keep", "0.5"], ["--sweep", "0.9,1"], ["--fixed-ratio"], ["--stopped"]],
+    [
+        ["--threshold", "0.9"],
+        ["--keep", "0.5"],
+        ["--sweep", "0.9,1"],
+        ["--fixed-ratio"],
+        ["--stopped"],
+        ["--schedule", "exact"],
+    ],
     ids=lambda given: given[0],
 )
 def test_options_about_tokens_where_none_stops(
@@ -232,7 +239,8 @@ def test_options_about_tokens_where_none_stops(
     make_bundle(dense, tmp_path / "dense")
     save_model(dense, tmp_path / "dense.safetensors")
     save_dynamic_vit(DynamicViT(small_config(), 0.7), tmp_path / "dyvit.safetensors")
-    for model in (["--engine", "dense"], ["--ckpt", "dense.safetensors"], ["--ckpt", "dyvit.safetensors"]):
+    models = ["--engine", "dense"], ["--ckpt", "dense.safetensors"], ["--ckpt", "dyvit.safetensors"]
+    for model in models[:1] if given[0] == "--schedule" else models:  # which is for bundles alone
         named = [model[0], str(tmp_path / model[1])]
         status, _, errors = command(capfd, monkeypatch, *named, "--data", str(place / "data"), *given)
         why = "is a DynamicViT, which keeps" if "dyvit" in model[1] else "the model has no decisions"

@@ -255,7 +255,9 @@ def test_bad_input_gets_one_sentence_and_its_status(dovit_run: Dovit, kind: str)
         np.testing.assert_array_equal(np.asarray(Image.open(name)), pixels)
 
 
-@pytest.mark.parametrize("given", [("--threshold", "0.9"), ("--keep-maps",), ("--confidence-maps",)])
+@pytest.mark.parametrize(
+    "given", [("--threshold", "0.9"), ("--schedule", "exact"), ("--keep-maps",), ("--confidence-maps",)]
+)
 def test_options_about_tokens_where_none_stops(dovit_run: Dovit, session: FakeSession, given: tuple[str, ...]) -> None:
     session.manifest = SimpleNamespace(**{**vars(session.manifest), "decisions": ()})
     picture("a.png")

@@ -196,6 +196,7 @@ def command(
     about_tokens = {
         "--threshold": bool(threshold),
         "--keep": bool(keep),
+        "--schedule": schedule is not None,
         "--sweep": bool(sweep),
         "--fixed-ratio": fixed_ratio,
         "--stopped": stopped,

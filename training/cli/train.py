@@ -329,7 +329,7 @@ def command(
     )
     if os.environ.get("RANK", "0") == "0":
         scores = read_scores(out, steps - 1)
-        score = f"mIoU {scores['mIoU']:.2f}" if "mIoU" in scores else "not validated"
+        score = f"mIoU {scores['mIoU']:.2f}" if "mIoU" in scores else "no validation scores"
         exported = policy is Policy.CONFIDENCE
         following = "export it with dovit-export --ckpt" if exported else "measure it with dovit-eval --ckpt"
         print(f"{out / 'model.safetensors'}: trained for {steps} steps, {score}; {following}")

@@ -17,12 +17,15 @@ void check_backend(const LoadOptions& options) {
   const std::string& backend = options.backend;
   if (backend != "auto" && backend != "onnxruntime" && !has_plans(backend))
     throw UsageError(text("unknown backend '", backend, "': choose one of auto, onnxruntime, tensorrt, tensorrt-rtx"));
+  const std::string& provider = options.provider;
+  if (provider != "auto" && provider != "cpu" && provider != "openvino")
+    throw UsageError(text("unknown provider '", provider, "': choose one of auto, cpu, openvino"));
   std::vector<const char*> others;  // in Python's order and, in the sentence, with its words
   const auto add = [&](const char* name, bool differs) {
     if (differs) others.push_back(name);
   };
   if (has_plans(backend)) {
-    add("provider", options.provider != "auto");
+    add("provider", provider != "auto");
     add("threads", options.threads != 0);
     add("low_memory", options.low_memory);
     add("skip_accuracy_check", options.skip_accuracy_check);

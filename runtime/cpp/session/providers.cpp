@@ -88,8 +88,6 @@ std::string provider_of(const LoadOptions& options) {
 Opened open_cpu_chain(const Bundle& bundle, const std::string& path, const LoadOptions& options) {
   const std::string provider = provider_of(options);
   const std::string precision = options.precision.empty() ? "fp32" : options.precision;
-  if (provider != "auto" && provider != "cpu" && provider != "openvino")
-    throw UsageError(text("unknown provider '", provider, "': choose one of auto, cpu, openvino"));
   if (precision == "fp16") throw UsageError("precision fp16 is for plans: on a CPU choose fp32 or bf16");
   if (precision != "fp32" && precision != "bf16")
     throw UsageError(text("unknown precision '", precision, "': choose fp32 or bf16"));
