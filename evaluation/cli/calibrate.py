@@ -34,8 +34,6 @@ Examples:
     dovit-calibrate --engine engines/ --images photos/ \\
         --max-disagreement 0.5% --dry-run --out curve.json
 """
-
-
 T = TypeVar("T")
 
 

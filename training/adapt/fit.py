@@ -193,8 +193,8 @@ def fit_head(
     x, wanted = _head_data(model, number, states, features, images, generator)
     if not wanted.any():
         raise DovitError(
-            f"no token at decision {number + 1} has a label that is not ignored: give more labelled images, or --images alone, "
-            f"with which the heads learn from the model"
+            f"no token at decision {number + 1} has a label that is not ignored: give more labelled images, or --images in the "
+            f"place of --data, with which the heads learn from the model"
         )
     weight = torch.zeros(classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
