@@ -17,8 +17,7 @@ from typing import Annotated, cast
 import torch
 import typer
 
-from dovit.evaluation.cli.calibrate import sample_evenly
-from dovit.evaluation.cli.options import limit_option
+from dovit.evaluation.cli.options import limit_option, sample_evenly
 from dovit.evaluation.data import Dataset
 from dovit.evaluation.data.open import open_data
 from dovit.evaluation.evaluate import evaluate

@@ -29,7 +29,7 @@ import typer
 from dovit.benchmarks.report import machine_and_versions
 from dovit.engines.lowering.files import read_step, write_part
 from dovit.engines.lowering.lower import LoweredStep, lower_bundle
-from dovit.evaluation.cli.calibrate import sample_evenly
+from dovit.evaluation.cli.options import sample_evenly
 from dovit.export.quantization.images import at_model_size
 from dovit.export.quantization.nodes import apply
 from dovit.export.quantization.products import quantize_product

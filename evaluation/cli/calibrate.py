@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import numpy as np
 import typer
 
 from dovit.evaluation.calibration.fit import Target, calibrate
 from dovit.evaluation.calibration.observe import Observer
 from dovit.evaluation.calibration.report import print_report
 from dovit.evaluation.calibration.write import write_calibration
-from dovit.evaluation.cli.options import IMAGES, limit_option
+from dovit.evaluation.cli.options import UNLABELLED, limit_option, sample_evenly
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import KEEP, Engine, Json, Mode, Recursive, Threads
@@ -34,7 +32,6 @@ Examples:
     dovit-calibrate --engine engines/ --images photos/ \\
         --max-disagreement 0.5% --dry-run --out curve.json
 """
-T = TypeVar("T")
 
 
 class CountChoice(StrEnum):
@@ -46,7 +43,7 @@ class CountChoice(StrEnum):
 
 def command(
     engine: Engine,
-    images: Annotated[list[str], IMAGES],
+    images: Annotated[list[str], typer.Option(metavar="PATH", help=f"{UNLABELLED}.")],
     keep: Annotated[str | None, typer.Option(metavar="SHARES", help=f"Target: {KEEP}.")] = None,
     macs: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Target: share of the dense model's MACs, as 0.5 or 50%.")
@@ -138,14 +135,6 @@ def command(
         print_line(screen, f"{len(files)} image{plural}; {done}")
     if failure:
         raise failure
-
-
-def sample_evenly(files: Sequence[T], limit: int | None) -> Sequence[T]:
-    """At most `limit` of `files`, or of their numbers, at even distances: a sorted folder often has one place or day after the
-    other."""
-    if limit is None or limit >= len(files):
-        return files
-    return [files[k] for k in (np.arange(limit) * len(files) // limit).tolist()]
 
 
 def _parse_disagreement(text: str | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,7 @@ STREETS = {
     "train": (2000, 0),
     "val": (200, 1_000_000),
 }  # count, first scene: what the two have by default never overlaps
+MOST_SCENES = 1_000_000_000
 
 
 def open_data(
@@ -65,7 +67,9 @@ def open_data(
 def _files(spec: str, split: Literal["train", "val"], classes: int | None, reduce_zero_label: bool | None) -> Dataset:
     layout, colon, rest = spec.partition(":")
     named = bool(colon) and layout in LAYOUTS
-    root = Path(rest if named else spec)
+    if not (folder_name := rest if named else spec):
+        raise UsageError(f"no folder is named (an empty variable?); name a data set's: {EXPECTED}")
+    root = Path(folder_name)
     with suppress(RuntimeError):  # ~somebody: then it is the folder's name
         root = root.expanduser()
     try:
@@ -75,6 +79,8 @@ def _files(spec: str, split: Literal["train", "val"], classes: int | None, reduc
     if not found:
         what = "a file, not a folder" if root.exists() else "no such folder"
         raise UsageError(f"{root}: {what}; name a data set's: {EXPECTED}")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UsageError(f"{root}: may not be read; check its permissions")
     if not named:
         layout = _recognise(root)
     if layout == "cityscapes":
@@ -106,7 +112,7 @@ def _streets(text: str, split: Literal["train", "val"], size: tuple[int, int] | 
         first = int(start) if at else first
     except ValueError:
         count = 0
-    if count < 1 or first < 0:
+    if not 1 <= count <= MOST_SCENES or first < 0:
         raise UsageError(f"streets:{text}: expected streets:COUNT or streets:COUNT@FIRST, as streets:2000@0")
     if split == "train" and not at and count > STREETS["val"][1]:
         raise UsageError(

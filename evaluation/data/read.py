@@ -55,6 +55,8 @@ def read_labels(path: Path) -> np.ndarray:
                 values = np.array(image).astype(np.uint8)
     except FileNotFoundError:
         raise DovitError(f"{path}: no such label file; check the path") from None
+    except PermissionError:
+        raise DovitError(f"{path}: may not be read; check its permissions") from None
     except UnidentifiedImageError:
         raise DovitError(f"{path}: the labels are no image that Pillow can read; save them as PNG") from None
     except (DovitError, MemoryError):

@@ -12,7 +12,7 @@ from importlib import import_module
 # name: (module, what it does), in the order in which they are used on a model
 COMMANDS = {
     "train": ("dovit.training.cli.train", "Train a segmenter with token pass, or decision heads for one."),
-    "adapt": ("dovit.training.cli.adapt", "Give a frozen segmenter token pass, from unlabelled images."),
+    "adapt": ("dovit.training.cli.adapt", "Give a frozen segmenter token pass, from images with or without labels."),
     "export": ("dovit.export.cli", "Turn a checkpoint into a bundle, with TensorRT plans."),
     "inspect": ("dovit.runtime.cli.inspect", "Show what is in a bundle."),
     "run": ("dovit.runtime.cli.run", "Segment images or videos."),

@@ -15,6 +15,7 @@ from models import random_images, randomised, small_config
 from PIL import Image
 
 from dovit.evaluation.cli import calibrate
+from dovit.evaluation.cli.options import sample_evenly
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.errors import DovitError
 from dovit.runtime.loading import load
@@ -100,8 +101,8 @@ def test_disagreement_in_per_cent_files_globs_and_a_limit(dovit_calibrate: Calib
 
 def test_a_limit_is_spread_over_the_list() -> None:
     files = [Path(str(k)) for k in range(10)]
-    assert calibrate.sample_evenly(files, 3) == [Path("0"), Path("3"), Path("6")]
-    assert calibrate.sample_evenly(files, None) == calibrate.sample_evenly(files, 99) == files
+    assert sample_evenly(files, 3) == [Path("0"), Path("3"), Path("6")]
+    assert sample_evenly(files, None) == sample_evenly(files, 99) == files
 
 
 @pytest.mark.parametrize(

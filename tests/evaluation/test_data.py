@@ -303,6 +303,30 @@ def test_half_of_a_data_set(tmp_path: Path, there: str, missing: str) -> None:
         open_data(str(tmp_path), "train")
 
 
+def test_an_empty_name_is_not_the_folder_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for spec in ("", "folder:", "cityscapes:"):
+        with pytest.raises(
+            UsageError, match=r"no folder is named \(an empty variable\?\); name a data set's: expected"
+        ):
+            open_data(spec, "train")
+
+
+def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    label = pair(tmp_path, "a", labels_of(0))
+    monkeypatch.setattr("dovit.evaluation.data.read.Image.open", refuse)
+    with pytest.raises(DovitError, match=f"{label}: may not be read; check its permissions"):
+        read_labels(label)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UsageError, match=f"{tmp_path}: may not be read; check its permissions"):
+        open_data(str(tmp_path), "train")
+
+
 def test_a_file_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "data.zip").touch()
     with pytest.raises(UsageError, match=r"data.zip: a file, not a folder; name a data set's: expected"):
@@ -350,7 +374,7 @@ def test_streets(spec: str, split: str, count: int, first: int) -> None:
 
 @pytest.mark.usefixtures("_scenes")
 def test_invalid_counts_of_streets_are_refused() -> None:
-    for text in ("many", "0", "-1", "3@", "3@x", "3@-1", "@3"):
+    for text in ("many", "0", "-1", "3@", "3@x", "3@-1", "@3", f"{10**30}@3"):
         with pytest.raises(UsageError, match=f"streets:{text}: expected streets:COUNT or streets:COUNT@FIRST"):
             open_data(f"streets:{text}", "train", size=(64, 96))
     with pytest.raises(UsageError, match="reach the val scenes"):

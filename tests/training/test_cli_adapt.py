@@ -48,6 +48,7 @@ from dovit.training.cli.adapt import command, main
         (["--images", "photos/0.png"], "--images: 1 image; give two or more"),
         (["--data", "data"], "give --images, files without labels, or --data, a data set with labels: one of the two"),
         (["--reduce-zero-label"], "--reduce-zero-label: --images have no labels: leave it out"),
+        (["--keep-zero-label"], "--keep-zero-label: --images have no labels: leave it out"),
         (["--images", "nope"], "error: nope: no such file or folder; check the path"),
         (["--images", "dense.safetensors"], "dense.safetensors: not an image"),
         (["--ckpt", "nope.pth"], "error: nope.pth: no such checkpoint"),
@@ -86,6 +87,7 @@ def test_options_are_refused_before_the_work(
         ([], "give --images, files without labels, or --data, a data set with labels: one of the two"),
         (["--data", "data", "--recursive"], "--recursive: it is about folders of --images: leave it out"),
         (["--data", "nope"], "nope: no such folder; name a data set's"),
+        (["--data", ""], r"no folder is named \(an empty variable\?\); name a data set's"),
         (["--data", "data", "--limit", "2"], r"labels/0\.png: label value 7 is neither below 7 nor 255"),
         (["--data", "streets:9"], "streets:9: the data set has 19 classes, not 7"),
         (["--data", "one"], "--data: 1 image; give two or more"),
@@ -138,8 +140,11 @@ def test_the_command_with_labels(tmp_path: Path) -> None:
     assert said["images"] == 4 and said["labelled"] is True
     head = load_model(out).model.heads[0]
     assert head.classify.bias.argmax() == 6  # which label 7 has become, the one that most pixels have
-    done = CliRunner().invoke(app, [*given, "--joint-steps", "0", "--reduce-zero-label"])
+    assert ("too few tokens stop" in done.stderr) == (said["macs"] >= 1)
+    few = ["--joint-steps", "0", "--reduce-zero-label", "--threshold", "0.9,0.99"]
+    done = CliRunner().invoke(app, [*given, *few])
     assert done.exit_code == 0 and "their labels say" in done.stdout, done.output
+    assert re.search(r"note: .* computes 1\d\d\.\d% of the MACs: too few tokens stop; lower --threshold", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from dovit.training.adapt.states import LESS, States
 
 class Features:
     """Patch tokens after some layers, [N, E] an image, float16 in a file for each layer; of an EoMT also what its queries
-    predict, float32; with `labelled` also the shares of the labels in each patch. Read from disk as they are asked for."""
+    predict, float32; of labelled images also the shares of the labels in each patch. Read from disk as they are asked for."""
 
-    def __init__(self, folder: Path, config: ModelConfig, images: int, labelled: bool) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, images: int, *, labelled: bool) -> None:
         self.images = images
         self._taps, self._classes = config.taps, config.classes
         whole = (images, config.tokens, config.backbone.embed_dim)
@@ -37,17 +37,17 @@ class Features:
         predicted = (images, config.queries, config.classes + config.backbone.embed_dim)
         self._predicted = np.memmap(_queries(folder), np.float32, "r", shape=predicted) if config.queries else None
         shares = (images, config.tokens, config.classes)
-        self._labels = np.memmap(_labels(folder), np.float16, "r", shape=shares) if labelled else None
+        self._label_shares = np.memmap(_labels(folder), np.float16, "r", shape=shares) if labelled else None
 
     def take(self, layer: int, images: Sequence[int]) -> Tensor:
         """[len(images), N, E] float32: patch tokens after `layer` (from 1)."""
         return torch.from_numpy(np.stack([self._maps[layer][k] for k in images]).astype(np.float32))
 
-    def labels(self, images: Sequence[int]) -> Tensor | None:
-        """[len(images), N, C] float32, as `label_shares` makes them; None where the images have no labels."""
-        if self._labels is None:
+    def label_shares(self, images: Sequence[int]) -> Tensor | None:
+        """[len(images), N, C] float32, what share of a patch has each label; None where the images have no labels."""
+        if self._label_shares is None:
             return None
-        return torch.from_numpy(np.stack([self._labels[k] for k in images]).astype(np.float32))
+        return torch.from_numpy(np.stack([self._label_shares[k] for k in images]).astype(np.float32))
 
     def beside(self, images: Sequence[int]) -> list[Tensor]:
         """What the decoder takes beside the last layer's tokens: those after the layers that it reads, or what an EoMT's queries
@@ -125,7 +125,7 @@ def compute_features(
                     queries.write(torch.cat([classes.transpose(1, 2), masks], dim=2)[0].numpy().tobytes())
     except OSError as error:
         raise unwritten(folder, error, LESS) from None
-    return Features(folder, config, len(images), images.labelled)
+    return Features(folder, config, len(images), labelled=images.labelled)
 
 
 def _file(folder: Path, layer: int) -> Path:

@@ -167,15 +167,34 @@ def of_patches(wanted: Tensor, grid: tuple[int, int]) -> Tensor:
 def wanted_of_heads(model: DoViT, features: Features, image: int, made: Tensor | None = None) -> Tensor:
     """[N, C]: what the heads learn of each patch. The shares that labels have of its pixels, whose sum is below 1 where some are
     ignored; without labels the probabilities that the model gives it (`made`, if they are known)."""
-    labels = features.labels([image])
-    if labels is not None:
-        return labels[0]
+    shares = features.label_shares([image])
+    if shares is not None:
+        return shares[0]
     return of_patches(probabilities(model, features, [image]) if made is None else made, model.config.grid)[0]
 
 
 def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
     """L_CE (9), mean over the pixels that are not ignored: of logits [T, C], the share `wanted` [T, C] of each patch's pixels."""
     return -(wanted * logits.log_softmax(dim=1)).sum() / wanted.sum().clamp(min=torch.finfo(wanted.dtype).tiny)
+
+
+def check_left(
+    model: DoViT, number: int, states: States, features: Features, images: Sequence[int], which: str
+) -> None:
+    """Raise DovitError where decision `number` (from 0) meets no token in `images` that its head could learn from. `which` images
+    they are, for the message."""
+    if any(wanted_of_heads(model, features, k)[states.get(k).index[0].long()].any() for k in images):
+        return
+    what = "token" if features.label_shares(images) is None else "token with a label that is not ignored"
+    if not number:
+        raise DovitError(
+            f"no {what} in {which}: give more labelled images, or --images in the place of --data, with which heads learn from "
+            f"the model"
+        )
+    raise DovitError(
+        f"no {what} is left for decision {number + 1} in {which}: those before stopped all of them, the last at ξ = "
+        f"{model.config.thresholds[number - 1]:g}; raise --threshold, or give more images"
+    )
 
 
 def fit_head(
@@ -187,15 +206,10 @@ def fit_head(
     held_out: Sequence[int],
     generator: torch.Generator,
 ) -> None:
-    """Fit the head of decision `number` (from 0) behind its lens to the tokens that are left. Raises DovitError where the images
-    have labels and these tokens none."""
+    """Fit the head of decision `number` (from 0) behind its lens to the tokens that are left."""
     head, classes = cast(DecisionHead, model.heads[number]), model.config.classes
     x, wanted = _head_data(model, number, states, features, images, generator)
-    if not wanted.any():
-        raise DovitError(
-            f"no token at decision {number + 1} has a label that is not ignored: give more labelled images, or --images in the "
-            f"place of --data, with which the heads learn from the model"
-        )
+    seen, truth = _head_data(model, number, states, features, held_out, generator)
     weight = torch.zeros(classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=60, history_size=10, line_search_fn="strong_wolfe")
@@ -208,10 +222,9 @@ def fit_head(
 
     optimiser.step(closure)
     with torch.no_grad():
-        seen, truth = _head_data(model, number, states, features, held_out, generator)
         logits = seen @ weight.T + bias
         losses = torch.stack([cross_entropy(logits / t, truth) for t in TEMPERATURES])
-        temperature = float(TEMPERATURES[losses.argmin()]) if truth.any() else 1.0
+        temperature = float(TEMPERATURES[losses.argmin()])
         norm = cast(nn.LayerNorm, head.norm)
         norm.weight.fill_(1)
         norm.bias.zero_()
@@ -228,14 +241,17 @@ def _head_data(
     images: Sequence[int],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Normed lens output [T, E] and what the head learns of it [T, C]: at most HEAD_TOKENS tokens, evenly from `images`."""
+    """Normed lens output [T, E] and what the head learns of it [T, C]: at most HEAD_TOKENS tokens, evenly from `images`, those
+    without a label left out."""
     config = model.config
     each = max(1, HEAD_TOKENS // len(images))
     inputs, wanted = [], []
     for image in images:
         state = states.get(image)
-        chosen = torch.randperm(state.index.shape[1], generator=generator)[:each]
+        learnt = wanted_of_heads(model, features, image)[state.index[0].long()]  # [M, C]
+        known = learnt.any(dim=1).nonzero().flatten()
+        chosen = known[torch.randperm(len(known), generator=generator)[:each]]
         mapped = model.through_lens(number, state).tokens[0, config.prefix + chosen]
         inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
-        wanted.append(wanted_of_heads(model, features, image)[state.index[0, chosen].long()])
+        wanted.append(learnt[chosen])
     return torch.cat(inputs), torch.cat(wanted)

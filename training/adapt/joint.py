@@ -122,18 +122,18 @@ def judge(model: DoViT, images: Images, features: Features, numbers: Sequence[in
         learnt = wanted_of_heads(model, features, image, wanted)  # [N, C]
         for number, ((logits, index), xi) in enumerate(zip(said, config.thresholds, strict=False)):
             q, label = logits[0].softmax(dim=0).max(dim=0)
-            likeliest, own = learnt[index].max(dim=1)
+            share, expected = learnt[index].max(dim=1)
             left[number] += len(q)
             sure[number] += int((q > xi).sum())
-            judged = (q > xi) & (likeliest > 0)  # the others have no label
+            judged = (q > xi) & (share > 0)  # the others have no label
             known[number] += int(judged.sum())
-            agreed[number] += int((label == own)[judged].sum())
+            agreed[number] += int((label == expected)[judged].sum())
         kept = [decision.kept.shape[1] for decision in output.decisions[0]]
         kept += [0] * (len(config.decisions) - len(kept))  # the backbone ended early
         macs += cost.of(tuple(kept))[0] / cost.dense[0]
     decisions = zip(config.decisions, (sure / left.clamp(min=1)).tolist(), (agreed / known).tolist(), strict=True)
     return Quality(
-        divergence=total / len(numbers),
+        divergence=max(0.0, total / len(numbers)),  # rounding
         macs=macs / len(numbers),
         decisions=tuple(DecisionQuality(head.layer, share, agreement) for head, share, agreement in decisions),
     )

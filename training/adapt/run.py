@@ -20,7 +20,7 @@ from dovit.export.model.token_pass import TokenState, reconstruct
 from dovit.runtime.errors import DovitError, describe_validation
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.features import compute_features
-from dovit.training.adapt.fit import distil, fit_correction, fit_head, fit_lens, tokens_through
+from dovit.training.adapt.fit import check_left, distil, fit_correction, fit_head, fit_lens, tokens_through
 from dovit.training.adapt.images import Images
 from dovit.training.adapt.joint import Quality, distil_together, judge
 from dovit.training.adapt.states import States, correct, pass_decision
@@ -91,6 +91,7 @@ def adapt(dense: DoViT, images: Images, how: Adaptation, scratch: Path, progress
             f"{len(images)} image: give two or more, one of them to check the fit with; some hundred serve well"
         )
     config = adapted_config(dense.config, how)
+    torch.manual_seed(how.seed)  # lenses begin at random
     model = DoViT(config).eval().requires_grad_(False)
     model.load_state_dict(dense.state_dict(), strict=False)
     last = config.backbone.depth
@@ -124,11 +125,8 @@ def adapt(dense: DoViT, images: Images, how: Adaptation, scratch: Path, progress
 
         for number, layer in enumerate(how.layers):
             what = f"decision {number + 1} of {len(how.layers)}, after layer {layer}"
-            if not all(any(states.get(image).index.shape[1] for image in part) for part in (fitted, held_out)):
-                raise DovitError(
-                    f"no token is left for decision {number + 1}: the one before it stopped all of them at ξ = "
-                    f"{how.thresholds[number - 1]:g}; raise --threshold, or give more images"
-                )
+            check_left(model, number, states, features, fitted, "the images")
+            check_left(model, number, states, features, held_out, f"the {len(held_out)} of them that are held out")
             lens = cast(Lens, model.lenses[number])
             progress(f"{what}: ridge regression")
             fit_lens(lens, states, features, last, fitted, config.prefix)

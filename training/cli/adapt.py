@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dovit.evaluation.cli.calibrate import sample_evenly
-from dovit.evaluation.cli.options import DATA_LAYOUTS, IMAGES, ReduceZeroLabel, limit_option
+from dovit.evaluation.cli.options import DATA_LAYOUTS, UNLABELLED, ReduceZeroLabel, limit_option, sample_evenly
 from dovit.evaluation.data import open_data
 from dovit.export.cli_options import Head, decision_layers_option
 from dovit.runtime.cli.app import run_command
@@ -29,6 +28,7 @@ from dovit.runtime.cli.unused import refuse_unused
 from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_output, make_folder, real_path
+from dovit.runtime.images import read_image
 from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def command(
             metavar="FILE", help="The model with token pass: .safetensors or .pth, in a folder that is made if missing."
         ),
     ],
-    images: Annotated[list[str] | None, IMAGES] = None,
+    images: Annotated[list[str] | None, typer.Option(metavar="PATH", help=f"{UNLABELLED}. This or --data.")] = None,
     data: Annotated[
         str | None,
         typer.Option(
             metavar="DATA",
-            help=f"In the place of --images: labelled data, from whose train split the heads learn the labels. {DATA_LAYOUTS}",
+            help=f"Labelled data: the heads learn the labels of its train split. {DATA_LAYOUTS} This or --images.",
         ),
     ] = None,
     head: Head = None,
@@ -124,8 +124,8 @@ def command(
     seed: Annotated[int, seed_option("the order of images and tokens")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Give a frozen segmenter token pass: heads, lenses and corrections, fitted to its own output on unlabelled images, or the
-    heads to labels."""
+    """Give a frozen segmenter token pass: heads, lenses and corrections, fitted to its own output on images without
+    labels; with --data the heads to labels."""
     try:
         from dovit.export.checkpoints import ReadOptions, check_space, load_model, save_model
         from dovit.training.adapt.features import check_space_of_features
@@ -144,7 +144,7 @@ def command(
     found = _find_files(images, data, recursive=recursive, reduce_zero_label=reduce_zero_label)
     loaded = load_model(ckpt, ReadOptions(dense=True, head=head))
     model = loaded.model.requires_grad_(False)
-    photos = _choose(found, data, model.config, limit, reduce_zero_label)
+    samples = _choose(found, data, model.config, limit, reduce_zero_label)
     layers = chosen or default_layers(model.config)
     first, second, *further = DEFAULT_THRESHOLDS
     own = (first, second, *further * len(layers))[: len(layers)]
@@ -185,7 +185,7 @@ def command(
     config, scratch = adapted_config(model.config, how), real_path(out).parent
     make_folder(scratch, "--out")
     check_output(out, "--out")
-    check_space_of_features(config, photos, scratch)
+    check_space_of_features(config, samples, scratch)
     check_space(config, out)
     if loaded.left_out:
         print_line(
@@ -194,15 +194,21 @@ def command(
             f"its own, fitted to the model without",
         )
     with stage_progress() as progress:
-        model, quality = adapt(model, photos, how, scratch, progress)
+        model, quality = adapt(model, samples, how, scratch, progress)
     save_model(model, out)
+    if quality.macs >= 1:
+        print_line(
+            error_console(),
+            f"dovit-adapt: note: on the images held out the model computes {quality.macs:.1%} of the MACs: too few tokens stop; "
+            f"lower --threshold, or give more images",
+        )
     if as_json:
         # an agreement of no tokens is NaN, which JSON does not know
         decisions = [{k: None if v != v else v for k, v in asdict(d).items()} for d in quality.decisions]
-        about = {"out": str(out), "images": len(photos), "labelled": photos.labelled}
+        about = {"out": str(out), "images": len(samples), "labelled": samples.labelled}
         print(json.dumps({**about, **asdict(quality), "decisions": decisions}))
         return
-    source = "their labels say" if photos.labelled else "the model says"
+    source = "their labels say" if samples.labelled else "the model says"
     table = new_table("after layer", "ξ", "confident\nof those left", f"of these as\n{source}")
     for decision, xi in zip(quality.decisions, thresholds, strict=True):
         table.add_row(
@@ -212,12 +218,12 @@ def command(
             "–" if decision.agreement != decision.agreement else f"{decision.agreement:.2%}",
         )
     screen = output_console()
-    print_table(screen, "Images that nothing was fitted to", table)
+    print_table(screen, "Images held out of the fit", table)
     print_line(
         screen,
         f"with {quality.macs:.1%} of the MACs (the paper's count), KL {quality.divergence:.4f} to the model without token pass",
     )
-    print_line(screen, f"{out}: fitted to {len(photos)} images; export it with dovit-export --ckpt {out}")
+    print_line(screen, f"{out}: fitted to {len(samples)} images; export it with dovit-export --ckpt {out}")
 
 
 def _find_files(
@@ -229,7 +235,8 @@ def _find_files(
     if data is not None:
         refuse_unused({"--recursive": recursive}, "it is about folders of --images")
         return []
-    refuse_unused({"--reduce-zero-label": reduce_zero_label is not None}, "--images have no labels")
+    option = "--reduce-zero-label" if reduce_zero_label else "--keep-zero-label"
+    refuse_unused({option: reduce_zero_label is not None}, "--images have no labels")
     return [one.file for one in find_inputs(images or [], recursive=recursive, must_exist=True)]
 
 
@@ -242,13 +249,14 @@ def _choose(
     images: Images
     if data is None:
         images = Files(sample_evenly(files, limit))
+        if len(images) < 2:
+            read_image(files[0])  # one that cannot be read is the nearer cause
     else:
         dataset = open_data(
             data, "train", size=config.image_size, classes=config.classes, reduce_zero_label=reduce_zero_label
         )
         images = Labelled(dataset, sample_evenly(range(len(dataset)), limit))
     if len(images) < 2:
-        images[0]  # which says so where it is none
         option = "--images" if data is None else "--data"
         raise UsageError(f"{option}: {len(images)} image; give two or more, one of them to check the fit with")
     return images
