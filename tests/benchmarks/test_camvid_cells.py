@@ -19,6 +19,7 @@ from dovit.export.model.config import LensConfig
 from dovit.export.model.lens import Lens
 from dovit.export.model.token_pass import TokenState
 from dovit.runtime.progress import no_progress
+from dovit.training.adapt.images import Files
 
 
 def dense_model(decoder: str = "segmenter-linear") -> DoViT:
@@ -62,7 +63,7 @@ def test_lenses_bring_tokens_to_the_last_layer(tmp_path: Path) -> None:
     dense = dense_model()
     files = sorted((photographs(tmp_path, dense) / "images" / "train").iterdir())
     (tmp_path / "features").mkdir()
-    lenses = fit_lenses(dense, files, tmp_path / "features", steps=1, seed=0, progress=no_progress)
+    lenses = fit_lenses(dense, Files(files), tmp_path / "features", steps=1, seed=0, progress=no_progress)
     assert list(lenses) == [2, 3, 4, 5, 6, 8, 9]
     tokens = dense.embed(torch.from_numpy(np.stack([np.array(Image.open(file)) for file in files])))
     after = {}

@@ -116,7 +116,7 @@ def test_the_head_is_the_minimum_of_the_cross_entropy_over_pixels(
         value.backward()
         return value
 
-    unfitted = float(loss(*best))
+    unfitted = float(loss(*best).detach())
     optimiser.step(closure)
     head = cast(DecisionHead, model.heads[0])
     with torch.no_grad():

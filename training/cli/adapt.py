@@ -40,7 +40,8 @@ Examples:
     dovit-adapt --ckpt model.pth --images photos/ --out adapted.safetensors
     dovit-adapt --ckpt dinov2-small/ --head linear_head.pth --images photos/ \\
         --limit 300 --threshold 0.95,0.97,0.99,0.99 --out adapted.safetensors
-    dovit-adapt --ckpt model.pth --data cityscapes:/data/cityscapes --out adapted.safetensors
+    dovit-adapt --ckpt model.pth --data cityscapes:/data/cityscapes \\
+        --out adapted.safetensors
 """
 # Measured on CamVid (docs/results/camvid.md): a token that stops early saves much, so the first decisions may be less sure.
 DEFAULT_THRESHOLDS = 0.9, 0.95, 0.98  # of the first decision, the second, and all others
