@@ -24,9 +24,9 @@ from dovit.export.model.lens import Refinement
 from dovit.runtime.errors import DovitError
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import compute_features
-from dovit.training.adapt.fit import divergence
 from dovit.training.adapt.images import Files
 from dovit.training.adapt.joint import Quality, distil_together, judge
+from dovit.training.adapt.probabilities import divergence
 from dovit.training.adapt.run import Adaptation, adapt
 
 

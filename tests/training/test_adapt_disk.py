@@ -71,10 +71,10 @@ def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
         check_space_of_features(config, images, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["layer2.f16", "queries.f32", "labels.f16", "0.pt"])
+@pytest.mark.parametrize("name", ["layer2.f16", "queries.f32", "targets.f32", "0.pt"])
 def test_a_disk_that_fills_up_is_called_full(name: str, tmp_path: Path) -> None:
-    """Files that lead to /dev/full take nothing: the features of a layer, what an EoMT's queries predict, the
-    labels, and a state."""
+    """Files that lead to /dev/full take nothing: the features of a layer, what an EoMT's queries predict, what
+    heads learn, and a state."""
     model = randomised(
         adapted_config(dense_model("eomt").config, Adaptation((2,), (0.5,), hidden=0, kernel=1, correct=False))
     )

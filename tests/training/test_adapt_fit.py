@@ -13,6 +13,7 @@ from adaptable import (
     adaptable,
     dense_model,
     photos,
+    probabilities_of,
     reads_last_layer_alone,
     tokens_after,
 )
@@ -25,8 +26,9 @@ from dovit.export.model.lens import Correction, Lens, TokenwiseMap
 from dovit.export.model.token_pass import TokenState, gather, reconstruct, with_tokens
 from dovit.runtime.progress import no_progress
 from dovit.training.adapt.features import compute_features
-from dovit.training.adapt.fit import RIDGE, decode, distil, divergence, fit_correction, fit_lens, probabilities
+from dovit.training.adapt.fit import RIDGE, decode, distil, fit_correction, fit_lens, probabilities
 from dovit.training.adapt.images import Files
+from dovit.training.adapt.probabilities import divergence
 from dovit.training.adapt.run import Adaptation, adapted_config
 from dovit.training.adapt.states import States, correct, pass_decision
 
@@ -90,6 +92,26 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
     )
     assert over_all() < 0.8 * before
     assert lens.neighbours is None or lens.neighbours.out.weight.any()
+
+
+@pytest.mark.parametrize("decoder", ["segmenter-linear", "setr-pup", "eomt", *SEVERAL_LAYERS])
+def test_without_labels_heads_learn_what_the_whole_model_says_of_a_patch(decoder: str, tmp_path: Path) -> None:
+    """An EoMT's masks are smaller than the image that the whole model resizes them to."""
+    dense = dense_model(decoder)
+    files = photos(tmp_path / "photos", dense, 2)
+    model = randomised(adapted_config(dense.config, Adaptation((2,), (0.5,), correct=reads_last_layer_alone(dense))))
+    model.load_state_dict(dense.state_dict(), strict=False)
+    features = compute_features(model, Files(files), tmp_path, no_progress)
+    for number, file in enumerate(files):
+        with torch.no_grad():
+            made = probabilities_of(dense, dense(torch.from_numpy(np.array(Image.open(file)))[None]).logits)[
+                0
+            ]  # [C, h, w]
+        rows, columns = dense.config.grid
+        patches = made.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).mean(dim=(2, 4))  # [C, rows, columns]
+        torch.testing.assert_close(
+            features.targets(number).double(), patches.flatten(1).T, rtol=0, atol=0.04 if dense.config.queries else 1e-6
+        )
 
 
 @pytest.mark.parametrize(

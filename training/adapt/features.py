@@ -1,6 +1,6 @@
 """What a frozen model makes of some images, on disk: the outputs of the decision layers and of those that the decoder reads.
 
-Beside them the labels of the patches, where the images have some."""
+Beside them what decision heads learn of each patch, from the model or from labels."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from dovit.runtime.errors import DovitError
 from dovit.runtime.files import check_free, unwritten
 from dovit.runtime.progress import Progress
 from dovit.training.adapt.images import Images, label_shares, window
+from dovit.training.adapt.probabilities import log_probabilities, of_patches
 from dovit.training.adapt.states import LESS, States
 
 
 class Features:
-    """Patch tokens after some layers, [N, E] an image, float16 in a file for each layer; of an EoMT also what its queries
-    predict, float32; of labelled images also the shares of the labels in each patch. Read from disk as they are asked for."""
+    """Patch tokens after some layers, [N, E] an image, float16 in a file for each layer; float32: what heads learn, and what an
+    EoMT's queries predict. Read from disk as they are asked for. `labelled`: whether heads learn labels."""
 
     def __init__(self, folder: Path, config: ModelConfig, images: int, *, labelled: bool) -> None:
-        self.images = images
+        self.images, self.labelled = images, labelled
         self._taps, self._classes = config.taps, config.classes
         whole = (images, config.tokens, config.backbone.embed_dim)
         self._maps = {
@@ -36,18 +37,17 @@ class Features:
         }
         predicted = (images, config.queries, config.classes + config.backbone.embed_dim)
         self._predicted = np.memmap(_queries(folder), np.float32, "r", shape=predicted) if config.queries else None
-        shares = (images, config.tokens, config.classes)
-        self._label_shares = np.memmap(_labels(folder), np.float16, "r", shape=shares) if labelled else None
+        learnt = (images, config.tokens, config.classes)
+        self._targets = np.memmap(_targets(folder), np.float32, "r", shape=learnt)
 
     def take(self, layer: int, images: Sequence[int]) -> Tensor:
         """[len(images), N, E] float32: patch tokens after `layer` (from 1)."""
         return torch.from_numpy(np.stack([self._maps[layer][k] for k in images]).astype(np.float32))
 
-    def label_shares(self, images: Sequence[int]) -> Tensor | None:
-        """[len(images), N, C] float32, what share of a patch has each label; None where the images have no labels."""
-        if self._label_shares is None:
-            return None
-        return torch.from_numpy(np.stack([self._label_shares[k] for k in images]).astype(np.float32))
+    def targets(self, image: int) -> Tensor:
+        """[N, C] float32, what heads learn of each patch: the shares that labels have of its pixels, whose sum is below 1 where
+        some are ignored; without labels the probabilities that the model without token pass gives it."""
+        return torch.from_numpy(self._targets[image].copy())
 
     def beside(self, images: Sequence[int]) -> list[Tensor]:
         """What the decoder takes beside the last layer's tokens: those after the layers that it reads, or what an EoMT's queries
@@ -69,8 +69,8 @@ def check_space_of_features(config: ModelConfig, images: Images, scratch: Path) 
     # float16: the layers; in the states the tokens, the map, and the maps of earlier layers that the decoder reads
     maps = len(layers_of(config)) + 2 + len(config.taps)
     predicted = 4 * config.queries * (config.classes + config.backbone.embed_dim)
-    labels = 2 * config.tokens * config.classes * images.labelled
-    needed = (2 * config.tokens * config.backbone.embed_dim * maps + predicted + labels) * len(images)
+    learnt = 4 * config.tokens * config.classes
+    needed = (2 * config.tokens * config.backbone.embed_dim * maps + predicted + learnt) * len(images)
     fix = "free space, lower --limit, or give --out on another disk"
     check_free(scratch, needed, f"features of {len(images)} images take", fix)
 
@@ -83,8 +83,8 @@ def compute_features(
     progress: Progress,
     states: States | None = None,
 ) -> Features:
-    """Run all layers of `model` on `images` without token pass, and write the tokens after its `layers_of`, what its queries
-    predict, and the labels, into `folder`. `states` gets the tokens at the first decision, where nothing has stopped yet.
+    """Run `model` on `images` without token pass, and write the tokens after its `layers_of`, what its queries predict, and what
+    heads learn, into `folder`. `states` gets the tokens at the first decision, where nothing has stopped yet.
 
     Raises DovitError where an image cannot be read, the disk is full, or a value does not fit float16."""
     config, prefix, layers = model.config, model.config.backbone.prefix, layers_of(model.config)
@@ -92,12 +92,10 @@ def compute_features(
         with ExitStack() as stack:
             written = {layer: stack.enter_context(_file(folder, layer).open("wb")) for layer in layers}
             queries = stack.enter_context(_queries(folder).open("wb"))
-            labels = stack.enter_context(_labels(folder).open("wb"))
+            targets = stack.enter_context(_targets(folder).open("wb"))
             for done in range(len(images)):
                 progress(f"running the model on {len(images)} images", done / len(images))
                 sample = window(images[done], config)
-                if images.labelled:
-                    labels.write(label_shares(sample.labels, config).astype(np.float16).tobytes())
                 tokens = model.embed(torch.tensor(sample.image)[None])
                 context = list(model.backbone.context(torch.arange(config.tokens, dtype=torch.int32)[None]))
                 taps: list[Tensor] = []
@@ -120,9 +118,17 @@ def compute_features(
                         if config.cells is not None:
                             state = add_cells(state, prefix, config.cells)
                         states.put(done, state, taps)
+                beside = taps
                 if config.queries:
-                    _, classes, masks = model.leave(tokens)
+                    _, *beside = model.leave(tokens)
+                    classes, masks = beside
                     queries.write(torch.cat([classes.transpose(1, 2), masks], dim=2)[0].numpy().tobytes())
+                if images.labelled:
+                    targets.write(label_shares(sample.labels, config).tobytes())
+                else:
+                    logits = model.decode(patches, beside, resize_masks=False)
+                    learnt = of_patches(log_probabilities(model, logits).exp(), config.grid)[0]
+                    targets.write(learnt.contiguous().numpy().tobytes())
     except OSError as error:
         raise unwritten(folder, error, LESS) from None
     return Features(folder, config, len(images), labelled=images.labelled)
@@ -136,5 +142,5 @@ def _queries(folder: Path) -> Path:
     return folder / "queries.f32"
 
 
-def _labels(folder: Path) -> Path:
-    return folder / "labels.f16"
+def _targets(folder: Path) -> Path:
+    return folder / "targets.f32"

@@ -25,13 +25,13 @@ from dovit.export.model.lens import Correction, Lens, TokenwiseMap
 from dovit.export.model.token_pass import TokenState, reconstruct, with_tokens
 from dovit.runtime.errors import DovitError
 from dovit.training.adapt.features import Features
+from dovit.training.adapt.probabilities import cross_entropy, divergence, log_probabilities
 from dovit.training.adapt.states import States
 
 RIDGE = 1e-3  # of the mean of the diagonal of XᵀX
 TOKENS_A_STEP = 2048
 HEAD_TOKENS = 65536  # at most, for the logistic regression
 HEAD_DECAY = 1e-5
-LEAST_SCORE = 1e-6  # of a class that no query predicts
 TEMPERATURES = torch.logspace(-1, 1, 161)
 
 
@@ -143,39 +143,7 @@ def decode(model: DoViT, states: States, features: Features, images: Sequence[in
 def probabilities(model: DoViT, features: Features, images: Sequence[int], resize_masks: bool = False) -> Tensor:
     """p_t [images, C, h, w] of the model without token pass, as `decode` has it; with `resize_masks` as the whole model has."""
     full = features.take(model.config.backbone.depth, images)
-    return _log_probabilities(model, model.decode(full, features.beside(images), resize_masks)).exp()
-
-
-def divergence(model: DoViT, logits: Tensor, wanted: Tensor) -> Tensor:
-    """KL(p_t ‖ p_s), the mean over the positions of the decoder's logits [B, C, h, w]: p_t is `wanted`, p_s what `logits` say."""
-    return F.kl_div(_log_probabilities(model, logits), wanted, reduction="none").sum(dim=1).mean()
-
-
-def _log_probabilities(model: DoViT, logits: Tensor) -> Tensor:
-    """log p of logits [B, C, h, w]. An EoMT's are scores from 0 to Q, and p is each one's share of their sum."""
-    if not model.config.queries:
-        return logits.log_softmax(dim=1)
-    scores = logits.clamp(min=LEAST_SCORE)
-    return scores.log() - scores.sum(dim=1, keepdim=True).log()
-
-
-def of_patches(wanted: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Probabilities [B, C, h, w] at the decoder's resolution → the mean of each patch, [B, N, C]."""
-    return F.adaptive_avg_pool2d(wanted, grid).flatten(2).transpose(1, 2)
-
-
-def wanted_of_heads(model: DoViT, features: Features, image: int, made: Tensor | None = None) -> Tensor:
-    """[N, C]: what the heads learn of each patch. The shares that labels have of its pixels, whose sum is below 1 where some are
-    ignored; without labels the probabilities that the model gives it (`made`, if they are known)."""
-    shares = features.label_shares([image])
-    if shares is not None:
-        return shares[0]
-    return of_patches(probabilities(model, features, [image]) if made is None else made, model.config.grid)[0]
-
-
-def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """L_CE (9), mean over the pixels that are not ignored: of logits [T, C], the share `wanted` [T, C] of each patch's pixels."""
-    return -(wanted * logits.log_softmax(dim=1)).sum() / wanted.sum().clamp(min=torch.finfo(wanted.dtype).tiny)
+    return log_probabilities(model, model.decode(full, features.beside(images), resize_masks)).exp()
 
 
 def check_left(
@@ -183,9 +151,9 @@ def check_left(
 ) -> None:
     """Raise DovitError where decision `number` (from 0) meets no token in `images` that its head could learn from. `which` images
     they are, for the message."""
-    if any(wanted_of_heads(model, features, k)[states.get(k).index[0].long()].any() for k in images):
+    if any(features.targets(k)[states.get(k).index[0].long()].any() for k in images):
         return
-    what = "token" if features.label_shares(images) is None else "token with a label that is not ignored"
+    what = "token with a label that is not ignored" if features.labelled else "token"
     if not number:
         raise DovitError(
             f"no {what} in {which}: give more labelled images, or --images in the place of --data, with which heads learn from "
@@ -208,7 +176,7 @@ def fit_head(
 ) -> None:
     """Fit the head of decision `number` (from 0) behind its lens to the tokens that are left."""
     head, classes = cast(DecisionHead, model.heads[number]), model.config.classes
-    x, wanted = _head_data(model, number, states, features, images, generator)
+    x, targets = _head_data(model, number, states, features, images, generator)
     seen, truth = _head_data(model, number, states, features, held_out, generator)
     weight = torch.zeros(classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
@@ -216,7 +184,7 @@ def fit_head(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = cross_entropy(x @ weight.T + bias, wanted) + HEAD_DECAY * weight.square().sum()
+        loss = cross_entropy(x @ weight.T + bias, targets) + HEAD_DECAY * weight.square().sum()
         loss.backward()
         return loss
 
@@ -245,13 +213,13 @@ def _head_data(
     without a label left out."""
     config = model.config
     each = max(1, HEAD_TOKENS // len(images))
-    inputs, wanted = [], []
+    inputs, targets = [], []
     for image in images:
         state = states.get(image)
-        learnt = wanted_of_heads(model, features, image)[state.index[0].long()]  # [M, C]
+        learnt = features.targets(image)[state.index[0].long()]  # [M, C]
         known = learnt.any(dim=1).nonzero().flatten()
         chosen = known[torch.randperm(len(known), generator=generator)[:each]]
         mapped = model.through_lens(number, state).tokens[0, config.prefix + chosen]
         inputs.append(F.layer_norm(mapped, mapped.shape[1:], eps=config.decisions[number].norm_eps))
-        wanted.append(learnt[chosen])
-    return torch.cat(inputs), torch.cat(wanted)
+        targets.append(learnt[chosen])
+    return torch.cat(inputs), torch.cat(targets)

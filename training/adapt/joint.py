@@ -20,8 +20,9 @@ from dovit.export.model.dovit import Output
 from dovit.export.model.token_pass import TokenState, confidence, decide, keep_least_confident
 from dovit.runtime.machine import cpu_multiplies_in_bf16
 from dovit.training.adapt.features import Features
-from dovit.training.adapt.fit import check_finite, cross_entropy, divergence, probabilities, wanted_of_heads
+from dovit.training.adapt.fit import check_finite, probabilities
 from dovit.training.adapt.images import Images, window
+from dovit.training.adapt.probabilities import cross_entropy, divergence
 from dovit.training.torch_segmenter import TorchSegmenter
 
 IMAGES_A_STEP = 4
@@ -97,9 +98,9 @@ def distil_together(
             with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_in_bf16()):
                 said, output = _pass(model, images, image)
             loss = divergence(model, output.logits.float(), wanted)
-            learnt = wanted_of_heads(model, features, image, wanted)  # [N, C]
+            targets = features.targets(image)  # [N, C]
             for logits, left in said:
-                loss = loss + cross_entropy(logits[0].T, learnt[left])
+                loss = loss + cross_entropy(logits[0].T, targets[left])
             check_finite(loss, lr)
             (loss / IMAGES_A_STEP).backward()
         optimiser.step()
@@ -119,10 +120,10 @@ def judge(model: DoViT, images: Images, features: Features, numbers: Sequence[in
         wanted = probabilities(model, features, [image], resize_masks=True)
         said, output = _pass(model, images, image)
         total += float(divergence(model, output.logits, wanted))
-        learnt = wanted_of_heads(model, features, image, wanted)  # [N, C]
+        targets = features.targets(image)  # [N, C]
         for number, ((logits, index), xi) in enumerate(zip(said, config.thresholds, strict=False)):
             q, label = logits[0].softmax(dim=0).max(dim=0)
-            share, expected = learnt[index].max(dim=1)
+            share, expected = targets[index].max(dim=1)
             left[number] += len(q)
             sure[number] += int((q > xi).sum())
             judged = (q > xi) & (share > 0)  # the others have no label
