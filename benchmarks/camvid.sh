@@ -50,9 +50,9 @@ cd "$out"
 # 768 tokens an image, or 432; in bf16 where the machine multiplies in it, which is dovit-train's default
 size=336x448 fixed=() decoder=()
 labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1) # around a frozen backbone, after it was adapted
-[ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone --lr 0.003 --head-lr-mult 1)
+[ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone)
 [ -z "$frozen" ] || labelled=("${fixed[@]}")
-common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.0001 --head-lr-mult 10
+common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.00003 --head-lr-mult 100
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
 further=(--val none --ckpt dense/model.safetensors --steps $again --warmup 10)
 xi=(--threshold 0.95)
@@ -131,7 +131,7 @@ dovit() { # seed
 }
 
 heads() { # name, further arguments
-    train "$1" "${student[@]}" --heads-only --lr 0.003 --head-lr-mult 1 "${@:2}"
+    train "$1" "${student[@]}" --heads-only "${@:2}"
     sweep "$1"
 }
 
@@ -183,7 +183,7 @@ speed() { # of the first DoViT, over the dense model, on the fastest provider of
 }
 
 if [ -n "$probe" ]; then
-    train dense --ckpt "$backbone" --arch segmenter-linear --dense --freeze-backbone --lr 0.003 --head-lr-mult 1 --steps $first --warmup 30 \
+    train dense --ckpt "$backbone" --arch segmenter-linear --dense --freeze-backbone --steps $first --warmup 30 \
         --val-every $((first / 4)) "${validation[@]}"
     evaluate dense --ckpt dense/model.safetensors
     for seed in $seeds; do run around_a_frozen_backbone "$seed"; done
