@@ -126,7 +126,7 @@ def compute_features(
                 if images.labelled:
                     targets.write(label_shares(sample.labels, config).tobytes())
                 else:
-                    logits = model.decode(patches, beside, resize_masks=False)
+                    logits = model.decode(tokens[:, -config.tokens :], beside, resize_masks=False)
                     learnt = of_patches(log_probabilities(model, logits).exp(), config.grid)[0]
                     targets.write(learnt.contiguous().numpy().tobytes())
     except OSError as error:
