@@ -96,22 +96,22 @@ def test_distillation_lowers_the_divergence(decoder: str, kernel: int, tmp_path:
 
 @pytest.mark.parametrize("decoder", ["segmenter-linear", "setr-pup", "eomt", *SEVERAL_LAYERS])
 def test_without_labels_heads_learn_what_the_whole_model_says_of_a_patch(decoder: str, tmp_path: Path) -> None:
-    """An EoMT's masks are smaller than the image that the whole model resizes them to."""
+    """An EoMT's at the size of its masks, which leaves its decoder nothing to resize."""
     dense = dense_model(decoder)
+    if dense.config.queries:
+        dense.decoder.image_size = tuple(4 * side for side in dense.config.grid)
     files = photos(tmp_path / "photos", dense, 2)
     model = randomised(adapted_config(dense.config, Adaptation((2,), (0.5,), correct=reads_last_layer_alone(dense))))
     model.load_state_dict(dense.state_dict(), strict=False)
     features = compute_features(model, Files(files), tmp_path, no_progress)
     for number, file in enumerate(files):
         with torch.no_grad():
-            made = probabilities_of(dense, dense(torch.from_numpy(np.array(Image.open(file)))[None]).logits)[
-                0
-            ]  # [C, h, w]
+            logits = dense(torch.from_numpy(np.array(Image.open(file)))[None]).logits
+        made = probabilities_of(dense, logits)[0]  # [C, h, w]
         rows, columns = dense.config.grid
-        patches = made.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).mean(dim=(2, 4))  # [C, rows, columns]
-        torch.testing.assert_close(
-            features.targets(number).double(), patches.flatten(1).T, rtol=0, atol=0.04 if dense.config.queries else 1e-6
-        )
+        patches = made.unflatten(2, (columns, -1)).unflatten(1, (rows, -1)).mean(dim=(2, 4)).flatten(1).T  # [N, C]
+        error = (features.targets(number) - patches).abs().mean() / patches.std(dim=0).mean()
+        assert error < 1e-5  # of what differs from patch to patch
 
 
 @pytest.mark.parametrize(
