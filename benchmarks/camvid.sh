@@ -22,10 +22,10 @@ wrong() { # sentence
 [ $# -ge 3 ] || wrong "give the data, the backbone and a folder for the runs; --help says more"
 data=$(realpath "$1") backbone=$(realpath "$2") out=$3
 shift 3
-first=800 again=400 few=250 longest=1600 rounds=8 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch= probe= frozen=
+first=800 again=400 few=250 longest=1600 rounds=8 dovit_rounds=3 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch= probe= frozen=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) first=6 again=4 few=4 longest=4 rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
+        --quick) first=6 again=4 few=4 longest=4 rounds=2 dovit_rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
         --seeds)
             [[ ${2:-} =~ ^[0-9]+(,[0-9]+)*$ ]] || wrong "--seeds ${2:-}: give numbers separated by commas, as 0,1,2"
             seeds=${2//,/ }
@@ -97,6 +97,10 @@ run() { # a function with its arguments, as soon as fewer than --jobs run; one t
     "$@" &
 }
 
+wait_for_all() { # runs; one that fails ends the script
+    while [ -n "$(jobs -rp)" ]; do wait -n; done
+}
+
 dense() { # name, further arguments
     train "$1" "${further[@]}" --dense "${@:2}"
     evaluate "$1" --ckpt "$1/model.safetensors"
@@ -130,19 +134,26 @@ dovit() { # seed
     sweep "dovit-$1" --fixed-ratio --stopped --plot "dovit-$1.png" --per-image "images-$1.jsonl"
 }
 
-heads() { # name, further arguments
-    train "$1" "${student[@]}" --heads-only "${@:2}"
+with_token_pass() { # name, further arguments
+    train "$1" "${student[@]}" "${@:2}"
     sweep "$1"
 }
 
 papers_rows() { # seed
     run dovit "$1"
     run dense "control-$1" --seed "$1" "${fixed[@]}" # as many further steps
-    run heads "heads-$1" --seed "$1"
+    run with_token_pass "heads-$1" --heads-only --seed "$1"
     run trained "dynamicvit-$1" --seed "$1" --policy dynamicvit --ratio 0.7
     # Table 3: the paper's parts one by one; both together are dovit-SEED
     run trained "nothing-$1" "${xi[@]}" --seed "$1" --no-merge --beta 0
     run trained "merging-$1" "${xi[@]}" --seed "$1" --beta 0
+}
+
+next_round() { # number of the round, seed: DoViT, now with its control as teacher, and the control, for as many steps again
+    local before=$(($1 - 1)) seed=$2
+    [ "$before" -gt 1 ] || before= # the first round has no number
+    run dense "control$1-$seed" --ckpt "control$before-$seed/model.safetensors" --seed "$(($1 - 1))$seed"
+    run with_token_pass "dovit$1-$seed" --ckpt "dovit$before-$seed/model.safetensors" --teacher "control-$seed/model.safetensors" --seed "$(($1 - 1))$seed"
 }
 
 adapt() { # name, dense run, further arguments: no labels, nothing of the dense model changed
@@ -188,7 +199,7 @@ if [ -n "$probe" ]; then
     evaluate dense --ckpt dense/model.safetensors
     for seed in $seeds; do run around_a_frozen_backbone "$seed"; done
     run dense control "${labelled[@]}"
-    while [ -n "$(jobs -rp)" ]; do wait -n; done
+    wait_for_all
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit
 fi
@@ -201,8 +212,8 @@ if [ -n "$frozen" ]; then
         run trained "cells-$seed" "${xi[@]}" --seed "$seed" --beta 0 --merge-cells 4
         run around_a_frozen_backbone "$seed"
     done
-    run heads "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm
-    while [ -n "$(jobs -rp)" ]; do wait -n; done
+    run with_token_pass "plain-${seeds%% *}" --heads-only --seed "${seeds%% *}" --no-head-norm
+    wait_for_all
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit
 fi
@@ -215,7 +226,11 @@ for seed in $seeds; do
     run dense "further-$seed" --ckpt settled/model.safetensors --seed "$seed" "${longer[@]}"
     papers_rows "$seed"
 done
-while [ -n "$(jobs -rp)" ]; do wait -n; done
+wait_for_all
+for round in $(seq 2 "$dovit_rounds"); do
+    for seed in $seeds; do next_round "$round" "$seed"; done
+    wait_for_all
+done
 speed "dovit-${seeds%% *}"
 python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
 python -m dovit.benchmarks.camvid_figures . --seed "${seeds%% *}" --json blocks.json | tee blocks.md # and draws blocks.svg
