@@ -85,7 +85,7 @@ bench-embedding: $(VENV)/.for-use  ## the C++ runtime beside Python's; needs wha
 
 .PHONY: docs
 docs: installed-copy  ## build the documentation's site into build/docs; needs no network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 .PHONY: format
 format: $(VENV)/.for-development  ## rewrite the sources as `make lint` wants them
