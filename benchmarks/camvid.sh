@@ -49,8 +49,9 @@ cd "$out"
 
 # 768 tokens an image, or 432; in bf16 where the machine multiplies in it, which is dovit-train's default
 size=336x448 fixed=() decoder=()
+prediction=(--head-lr-mult 10) # DynamicViT reaches 50.2 mIoU with it, and 36.2 with 100, as everything else has
 labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1) # around a frozen backbone, after it was adapted
-[ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone)
+[ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone) prediction=()
 [ -z "$frozen" ] || labelled=("${fixed[@]}")
 common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.00003 --head-lr-mult 100
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
@@ -143,7 +144,7 @@ papers_rows() { # seed
     run dovit "$1"
     run dense "control-$1" --seed "$1" "${fixed[@]}" # as many further steps
     run with_token_pass "heads-$1" --heads-only --seed "$1"
-    run trained "dynamicvit-$1" --seed "$1" --policy dynamicvit --ratio 0.7
+    run trained "dynamicvit-$1" --seed "$1" --policy dynamicvit --ratio 0.7 "${prediction[@]}"
     # Table 3: the paper's parts one by one; both together are dovit-SEED
     run trained "nothing-$1" "${xi[@]}" --seed "$1" --no-merge --beta 0
     run trained "merging-$1" "${xi[@]}" --seed "$1" --beta 0
