@@ -51,7 +51,7 @@ cd "$out"
 size=336x448 fixed=() decoder=()
 prediction=(--head-lr-mult 10) # DynamicViT reaches 50.2 mIoU with it, and 36.2 with 100, as everything else has
 labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1) # around a frozen backbone, after it was adapted
-[ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone) prediction=()
+[ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone) prediction=() dovit_rounds=1
 [ -z "$frozen" ] || labelled=("${fixed[@]}")
 common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.00003 --head-lr-mult 100
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)
@@ -130,31 +130,42 @@ trained() { # a row of Table 1 or 3, as it was trained: name, further arguments
     evaluate "$1" --ckpt "$1/model.safetensors"
 }
 
-dovit() { # seed
-    train "dovit-$1" "${student[@]}" "${fixed[@]}" --seed "$1"
-    sweep "dovit-$1" --fixed-ratio --stopped --plot "dovit-$1.png" --per-image "images-$1.jsonl"
+of_round() { # run, round, seed: what it is called, without a number in the first round
+    [ "$2" -eq 1 ] && echo "$1-$3" || echo "$1$2-$3"
 }
 
-with_token_pass() { # name, further arguments
-    train "$1" "${student[@]}" "${@:2}"
+dovit() { # round, seed: after the first from where the round before ended, with the control as teacher
+    local name from=() details=()
+    name=$(of_round dovit "$1" "$2")
+    if [ "$1" -eq 1 ]; then
+        details=(--fixed-ratio)
+    else
+        from=(--ckpt "$(of_round dovit $(($1 - 1)) "$2")/model.safetensors" --teacher "control-$2/model.safetensors")
+    fi
+    train "$name" "${student[@]}" "${fixed[@]}" "${from[@]}" --seed $((10 * ($1 - 1) + $2))
+    [ "$1" -lt "$dovit_rounds" ] || details=(--fixed-ratio --stopped --plot "$name.png" --per-image "images-$2.jsonl")
+    sweep "$name" "${details[@]}"
+}
+
+control() { # round, seed: dense, as many steps as DoViT
+    local from=()
+    [ "$1" -eq 1 ] || from=(--ckpt "$(of_round control $(($1 - 1)) "$2")/model.safetensors")
+    dense "$(of_round control "$1" "$2")" "${fixed[@]}" "${from[@]}" --seed $((10 * ($1 - 1) + $2))
+}
+
+heads() { # name, further arguments
+    train "$1" "${student[@]}" --heads-only "${@:2}"
     sweep "$1"
 }
 
 papers_rows() { # seed
-    run dovit "$1"
-    run dense "control-$1" --seed "$1" "${fixed[@]}" # as many further steps
-    run with_token_pass "heads-$1" --heads-only --seed "$1"
+    run dovit 1 "$1"
+    run control 1 "$1"
+    run heads "heads-$1" --seed "$1"
     run trained "dynamicvit-$1" --seed "$1" --policy dynamicvit --ratio 0.7 "${prediction[@]}"
     # Table 3: the paper's parts one by one; both together are dovit-SEED
     run trained "nothing-$1" "${xi[@]}" --seed "$1" --no-merge --beta 0
     run trained "merging-$1" "${xi[@]}" --seed "$1" --beta 0
-}
-
-next_round() { # number of the round, seed: DoViT, now with its control as teacher, and the control, for as many steps again
-    local before=$(($1 - 1)) seed=$2
-    [ "$before" -gt 1 ] || before= # the first round has no number
-    run dense "control$1-$seed" --ckpt "control$before-$seed/model.safetensors" --seed "$(($1 - 1))$seed"
-    run with_token_pass "dovit$1-$seed" --ckpt "dovit$before-$seed/model.safetensors" --teacher "control-$seed/model.safetensors" --seed "$(($1 - 1))$seed"
 }
 
 adapt() { # name, dense run, further arguments: no labels, nothing of the dense model changed
@@ -185,7 +196,7 @@ import json, sys
 sys.exit(not any(row['auto'] and 'bf16' in row['precisions'] for row in json.load(sys.stdin)['backends']))"
 }
 
-speed() { # of the first DoViT, over the dense model, on the fastest provider of this CPU: only once nothing else runs
+speed() { # of a DoViT, over the dense model, on the fastest provider of this CPU: only once nothing else runs
     [ ! -e speed.json ] || return 0
     local name=$1 precision=fp32
     takes_bf16 && precision=bf16
@@ -213,7 +224,7 @@ if [ -n "$frozen" ]; then
         run trained "cells-$seed" "${xi[@]}" --seed "$seed" --beta 0 --merge-cells 4
         run around_a_frozen_backbone "$seed"
     done
-    run with_token_pass "plain-${seeds%% *}" --heads-only --seed "${seeds%% *}" --no-head-norm
+    run heads "plain-${seeds%% *}" --seed "${seeds%% *}" --no-head-norm
     wait_for_all
     python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
     exit
@@ -229,9 +240,12 @@ for seed in $seeds; do
 done
 wait_for_all
 for round in $(seq 2 "$dovit_rounds"); do
-    for seed in $seeds; do next_round "$round" "$seed"; done
+    for seed in $seeds; do
+        run control "$round" "$seed"
+        run dovit "$round" "$seed"
+    done
     wait_for_all
 done
-speed "dovit-${seeds%% *}"
+speed "$(of_round dovit "$dovit_rounds" "${seeds%% *}")"
 python -m dovit.benchmarks.camvid_tables . --json tables.json | tee tables.md
 python -m dovit.benchmarks.camvid_figures . --seed "${seeds%% *}" --json blocks.json | tee blocks.md # and draws blocks.svg

@@ -9,6 +9,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from dovit.runtime.cli.app import run_command
 from dovit.runtime.errors import DovitError
 
 Settings = dict[str, list[dict[str, Any]]]  # by the setting's name, one of each seed
+ROUNDS = ("ξ = 0.9", "ξ = 0.95", "ξ = 0.98")  # of DoViT's sweep, after each round of training
 SPEED = "speed.json"  # of dovit-eval --dense, on a machine that does nothing else
 ROWS = {  # run, and the setting that its row shows; None: the only one
     "dense": ("dense", None),
@@ -27,10 +29,6 @@ ROWS = {  # run, and the setting that its row shows; None: the only one
     "settled, adapted without labels, then trained, ξ = 0.9/0.92/0.94/0.95": ("tuned", "ξ = 0.9/0.92/0.94/0.95"),
     "settled, adapted without labels, ξ = 0.9/0.95/0.98/0.98": ("adapted_settled", "ξ = 0.9/0.95/0.98/0.98"),
     "DoViT, ξ = 0.95": ("dovit", "ξ = 0.95"),
-    "dense, 2 rounds of as many further steps": ("control2", None),
-    "DoViT, 2 rounds, ξ = 0.95": ("dovit2", "ξ = 0.95"),
-    "dense, 3 rounds of as many further steps": ("control3", None),
-    "DoViT, 3 rounds, ξ = 0.95": ("dovit3", "ξ = 0.95"),
     "DoViT's weights, the same ratio in every image": ("dovit", "fixed, as ξ = 0.95"),
     "DynamicViT": ("dynamicvit", None),
     "heads only, ξ = 0.98": ("heads", "ξ = 0.98"),
@@ -88,6 +86,24 @@ def table(runs: dict[str, Settings], rows: dict[str, tuple[str, str | None]]) ->
         macs = (spread([s[f"macs_ratio_{count}"] for s in found], 0, 100) + " %" for count in ("paper", "true"))
         lines.append(f"| {title} | {len(found)} | {' | '.join(quality)} | {kept or 'all'} | {' | '.join(macs)} |")
     return lines
+
+
+def rounds_table(runs: dict[str, Settings]) -> list[str]:
+    """Markdown lines of DoViT and the dense model after each round of training; none where there was but one."""
+    header = ["rounds", "seeds", "dense", *(cell for name in ROUNDS for cell in (f"DoViT, {name}", "MACs, paper"))]
+    lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
+    for number in count(1):
+        suffix = "" if number == 1 else str(number)
+        trained, control = runs.get(f"dovit{suffix}", {}), runs.get(f"control{suffix}", {})
+        if any(name not in trained for name in ROUNDS):
+            break
+        dense = spread([found["mIoU"] for found in next(iter(control.values()))]) if control else "–"
+        cells = [str(number), str(len(trained[ROUNDS[0]])), dense]
+        for name in ROUNDS:
+            cells.append(spread([found["mIoU"] for found in trained[name]]))
+            cells.append(spread([found["macs_ratio_paper"] for found in trained[name]], 0, 100) + " %")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines if len(lines) > 3 else []
 
 
 def stopped_tables(runs: dict[str, Settings]) -> list[list[str]]:
@@ -166,11 +182,11 @@ def command(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="camvid.sh's folder.")],
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all settings there.")] = None,
 ) -> None:
-    """Print Table 1, Table 3, the sweeps, which tokens stop wrongly, and the speed as Markdown."""
+    """Print Table 1, Table 3, the rounds, the sweeps, which tokens stop wrongly, and the speed as Markdown."""
     runs = read_runs(folder)
     if out is not None:
         out.write_text(json.dumps(runs, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    tables = [table(runs, ROWS), table(runs, PARTS)]
+    tables = [table(runs, ROWS), table(runs, PARTS), rounds_table(runs)]
     for run, settings in runs.items():
         rows: dict[str, tuple[str, str | None]] = {f"{run}, {n}": (run, n) for n in settings if n.startswith("ξ")}
         if len(rows) > 1:

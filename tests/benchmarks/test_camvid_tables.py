@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from dovit.benchmarks.camvid_tables import PARTS, ROWS, read_runs, speed_table, stopped_tables, table
+from dovit.benchmarks.camvid_tables import (
+    PARTS,
+    ROUNDS,
+    ROWS,
+    read_runs,
+    rounds_table,
+    speed_table,
+    stopped_tables,
+    table,
+)
 from dovit.runtime.errors import DovitError
 
 
@@ -39,6 +48,31 @@ def test_seeds_share_a_row(tmp_path: Path) -> None:
     ]
     assert len(table(runs, PARTS)) == 3  # both (DoViT) alone
     assert [one["seed"] for one in runs["dovit"]["ξ = 0.95"]] == [0, 1]
+
+
+def test_a_row_for_each_round(tmp_path: Path) -> None:
+    def swept(name: str, *miou: float) -> None:
+        settings = [
+            {"name": xi, "mIoU": one, "macs_ratio_paper": 0.5 + n / 10}
+            for n, (xi, one) in enumerate(zip(ROUNDS, miou, strict=True))
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"settings": settings}))
+
+    swept("dovit-0", 60, 61, 62)
+    assert rounds_table(read_runs(tmp_path)) == []  # one round is what the other tables show
+    swept("dovit-1", 62, 63, 65)
+    swept("dovit2-0", 64, 65, 66)
+    swept("dovit4-0", 70, 70, 70)  # a round before it is missing
+    for name, miou in (("control-0", 66.0), ("control-1", 67.0)):
+        written(tmp_path, name, "dense", miou, [])
+    assert rounds_table(read_runs(tmp_path)) == [
+        "| rounds | seeds | dense | DoViT, ξ = 0.9 | MACs, paper | DoViT, ξ = 0.95 | MACs, paper "
+        "| DoViT, ξ = 0.98 | MACs, paper |",
+        "| --- " * 9 + "|",
+        "| 1 | 2 | 66.5 (66.0–67.0) | 61.0 (60.0–62.0) | 50 (50–50) % | 62.0 (61.0–63.0) | 60 (60–60) % "
+        "| 63.5 (62.0–65.0) | 70 (70–70) % |",
+        "| 2 | 1 | – | 64.0 | 50 % | 65.0 | 60 % | 66.0 | 70 % |",
+    ]
 
 
 def stopped(classes: dict[str, tuple[int, int]]) -> dict[str, Any]:
