@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dovit.runtime.bundle.manifest import Manifest
+from dovit.runtime.errors import printable
 
 MARK = "# Written by dovit-serve"  # the first line of each config.pbtxt that dovit-serve writes
 # Names of the tensors, which clients use. Exactly one of IMAGE and ENCODED is sent.
@@ -68,7 +69,7 @@ def config_text(name: str, manifest: Manifest, serving: Serving) -> str:
     height, width = manifest.image_size
     on = f"gpus: [ {_numbers(serving.gpus)} ]\n    kind: KIND_GPU" if serving.gpus else "kind: KIND_CPU"
     parts = [
-        f"{MARK} for {manifest.architecture}, {height}×{width}, {manifest.classes} classes: docs/triton.md explains it.",
+        f"{MARK} for {printable(manifest.architecture)}, {height}×{width}, {manifest.classes} classes: see docs/triton.md",
         f'name: {_text(name)}\nbackend: "python"\nmax_batch_size: {serving.max_batch}',
         _tensors("input", inputs_of(manifest)),
         _tensors("output", outputs_of(manifest)),

@@ -25,6 +25,7 @@ from dovit.serving.config import MARK, Serving, config_text, inputs_of, outputs_
 
 CONFIG, MODEL_FILE, BUNDLE = "config.pbtxt", "model.py", "bundle"
 STAGE_PREFIX = ".dovit-serve-"
+REPLACED = ".replaced"  # in a stage, beside the new model, whose name never begins so
 MAX_VERSION = 2**31 - 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _MODEL_TEXT = '''"""Written by dovit-serve: Triton's Python backend loads this file, and dovit runs the bundle beside it."""
@@ -109,11 +110,12 @@ def _add(bundle: Bundle, model: Path, files: _Files, replace: bool) -> Manifest:
     _check_place(model, files.version, bundle.manifest, replace)
     with _readable_errors(repository), writer_lock(repository, make=True):
         for left in repository.glob(f"{STAGE_PREFIX}*"):  # of a process that was killed: the lock is ours
+            _recover(left, repository)
             shutil.rmtree(left)
         _check_place(model, files.version, bundle.manifest, replace)  # another process may have written it meanwhile
         stage = repository / f"{STAGE_PREFIX}{secrets.token_hex(4)}"
         try:
-            manifest = files.write(stage, bundle)
+            manifest = files.write(stage / model.name, bundle)
             _move(stage, model, files.version)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -152,21 +154,38 @@ def _is_ours(model: Path) -> bool:
 
 
 def _move(stage: Path, model: Path, version: int) -> None:
-    """Move what `stage` holds into place."""
+    """Move the model in `stage` into place: a new version, then its configuration. Whatever is raised, `model` is as it was."""
+    made = stage / model.name
     if not model.exists():
-        os.rename(stage, model)
+        os.rename(made, model)
         return
-    new, target = stage / str(version), model / str(version)
-    if target.exists():
-        os.rename(target, stage / "replaced")
-        try:
-            os.rename(new, target)
-        except OSError:
-            os.rename(stage / "replaced", target)
-            raise
-    else:
+    new, target, old = made / str(version), model / str(version), stage / REPLACED / str(version)
+    old.parent.mkdir()
+    try:
+        if target.exists():
+            os.rename(target, old)
         os.rename(new, target)
-    os.replace(stage / CONFIG, model / CONFIG)
+        os.replace(made / CONFIG, model / CONFIG)
+    except BaseException:
+        if (made / CONFIG).exists():  # or an interrupt came when all was in place
+            if not new.exists():
+                os.rename(target, new)
+            if old.exists():
+                os.rename(old, target)
+        raise
+
+
+def _recover(stage: Path, repository: Path) -> None:
+    """Put back the version that a killed process has moved away, or finish what it had nearly done."""
+    for made in stage.iterdir():
+        model = repository / made.name
+        if made.name == REPLACED or not model.exists():
+            continue
+        for old in (stage / REPLACED).glob("*"):
+            if not (model / old.name).exists():
+                os.rename(old, model / old.name)
+        if [file.name for file in made.iterdir()] == [CONFIG]:  # the version is in place
+            os.replace(made / CONFIG, model / CONFIG)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,10 @@ from google.protobuf import text_format
 from installed import require
 from tritonclient.grpc import model_config_pb2
 
-from dovit.runtime.bundle.open import open_bundle
+from dovit.runtime.bundle.open import open_bundle, read_manifest
 from dovit.runtime.errors import DovitError
 from dovit.serving import cli, repository
-from dovit.serving.config import Serving
+from dovit.serving.config import Serving, config_text
 from dovit.serving.repository import add_model
 
 Outcome = tuple[int, str, str]  # exit status, stdout, stderr
@@ -180,7 +181,82 @@ def test_a_full_disk_changes_nothing(bundle: Path, tmp_path: Path, monkeypatch: 
         assert tree(tmp_path / "models") == before
     with pytest.raises(DovitError, match="the disk is full"):
         add_model(bundle, tmp_path / "new", "street", Serving())
-    assert not list((tmp_path / "new").glob("*"))
+    assert not (tmp_path / "new").exists()
+
+
+def versions(bundle: Path, models: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """A model in `models` and in another repository, and what is to replace it; they differ in each file but the bundle's."""
+    for place, packages, how in ((models, "/old", Serving()), (models.with_name("new"), "/new", Serving(instances=2))):
+        add_model(bundle, place, "street", how, site_packages=[Path(packages)])
+    return tree(models / "street"), tree(models.with_name("new") / "street")
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("call", range(3))
+def test_an_interrupt_or_error_changes_nothing(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, done: bool
+) -> None:
+    """An error before each of the renames that put a version into place, and an interrupt right after each."""
+    models, calls = tmp_path / "models", []
+    before, after = versions(bundle, models)
+
+    def failing(move: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def act(source: Path, target: Path) -> None:
+            calls.append(target)
+            if len(calls) != call + 1:
+                return move(source, target)
+            if not done:
+                raise OSError(errno.EIO, "Input/output error")
+            move(source, target)
+            raise KeyboardInterrupt
+
+        return act
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(repository.os, name, failing(getattr(os, name)))
+    with pytest.raises(KeyboardInterrupt if done else DovitError):
+        add_model(bundle, models, "street", Serving(instances=2), replace=True, site_packages=[Path("/new")])
+    assert tree(models / "street") == (after if done and call == 2 else before)
+    assert os.listdir(models) == ["street"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from dovit.serving.config import Serving
+from dovit.serving.repository import add_model
+left = int(sys.argv[3])
+def counted(move):
+    def act(source, target):
+        global left
+        if not left:
+            os._exit(9)
+        left -= 1
+        move(source, target)
+    return act
+os.rename, os.replace = counted(os.rename), counted(os.replace)
+add_model(Path(sys.argv[1]), Path(sys.argv[2]), "street", Serving(instances=2), replace=True, site_packages=[Path("/new")])
+"""
+
+
+@pytest.mark.parametrize("call", range(3))
+def test_a_killed_process_leaves_the_old_model_or_the_new_one(bundle: Path, tmp_path: Path, call: int) -> None:
+    """When the next command has begun: Triton never sees a version with the configuration of another for long."""
+    models = tmp_path / "models"
+    before, after = versions(bundle, models)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(bundle), str(models), str(call)], timeout=120)
+    assert killed.returncode == 9 and tree(models / "street") != after
+    add_model(bundle, models, "other", Serving())
+    assert tree(models / "street") == (after if call == 2 else before)
+    assert sorted(os.listdir(models)) == ["other", "street"]
+
+
+def test_a_foreign_bundle_writes_no_configuration(bundle: Path) -> None:
+    manifest = read_manifest(bundle).model_copy(
+        update={"architecture": 'x\nparameters { key: "EXECUTION_ENV_PATH" }\r#'}
+    )
+    lines = config_text("street", manifest, Serving()).splitlines()
+    assert not any(line.startswith("parameters { key") for line in lines)
 
 
 def test_what_a_killed_process_left_is_removed(bundle: Path, tmp_path: Path) -> None:
