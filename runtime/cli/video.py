@@ -6,7 +6,7 @@ import glob
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,11 +19,12 @@ import numpy as np
 from dovit.runtime import draw
 from dovit.runtime.cli.inputs import PICTURES, Input
 from dovit.runtime.cli.output import error_console, print_line, stage_progress
-from dovit.runtime.cli.outputs import Picture, make_folders, plan_pictures
+from dovit.runtime.cli.outputs import Picture, output_folders, plan_pictures
 from dovit.runtime.errors import DovitError, OutputError, UsageError, printable
 from dovit.runtime.files import atomic_write, real_path
 from dovit.runtime.interrupts import Interrupted, signal_handlers
 from dovit.runtime.palettes import default_palette
+from dovit.runtime.progress import Progress
 from dovit.runtime.result import Result
 from dovit.runtime.session import Session
 from dovit.runtime.video.pipeline import Seconds, run_pipeline
@@ -82,6 +83,33 @@ class _Count:
         return f"{self.rate:.1f} frames/s, kept {kept} of {self.mean(self.tokens):.0f} tokens"
 
 
+class _Lines:
+    """Prints how far a video is, and with `as_json` a row a frame. What prevents it is kept as `failure` instead of being raised:
+    the outputs are still open then, and it is no failure of theirs."""
+
+    def __init__(self, video: str, expected: int | None, say: Progress, as_json: bool) -> None:
+        self.failure: OSError | SystemExit | None = None
+        self._video, self._expected, self._say, self._as_json = video, expected, say, as_json
+        self._console, self._last = error_console(), time.monotonic()
+
+    def print(self, number: int, frame: Frame, result: Result, count: _Count) -> None:
+        try:
+            self._print(number, frame, result, count)
+        except (OSError, SystemExit) as failure:  # rich ends the program where the reader of stderr went away
+            self.failure = failure
+
+    def _print(self, number: int, frame: Frame, result: Result, count: _Count) -> None:
+        total = f" of {self._expected}" if self._expected else ""
+        text = f"frame {count.frames}{total}, {count.text()}"
+        self._say(f"{self._video}: {text}", count.frames / self._expected if self._expected else None)
+        if not self._console.is_interactive and time.monotonic() - self._last >= LINE_EVERY:
+            self._last = time.monotonic()
+            print_line(self._console, text)
+        if self._as_json:
+            row = {"video": self._video, "frame": number, "time": frame.time, "kept": list(result.kept)}
+            print(json.dumps(row), flush=True)
+
+
 def find_videos(given: Sequence[str], *, every: bool = False) -> list[str]:
     """The videos among the arguments, globs expanded; `every` takes all for videos, otherwise their names decide: suffixes of
     videos, addresses of streams, cameras. None where the arguments are images. Raises UsageError for some of each."""
@@ -116,27 +144,28 @@ def run_videos(
     endings += [f".confidence{k}.mp4" for k in decisions if options.confidence_maps]
     inputs = [Input(Path(_file_name(name))) for name in videos]
     pictures = plan_pictures(inputs, [1] * len(inputs), out, endings)
+    read = {real_path(picture.file) for picture in pictures}
     for name, picture in zip(videos, pictures, strict=True):
-        _check_outputs(name, picture, endings, options)
-    make_folders(pictures, out)
+        _check_outputs(name, picture, endings, options, read)
     console, done, failed = error_console(), 0, 0
-    for name, picture in zip(videos, pictures, strict=True):
-        try:
-            _run_video(session, name, picture, endings, options, settings)
-            done += 1
-        except Interrupted:
-            raise
-        except OutputError as error:
-            if len(videos) == 1:
+    with output_folders(pictures, out):
+        for name, picture in zip(videos, pictures, strict=True):
+            try:
+                _run_video(session, name, picture, endings, options, settings)
+                done += 1
+            except Interrupted:
                 raise
-            raise OutputError(f"{error}; {done} of {len(videos)} videos were done before") from None
-        except DovitError as error:
-            if len(videos) == 1:
-                raise
-            failed += 1
-            print_line(console, printable(f"dovit-run: error: {error}"))
-    if failed:
-        raise DovitError(f"{failed} of {len(videos)} videos failed")
+            except OutputError as error:
+                if len(videos) == 1:
+                    raise
+                raise OutputError(f"{error}; {done} of {len(videos)} videos were done before") from None
+            except DovitError as error:
+                if len(videos) == 1:
+                    raise
+                failed += 1
+                print_line(console, printable(f"dovit-run: error: {error}"))
+        if failed:
+            raise DovitError(f"{failed} of {len(videos)} videos failed")
 
 
 def _file_name(name: str) -> str:
@@ -152,12 +181,14 @@ def _source(name: str, picture: Picture) -> str:
     return without_secrets(name) if is_address(name) else picture.source
 
 
-def _check_outputs(name: str, picture: Picture, endings: Sequence[str], options: VideoOptions) -> None:
-    """Raise UsageError where an output would replace the video itself, or what was made of another one."""
+def _check_outputs(
+    name: str, picture: Picture, endings: Sequence[str], options: VideoOptions, read: Container[Path]
+) -> None:
+    """Raise UsageError where an output would replace one of the videos that are `read`, or what was made of another one."""
     for ending in endings:
         output = picture.output(ending)
-        if real_path(output) == real_path(picture.file):
-            raise UsageError(f"{output} is the video itself and would be overwritten: give --out another folder")
+        if real_path(output) in read:
+            raise UsageError(f"{output} is an input video and would be overwritten: give --out another folder")
         if options.overwrite:
             continue
         for file, source in _sources(output, ending):
@@ -208,7 +239,7 @@ def _run_video(
             for ending in endings:
                 if not ending:
                     folder = picture.output("")
-                    make_folders([picture], folder)
+                    outputs.enter_context(output_folders([picture], folder))
                     draws.append(partial(_write_png, folder, source, palette))
                     continue
                 part = outputs.enter_context(atomic_write(picture.output(ending)))
@@ -223,28 +254,18 @@ def _run_video(
                 for one in draws:
                     one(number, frame, result)
 
-            say = outputs.enter_context(stage_progress())
-            error = error_console()
-            last_line = time.monotonic()
+            lines = _Lines(shown, video.expected, outputs.enter_context(stage_progress()), options.as_json)
             # the first signal ends the video after the frame under way, so that what was made of it is kept; another interrupts
             outputs.enter_context(_first_signal(signals))
             steps = run_pipeline(video, lambda pixels: session.stream(pixels, **settings), write, seconds)
-            outputs.enter_context(closing(steps))  # type: ignore[type-var]
             failure: DovitError | None = None
             try:
-                for number, frame, result in steps:
-                    count.add(result)
-                    total = f" of {video.expected}" if video.expected else ""
-                    share = count.frames / video.expected if video.expected else None
-                    say(f"{shown}: frame {count.frames}{total}, {count.text()}", share)
-                    if not error.is_interactive and time.monotonic() - last_line >= LINE_EVERY:
-                        last_line = time.monotonic()
-                        print_line(error, f"frame {count.frames}{total}, {count.text()}")
-                    if options.as_json:
-                        row = {"video": shown, "frame": number, "time": frame.time, "kept": list(result.kept)}
-                        print(json.dumps(row), flush=True)
-                    if signals or count.frames == options.most:
-                        break
+                with closing(steps):  # type: ignore[type-var]
+                    for number, frame, result in steps:
+                        count.add(result)
+                        lines.print(number, frame, result, count)
+                        if signals or lines.failure or count.frames == options.most:
+                            break
             except DovitError as stopped:
                 if not count.frames:
                     raise
@@ -254,6 +275,8 @@ def _run_video(
         damaged, cut_off = video.damaged, video.cut_off
     if options.frames:
         _remove_frames(picture.output(""), count.frames)
+    if lines.failure is not None:  # the outputs have the frames until then
+        raise lines.failure
     _report(picture, endings, shown, count, seconds, damaged, replaced, options.as_json)
     kept = f"the outputs have the {count.frames} frames until then"
     if signals:

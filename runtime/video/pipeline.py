@@ -80,6 +80,10 @@ def run_pipeline(
                     encoded.popleft().result()
                 yield number, frame, result
                 number += 1
+        except (
+            GeneratorExit
+        ):  # closed before the end: what fails in the frames that are still being written is raised all the same
+            pass
         finally:
             decoder.shutdown(wait=False, cancel_futures=True)
             encoder.shutdown()  # what was segmented is written

@@ -100,22 +100,26 @@ class Video:
     def _upright(self) -> Generator[Frame, None, None]:
         first: int | None = None
         last, count = -1, 0
+        longest = shown = 0  # a frame before the last, and the last, where its container says how long that is
         step = max(1, round(1 / (self.rate * self.time_base)))  # of a frame that has no time of its own
         for frame in self._decoded():
             self.damaged += bool(frame.is_corrupt)
             if frame.pts is not None and first is None:
                 first = frame.pts
             pts = last + step if frame.pts is None or first is None else frame.pts - first
-            last = max(pts if count else 0, last + 1)
-            count += 1
+            before, last = last, max(pts if count else 0, last + 1)
+            longest = max(longest, last - before) if count else 0
+            count, shown = count + 1, frame.duration or 0
             yield Frame(_rgb(frame, self.name), last, float(last * self.time_base))
         end = self._end((first or 0) * self.time_base)
         if not count or self.cut_off:
             return
         if self.expected is not None and count + self.damaged < self.expected:
             self.cut_off = f"{count} of {self.expected} frames"
-        elif end is not None and float((last + 3 * step) * self.time_base) < end:
-            self.cut_off = f"{float((last + step) * self.time_base):.2f} of {end:.2f} seconds"
+        elif self.expected is None and end is not None:
+            latest = last + max(3 * step, longest, shown)  # the rate may be of frames much shorter than these
+            if float(latest * self.time_base) < end:
+                self.cut_off = f"{float((last + step) * self.time_base):.2f} of {end:.2f} seconds"
 
     def _decoded(self) -> Iterator[VideoFrame]:
         av = import_av()

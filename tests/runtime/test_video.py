@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from installed import require
 from PIL import Image
 
 from dovit.runtime.cli import run
+from dovit.runtime.cli import video as video_command
 from dovit.runtime.cli.video import find_videos
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.result import Result
@@ -101,6 +104,31 @@ def test_frames_of_any_container_with_their_times(tmp_path: Path, name: str, cod
     assert len(frames) == FRAMES and video.damaged == 0 and video.cut_off is None
     assert all(close_to(frame.pixels, picture(number)) for number, frame in enumerate(frames))
     assert [frame.time for frame in frames] == pytest.approx([t / 1000 for t in TIMES], abs=0.002)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("seconds", [0.04, 10])
+def test_a_last_frame_that_is_shown_long_is_no_cut(tmp_path: Path, name: str, seconds: float) -> None:
+    """As a recording of slides has it. By its packets, in FFmpeg's order and with the durations that the container keeps."""
+    with av.open(str(make_video(tmp_path / "short.mp4"))) as source, av.open(str(tmp_path / name), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        last = max(packets, key=lambda packet: packet.pts)
+        last.duration = round(seconds / last.time_base)
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+    with Video(tmp_path / name) as video:
+        assert len(list(video)) == FRAMES
+        assert (video.damaged, video.cut_off) == (0, None)
+
+
+def test_a_file_without_a_count_that_ends_early_is_called_cut(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "part.mkv").write_bytes(whole[: len(whole) * 4 // 5])
+    with Video(tmp_path / "part.mkv") as video:
+        assert 1 <= len(list(video)) < FRAMES - 3
+        assert video.cut_off is not None and re.fullmatch(r"0\.\d\d of 0\.\d\d seconds", video.cut_off)
 
 
 def turn(path: Path, matrix: tuple[int, int, int, int], to: Path) -> Path:
@@ -258,6 +286,18 @@ def test_stages_overlap_and_keep_their_order() -> None:
     assert time.perf_counter() - start > 0.9  # three stages of 10 × 0.03 s, one after the other
 
 
+def test_what_fails_in_the_last_frames_is_raised_when_the_rest_is_not_wanted() -> None:
+    def fail(*_: object) -> None:
+        time.sleep(0.02)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    frames = (Frame(np.zeros((1, 1, 3), np.uint8), number, number / 25) for number in range(10))
+    results = (Result(np.zeros((1, 1)), (), 1, np.zeros((0, 1, 1)), np.zeros((0, 1, 1))) for _ in range(10))
+    steps = run_pipeline(frames, lambda pixels: (next(results) for _ in pixels), fail, Seconds())
+    with pytest.raises(OSError, match="No space left"), closing(steps):  # type: ignore[type-var]
+        next(steps)
+
+
 def test_what_came_before_a_failure_is_written() -> None:
     assert staged(0.0, 4, broken=6)[1] == list(range(6))
 
@@ -350,6 +390,23 @@ def test_a_full_disk_ends_the_run(
     assert error.endswith("; 0 of 2 videos were done before") and ("frames until then" in error) == frames
 
 
+def test_a_reader_of_the_rows_that_goes_away_leaves_the_outputs(
+    dovit: Callable[..., tuple[int, str, str]], drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dovit-run --json drive.mp4 | head -3`"""
+    rows: list[str] = []
+
+    def printed(text: str, **_: object) -> None:
+        rows.append(text)
+        if len(rows) == 4:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(video_command, "print", printed, raising=False)
+    status, _, errors = dovit(drive, "--json")
+    assert status == 1 and "error" not in errors
+    assert len(read_labels(tmp_path / "out/drive.labels.mkv")) == 4
+
+
 @pytest.mark.parametrize("damage", ["cut", "overwritten"])
 def test_a_damaged_stream_keeps_what_it_had(
     dovit: Callable[..., tuple[int, str, str]], drive: Path, tmp_path: Path, damage: str
@@ -402,6 +459,20 @@ def test_outputs_of_others_are_not_replaced(
     assert status == 2 and "not written by dovit-run" in errors
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_video_that_is_read_is_no_output(
+    dovit: Callable[..., tuple[int, str, str]], drive: Path, tmp_path: Path, overwrite: bool
+) -> None:
+    """Not of another one that is given with it either."""
+    (tmp_path / "out").mkdir()
+    videos = [shutil.copy(drive, tmp_path / "out" / name) for name in ("a.mp4", "a.overlay.mp4")]
+    before = Path(videos[1]).read_bytes()
+    for order in (videos, videos[::-1]):
+        status, _, errors = dovit(*order, "--overlay", *["--overwrite"] * overwrite)
+        assert status == 2 and "a.overlay.mp4 is an input video and would be overwritten" in errors
+    assert Path(videos[1]).read_bytes() == before
+
+
 def test_nothing_is_left_of_a_video_without_frames(dovit: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
@@ -411,7 +482,7 @@ def test_nothing_is_left_of_a_video_without_frames(dovit: Callable[..., tuple[in
         container.mux(stream.encode(None))
     status, _, errors = dovit(tmp_path / "sound.mp4")
     assert status == 1 and "has no pictures" in errors
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_camera_that_is_not_there(dovit: Callable[..., tuple[int, str, str]]) -> None:
