@@ -49,8 +49,9 @@ class GpuChain:
         self._parts = (self._stopwatch.engines(engines), self._stopwatch.kernels(kernels), device)
         self._device = device
         self._graph = graph
-        self._lock = threading.RLock()
-        self._streaming = False
+        # a stream may go on in another thread than the one it began in, and only that one could release an RLock
+        self._lock = threading.Lock()
+        self._streaming: int | None = None  # the thread that took the last result of the stream that is under way
         self._failure: str | None = None
         self._loaded = self._load_program()
         self._mode = self._capture(self._loaded)
@@ -108,7 +109,7 @@ class GpuChain:
         next is uploaded: two sets of memory, taken when this is first called. Other passes wait until the last result was
         taken."""
         with self._turn():
-            self._streaming = True
+            self._streaming = threading.get_ident()
             waiting: list[Mode] = []
             try:
                 if self._second is None:
@@ -118,6 +119,7 @@ class GpuChain:
                 for number, batch in enumerate(images):
                     if len(waiting) == 2:
                         yield self._wait(waiting.pop(0), logits=logits())
+                        self._resume()
                     mode = modes[number % 2]
                     self._check(batch)
                     self._write(mode, batch, thresholds)
@@ -126,10 +128,12 @@ class GpuChain:
                     waiting.append(mode)
                 while waiting:
                     yield self._wait(waiting.pop(0), logits=logits())
+                    self._resume()
             finally:
-                self._streaming = False
+                self._streaming = None
                 # the results are dropped, but these passes still read memory that the next one would write
                 while waiting and self._failure is None:
+                    self._device.make_current()
                     self._wait(waiting.pop(), logits=False)
 
     def profile(
@@ -180,15 +184,20 @@ class GpuChain:
         with self._marking_failures():
             return mode.wait(logits=logits)
 
+    def _resume(self) -> None:
+        """A stream goes on, perhaps in another thread, or after another device became current in this one."""
+        self._streaming = threading.get_ident()
+        self._device.make_current()
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """One thread at a time, which must not begin a pass within a stream, nor after a failure."""
+        if self._streaming == threading.get_ident():  # it would wait for itself
+            raise UsageError("a stream of this session is under way: take its results first")
         with self._lock:
-            if self._streaming:
-                raise UsageError("a stream of this session is under way: take its results first")
             if self._failure is not None:
                 raise DovitError(f"the session refuses work after an error ({self._failure}): load the bundle again")
-            self._parts[2].make_current()
+            self._device.make_current()
             yield
 
     @contextmanager

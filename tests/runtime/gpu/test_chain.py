@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from fake_gpu import (
@@ -90,6 +92,35 @@ def test_a_pass_within_a_stream_is_refused_and_one_after_it_is_not(make: Maker) 
         chain.run(image, (0.5, 0.5), CAPACITIES)
     results.close()
     same(chain.run(image, (0.5, 0.5), CAPACITIES), made.chain.run(image, (0.5, 0.5), CAPACITIES))
+
+
+def test_a_stream_goes_on_in_another_thread(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does that an event loop or a prefetcher takes results from. CUDA's context is current for one thread."""
+    made = make()
+    device = FakeDevice()
+    chain = made.gpu_chain(device)
+    images = [random_images(made.model.config, 1, seed).numpy() for seed in range(5)]
+    current: list[int] = []
+    monkeypatch.setattr(FakeDevice, "make_current", lambda self: current.append(threading.get_ident()))
+    write = chain._write
+
+    def checked(*given: Any) -> None:
+        assert current[-1] == threading.get_ident()
+        write(*given)
+
+    monkeypatch.setattr(chain, "_write", checked)
+    results = chain.stream(images, (0.6, 0.5))
+    found = []
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        for number in range(4):
+            found.append((one, other)[number % 2].submit(next, results).result(60))
+        waiting = one.submit(chain.run, images[0], (0.6, 0.5), CAPACITIES)  # waits for the stream's end
+        with pytest.raises(UsageError, match="a stream of this session is under way"):
+            other.submit(chain.run, images[0], (0.6, 0.5), CAPACITIES).result(60)
+        found += results
+        found.append(waiting.result(60))
+    for result, image in zip(found, [*images, images[0]], strict=True):
+        same(result, made.chain.run(image, (0.6, 0.5), CAPACITIES))
 
 
 def test_threads_share_a_chain(make: Maker) -> None:
