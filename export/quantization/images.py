@@ -7,14 +7,12 @@ import numpy as np
 from dovit.engines.accuracy import Scene
 from dovit.evaluation.data import IGNORE, open_data
 from dovit.export.quantization.bundle import Calibration
-from dovit.export.quantization.request import QuantizationRequest
+from dovit.export.quantization.request import QuantizationRequest, labelled_numbers
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.images import read_image
 from dovit.runtime.resize import resize_image
 from dovit.runtime.slide import enlarged_size
 from dovit.runtime.whole import fit_image
-
-MAX_LABELLED = 200
 
 
 def load_images(manifest: Manifest, request: QuantizationRequest) -> Calibration:
@@ -23,10 +21,9 @@ def load_images(manifest: Manifest, request: QuantizationRequest) -> Calibration
     if request.data is None:
         return Calibration(images)
     dataset = open_data(request.data, "val", size=manifest.image_size, classes=manifest.classes)
-    count = min(len(dataset), MAX_LABELLED)
     labelled = []
-    for number in range(count):
-        sample = dataset[number * len(dataset) // count]
+    for number in labelled_numbers(len(dataset)):
+        sample = dataset[number]
         labels = at_model_size(manifest, np.repeat(sample.labels[..., None], 3, axis=2), labels=True)[..., 0]
         labelled.append(Scene(at_model_size(manifest, sample.image), labels))
     return Calibration(images, labelled)

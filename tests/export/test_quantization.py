@@ -28,6 +28,7 @@ from dovit.export.model.token_pass import TokenState
 from dovit.export.quantization import measure
 from dovit.export.quantization.bundle import Calibration, quantize
 from dovit.export.quantization.images import at_model_size
+from dovit.export.quantization.request import QuantizationRequest
 from dovit.runtime.bundle.manifest import Manifest
 from dovit.runtime.bundle.open import Bundle, open_bundle
 from dovit.runtime.bundle.write import write_bundle
@@ -345,6 +346,37 @@ def test_the_command(
     with pytest.raises(UsageError, match="its products are int8 already"):
         export(engine=out, out=tmp_path / "again", precision="int8", calibrate=[str(photos)])
     assert not (tmp_path / "again").exists()
+
+
+def test_other_labels_are_another_request(tmp_path: Path) -> None:
+    """An export is repeated where what it measured with has changed, under the same name too."""
+    for folder in ("images", "labels"):
+        (tmp_path / "data" / folder / "val").mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(np.full((8, 8), number, np.uint8)).save(
+                tmp_path / "data" / folder / "val" / f"{number}.png"
+            )
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8)).save(photo)
+    seen = []
+
+    def digest(data: str | None = str(tmp_path / "data")) -> str:
+        seen.append(QuantizationRequest("int8", (photo,), data).digest())
+        return seen[-1]
+
+    assert digest() == digest()
+    Image.fromarray(np.full((8, 8), 4, np.uint8)).save(tmp_path / "data" / "labels" / "val" / "1.png")
+    digest()
+    Image.fromarray(np.full((8, 8), 5, np.uint8)).save(tmp_path / "data" / "images" / "val" / "1.png")
+    digest()
+    (tmp_path / "data" / "labels" / "val" / "2.png").unlink()
+    (tmp_path / "data" / "images" / "val" / "2.png").unlink()
+    digest()
+    digest(None)
+    digest("streets:2")
+    assert len(set(seen)) == len(seen) - 1
+    with pytest.raises(DovitError, match="nope: no such folder"):
+        digest("nope")
 
 
 REFUSED: list[tuple[Callable[[Path], dict[str, object]], str]] = [
