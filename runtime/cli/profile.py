@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dovit.runtime.bundle.manifest import Schedule
 from dovit.runtime.cli.output import output_console
 from dovit.runtime.cli.profile_tables import print_profile
 from dovit.runtime.errors import UsageError
@@ -20,7 +21,7 @@ ROUNDS = 20
 
 
 def profile_images(
-    session: Session, files: Sequence[Path], thresholds: Sequence[float], schedule: str, *, as_json: bool
+    session: Session, files: Sequence[Path], thresholds: Sequence[float], schedule: Schedule, *, as_json: bool
 ) -> None:
     """A table, or a JSON object a line, for each image. Raises UsageError without a GPU."""
     chain, console = session.chain, output_console()
@@ -28,6 +29,7 @@ def profile_images(
         raise UsageError(
             f"--profile times plans on a GPU, and the backend {session.backend} runs none: give --backend tensorrt-rtx"
         )
+    session.capacities(schedule)  # refuses one that plans do not have
     for file in files:
         pixels = read_image(file)
         if not chain.accepts_size((pixels.shape[0], pixels.shape[1])):
