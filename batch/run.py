@@ -20,7 +20,7 @@ from dovit.batch.segmenter import COLUMNS, Segmenter
 from dovit.runtime.arguments import shown
 from dovit.runtime.bundle.open import open_bundle
 from dovit.runtime.cli.inputs import Input
-from dovit.runtime.cli.outputs import check_outputs, make_folders, plan_pictures
+from dovit.runtime.cli.outputs import check_outputs, output_folders, plan_pictures
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.openvino.device import check_precision, cpu_precision
 from dovit.runtime.plans import choose_plans
@@ -82,12 +82,11 @@ def _map_files(job: Job, inputs: Sequence[Input], labels: str) -> Done:
     columns: dict[str, Any] = {"image": "path"}
     if labels == "png":
         check_outputs(left, [".png"], overwrite=False)
-        make_folders(left, job.output)
         for row, picture in zip(rows, left, strict=True):
             row |= {"labels_file": os.path.abspath(picture.output(".png")), "source": picture.source}
         columns |= {"labels_file": "labels_file", "source": "source"}
     if left:
-        with _connected(job):
+        with output_folders(left if labels == "png" else [], job.output), _connected(job):
             blocks = -(-len(rows) // _rows_per_block(job, len(rows)))
             dataset = ray.data.from_items(rows, override_num_blocks=blocks)
             _run(job, dataset, columns, [name for name in ("path", "source") if name in rows[0]])

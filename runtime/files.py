@@ -10,8 +10,8 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,32 @@ def check_free(path: Path, needed: int, what: str, fix: str) -> None:
             raise OutputError(f"{path}: {what} {needed / 1e9:.3g} GB there, and {free / 1e9:.3g} GB are free: {fix}")
 
 
-def make_folder(folder: Path, flag: str) -> None:
-    """Make `folder` where it is missing. Raises DovitError where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DovitError(f"{folder}: cannot be made a folder ({reason}); give {flag} another one") from None
+@contextmanager
+def made_folders(folders: Iterable[Path], flag: str) -> Iterator[None]:
+    """Make `folders` where they are missing; where the block raises, those that are still empty go again. Raises DovitError where
+    one cannot be made."""
+    with ExitStack() as undone:
+        for folder in folders:
+            undone.enter_context(removed_if_empty(folder))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise DovitError(f"{folder}: cannot be made a folder ({reason}); give {flag} another one") from None
+        yield
+
+
+@contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Where the block raises, `folder` and the folders around it go again, as far as the block made them and they are empty."""
+    missing = [one for one in (folder, *folder.parents) if not os.path.exists(one)]  # the innermost first
+    try:  # before the first is made: an interrupt between making it and a `try` would leave it behind
+        yield
+    except BaseException:
+        for one in missing:
+            with suppress(OSError, ValueError):
+                one.rmdir()
+        raise
 
 
 def check_writable(folder: Path, flag: str) -> None:

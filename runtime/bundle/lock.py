@@ -7,17 +7,19 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dovit.runtime.errors import DovitError, UsageError
+from dovit.runtime.files import removed_if_empty
 
 LOCK_NAME = ".dovit-lock"
 
 
 @contextmanager
 def writer_lock(folder: Path, *, make: bool = False, wait: bool = True, required: bool = True) -> Iterator[None]:
-    """Hold the writer lock of `folder`; `make`: create the folder if it is missing.
+    """Hold the writer lock of `folder`; `make`: create the folder if it is missing, and remove it again where the block raises
+    and leaves it empty.
 
     While another process holds the lock, logs a warning and waits without a time limit; without `wait`, raises UsageError. The
     operating system releases the lock when a process ends, also when it is killed. Readers need no lock: see
@@ -25,14 +27,17 @@ def writer_lock(folder: Path, *, make: bool = False, wait: bool = True, required
     Raises OSError if the lock file cannot be created, DovitError if the file system does not support locks; where the lock is
     not `required`, logs a warning and goes on without it.
     """
-    descriptor = _acquire(folder, make=make, wait=wait, required=required)
-    try:
-        yield
-    finally:
-        # while it is still held: a waiting process sees that the file was replaced, and makes another
-        with suppress(OSError):
-            (folder / LOCK_NAME).unlink()
-        os.close(descriptor)
+    with ExitStack() as undone:
+        if make:
+            undone.enter_context(removed_if_empty(folder))
+        descriptor = _acquire(folder, make=make, wait=wait, required=required)
+        try:
+            yield
+        finally:
+            # while it is still held: a waiting process sees that the file was replaced, and makes another
+            with suppress(OSError):
+                (folder / LOCK_NAME).unlink()
+            os.close(descriptor)
 
 
 def _acquire(folder: Path, *, make: bool, wait: bool, required: bool) -> int:
@@ -43,7 +48,7 @@ def _acquire(folder: Path, *, make: bool, wait: bool, required: bool) -> int:
         try:
             descriptor = _open(path)
         except FileNotFoundError:
-            if make:  # a failed first export took its folder away in between
+            if make:  # another process failed and took its folder away in between
                 continue
             raise
         try:

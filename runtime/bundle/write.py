@@ -36,20 +36,12 @@ def write_bundle(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
     with _readable_errors(target):
         if target.exists() and not target.is_dir():
             raise DovitError(f"{target} is a file: give --out a folder")
-        made = _missing_folders(target)
-        try:  # before the first folder is made: an interrupt between making it and a `try` would leave it behind
-            with writer_lock(target, make=True):
+        with writer_lock(target, make=True):
+            _remove_leftovers(target)
+            try:
+                return _write(target, fill)
+            finally:
                 _remove_leftovers(target)
-                try:
-                    manifest = _write(target, fill)
-                finally:
-                    _remove_leftovers(target)
-        except BaseException:
-            for folder in made:  # only those that this call made and that are empty again
-                with suppress(OSError):
-                    folder.rmdir()
-            raise
-        return manifest
 
 
 def _write(target: Path, fill: Callable[[Path], Manifest]) -> Manifest:
@@ -138,11 +130,6 @@ def copy_files(old: Bundle, stage: Path, names: Iterable[str]) -> None:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         if not (stage / name).exists():  # names carry hashes: another bundle's file of the name is the same
             link_or_copy(old.path(name), stage / name)
-
-
-def _missing_folders(target: Path) -> list[Path]:
-    """Folders that have to be made for `target`, innermost first."""
-    return [folder for folder in (target, *target.parents) if not folder.exists()]
 
 
 def _old_files(target: Path) -> set[str]:

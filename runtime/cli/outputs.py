@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dovit.runtime.cli.inputs import Input
 from dovit.runtime.draw import source_of
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import make_folder, real_path
+from dovit.runtime.files import made_folders, real_path
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def check_outputs(pictures: Sequence[Picture], endings: Sequence[str], *, overwr
                 )
 
 
-def make_folders(pictures: Sequence[Picture], out: Path) -> None:
-    """The folders of the outputs. Raises DovitError where one cannot be made."""
-    for folder in dict.fromkeys([out, *(picture.base.parent for picture in pictures)]):
-        make_folder(folder, "--out")
+def output_folders(pictures: Sequence[Picture], out: Path) -> AbstractContextManager[None]:
+    """The folders of the outputs, made for the block: where it raises, those that hold no output go again. Raises DovitError
+    where one cannot be made."""
+    return made_folders(dict.fromkeys([out, *(picture.base.parent for picture in pictures)]), "--out")

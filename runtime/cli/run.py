@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ from dovit.runtime.cli.options import (
     recursive_option,
 )
 from dovit.runtime.cli.output import error_console, print_line, progress_bar
-from dovit.runtime.cli.outputs import Picture, check_outputs, make_folders, plan_pictures
+from dovit.runtime.cli.outputs import Picture, check_outputs, output_folders, plan_pictures
 from dovit.runtime.cli.profile import profile_images
 from dovit.runtime.cli.unused import refuse_unused, refuse_without_decisions
 from dovit.runtime.cli.values import parse_thresholds
@@ -197,6 +197,7 @@ def command(
     }
     refuse_without_decisions(about_tokens, len(session.manifest.decisions))
     thresholds = session.check_thresholds(parse_thresholds(threshold))
+    settings = {"mode": how, "threshold": thresholds, "schedule": chosen}
     if profile:
         profile_images(session, files, thresholds, chosen, as_json=as_json)
         return
@@ -204,7 +205,6 @@ def command(
         options = VideoOptions(
             frames, overlay, keep_maps, confidence_maps, video_format, max_frames, overwrite, as_json
         )
-        settings = {"mode": how, "threshold": thresholds, "schedule": chosen}
         run_videos(session, videos, out, options, settings)
         return
     decisions = len(session.manifest.decisions)
@@ -214,22 +214,36 @@ def command(
     pages = [page_count(file) for file in files]
     pictures = plan_pictures(inputs, pages if all_pages else [1] * len(files), out, endings)
     check_outputs(pictures, endings, overwrite=overwrite)
-    make_folders(pictures, out)
-    extras = {"overlay": overlay, "keep": keep_maps, "confidence": confidence_maps}
-    done = failed = 0
     for file, there in zip(files, pages, strict=True):
         if there > 1 and not all_pages:
             print_line(
                 console,
                 f"dovit-run: note: {printable(str(file))}: only the first of its {there} pages; --all-pages takes all",
             )
-    reader = _Reader()
+    extras = {"overlay": overlay, "keep": keep_maps, "confidence": confidence_maps}
+    with output_folders(pictures, out):
+        _segment(session, pictures, out, settings, extras, as_json=as_json)
+
+
+def _segment(
+    session: Session,
+    pictures: Sequence[Picture],
+    out: Path,
+    settings: dict[str, Any],
+    extras: dict[str, bool],
+    *,
+    as_json: bool,
+) -> None:
+    """Segment each picture and save the outputs below `out`; `settings` are those of a call of the session. Raises
+    DovitError where one failed, after the others."""
+    console, reader = error_console(), _Reader()
+    done = failed = 0
     with progress_bar(console, shown=not as_json) as bar:
         for picture in bar.track(pictures, description="segmenting"):
             try:
                 image = reader.read(picture)
                 start = time.perf_counter()
-                result = session(image, mode=how, threshold=thresholds, schedule=chosen)
+                result = session(image, **settings)
                 milliseconds = (time.perf_counter() - start) * 1e3
                 replaced = picture.output(".png").exists()
                 _save(session, image, result, picture, extras)
@@ -254,8 +268,8 @@ def command(
                 "kept": list(result.kept),
                 "backend": session.backend,
                 "provider": session.provider,
-                "mode": how,
-                "schedule": chosen,
+                "mode": settings["mode"],
+                "schedule": settings["schedule"],
                 "latency_ms": round(milliseconds, 3),
             }
             _report(row, str(picture), as_json)

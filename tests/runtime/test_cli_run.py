@@ -247,8 +247,10 @@ def test_bad_input_gets_one_sentence_and_its_status(dovit_run: Dovit, kind: str)
     Path("empty.png").touch()
     Path("notes.txt").write_text("notes")
     Path("hollow").mkdir()
+    there = set(Path.cwd().rglob("*"))
     status, out, err = dovit_run(*arguments)
     assert (status, out) == (expected, "")
+    assert set(Path.cwd().rglob("*")) == there  # no folder that was made for outputs either
     assert err.startswith("dovit-run: error: ") and err.count("\n") == 1
     assert sentence in err
     for name, pixels in zip(("a.png", "sub/a.keep2.png"), before, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dovit.runtime.errors import DovitError, OutputError, UsageError
-from dovit.runtime.files import atomic_write, check_output, read_regular
+from dovit.runtime.files import atomic_write, check_output, made_folders, read_regular
 
 
 def write(path: Path, text: str) -> None:
@@ -123,6 +123,28 @@ def test_what_is_wrong_with_a_folder_is_told_from_what_is_wrong_with_a_name(tmp_
         with pytest.raises(DovitError) as error:
             write(path, "text")
         assert not isinstance(error.value, OutputError)
+
+
+def test_folders_made_in_vain_go_again(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    folders = [tmp_path / name for name in ("out", "out/a/b", "out/c", "mine", "mine/d")]
+    with pytest.raises(ZeroDivisionError), made_folders(folders, "--out"):
+        assert all(folder.is_dir() for folder in folders)
+        (tmp_path / "out" / "c" / "result").touch()
+        raise ZeroDivisionError
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"mine", "out", "out/c", "out/c/result"}
+    with made_folders(folders, "--out"):
+        pass
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "zero\0byte", tmp_path / ("n" * 256)):
+        sentence = r"cannot be made a folder \(.*; give --out another one"
+        with pytest.raises(DovitError, match=sentence), made_folders([tmp_path / "out", wrong], "--out"):
+            raise AssertionError("it was made")
+        assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_reading_does_not_wait_for_a_pipe(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_bad_file_in_the_first_step_leaves_nothing_to_clear_up(tmp_path: Path,
     out = tmp_path / "run"
     with wrong(labels_of_step(data, 0)), pytest.raises(DovitError, match=r"the number of classes$"):
         go(out, checkpoint, data)
+    assert not out.exists()
     go(out, checkpoint, data)
 
 

@@ -27,7 +27,7 @@ from dovit.runtime.cli.output import (
 from dovit.runtime.cli.unused import refuse_unused
 from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
-from dovit.runtime.files import check_output, make_folder, real_path
+from dovit.runtime.files import check_output, made_folders, real_path
 from dovit.runtime.images import read_image
 from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
 
@@ -184,19 +184,19 @@ def command(
     check_decisions(model.config, layers, thresholds)
     # refuse before the work begins
     config, scratch = adapted_config(model.config, how), real_path(out).parent
-    make_folder(scratch, "--out")
-    check_output(out, "--out")
-    check_space_of_features(config, samples, scratch)
-    check_space(config, out)
-    if loaded.left_out:
-        print_line(
-            error_console(),
-            f"dovit-adapt: note: {ckpt} has token pass already ({loaded.left_out}), which is left out: {out} gets decisions of "
-            f"its own, fitted to the model without",
-        )
-    with stage_progress() as progress:
-        model, quality = adapt(model, samples, how, scratch, progress)
-    save_model(model, out)
+    with made_folders([scratch], "--out"):
+        check_output(out, "--out")
+        check_space_of_features(config, samples, scratch)
+        check_space(config, out)
+        if loaded.left_out:
+            print_line(
+                error_console(),
+                f"dovit-adapt: note: {ckpt} has token pass already ({loaded.left_out}), which is left out: {out} gets decisions "
+                f"of its own, fitted to the model without",
+            )
+        with stage_progress() as progress:
+            model, quality = adapt(model, samples, how, scratch, progress)
+        save_model(model, out)
     if quality.macs >= 1:
         print_line(
             error_console(),
