@@ -30,7 +30,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand --tabs=12
 
 .PHONY: demo
-demo: $(VENV)/.for-use  ## make a small checkpoint, export it, run it on an image
+demo: $(VENV)/.for-use  ## export the small trained model in assets/, run it on an image
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
 # Each worker has one thread, because more would wait for one another, and needs about 1 GB of memory.
