@@ -145,6 +145,11 @@ class Segment(Strict):
     operations: tuple[Operation, ...]
     if_none_kept: tuple[Operation, ...] = ()
 
+    @property
+    def all_operations(self) -> tuple[Operation, ...]:
+        """Both: what a check has to look at."""
+        return (*self.operations, *self.if_none_kept)
+
 
 class DecisionTensors(Strict):
     """The tensors that say what a decision saw and chose: its kept count [1] int32, and [B, M] each of confidence, position of
@@ -209,7 +214,7 @@ class Program(Strict):
                 raise ValueError(f"constant {tensor.name}: int32 or int64 expected, got {tensor.dtype}")
             _expect(len(constant.values) * itemsize(tensor.dtype), tensor.bytes, f"constant {tensor.name}, in bytes")
         for segment in self.segments:
-            for operation in (*segment.operations, *segment.if_none_kept):
+            for operation in segment.all_operations:
                 self._check(operation)
         return self
 
@@ -282,7 +287,7 @@ def check_fits(program: Program, manifest: Manifest, plans: PlanSet) -> None:
         raise ValueError(f"labels are {labels.dtype}, logits have {len(logits.shape)} dimensions")
     _expect(8 * len(manifest.capacities), program.tensor("capacities").bytes, "the capacities, in bytes")
     steps = {step.name: step for step in plans.steps if step.plan is not None}
-    for _, operation in program.operations:
+    for operation in (one for segment in program.segments for one in segment.all_operations):
         if not isinstance(operation, RunPlan):
             continue
         step = steps.get(operation.name)

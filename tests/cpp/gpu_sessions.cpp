@@ -1,8 +1,12 @@
 // GPU sessions on the stand-ins, for the sanitizers: threads share one, jobs are waited for in another order, sessions
-// come and go, some at the same time.
-//   gpu_sessions BUNDLE BACKEND TENSORRT PLUGINS
+// come and go, some at the same time, and one fails while threads wait for it.
+//   gpu_sessions BUNDLE BACKEND TENSORRT PLUGINS [failure]      failure: that last part alone
+#include <dlfcn.h>
+
+#include <chrono>
 #include <cstring>
 #include <dovit.hpp>
+#include <future>
 #include <thread>
 
 #include "expect.h"
@@ -39,19 +43,13 @@ dovit::RunOptions options(unsigned number) {
   return run;
 }
 
-}  // namespace
-
-int main(int count, char** arguments) {
-  if (count != 5) return 2;
-  dovit::LoadOptions load;
-  load.backend = arguments[2];
-  load.tensorrt = arguments[3];
-  load.plugins = arguments[4];
+// Threads share a session, and have sessions of their own at the same time.
+void test_sharing(const char* bundle, dovit::LoadOptions load) {
   // of the bundle's size, and of two others, so that what grows with them grows in turn
   const Picture pictures[] = {picture(0, 64, 96), picture(1, 80, 60), picture(2, 130, 200)};
   std::vector<Labels> expected;
   {
-    const dovit::Session session(arguments[1], load);
+    const dovit::Session session(bundle, load);
     for (unsigned n = 0; n < 3; ++n) expected.push_back(labels(session.run(pictures[n].image(), options(n))));
   }
   EXPECT(expected[0] != expected[1]);
@@ -59,7 +57,7 @@ int main(int count, char** arguments) {
     std::vector<std::thread> threads;
     for (unsigned t = 0; t < 3; ++t)
       threads.emplace_back([&, t] {
-        const dovit::Session session(arguments[1], load);
+        const dovit::Session session(bundle, load);
         EXPECT(labels(session.run(pictures[t].image(), options(t))) == expected[t]);
       });
     for (std::thread& thread : threads) thread.join();
@@ -67,7 +65,7 @@ int main(int count, char** arguments) {
   for (const dovit_graph graph : {DOVIT_WHOLE_IMAGE, DOVIT_SEGMENTED}) {
     load.graph = graph;
     load.workers = 2;
-    const dovit::Session session(arguments[1], load);
+    const dovit::Session session(bundle, load);
     std::vector<std::thread> threads;
     for (unsigned t = 0; t < 8; ++t)
       threads.emplace_back([&, t] {
@@ -80,5 +78,50 @@ int main(int count, char** arguments) {
     for (unsigned n = 0; n < 6; ++n) jobs.push_back(session.enqueue(pictures[n % 3].image(), options(n)));
     for (unsigned n = 6; n-- > 0;) EXPECT(labels(jobs[n].wait()) == expected[n % 3]);
   }
+}
+
+// The GPU fails in one of many passes. The session has one place for an image, so most threads wait for it at that
+// time: each must get an error, and none may be left waiting.
+void test_a_failure_ends_every_wait(const char* bundle, dovit::LoadOptions load) {
+  void* const driver = dlopen("libcuda.so.1", RTLD_NOW);  // the stand-in
+  EXPECT(driver);
+  const auto fail = reinterpret_cast<void (*)(const char*, int)>(dlsym(driver, "stand_in_fail"));
+  EXPECT(fail);
+  load.workers = 1;
+  const dovit::Session session(bundle, load);
+  const Picture one = picture(0, 64, 96);
+  fail("cuGraphLaunch", 30);  // late enough for all threads to have begun
+  std::vector<std::future<std::string>> errors;
+  for (unsigned t = 0; t < 8; ++t)
+    errors.push_back(std::async(std::launch::async, [&]() -> std::string {
+      try {
+        for (;;) session.run(one.image());
+      } catch (const dovit::Error& error) {
+        return error.what();
+      }
+    }));
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  int first = 0;
+  for (std::future<std::string>& error : errors) {
+    EXPECT(error.wait_until(limit) == std::future_status::ready);  // or it waits forever
+    const std::string sentence = error.get();
+    const bool failed = sentence.find("the GPU failed: ") == 0;
+    EXPECT(failed || sentence.find("the session refuses work after an error (") == 0);
+    first += failed;
+  }
+  EXPECT(first == 1);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const bool failure_alone = count == 6 && !std::strcmp(arguments[5], "failure");
+  if (count != 5 && !failure_alone) return 2;
+  dovit::LoadOptions load;
+  load.backend = arguments[2];
+  load.tensorrt = arguments[3];
+  load.plugins = arguments[4];
+  if (!failure_alone) test_sharing(arguments[1], load);
+  test_a_failure_ends_every_wait(arguments[1], load);
   return 0;
 }

@@ -31,6 +31,12 @@ int main(void) {
   loading.size = 3;
   EXPECT(dovit_session_load("x", &loading, &session) == DOVIT_USAGE);
   EXPECT(strstr(dovit_last_error(), "start it with its _INIT"));
+  loading.size = sizeof loading + sizeof(size_t); /* of a newer dovit.h */
+  EXPECT(dovit_session_load("x", &loading, &session) == DOVIT_USAGE);
+  EXPECT(strstr(dovit_last_error(), "use a newer library"));
+  loading.size = offsetof(dovit_load_options, graph); /* of an older one: what follows is not read */
+  loading.graph = 7;
+  EXPECT(dovit_session_load("no/such/folder/", &loading, &session) == DOVIT_ERROR);
 
   EXPECT(dovit_session_run(NULL, NULL, &running, &result) == DOVIT_USAGE && result == NULL);
   EXPECT(dovit_session_enqueue(NULL, NULL, NULL, &job) == DOVIT_USAGE && job == NULL);

@@ -1,6 +1,7 @@
 // The public interface on a real bundle: sessions BUNDLE LIBONNXRUNTIME.so. The labels themselves are compared with
 // Python's in test_embedding.py; here concurrent calls and invalid arguments are tested.
 #include <atomic>
+#include <cstddef>
 #include <cstring>
 #include <dovit.hpp>
 #include <thread>
@@ -202,6 +203,82 @@ void test_wrong_numbers(const dovit::Session& session, const Picture& picture) {
   refused([](I, O o) { o.threshold_count = 3; }, "thresholds is NULL, and its count 3");
 }
 
+// A struct of another dovit.h: `size` bytes long. What lies behind those is no field of the caller's, and no pointer.
+template <class Struct>
+Struct of_size(Struct given, std::size_t size) {
+  given.size = size;
+  if (size < sizeof given) std::memset(reinterpret_cast<char*>(&given) + size, 0x5a, sizeof given - size);
+  return given;
+}
+
+void test_structs_of_an_older_header(const dovit::Session& session, const Picture& picture, const char* bundle,
+                                     const char* library) {
+  dovit_load_options load = DOVIT_LOAD_OPTIONS_INIT;
+  load.backend = "onnxruntime";
+  load.onnxruntime = library;
+  for (const std::size_t size : {offsetof(dovit_load_options, tensorrt), offsetof(dovit_load_options, openvino)}) {
+    const dovit_load_options older = of_size(load, size);
+    dovit_session* loaded = nullptr;
+    EXPECT(dovit_session_load(bundle, &older, &loaded) == DOVIT_OK);
+    dovit_info info = DOVIT_INFO_INIT;
+    EXPECT(dovit_session_info(loaded, &info) == DOVIT_OK);
+    EXPECT(info.size == sizeof info && info.classes == session.info().classes);
+    EXPECT(!std::memcmp(info.thresholds, session.info().thresholds, sizeof(double) * std::size_t(info.decisions)));
+    dovit_session_free(loaded);
+  }
+
+  const dovit_image image = {picture.rgb.data(), picture.width, picture.height, 0, DOVIT_RGB, DOVIT_HOST};
+  const std::vector<double> none(std::size_t(session.info().decisions), 0.0);
+  dovit_run_options run = DOVIT_RUN_OPTIONS_INIT;
+  run.thresholds = none.data();
+  run.threshold_count = none.size();
+  const dovit_run_options older = of_size(run, offsetof(dovit_run_options, counts));
+  dovit_result* handle = nullptr;
+  EXPECT(dovit_session_run(session.get(), &image, &older, &handle) == DOVIT_OK);
+  const dovit::Result result(handle);
+  for (const std::int64_t kept : result.kept()) EXPECT(kept == 0);
+  EXPECT(labels_of(result).size() == picture.rgb.size() / 3 && !dovit_result_logits(handle, nullptr));
+
+  constexpr std::size_t kSize = offsetof(dovit_info, grid_height);
+  const dovit_info before = of_size(dovit_info DOVIT_INFO_INIT, kSize);
+  dovit_info info = before;
+  EXPECT(dovit_session_info(session.get(), &info) == DOVIT_OK);
+  EXPECT(info.size == kSize && info.height == session.info().height && info.width == session.info().width);
+  EXPECT(info.architecture == session.info().architecture && info.backend == session.info().backend);
+  const auto behind = [](const dovit_info& one) { return reinterpret_cast<const char*>(&one) + kSize; };
+  EXPECT(!std::memcmp(behind(info), behind(before), sizeof info - kSize));
+}
+
+// A larger struct may have fields that this library does not know; a size between those of two headers is a mistake.
+void test_structs_that_are_refused(const dovit::Session& session, const Picture& picture, const char* bundle) {
+  const auto refused = [&](std::size_t change, const char* part) {
+    const auto load = of_size(dovit_load_options DOVIT_LOAD_OPTIONS_INIT, sizeof(dovit_load_options) + change);
+    dovit_session* loaded = nullptr;
+    EXPECT(dovit_session_load(bundle, &load, &loaded) == DOVIT_USAGE && !loaded);
+    has(dovit_last_error(), part);
+
+    const auto run = of_size(dovit_run_options DOVIT_RUN_OPTIONS_INIT, sizeof(dovit_run_options) + change);
+    const dovit_image image = {picture.rgb.data(), picture.width, picture.height, 0, DOVIT_RGB, DOVIT_HOST};
+    dovit_result* result = nullptr;
+    EXPECT(dovit_session_run(session.get(), &image, &run, &result) == DOVIT_USAGE && !result);
+    has(dovit_last_error(), part);
+
+    const auto before = of_size(dovit_info DOVIT_INFO_INIT, sizeof(dovit_info) + change);
+    dovit_info info = before;
+    EXPECT(dovit_session_info(session.get(), &info) == DOVIT_USAGE && !std::memcmp(&info, &before, sizeof info));
+    has(dovit_last_error(), part);
+  };
+  refused(8, "use a newer library");
+  refused(std::size_t(1) << 40, "use a newer library");
+  refused(std::size_t(0) - 4, "start it with its _INIT");  // half a field
+  for (const std::size_t size : {0, 3, 8}) {
+    const auto load = of_size(dovit_load_options DOVIT_LOAD_OPTIONS_INIT, size);
+    dovit_session* loaded = nullptr;
+    EXPECT(dovit_session_load(bundle, &load, &loaded) == DOVIT_USAGE && !loaded);
+    has(dovit_last_error(), "start it with its _INIT");
+  }
+}
+
 void test_enqueue(const char* bundle, const dovit::LoadOptions& given) {
   dovit::LoadOptions options = given;
   options.workers = 2;
@@ -262,6 +339,8 @@ int main(int count, char** arguments) {
   test_results(session, picture);
   test_wrong_arguments(session, picture, arguments[1], arguments[2]);
   test_wrong_numbers(session, picture);
+  test_structs_of_an_older_header(session, picture, arguments[1], arguments[2]);
+  test_structs_that_are_refused(session, picture, arguments[1]);
   test_enqueue(arguments[1], options);
   test_eight_threads(session);
   options.low_memory = true;

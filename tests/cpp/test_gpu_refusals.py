@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -176,6 +177,27 @@ def test_programs_that_leave_the_arena_are_refused(setup: Setup, on_gpu: Call, t
         status, sentence = on_gpu(refusal, one, {})
         assert status == 1 and ("build the plans again" in sentence or "has no kernel" in sentence), sentence
         shutil.rmtree(one.bundle)
+
+
+def test_plans_that_run_where_no_token_is_kept_are_checked(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:
+    """By both languages, at loading: the first image that keeps no token may come much later."""
+    for number, (change, message) in enumerate(
+        [
+            ({"name": "nowhere"}, "there is no plan '?nowhere"),
+            ({"inputs": []}, "plan block2"),
+            ({"profiles": []}, "(plan block2 has . profiles|profiles of plan block2)"),
+        ]
+    ):
+        program = program_of(setup)
+        plan = next(one for part in program["segments"] for one in part["operations"] if one["name"] == "block2")
+        program["segments"][1]["if_none_kept"].append(plan | change)
+        one = with_program(setup, tmp_path / str(number), program)
+        expected = rf"does not fit bundle.json \({message}.*; build the plans again"
+        bundle = open_bundle(one.bundle)
+        with pytest.raises(DovitError, match=expected):
+            read_program(bundle, bundle.manifest.plans[0])
+        status, sentence = on_gpu(refusal, one, {})
+        assert status == 1 and re.search(expected, sentence), sentence
 
 
 def test_arguments_of_another_library_are_refused(setup: Setup, on_gpu: Call, tmp_path: Path) -> None:

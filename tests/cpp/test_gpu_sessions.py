@@ -202,16 +202,27 @@ def test_the_examples(setup: Setup, on_gpu: Call, examples: Path, tmp_path: Path
     assert printed == "5 frames, 5 with the labels that they get alone\n"
 
 
+def test_a_failure_ends_every_wait(build: Callable[[str], Path], setup: Setup) -> None:
+    """Threads that wait while the pass of another fails get errors too; one left waiting ends the program after a minute."""
+    gpu_sessions(build("release"), setup, "failure")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sanitize", "thread"])
 def test_sanitizers_find_nothing(build: Callable[[str], Path], setup: Setup, preset: str) -> None:
+    gpu_sessions(build(preset), setup)
+
+
+def gpu_sessions(built: Path, setup: Setup, *part: str) -> None:
+    """Run the program of this name."""
     suppressions = Path(__file__).with_name("thread_sanitizer.txt")
     run(
-        build(preset) / "tests" / "gpu_sessions",
+        built / "tests" / "gpu_sessions",
         setup.bundle,
         setup.flavour,
         setup.tensorrt,
         setup.libraries.plugins,
+        *part,
         LD_LIBRARY_PATH=str(setup.libraries.cuda.parent),
         DOVIT_STAND_IN_ONNXRUNTIME=str(setup.onnxruntime),
         TSAN_OPTIONS=f"suppressions={suppressions}",

@@ -85,6 +85,12 @@ CHANGES: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     ),
     (lambda p: kernel(p, "gather")["arguments"].update(tokens="thing"), "arguments.tokens"),
     (lambda p: kernel(p, "gather")["arguments"].update(batch=1 << 31), "arguments.batch"),
+    (
+        lambda p: p["segments"][1]["if_none_kept"].append(
+            {"kind": "copy", "name": "c", "source": "image", "target": "no"}
+        ),
+        "no tensor 'no'",
+    ),
     (set_tensor("image", offset=1), "offset"),
     (set_tensor("image", offset=1 << 40), "the end of tensor image"),
     (set_tensor("image", shape=[1 << 30, 1 << 30]), "the end of tensor image"),
@@ -135,6 +141,32 @@ def test_plans_that_the_program_does_not_know(bundle: Bundle) -> None:
             check_fits(program, bundle.manifest, plans.model_copy(update={"steps": steps}))
     with pytest.raises(ValueError, match="batch: 2 expected, got 1"):
         check_fits(program, bundle.manifest, plans.model_copy(update={"batch": 2}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"name": "nowhere"}, "there is no plan 'nowhere'"),
+        ({"inputs": []}, "plan block2: tensors .* expected, got "),
+        ({"profiles": []}, "plan block2 has . profiles, not 0"),
+    ],
+    ids=str,
+)
+def test_plans_that_run_where_no_token_is_kept(
+    bundle: Bundle, written: dict[str, Any], change: dict[str, object], message: str | None
+) -> None:
+    """They are checked as the others are: such an image may come much later."""
+    [plans] = bundle.manifest.plans
+    changed = copy.deepcopy(written)
+    plan = next(one for part in changed["segments"] for one in part["operations"] if one["name"] == "block2")
+    changed["segments"][1]["if_none_kept"].append(plan | change)
+    program = Program.model_validate_json(json.dumps(changed))
+    if message is None:
+        check_fits(program, bundle.manifest, plans)
+        return
+    with pytest.raises(ValueError, match=message):
+        check_fits(program, bundle.manifest, plans)
 
 
 def test_plans_without_a_program_say_how_to_get_one(bundle: Bundle) -> None:

@@ -44,7 +44,6 @@ namespace {
 
 const dovit_load_options kLoadDefaults = DOVIT_LOAD_OPTIONS_INIT;
 const dovit_run_options kRunDefaults = DOVIT_RUN_OPTIONS_INIT;
-const dovit_info kInfoDefaults = DOVIT_INFO_INIT;
 
 thread_local char t_last_error[2048] = "";  // no std::string: reporting an error must not allocate
 
@@ -134,7 +133,8 @@ void dovit_session_free(dovit_session* session) { delete session; }
 dovit_status dovit_session_info(const dovit_session* session, dovit_info* info) {
   return guarded([&] {
     const Session& s = required(session, "session")->session;
-    dovit_info made = whole_struct(required(info, "info"), kInfoDefaults, "dovit_info");
+    const size_t bytes = given_bytes(*required(info, "info"), "dovit_info");
+    dovit_info made{};
     const Manifest& manifest = s.manifest();
     made.architecture = manifest.architecture.c_str();
     made.backend = s.backend().c_str();
@@ -151,7 +151,8 @@ dovit_status dovit_session_info(const dovit_session* session, dovit_info* info) 
     const auto given = [](const std::string& name) { return name.empty() ? nullptr : name.c_str(); };
     made.provider = given(s.provider());
     made.precision = given(s.precision());
-    *info = made;
+    made.size = bytes;
+    std::memcpy(info, &made, bytes);  // an older program's struct ends there
   });
 }
 

@@ -1,5 +1,7 @@
 #include "api/options.h"
 
+#include <cstring>
+
 #include "errors.h"
 
 namespace dovit::runtime {
@@ -124,15 +126,28 @@ Pixels pixels(const dovit_image& image, const Session& session, const RunOptions
 }
 
 template <class Struct>
+size_t given_bytes(const Struct& given, const char* name) {
+  const size_t bytes = given.size;
+  // a multiple of the alignment never ends inside a field
+  if (bytes <= sizeof given.size || bytes % alignof(Struct))
+    throw UsageError(text(name, " has the size ", bytes, ", which no dovit.h gives it: start it with its _INIT"));
+  if (bytes > sizeof(Struct))
+    throw UsageError(text(name, " has the size ", bytes, ", and in libdovit_runtime ", DOVIT_VERSION, " ",
+                          sizeof(Struct), ": start it with its _INIT; where that was done, the program was compiled ",
+                          "with a newer dovit.h: compile it with this library's, or use a newer library"));
+  return bytes;
+}
+
+template <class Struct>
 Struct whole_struct(const Struct* given, const Struct& defaults, const char* name) {
-  if (!given) return defaults;
-  if (given->size != sizeof(Struct))
-    throw UsageError(text(name, " has the size ", given->size, ", not ", sizeof(Struct), ": start it with its _INIT"));
-  return *given;
+  Struct whole = defaults;
+  if (given) std::memcpy(&whole, given, given_bytes(*given, name));
+  whole.size = sizeof whole;
+  return whole;
 }
 
 template dovit_load_options whole_struct(const dovit_load_options*, const dovit_load_options&, const char*);
 template dovit_run_options whole_struct(const dovit_run_options*, const dovit_run_options&, const char*);
-template dovit_info whole_struct(const dovit_info*, const dovit_info&, const char*);
+template size_t given_bytes(const dovit_info&, const char*);
 
 }  // namespace dovit::runtime

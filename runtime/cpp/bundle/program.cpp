@@ -212,7 +212,7 @@ class BoundsCheck {
           throw DovitError(text("constant ", constant.tensor, ": a number of 32 bits expected, got ", value));
     }
     for (const Segment& segment : program_.segments)
-      for (const auto* operations : {&segment.operations, &segment.if_none_kept})
+      for (const auto* operations : segment.all_operations())
         for (const Operation& operation : *operations) std::visit([&](const auto& one) { check(one); }, operation);
   }
 
@@ -281,6 +281,22 @@ void expect(const Value& found, const Value& expected, const std::string& what) 
   if (found != expected) throw DovitError(text(what, ": ", expected, " expected, got ", found));
 }
 
+// A plan that is run is one of the set, with the tensors and as many profiles as the manifest says.
+void check_fits(const RunPlan& run, const PlanSet& plans) {
+  const auto named = [&](const PlanStep& step) { return step.plan && step.name == run.name; };
+  const auto step = std::find_if(plans.steps.begin(), plans.steps.end(), named);
+  if (step == plans.steps.end()) throw DovitError(text("there is no plan ", run.name));
+  for (const auto& [bindings, specs] :
+       {std::pair(&run.inputs, &step->inputs), std::pair(&run.outputs, &step->outputs)}) {
+    const auto same = [](const Binding& binding, const TensorSpec& spec) {
+      return binding.name == spec.name && binding.dtype.value == spec.dtype.value;
+    };
+    if (!std::equal(bindings->begin(), bindings->end(), specs->begin(), specs->end(), same))
+      throw DovitError(text("plan ", run.name, " has other tensors"));
+  }
+  expect(run.profiles.size(), step->plan->profiles.size(), text("profiles of plan ", run.name));
+}
+
 // What the host writes and reads, and the plans, are as the manifest says.
 void check_fits(const Program& program, const Manifest& manifest, const PlanSet& plans) {
   expect(program.batch, plans.batch, "batch");
@@ -301,22 +317,9 @@ void check_fits(const Program& program, const Manifest& manifest, const PlanSet&
   expect_at_most(static_cast<int64_t>(8 * manifest.capacities.size()), program.tensor("capacities").bytes(),
                  "the capacities, in bytes");
   for (const Segment& segment : program.segments)
-    for (const Operation& operation : segment.operations) {
-      const auto* run = std::get_if<RunPlan>(&operation);
-      if (!run) continue;
-      const auto named = [&](const PlanStep& step) { return step.plan && step.name == run->name; };
-      const auto step = std::find_if(plans.steps.begin(), plans.steps.end(), named);
-      if (step == plans.steps.end()) throw DovitError(text("there is no plan ", run->name));
-      for (const auto& [bindings, specs] :
-           {std::pair(&run->inputs, &step->inputs), std::pair(&run->outputs, &step->outputs)}) {
-        const auto same = [](const Binding& binding, const TensorSpec& spec) {
-          return binding.name == spec.name && binding.dtype.value == spec.dtype.value;
-        };
-        if (!std::equal(bindings->begin(), bindings->end(), specs->begin(), specs->end(), same))
-          throw DovitError(text("plan ", run->name, " has other tensors"));
-      }
-      expect(run->profiles.size(), step->plan->profiles.size(), text("profiles of plan ", run->name));
-    }
+    for (const auto* operations : segment.all_operations())
+      for (const Operation& operation : *operations)
+        if (const auto* run = std::get_if<RunPlan>(&operation)) check_fits(*run, plans);
 }
 
 }  // namespace

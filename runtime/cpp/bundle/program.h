@@ -78,6 +78,9 @@ using Operation = std::variant<RunPlan, LaunchKernel, Copy>;
 
 struct Segment {
   std::vector<Operation> operations, if_none_kept;
+
+  // Both: what a check has to look at.
+  std::array<const std::vector<Operation>*, 2> all_operations() const { return {&operations, &if_none_kept}; }
 };
 
 struct DecisionTensors {

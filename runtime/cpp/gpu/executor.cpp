@@ -86,6 +86,7 @@ Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
   } catch (const DovitError& error) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (failure_.empty()) failure_ = error.what();
+    changed_.notify_all();  // every thread that waits throws; none takes a runner and gives it back, to wake the next
     throw DovitError(
         text("the GPU failed: ", error.what(), "; the session refuses further work: load the bundle again"));
   }
@@ -93,7 +94,7 @@ Pass GpuExecutor::run(const Frame& frame, const Request& request) const {
 
 std::unique_ptr<Runner> GpuExecutor::take() const {
   std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait(lock, [&] { return !idle_.empty(); });
+  changed_.wait(lock, [&] { return !idle_.empty() || !failure_.empty(); });
   if (!failure_.empty())
     throw DovitError(text("the session refuses work after an error (", failure_, "): load the bundle again"));
   std::unique_ptr<Runner> runner = std::move(idle_.back());

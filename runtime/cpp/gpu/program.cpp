@@ -31,7 +31,7 @@ void check_arguments(const LaunchKernel& launch) {
 
 LoadedProgram::LoadedProgram(const Plans& plans) : plans_(plans), scratch_bytes_(most_scratch()) {
   for (const Segment& segment : program().segments)
-    for (const auto* operations : {&segment.operations, &segment.if_none_kept})
+    for (const auto* operations : segment.all_operations())
       for (const Operation& operation : *operations)
         if (const auto* launch = std::get_if<LaunchKernel>(&operation)) check_arguments(*launch);
   const size_t free = device().free_bytes();
@@ -167,9 +167,10 @@ size_t LoadedProgram::most_scratch() const {
   size_t most = 0;
   for (const auto& [name, engine] : plans_.engines) most = std::max(most, engine->scratch_bytes());
   for (const Segment& segment : program().segments)
-    for (const Operation& operation : segment.operations)
-      if (const auto* launch = std::get_if<LaunchKernel>(&operation); launch && launch->scratch)
-        most = std::max(most, plans_.kernels.scratch_bytes(launch->kernel, *launch->scratch));
+    for (const auto* operations : segment.all_operations())
+      for (const Operation& operation : *operations)
+        if (const auto* launch = std::get_if<LaunchKernel>(&operation); launch && launch->scratch)
+          most = std::max(most, plans_.kernels.scratch_bytes(launch->kernel, *launch->scratch));
   return most;
 }
 

@@ -33,8 +33,10 @@
  * cache of compiled kernels (once); the file of that cache cannot be written (at loading). Nothing else is printed by
  * this library; those that it opens may print errors of their own.
  *
- * Structs that begin with `size` may grow: start them with their _INIT, and set what differs. In such a struct, 0 and
- * NULL mean the default.
+ * Structs that begin with `size` may grow at their end: start them with their _INIT, and set what differs. In such a
+ * struct, 0 and NULL mean the default. A program that was compiled with an older dovit.h of the same ABI version runs
+ * as it is: options that its structs lack have their defaults, and of a dovit_info as much is written as it has. A
+ * larger struct is refused (DOVIT_USAGE): the program was compiled with a newer dovit.h than the library's.
  */
 #ifndef DOVIT_H
 #define DOVIT_H
@@ -52,7 +54,8 @@
 extern "C" {
 #endif
 
-/* Of this header. A library works with every header whose number is its own: dovit_check_abi(). */
+/* Of this header. A library works with the headers whose number is its own, up to the one that it was built with:
+ * dovit_check_abi(). */
 #define DOVIT_ABI_VERSION 3
 
 typedef enum dovit_status {
