@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Token pass on real photographs: from a Hugging Face folder of a DINOv2 backbone and CamVid to tables like those of docs/results/camvid.md.
 #   bash benchmarks/camvid.sh DATA BACKBONE OUT [--quick] [--probe | --frozen] [--seeds 0,1,2] [--jobs 1] [--torch]
+#       [--size 336x448] [--steps 400] [--rounds 3]
 # An interrupted run goes on where it was.
-# DATA: images/ and labels/ with train/ and val/, as docs/training.md has it. --quick: a few steps of everything, to see that it works.
+# DATA: images/ and labels/ with train/ and val/, as docs/training.md has it. BACKBONE: python -m dovit.benchmarks.camvid_backbone
+# makes the one of docs/results/camvid.md. --quick: a few steps of everything, to see that it works.
 # --probe: instead of all that, what leaves the backbone as it is: a linear probe, adapted and then trained; two cores do it in two hours.
 # --frozen: the paper's tables around a backbone that stays as it is, with a linear decoder on four layers, of images of 252×336 pixels.
 # --jobs: so many runs at once, for a GPU with memory to spare. --torch: checkpoints are evaluated by torch, on a GPU if there is one,
 # instead of as bundles on the CPU.
+# --size: height and width of the images. --steps: so many in each round, behind the dense model's first 800. --rounds: so many of DoViT,
+# and of its dense control.
 # Needs dovit's extra training: pip install '.[training]' -c constraints.txt, which brings matplotlib for the plots too.
 # CamVid is CC BY-NC 4.0: neither its images nor weights trained on them may be published with this project.
 set -euo pipefail
@@ -22,10 +26,10 @@ wrong() { # sentence
 [ $# -ge 3 ] || wrong "give the data, the backbone and a folder for the runs; --help says more"
 data=$(realpath "$1") backbone=$(realpath "$2") out=$3
 shift 3
-first=800 again=400 few=250 longest=1600 rounds=8 dovit_rounds=3 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch= probe= frozen=
+first=800 again= longest=1600 rounds=8 dovit_rounds=3 seeds="0 1 2" limit=() validation=() fit=() parallel=1 torch= probe= frozen= size= alone=
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) first=6 again=4 few=4 longest=4 rounds=2 dovit_rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
+        --quick) first=6 again=4 longest=4 rounds=2 dovit_rounds=2 seeds=0 limit=(--limit 4) validation=(--val-limit 4) fit=(--limit 8 --steps 4 --joint-steps 2) ;;
         --seeds)
             [[ ${2:-} =~ ^[0-9]+(,[0-9]+)*$ ]] || wrong "--seeds ${2:-}: give numbers separated by commas, as 0,1,2"
             seeds=${2//,/ }
@@ -36,6 +40,16 @@ while [ $# -gt 0 ]; do
             parallel=$2
             shift
             ;;
+        --size)
+            [[ ${2:-} =~ ^[1-9][0-9]*x[1-9][0-9]*$ ]] || wrong "--size ${2:-}: give height and width, as 252x336"
+            size=$2
+            shift
+            ;;
+        --steps | --rounds)
+            [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || wrong "$1 ${2:-}: give a number, as 3"
+            [ "$1" = --steps ] && again=$2 || dovit_rounds=$2 alone=$1
+            shift
+            ;;
         --torch) torch=1 ;;
         --probe) probe=1 ;;
         --frozen) frozen=1 ;;
@@ -44,14 +58,16 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -z "$probe" ] || [ -z "$frozen" ] || wrong "give --probe or --frozen, not both"
+[ -z "$alone" ] || [ -z "$probe$frozen" ] || wrong "$alone: with --probe and --frozen there is one round: leave it out"
 mkdir -p "$out"
 cd "$out"
 
 # 768 tokens an image, or 432; in bf16 where the machine multiplies in it, which is dovit-train's default
-size=336x448 fixed=() decoder=()
+if [ -n "$frozen" ]; then usual_size=252x336 usual_steps=250; else usual_size=336x448 usual_steps=400; fi
+size=${size:-$usual_size} again=${again:-$usual_steps} fixed=() decoder=()
 prediction=(--head-lr-mult 10) # DynamicViT reaches 50.2 mIoU with it, and 36.2 with 100, as everything else has
 labelled=(--freeze-backbone --lr 0.0003 --head-lr-mult 1) # around a frozen backbone, after it was adapted
-[ -z "$frozen" ] || again=$few size=252x336 decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone) prediction=() dovit_rounds=1
+[ -z "$frozen" ] || decoder=(--decoder-layers 3,6,9,12) fixed=(--freeze-backbone) prediction=() dovit_rounds=1
 [ -z "$frozen" ] || labelled=("${fixed[@]}")
 common=(--data "$data" --image-size $size --batch 4 --optimizer adamw --lr 0.00003 --head-lr-mult 100
     --scale-range 0.75,1.5 --label-stride 2 --log-every 20 --save-every 100)

@@ -73,6 +73,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "streets.sh OUT",
         "camvid.sh . . OUT --quick",
         "camvid.sh . . OUT --quick --torch",
+        "camvid.sh . . OUT --quick --size 252x336 --steps 3 --rounds 3",
         "camvid.sh . . OUT --quick --probe",
         "camvid.sh . . OUT --quick --frozen",
     ],
@@ -105,6 +106,11 @@ def test_every_command(
         status, _, errors = typed(module, *line)
         assert not status, (name, line, errors)
     assert reached == [name for name, *_ in lines]
+    if "--size" in arguments:
+        trained = {Path(line[line.index("--out") + 1]).name: line for name, *line in lines if name == "train"}
+        assert all(line[line.index("--image-size") + 1] == "252x336" for line in trained.values())
+        assert {"dovit-0", "dovit2-0", "dovit3-0", "control3-0"} < trained.keys() and "dovit4-0" not in trained
+        assert trained["dovit3-0"][trained["dovit3-0"].index("--steps") + 1] == "3"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +121,12 @@ def test_every_command(
         ("data backbone OUT --seeds --quick", "--seeds --quick: give numbers"),
         ("data backbone OUT --seeds 0,,1", "--seeds 0,,1: give numbers"),
         ("data backbone OUT --jobs 0", "--jobs 0: give a number of runs, as 2"),
+        ("data backbone OUT --size 252", "--size 252: give height and width, as 252x336"),
+        ("data backbone OUT --steps --quick", "--steps --quick: give a number, as 3"),
+        (
+            "data backbone OUT --frozen --rounds 2",
+            "--rounds: with --probe and --frozen there is one round: leave it out",
+        ),
         ("data backbone OUT --fast", "unknown option --fast: --help lists those there are"),
         ("data backbone OUT --probe --frozen", "give --probe or --frozen, not both"),
     ],
