@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import onnx
 import typer
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 from safetensors.numpy import save_file
 

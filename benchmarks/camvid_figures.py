@@ -7,6 +7,7 @@ on average, and how many tokens the images keep. Draws OUT/blocks.svg.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from dovit.evaluation.cli.outputs import json_text
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.files import atomic_write
@@ -42,6 +44,16 @@ class Images:
     def hard(self) -> int:
         """The image with the most."""
         return int(self.macs.sum(axis=1).argmax())
+
+
+def records_of(folder: Path, seed: int | None) -> Path:
+    """DoViT's records: those of `seed`, or the first. Raises DovitError where there are none."""
+    named = ((re.fullmatch(r"images-(\d+)", file.stem), file) for file in folder.glob("images-*.jsonl"))
+    found = {int(name[1]): file for name, file in named if name}  # images-tuned-0.jsonl is another model's
+    if not found or (seed is not None and seed not in found):
+        name = f"images-{'NUMBER' if seed is None else seed}.jsonl"
+        raise DovitError(f"{folder} holds no {name} of dovit-eval --per-image: run benchmarks/camvid.sh first")
+    return found[min(found) if seed is None else seed]
 
 
 def read_images(file: Path, setting: str) -> Images:
@@ -171,19 +183,16 @@ def command(
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write what is drawn there.")] = None,
 ) -> None:
     """Draw Figure 6 and print its tables as Markdown."""
-    pattern = "images-*.jsonl" if seed is None else f"images-{seed}.jsonl"
-    files = sorted(folder.glob(pattern))
-    if not files:
-        raise DovitError(f"{folder} holds no {pattern} of dovit-eval --per-image: run benchmarks/camvid.sh first")
+    file = records_of(folder, seed)
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError:
         raise UsageError("the plot needs matplotlib: pip install 'dovit[training]'") from None
     setting = f"ξ = {threshold:g}"
-    images = read_images(files[0], setting)
+    images = read_images(file, setting)
     draw(images, setting, folder / "blocks.svg")
     if out is not None:
-        out.write_text(json.dumps(as_json(images, setting), ensure_ascii=False) + "\n", encoding="utf-8")
+        out.write_text(json_text(as_json(images, setting)) + "\n", encoding="utf-8")
     for lines in (blocks_table(images), kept_table(images)):
         print("\n".join(lines), end="\n\n")
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from dovit.evaluation.cli.outputs import json_text
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.errors import DovitError
 
@@ -37,10 +38,10 @@ ROWS = {  # run, and the setting that its row shows; None: the only one
     "adapted, then trained with labels, ξ = 0.8/0.85/0.9/0.92": ("trained", "ξ = 0.8/0.85/0.9/0.92"),
 }
 PARTS = {
-    "neither merging nor self-distillation, ξ = 0.95": ("nothing", None),
-    "merging, ξ = 0.95": ("merging", None),
+    "neither merging nor self-distillation, ξ = 0.95": ("nothing", "ξ = 0.95"),
+    "merging, ξ = 0.95": ("merging", "ξ = 0.95"),
     "both (DoViT), ξ = 0.95": ("dovit", "ξ = 0.95"),
-    "merging by cell in the place of the class token, ξ = 0.95": ("cells", None),
+    "merging by cell in the place of the class token, ξ = 0.95": ("cells", "ξ = 0.95"),
 }
 
 
@@ -70,15 +71,26 @@ def spread(values: Sequence[float], digits: int = 1, scale: float = 1) -> str:
     return mean if len(shown) == 1 else f"{mean} ({min(shown):.{digits}f}–{max(shown):.{digits}f})"
 
 
-def table(runs: dict[str, Settings], rows: dict[str, tuple[str, str | None]]) -> list[str]:
+def only_setting(runs: dict[str, Settings], run: str) -> list[dict[str, Any]]:
+    """What the one setting of `run` reaches, by seed; nothing where it was not evaluated. Raises DovitError where there are
+    several."""
+    settings = runs.get(run, {})
+    if len(settings) > 1:
+        raise DovitError(
+            f"{run}: its evaluations have {len(settings)} settings ({', '.join(settings)}), and the table shows one: evaluate "
+            f"its checkpoints again without --sweep"
+        )
+    return next(iter(settings.values()), [])
+
+
+def table(runs: dict[str, Settings], rows: Mapping[str, tuple[str, str | None]]) -> list[str]:
     """Markdown lines of the rows that there are."""
     lines = [
         "| | seeds | mIoU | PA | mPA | kept | MACs, paper | MACs, true |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for title, (run, name) in rows.items():
-        settings = runs.get(run, {})
-        found = settings.get(name, []) if name else next(iter(settings.values()), [])
+        found = runs.get(run, {}).get(name, []) if name else only_setting(runs, run)
         if not found:
             continue
         kept = "/".join(f"{sum(one) / len(one):.0f}" for one in zip(*(s["kept"] for s in found), strict=True))
@@ -94,10 +106,10 @@ def rounds_table(runs: dict[str, Settings]) -> list[str]:
     lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
     for number in count(1):
         suffix = "" if number == 1 else str(number)
-        trained, control = runs.get(f"dovit{suffix}", {}), runs.get(f"control{suffix}", {})
+        trained, control = runs.get(f"dovit{suffix}", {}), only_setting(runs, f"control{suffix}")
         if any(name not in trained for name in ROUNDS):
             break
-        dense = spread([found["mIoU"] for found in next(iter(control.values()))]) if control else "–"
+        dense = spread([found["mIoU"] for found in control]) if control else "–"
         cells = [str(number), str(len(trained[ROUNDS[0]])), dense]
         for name in ROUNDS:
             cells.append(spread([found["mIoU"] for found in trained[name]]))
@@ -185,7 +197,7 @@ def command(
     """Print Table 1, Table 3, the rounds, the sweeps, which tokens stop wrongly, and the speed as Markdown."""
     runs = read_runs(folder)
     if out is not None:
-        out.write_text(json.dumps(runs, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        out.write_text(json_text(runs, indent=1) + "\n", encoding="utf-8")
     tables = [table(runs, ROWS), table(runs, PARTS), rounds_table(runs)]
     for run, settings in runs.items():
         rows: dict[str, tuple[str, str | None]] = {f"{run}, {n}": (run, n) for n in settings if n.startswith("ξ")}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,8 +117,7 @@ def evaluate(
         for one, setting in runs
     ]
     total = len(dataset) if limit is None else min(limit, len(dataset))
-    for one, setting in runs:
-        one.segment(dataset[0].image, setting)
+    _warm_up(runs, dataset[0])
     for number in track(range(total), total):
         sample = dataset[number]
         record: dict[str, Any] = {"name": sample.name, "settings": [None] * len(settings)}
@@ -125,13 +125,11 @@ def evaluate(
         for turn in range(len(runs)):
             place = (number + turn) % len(runs)
             one, setting = runs[place]
-            try:
+            with _named(sample):
                 start = time.perf_counter()
                 result = one.segment(sample.image, setting)
                 seconds[place] = time.perf_counter() - start
                 costs = outcomes[place].add(result, sample.labels, seconds[place], one)
-            except DovitError as error:
-                raise type(error)(f"{sample.name}: {error}") from None
             if place == len(settings):
                 continue
             if observe is not None:
@@ -151,6 +149,21 @@ def evaluate(
             total,
         )
     return outcomes
+
+
+def _warm_up(runs: Sequence[tuple[Segmenter, Setting]], sample: Sample) -> None:
+    for one, setting in runs:
+        with _named(sample):
+            one.segment(sample.image, setting)
+
+
+@contextmanager
+def _named(sample: Sample) -> Iterator[None]:
+    """A DovitError of the block gets the sample's name in front."""
+    try:
+        yield
+    except DovitError as error:
+        raise type(error)(f"{sample.name}: {error}") from None
 
 
 def _check(segmenter: Segmenter, dataset: Dataset) -> None:

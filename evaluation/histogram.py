@@ -15,19 +15,13 @@ class LogHistogram:
 
     def __init__(self) -> None:
         self._bins = np.zeros(BINS, np.int64)
-        self._total, self._count = 0.0, 0
+        self._count = 0
 
     def add(self, value: float) -> None:
         """Count one."""
         place = math.log(max(value, LOWEST) / LOWEST) / math.log(STEP)
         self._bins[min(int(place), BINS - 1)] += 1
-        self._total += value
         self._count += 1
-
-    @property
-    def mean(self) -> float:
-        """Exact; NaN of none."""
-        return self._total / self._count if self._count else math.nan
 
     def quantile(self, share: float) -> float:
         """The middle of the bin that has it; NaN of none."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,6 +59,8 @@ class Log:
             except OSError as failure:
                 if error is None:  # or it would hide that of the block
                     raise self._not_written(failure) from None
+            if error is not None:
+                self._remove_if_empty()
 
     def write(self, step: int, values: Mapping[str, Value]) -> None:
         """Record the values of step `step`, counted from 0."""
@@ -96,6 +99,13 @@ class Log:
     def has_validation(self, step: int) -> bool:
         """Whether a validation of that step, and not only its losses, is recorded."""
         return any(_step_of(line) == step and '"loss"' not in line for line in _lines(self._path))
+
+    def _remove_if_empty(self) -> None:
+        """A run that failed in its first step leaves nothing to clear up."""
+        with suppress(OSError):
+            found = self._path.lstat()
+            if stat.S_ISREG(found.st_mode) and not found.st_size:  # a device has no size either
+                self._path.unlink()
 
     def _not_written(self, error: OSError) -> DovitError:
         return unwritten(self._path, error)

@@ -24,7 +24,8 @@ def make_optimiser(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter_name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            plain = parameter.ndim <= 1 or parameter_name in ("backbone.pos_embed", "backbone.prefix")
+            # of several dimensions, layers have weights alone: the rest are positions, tokens, classes and queries
+            plain = parameter.ndim <= 1 or not parameter_name.endswith(".weight")
             decay = 0.0 if name == "adamw" and plain else weight_decay
             scale = 1.0 if parameter_name.startswith("backbone.") else head_lr_mult
             groups.setdefault((scale, decay), []).append(parameter)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dovit.evaluation.data import Dataset, open_data
+from dovit.evaluation.data import Dataset, NoImagesError, open_data
 from dovit.evaluation.data.overlap import count_shared
 from dovit.export.checkpoints import ReadOptions, load_model, save_model
 from dovit.export.checkpoints.options import BackboneAlone
@@ -31,6 +31,7 @@ from dovit.training.policies.dynamic_vit import DynamicViT
 from dovit.training.resume import STATE_NAME
 from dovit.training.settings import Settings
 from dovit.training.start import (
+    changed_config,
     check_merging,
     frozen_copy,
     model_with_random_weights,
@@ -109,7 +110,7 @@ def run(
         ):
             raise UsageError(
                 "EoMT's decoder is trained by its own project (tue-mps/eomt), with losses of masks; dovit-train gives such a "
-                "checkpoint decision heads: say --heads-only"
+                "checkpoint (--ckpt) decision heads: say --heads-only"
             )
         student = with_classes_of(student, dataset)
         check: Validate | None = None
@@ -231,7 +232,7 @@ def _models(start: StartingPoint, settings: Settings, dataset: Dataset) -> tuple
             changes["thresholds"] = given.thresholds_for(len(config.decisions))
         if start.read["image_size"]:
             changes["image_size"] = start.read["image_size"]
-        first = model_with_random_weights(ModelConfig.model_validate({**config.model_dump(), **changes}))
+        first = model_with_random_weights(changed_config(config, changes, str(start.config)))
     else:
         assert start.checkpoint is not None
         read = {**start.read, "classes": start.read["classes"] or dataset.classes}
@@ -266,6 +267,11 @@ def _teacher(start: StartingPoint, settings: Settings, first: DoViT) -> DoViT | 
         return None
     if start.teacher is not None:
         teacher = load_model(start.teacher, ReadOptions(image_size=first.config.image_size, untrained=True)).model
+        if isinstance(teacher.config.decoder, EomtDecoder):
+            raise UsageError(
+                f"--teacher {start.teacher} is an EoMT, whose output is sums of probabilities, and self-distillation takes "
+                f"logits: give a segmenter with another decoder"
+            )
         if teacher.config.classes != first.config.classes:
             raise UsageError(
                 f"--teacher {start.teacher} has {teacher.config.classes} classes, the model {first.config.classes}"
@@ -290,10 +296,14 @@ def _validation(
         dataset = open_data(
             spec, "val", size=config.image_size, classes=config.classes, reduce_zero_label=reduce_zero_label
         )
-    except (DovitError, UsageError):
+    except NoImagesError:
         if required:
             raise
         return None  # data to train on need not have a part to validate on
+    except DovitError as error:
+        if required:
+            raise
+        raise type(error)(f"{error}; or train without validation: --val none") from None
     shared = count_shared(trained_on, dataset) if trained_on is not None else 0
     if shared:
         print_line(

@@ -51,15 +51,19 @@ def model_with_random_weights(config: ModelConfig) -> DoViT:
     return model
 
 
+def changed_config(config: ModelConfig, changes: dict[str, Any], whose: str) -> ModelConfig:
+    """`config` with `changes`. Raises DovitError, naming `whose` it is, where a model cannot be so."""
+    try:
+        return ModelConfig.model_validate({**config.model_dump(), **changes})
+    except ValidationError as error:
+        raise DovitError(f"{whose} cannot be changed so: {describe_validation(error)}") from None
+
+
 def with_config(model: DoViT, changes: dict[str, Any]) -> DoViT:
     """The model with `changes` of its configuration that leave the weights as they are.
 
     Raises DovitError where a model cannot be so."""
-    try:
-        config = ModelConfig.model_validate({**model.config.model_dump(), **changes})
-    except ValidationError as error:
-        raise DovitError(f"this model cannot be changed so: {describe_validation(error)}") from None
-    changed = DoViT(config)
+    changed = DoViT(changed_config(model.config, changes, "this model"))
     changed.load_state_dict(model.state_dict())
     return changed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from dovit.evaluation.calibration.observe import Observer
 from dovit.evaluation.calibration.report import print_report
 from dovit.evaluation.calibration.write import write_calibration
 from dovit.evaluation.cli.options import UNLABELLED, limit_option, sample_evenly
+from dovit.evaluation.cli.outputs import bundle_files, json_text, refuse_inputs
 from dovit.runtime.cli.app import run_command
 from dovit.runtime.cli.inputs import find_inputs
 from dovit.runtime.cli.options import KEEP, Engine, Json, Mode, Recursive, Threads
@@ -93,48 +93,53 @@ def command(
     target.check_choice()
     if keep is not None:
         refuse_unused({"--macs-count": macs_count is not None}, "--keep counts tokens, and no MACs")
-    files = sample_evenly(
-        [one.file for one in find_inputs([*images, *(more_images or [])], recursive=recursive)], limit
-    )
+    given = [one.file for one in find_inputs([*images, *(more_images or [])], recursive=recursive)]
+    files = sample_evenly(given, limit)
     session = load(engine, threads=threads)
     how = mode.value if mode else session.manifest.mode
     if not dry_run:
         check_writable(engine, "--engine")
     if out:
         check_output(out, "--out")
+        refuse_inputs(out, "--out", {"--engine": bundle_files(engine, session.manifest), "--images": given})
     with progress_counter() as counter:
         observer = Observer(session, files, how, lambda paths, what: counter(paths, len(paths), what))
         found = calibrate(observer, target, points=points, buckets=buckets, round_to=round_to)
-    failure: DovitError | None = None
+    failures: list[DovitError] = []
     if not dry_run:
         try:
             write_calibration(engine, session.manifest, found.after.thresholds, found.capacities)
         except DovitError as error:  # the numbers took long to find: show them first
-            failure = error
-    written = not dry_run and not failure
-    result = {
-        "engine": str(engine),
-        "images": len(files),
-        "mode": how,
-        "tokens": session.manifest.tokens,
-        "target": target.as_json(),
-        **found.as_json(),
-        "written": written,
-    }
-    text = json.dumps(result, ensure_ascii=False)
-    if out:
-        with atomic_write(out) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+            failures.append(error)
+    written = not dry_run and not failures
+    text = json_text(
+        {
+            "engine": str(engine),
+            "images": len(files),
+            "mode": how,
+            "tokens": session.manifest.tokens,
+            "target": target.as_json(),
+            **found.as_json(),
+            "written": written,
+        }
+    )
     if as_json:
         print(text)
     else:
         screen = output_console()
         print_report(screen, found)
-        done = f"written into {engine}" if written else "nothing was written" + " (--dry-run)" * dry_run
+        done = f"written into {engine}" if written else f"{engine} is left as it is" + " (--dry-run)" * dry_run
         plural = "s" * (len(files) != 1)
         print_line(screen, f"{len(files)} image{plural}; {done}")
-    if failure:
-        raise failure
+    if out:
+        try:
+            with atomic_write(out) as part:
+                part.write_text(text + "\n", encoding="utf-8")
+        except DovitError as error:
+            failures.append(error)
+    if failures:
+        known = f"; the calibration itself is written into {engine}" if written else ""
+        raise type(failures[0])("; ".join(map(str, failures)) + known)
 
 
 def _parse_disagreement(text: str | None) -> float | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from dovit.evaluation.data.pairs import REDUCE_ZERO, Pair, Pairs, list_files, match_pairs
-from dovit.runtime.errors import DovitError
+from dovit.evaluation.data.pairs import REDUCE_ZERO, NoImagesError, Pair, Pairs, list_files, match_pairs
 from dovit.runtime.palettes import palette_for
 
 CLASSES = 150
@@ -27,7 +26,7 @@ def ade20k(root: Path, split: Literal["train", "val"], reduce_zero_label: bool =
     image_folder, label_folder = root / "images" / SPLITS[split], root / "annotations" / SPLITS[split]
     images = {path.stem: path for path in list_files(image_folder, [".jpg"])}
     if not images:
-        raise DovitError(f"{image_folder}: no images *.jpg; unpack {ARCHIVE} and name the folder that it makes")
+        raise NoImagesError(f"{image_folder}: no images *.jpg; unpack {ARCHIVE} and name the folder that it makes")
     labels = {path.stem: path for path in list_files(label_folder, [".png"])}
     found = match_pairs(images, labels, lambda key: label_folder / f"{key}.png", f"unpack the whole of {ARCHIVE} again")
     names, palette = palette_for("ade20k", CLASSES)

@@ -22,8 +22,7 @@ class Augmentation:
     """The whole pipeline, as `augmentation(sample, rng)`; sizes are (height, width)."""
 
     crop_size: tuple[int, int]
-    scale: tuple[int, int] | None = None  # what ratio_range is of; None: the image's own size
-    ratio_range: tuple[float, float] = (0.5, 2.0)
+    ratio_range: tuple[float, float] = (0.5, 2.0)  # of the image's own size
     cat_max_ratio: float = 0.75  # no class has more of a crop than this, if it can be helped; 1: any crop will do
     flip: float = 0.5  # in how many of the images
     photometric: bool = True
@@ -33,7 +32,7 @@ class Augmentation:
         """An image uint8 [*crop_size, 3] with its labels. Resizes only what is in the crop: the same pixels
         as of the whole image resized, at a fraction of the time where that is large."""
         source = (sample.labels.shape[0], sample.labels.shape[1])
-        size = random_size(source, rng, self.scale, self.ratio_range)
+        size = random_size(source, rng, self.ratio_range)
         labels = resize_labels(sample.labels, size)
         box = random_box(labels, rng, self.crop_size, self.cat_max_ratio)
         sample = replace(sample, image=_bilinear(sample.image, size, box), labels=_cut(labels, box))
@@ -64,16 +63,11 @@ def pad(sample: Sample, size: tuple[int, int], colour: tuple[int, int, int]) -> 
     return replace(sample, image=image, labels=labels)
 
 
-def random_size(
-    size: tuple[int, int],
-    rng: np.random.Generator,
-    scale: tuple[int, int] | None,
-    ratio_range: tuple[float, float],
-) -> tuple[int, int]:
-    """The size that an image of `size` is resized to, with mmcv's rounding; the order in `scale` does not matter."""
+def random_size(size: tuple[int, int], rng: np.random.Generator, ratio_range: tuple[float, float]) -> tuple[int, int]:
+    """The size that an image of `size` is resized to, with mmcv's rounding."""
     low, high = ratio_range
     ratio = rng.random() * (high - low) + low
-    short, long = sorted(int(edge * ratio) for edge in scale or size)
+    short, long = sorted(int(edge * ratio) for edge in size)
     factor = min(long / max(size), short / min(size))
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 

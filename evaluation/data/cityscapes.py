@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dovit.evaluation.data.dataset import IGNORE
-from dovit.evaluation.data.pairs import Pair, Pairs, match_pairs
-from dovit.runtime.errors import DovitError
+from dovit.evaluation.data.pairs import NoImagesError, Pair, Pairs, match_pairs
 from dovit.runtime.palettes import palette_for
 
 IDS = 34  # and -1 (license plate), which a uint8 file holds as 255
@@ -30,7 +29,7 @@ def cityscapes(root: Path, split: Literal["train", "val"]) -> Pairs:
     image_folder, label_folder = root / "leftImg8bit" / split, root / "gtFine" / split
     images = _by_key(image_folder, IMAGE)
     if not images:
-        raise DovitError(
+        raise NoImagesError(
             f"{image_folder}: no images CITY/*{IMAGE}; unpack leftImg8bit_trainvaltest.zip {SITE} in {root}"
         )
     ids, train_ids = _by_key(label_folder, LABEL_IDS), _by_key(label_folder, LABEL_TRAIN_IDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from dovit.evaluation.data.pairs import REDUCE_ZERO, Pair, Pairs, list_files, match_pairs
+from dovit.evaluation.data.pairs import REDUCE_ZERO, NoImagesError, Pair, Pairs, list_files, match_pairs
 from dovit.runtime.errors import DovitError
 from dovit.runtime.files import parse_json, read_text
 from dovit.runtime.palettes import Colour, palette_for
@@ -28,7 +28,7 @@ def folder(
     image_folder, label_folder = root / "images" / below, root / "labels" / below
     images = _by_stem(image_folder, IMAGES)
     if not images:
-        raise DovitError(f"{image_folder}: no images in it; put some there, as PNG, JPEG, WebP, BMP or TIFF")
+        raise NoImagesError(f"{image_folder}: no images in it; put some there, as PNG, JPEG, WebP, BMP or TIFF")
     found = match_pairs(
         images,
         _by_stem(label_folder, LABELS),

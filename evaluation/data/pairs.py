@@ -17,6 +17,10 @@ from dovit.runtime.palettes import Colour
 REDUCE_ZERO = np.array([IGNORE, *range(254), IGNORE], np.uint8)
 
 
+class NoImagesError(DovitError):
+    """The part of a data set that was asked for has no images."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two files, how many ids the label file may have (None: any), and what they become (see `read_pair`)."""

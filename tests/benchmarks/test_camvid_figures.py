@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dovit.benchmarks.camvid_figures import blocks_table, kept_table, main, read_images
+from dovit.benchmarks.camvid_figures import blocks_table, kept_table, main, read_images, records_of
 from dovit.runtime.errors import DovitError
 
 TOKENS, LAYER, DECODER = 100, 10**9, 10**8  # MACs of a part at all tokens, and of the decoder
@@ -60,6 +60,23 @@ def test_the_command_draws_and_writes(
     told = json.loads((records / "blocks.json").read_text())
     assert told["easiest"]["name"] == "1" and told["hardest"]["tokens"] == [100, 80, 60]
     assert np.array_equal(told["kept"], [[50, 30], [20, 10], [80, 60]])
+
+
+def test_the_first_seed_of_this_model(records: Path) -> None:
+    """By number, and none of another model's records, which come first by name."""
+    for name in ("images-tuned-0", "images-10", "images-3", "images-2-before"):
+        (records / f"{name}.jsonl").write_text("")
+    assert records_of(records, None) == records / "images-0.jsonl"
+    (records / "images-0.jsonl").unlink()
+    assert records_of(records, None) == records / "images-3.jsonl"
+    assert records_of(records, 10) == records / "images-10.jsonl"
+    with pytest.raises(DovitError, match=r"holds no images-7\.jsonl of dovit-eval --per-image"):
+        records_of(records, 7)
+    for seed in (3, 10):
+        (records / f"images-{seed}.jsonl").unlink()
+    for folder in (records, records / "missing"):
+        with pytest.raises(DovitError, match=r"holds no images-NUMBER\.jsonl of dovit-eval --per-image"):
+            records_of(folder, None)
 
 
 def test_what_is_missing_is_named(records: Path) -> None:

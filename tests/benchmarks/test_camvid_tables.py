@@ -20,6 +20,8 @@ from dovit.benchmarks.camvid_tables import (
 )
 from dovit.runtime.errors import DovitError
 
+RATIOS = ("macs_ratio_paper", "macs_ratio_true")
+
 
 def written(folder: Path, name: str, setting: str, miou: float, kept: list[int]) -> None:
     content: dict[str, Any] = {
@@ -73,6 +75,35 @@ def test_a_row_for_each_round(tmp_path: Path) -> None:
         "| 63.5 (62.0–65.0) | 70 (70–70) % |",
         "| 2 | 1 | – | 64.0 | 50 % | 65.0 | 60 % | 66.0 | 70 % |",
     ]
+
+
+def test_a_row_has_the_numbers_of_its_own_setting(tmp_path: Path) -> None:
+    """A sweep begins with another ξ than that of the table's rows."""
+    for run in ("nothing", "merging", "cells"):
+        settings = [
+            {"name": f"ξ = {xi}", "mIoU": miou, "PA": 90.0, "mPA": 70.0, "kept": [9], **dict.fromkeys(RATIOS, 0.5)}
+            for xi, miou in ((0.8, 40.0), (0.95, 60.0))
+        ]
+        (tmp_path / f"{run}-0.json").write_text(json.dumps({"settings": settings}))
+    written(tmp_path, "nothing-1", "ξ = 0.95", 62.0, [9])  # alone, as a checkpoint is evaluated at its own ξ
+    rows = table(read_runs(tmp_path), PARTS)[2:]
+    assert [row.split(" | ")[2] for row in rows] == ["61.0 (60.0–62.0)", "60.0", "60.0"]
+
+
+@pytest.mark.parametrize("name", ["dense", "control", "dynamicvit", "settled", "further"])
+def test_several_settings_where_a_table_shows_one(name: str, tmp_path: Path) -> None:
+    written(tmp_path, f"{name}-0", "ξ = 0.8", 50.0, [9])
+    written(tmp_path, f"{name}-1", "ξ = 0.95", 60.0, [9])
+    with pytest.raises(
+        DovitError, match=rf"{name}: its evaluations have 2 settings \(ξ = 0\.8, ξ = 0\.95\), and the table"
+    ):
+        table(read_runs(tmp_path), ROWS)
+
+
+def test_several_settings_of_a_rounds_control(tmp_path: Path) -> None:
+    runs = {"dovit": {name: [] for name in ROUNDS}, "control": {"dense": [], "ξ = 0.8": []}}
+    with pytest.raises(DovitError, match="control: its evaluations have 2 settings"):
+        rounds_table(runs)
 
 
 def stopped(classes: dict[str, tuple[int, int]]) -> dict[str, Any]:

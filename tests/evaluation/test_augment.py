@@ -66,15 +66,14 @@ def test_the_pipeline_gives_the_crop_size_and_is_determined_by_its_draws(size, c
     np.testing.assert_array_equal(source.labels, before[1])
 
 
-@pytest.mark.parametrize("scale", [None, (50, 90)])
-def test_resizing_only_the_crop_is_resizing_and_cropping(scale) -> None:
-    augmentation = Augmentation((32, 48), scale=scale, flip=0, photometric=False, pad_colour=(1, 2, 3))
+def test_resizing_only_the_crop_is_resizing_and_cropping() -> None:
+    augmentation = Augmentation((32, 48), flip=0, photometric=False, pad_colour=(1, 2, 3))
     whole = replace(augmentation, crop_size=(200, 200))  # larger than any size that is drawn
     for seed in range(30):
         fused = augmentation(sample(), np.random.default_rng(seed))
         resized = whole(sample(), np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
-        height, width = random_size((40, 60), rng, scale, (0.5, 2.0))
+        height, width = random_size((40, 60), rng, (0.5, 2.0))
         apart = pad(
             part_of(resized, random_box(resized.labels[:height, :width], rng, (32, 48), 0.75)), (32, 48), (1, 2, 3)
         )
@@ -84,12 +83,10 @@ def test_resizing_only_the_crop_is_resizing_and_cropping(scale) -> None:
 
 def test_resize_keeps_the_shape_and_the_range() -> None:
     rng = np.random.default_rng(0)
-    sizes = np.array([random_size((40, 60), rng, None, (0.5, 2.0)) for _ in range(200)])
+    sizes = np.array([random_size((40, 60), rng, (0.5, 2.0)) for _ in range(200)])
     assert 20 <= sizes[:, 0].min() < 24
     assert 76 < sizes[:, 0].max() <= 80
     np.testing.assert_allclose(sizes[:, 1] / sizes[:, 0], 1.5, atol=0.06)
-    assert random_size((40, 60), fixed(0.0), (100, 30), (1, 1)) == (30, 45)
-    assert random_size((40, 60), fixed(0.0), (30, 100), (1, 1)) == (30, 45)
 
 
 def test_resizing_by_1_changes_nothing() -> None:
@@ -189,18 +186,18 @@ def smooth(height: int, width: int) -> Sample:
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("scale", [(64, 96), (100, 200)])
-def test_resize_is_mmsegmentations(transforms, scale) -> None:
+@pytest.mark.parametrize("size", [(64, 96), (100, 61)])
+def test_resize_is_mmsegmentations(transforms, size) -> None:
     from mmcv.transforms import RandomResize
 
     # the type by its class, as another library's Resize may have mmengine's default scope
-    theirs = RandomResize(scale=scale[::-1], ratio_range=(0.5, 2.0), resize_type=transforms.Resize, keep_ratio=True)
-    augmentation = Augmentation((200, 400), scale=scale, flip=0, photometric=False)  # crops nothing
+    theirs = RandomResize(scale=size[::-1], ratio_range=(0.5, 2.0), resize_type=transforms.Resize, keep_ratio=True)
+    augmentation = Augmentation((200, 400), flip=0, photometric=False)  # crops nothing
     for seed in range(20):
         np.random.seed(seed)
-        expected = theirs(results(smooth(64, 96)))
+        expected = theirs(results(smooth(*size)))
         height, width = expected["gt_seg_map"].shape
-        padded = augmentation(smooth(64, 96), Recorded(seed))
+        padded = augmentation(smooth(*size), Recorded(seed))
         assert (padded.labels != IGNORE).sum() == height * width
         ours = part_of(padded, (0, 0, height, width))
         np.testing.assert_array_equal(ours.labels, expected["gt_seg_map"])

@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 from dovit.evaluation.cli import calibrate
 from dovit.evaluation.cli.options import sample_evenly
 from dovit.runtime.bundle.open import open_bundle
-from dovit.runtime.errors import DovitError
+from dovit.runtime.errors import DovitError, OutputError
 from dovit.runtime.loading import load
 
 Outcome = tuple[int, str, str]  # exit status, stdout, stderr
@@ -125,6 +126,11 @@ def test_a_limit_is_spread_over_the_list() -> None:
         (("--macs", "0.5", "--round-to", "0"), "--round-to 0"),
         (("--macs", "0.5", "--limit", "0"), "--limit"),
         (("--macs", "0.5", "--out", "photos"), "a folder; name a file"),
+        (
+            ("--macs", "0.5", "--out", "engines/bundle.json"),
+            "would take the place of what --engine reads: name another",
+        ),
+        (("--macs", "0.5", "--limit", "1", "--out", "photos/3.png"), "would take the place of what --images reads"),
     ],
 )
 def test_wrong_usage_is_one_sentence(dovit_calibrate: Calibrate, arguments: tuple[str, ...], sentence: str) -> None:
@@ -163,7 +169,48 @@ def test_numbers_are_shown_even_where_they_cannot_be_written(
 
     monkeypatch.setattr(calibrate, "write_calibration", full)
     status, out, err = dovit_calibrate("--keep", "0.5,0.2", "--points", "0")
-    assert status == 1 and "ξ before" in out and "nothing was written" in out and "the disk is full" in err
+    assert status == 1 and "ξ before" in out and "engines is left as it is" in out and "the disk is full" in err
+
+
+def test_numbers_are_shown_even_where_their_own_file_cannot_be_written(
+    dovit_calibrate: Calibrate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that the bundle has them already, which the command must not be given again for."""
+
+    @contextmanager
+    def full(path: Path) -> Iterator[Path]:
+        raise OutputError(f"{path}: the disk is full; free some space and try again (nothing of it was written)")
+        yield
+
+    monkeypatch.setattr(calibrate, "atomic_write", full)
+    status, out, err = dovit_calibrate("--keep", "0.5,0.2", "--points", "0", "--out", "curve.json")
+    assert status == 1 and "ξ before" in out and "written into engines" in out
+    assert "curve.json: the disk is full" in err and "; the calibration itself is written into engines" in err
+    status, out, err = dovit_calibrate(
+        "--keep", "0.4,0.2", "--points", "0", "--out", "curve.json", "--dry-run", "--json"
+    )
+    assert status == 1 and json.loads(out)["after"]["kept_share"] == pytest.approx([0.4, 0.2], abs=0.02)
+    assert "the disk is full" in err and "the calibration itself" not in err
+    monkeypatch.setattr(calibrate, "write_calibration", lambda *_: raise_error(DovitError("engines: was changed")))
+    status, out, err = dovit_calibrate("--keep", "0.5,0.2", "--points", "0", "--out", "curve.json")
+    assert (
+        status == 1
+        and "engines is left as it is" in out
+        and "engines: was changed; curve.json: the disk is full" in err
+    )
+
+
+def raise_error(error: DovitError) -> None:
+    raise error
+
+
+def test_a_bundle_in_a_folder_whose_name_is_no_text(dovit_calibrate: Calibrate) -> None:
+    name = os.fsdecode(b"engines-\xff")
+    Path("engines").rename(name)
+    given = ["--engine", name, "--keep", "0.5,0.2", "--points", "0", "--out", "curve.json"]
+    status, out, err = dovit_calibrate(*given, "--json")
+    assert status == 0, err
+    assert json.loads(out)["engine"] == json.loads(Path("curve.json").read_text())["engine"] == name
 
 
 def test_places_that_cannot_be_written_are_found_before_the_work(

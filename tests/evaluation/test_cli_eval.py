@@ -1,7 +1,9 @@
 """dovit-eval: what it prints and writes, and what it refuses."""
 
 import json
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -81,6 +83,56 @@ def test_command_sweeps_and_writes(
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 3
     assert (tmp_path / "a.png").stat().st_size > 10_000
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.jsonl", "a.png"]
+
+
+def test_files_whose_names_are_no_text(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are no UTF-8, as in old archives: in the JSON as what Python makes of them."""
+    monkeypatch.chdir(tmp_path)
+    ckpt, data = (os.fsdecode(one) for one in (b"model-\xff.safetensors", b"data-\xff"))
+    (tmp_path / ckpt).write_bytes((place / "model.safetensors").read_bytes())
+    for part in ("images", "labels"):
+        (tmp_path / data / part).mkdir(parents=True)
+        (tmp_path / data / part / os.fsdecode(b"\xfe.png")).write_bytes((place / "data" / part / "0.png").read_bytes())
+    written = ["--out", "a.json", "--per-image", "a.jsonl", "--plot", "a.svg", "--report", "a.html"]
+    status, output, errors = command(
+        capfd, monkeypatch, "--ckpt", ckpt, "--data", data, "--sweep", "0.5,1", *written, "--json"
+    )
+    assert status == 0, errors
+    report = json.loads(output)
+    assert report == json.loads(Path("a.json").read_text()) and (report["ckpt"], report["data"]) == (ckpt, data)
+    assert json.loads(Path("a.jsonl").read_text())["name"] == os.path.join(data, "images", os.fsdecode(b"\xfe.png"))
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "option"),
+    [
+        (["--engine", "engines"], ["--out", "engines/bundle.json"], "--engine"),
+        (["--engine", "engines"], ["--per-image", "ONNX"], "--engine"),
+        (["--ckpt", "model.safetensors"], ["--out", "model.safetensors"], "--ckpt"),
+        (["--ckpt", "model.safetensors"], ["--out", "config.json"], "--ckpt"),
+        (["--ckpt", "model.safetensors"], ["--sweep", "0.5,1", "--plot", "data/images/1.png"], "--data"),
+        (["--ckpt", "model.safetensors"], ["--sweep", "0.5,1", "--plot", "link.png"], "--data"),
+    ],
+)
+def test_outputs_take_the_place_of_no_input(
+    place: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model: list[str],
+    output: list[str],
+    option: str,
+) -> None:
+    shutil.copytree(place, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    Path("link.png").symlink_to("data/labels/2.png")
+    path = next(Path("engines").rglob("*.onnx")) if output[-1] == "ONNX" else Path(output[-1])
+    before = path.read_bytes() if path.exists() else None
+    status, _, errors = command(capfd, monkeypatch, *model, "--data", "data", *output[:-1], str(path))
+    assert status == 2 and f"{output[-2]} {path}: would take the place of what {option} reads: name another" in errors
+    assert (path.read_bytes() if path.exists() else None) == before
 
 
 def test_command_on_a_checkpoint_prints_classes(
@@ -185,6 +237,7 @@ def test_command_runs_the_dense_model_beside(
         (["--engine", "ENGINE", "--data", "DATA", "--sweep", "1", "--plot", "a.doc"], "ends in one of", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--keep", "0.5,0.2", "--fixed-ratio"], "one of them", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--out", "a", "--per-image", "a"], "a file each", 2),
+        (["--engine", "ENGINE", "--data", "DATA", "--out", "a", "--per-image", "a/../a"], "a file each", 2),
         (["--ckpt", "ENGINE", "--data", "DATA", "--dense"], "for a bundle on a CPU", 2),
         (["--engine", "ENGINE", "--data", "DATA", "--backend", "tensorrt-rtx", "--dense"], "for a bundle on a CPU", 2),
         (["--ckpt", "ENGINE", "--data", "DATA", "--schedule", "bucketed"], "a checkpoint is run by torch", 2),

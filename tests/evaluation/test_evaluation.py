@@ -217,6 +217,25 @@ def test_images_are_freed(session: Session) -> None:
     assert len(alive) == 6 + 1  # one to warm up
 
 
+def test_the_first_image_is_read_once_to_warm_up_and_named(session: Session, thresholds: tuple[float, ...]) -> None:
+    read: list[int] = []
+
+    class Read(Images):
+        def __getitem__(self, number: int) -> Sample:
+            read.append(number)
+            return super().__getitem__(number)
+
+    class Thin(Images):
+        def __getitem__(self, number: int) -> Sample:
+            return Sample("thin.png", np.zeros((1, 60000, 3), np.uint8), np.zeros((1, 60000), np.uint8))
+
+    settings = [Setting("some", thresholds), Setting("all", (1.0, 1.0))]
+    evaluate(BundleSegmenter(session), Read(3), settings)
+    assert read == [0, 0, 1, 2]
+    with pytest.raises(UsageError, match=r"^thin\.png: .*too narrow"):
+        evaluate(BundleSegmenter(session, "slide"), Thin(1), settings)
+
+
 def test_what_cannot_be_measured_is_named(session: Session) -> None:
     class Wrong(Images):
         def __getitem__(self, number: int) -> Sample:

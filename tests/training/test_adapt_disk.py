@@ -58,6 +58,14 @@ def test_features_larger_than_the_disk_are_refused_before_they_are_computed(
     for number in range(2):
         pass_decision(some, number, states, range(3))
     written = sum(file.stat().st_size for file in (tmp_path / "scratch").iterdir())
+    features = sum(file.stat().st_size for file in (tmp_path / "scratch").glob("*.f*"))
+    assert (tmp_path / "scratch" / "targets.f32").stat().st_size == 3 * 4 * config.tokens * config.classes
+    asked: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("dovit.training.adapt.features.check_free", lambda folder, needed, *_: asked.append(needed))
+        check_space_of_features(config, images, tmp_path)
+    states_alone = 3 * 2 * config.tokens * config.backbone.embed_dim * (2 + len(config.taps))
+    assert asked == [features + states_alone]
 
     def disk(free: int) -> Any:
         return lambda folder: SimpleNamespace(total=1 << 40, used=0, free=free)

@@ -62,7 +62,12 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             ["--out", "dense.safetensors/adapted.pth"],
             "dense.safetensors: cannot be made a folder .*; give --out another one",
         ),
-        (["--out", "dense.safetensors"], "is the checkpoint itself"),
+        (["--out", "dense.safetensors"], "dense.safetensors: would take the place of what --ckpt reads: name another"),
+        (["--out", "link.safetensors"], "link.safetensors: would take the place of what --ckpt reads"),
+        (["--ckpt", "folder", "--out", "folder/model.safetensors"], "would take the place of what --ckpt reads"),
+        (["--ckpt", "shards", "--out", "shards/1.safetensors"], "would take the place of what --ckpt reads"),
+        (["--ckpt", "shards", "--out", "shards/model.safetensors"], "would take the place of what --ckpt reads"),
+        (["--head", "head.pth", "--out", "head.pth"], "head.pth: would take the place of what --head reads"),
         (["--images", "photos/0.png"], "--images: 1 image; give two or more"),
         (["--data", "data"], "give --images, files without labels, or --data, a data set with labels: one of the two"),
         (["--reduce-zero-label"], "--reduce-zero-label: --images have no labels: leave it out"),
@@ -82,14 +87,25 @@ def test_options_are_refused_before_the_work(
     model = dense_model()
     monkeypatch.chdir(tmp_path)
     save_model(model, tmp_path / "dense.safetensors")
-    before = (tmp_path / "dense.safetensors").read_bytes()
+    (tmp_path / "link.safetensors").symlink_to("dense.safetensors")
+    for name in ("folder/model.safetensors", "shards/1.safetensors", "head.pth"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((tmp_path / "dense.safetensors").read_bytes())
+    index = {"weight_map": {"a": "1.safetensors"}}
+    (tmp_path / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
+    before = files_in(tmp_path)
     photos(tmp_path / "photos", model, 2)
     monkeypatch.setattr("dovit.training.adapt.run.compute_features", work)
     default = {"--ckpt": "dense.safetensors", "--images": "photos", "--out": "adapted.safetensors"}
     given = [text for flag, value in default.items() if flag not in options for text in (flag, value)]
     (said,) = refused(*given, *options)
     assert re.search(sentence, said)
-    assert (tmp_path / "dense.safetensors").read_bytes() == before
+    assert {name: content for name, content in files_in(tmp_path).items() if "photos" not in name} == before
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """The contents, by path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,25 @@ def test_parameter_groups() -> None:
     assert {g["weight_decay"] for g in sgd.param_groups} == {0.0005} and sgd.defaults["momentum"] == 0.9
 
 
+@pytest.mark.parametrize(
+    ("decoder", "family", "embeddings"),
+    [
+        ("segmenter-mask", None, {"backbone.pos_embed", "backbone.prefix", "decoder.class_embed"}),
+        ("segmenter-linear", "registers", {"backbone.pos_embed", "backbone.prefix"}),
+        ("setr-mla", "rotary-gated", {"backbone.prefix"}),
+        ("eomt", None, {"backbone.pos_embed", "backbone.prefix", "decoder.query"}),
+    ],
+)
+def test_embeddings_do_not_decay(decoder: str, family: str | None, embeddings: set[str]) -> None:
+    """And of all else that has several dimensions, everything does."""
+    layers = (1, 2) if decoder == "eomt" else (2, 4)
+    model = randomised(small_config(decoder, family=family, layers=layers)).requires_grad_()
+    optimiser = make_optimiser(model, "adamw", 0.01, 0.05, 1.0)
+    plain = {id(p) for group in optimiser.param_groups if not group["weight_decay"] for p in group["params"]}
+    assert {name for name, p in model.named_parameters() if id(p) in plain and p.ndim > 1} == embeddings
+    assert all(id(p) in plain for p in model.parameters() if p.ndim == 1)
+
+
 def test_frozen_parts_are_left_out() -> None:
     model = randomised(small_config())
     model.heads.requires_grad_(True)

@@ -81,9 +81,6 @@ def test_only_the_first_process_touches_the_folder(
         def any(self, flag: bool) -> bool:
             return flag
 
-        def wait(self) -> None:
-            pass
-
     monkeypatch.setattr("dovit.training.run.process", lambda device: nullcontext(Second(1, 2, torch.device("cpu"))))
     run(
         StartingPoint(checkpoint=checkpoint, read=READ),

@@ -74,6 +74,14 @@ def test_an_eomt_gets_decision_heads(tmp_path: Path) -> None:
             trained(tmp_path / str(number), tmp_path / "plain.safetensors", **settings)
 
 
+def test_an_eomt_is_no_teacher(tmp_path: Path, checkpoint: Path) -> None:
+    """Its output is sums of probabilities, of which a softmax is no distribution that it means."""
+    save_model(randomised(street_config("eomt", layers=())), tmp_path / "eomt.safetensors")
+    start = StartingPoint(checkpoint=checkpoint, teacher=tmp_path / "eomt.safetensors", read=READ)
+    with pytest.raises(UsageError, match=r"--teacher .*eomt\.safetensors is an EoMT, .* give a segmenter with another"):
+        run(start, lambda gpu: Settings(steps=1), "streets:4", tmp_path / "out", device="cpu", workers=0)
+
+
 @pytest.mark.parametrize("depth", [4, 8])
 def test_an_eomt_whose_queries_join_early(tmp_path: Path, depth: int) -> None:
     """With layers of the paper's in front of them, or with none of those, then a decision follows the last that one may."""

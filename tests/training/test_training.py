@@ -12,6 +12,7 @@ from street_runs import street_config, street_run, trained, weights
 from dovit.export.checkpoints import load_model, save_model
 from dovit.export.model import DoViT
 from dovit.runtime.errors import DovitError
+from dovit.training.log import read_scores
 from dovit.training.settings import Settings
 
 
@@ -112,6 +113,20 @@ def test_no_state_is_saved_of_weights_that_are_nan(tmp_path: Path, checkpoint: P
     assert not (tmp_path / "last.pt").exists()
 
 
+def without_validation(data: Path) -> None:
+    """A data set without a part to validate on."""
+    for part in ("images", "labels"):
+        (data / part / "train").mkdir(parents=True)
+        Image.new("RGB" if part == "images" else "L", (96, 64)).save(data / part / "train" / "0.png")
+
+
+def test_data_without_a_part_to_validate_on(tmp_path: Path, checkpoint: Path) -> None:
+    data = tmp_path / "data"
+    without_validation(data)
+    street_run(tmp_path / "out", checkpoint, Settings(steps=1, batch=1), data=str(data), validation=str(data))
+    assert (tmp_path / "out" / "model.safetensors").exists() and read_scores(tmp_path / "out", 0) == {}
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -169,9 +184,32 @@ def test_no_state_is_saved_of_weights_that_are_nan(tmp_path: Path, checkpoint: P
         (["--ckpt", "CKPT", "--val", "none", "--val-limit", "2"], "--val-limit: --val none validates"),
         (["--ckpt", "CKPT", "--data", "noval", "--val-every", "2"], "noval/images/val: no images in it"),
         (["--ckpt", "CKPT", "--data", "noval", "--val-limit", "2"], "noval/images/val: no images in it"),
+        (
+            ["--ckpt", "CKPT", "--data", "half"],
+            "half/labels/val/0.png: no labels for half/images/val/0.png; each image in half/images/val needs labels of the same "
+            "name in half/labels/val, and the reverse; or train without validation: --val none\n",
+        ),
+        (
+            ["--ckpt", "folder", "--out", "folder"],
+            "--out folder/model.safetensors: would take the place of what --ckpt reads",
+        ),
+        (
+            ["--ckpt", "CKPT", "--teacher", "folder/model.safetensors", "--out", "folder"],
+            "what --teacher reads: give another",
+        ),
+        (
+            ["--ckpt", "CKPT", "--head", "folder/model.safetensors", "--out", "folder"],
+            "what --head reads: give another folder",
+        ),
         (["--ckpt", "CKPT", "--reduce-zero-label"], "label 0 is a class of the streets"),
         (["--ckpt", "CKPT", "--heads-only", "--freeze-backbone"], "give one of the two"),
         (["--new", "CKPT"], "cannot be read"),
+        (
+            ["--new", "new.json", "--image-size", "100x100"],
+            "new.json cannot be changed so: image size (100, 100) is not divisible by the patch size 16",
+        ),
+        (["--new", "new.json", "--heads-only"], "--heads-only: --new begins with random weights"),
+        (["--new", "new.json", "--freeze-backbone"], "--freeze-backbone: --new begins with random weights"),
         (["--new", "CKPT", "--arch", "setr-mla"], "--arch is for --ckpt"),
         (["--new", "CKPT", "--decoder-layers", "2,4"], "--decoder-layers is for --ckpt"),
         (["--new", "CKPT", "--decision-layers", "2,3"], "--decision-layers is for --ckpt"),
@@ -200,11 +238,15 @@ def test_wrong_usage_is_one_line(
     if "cuda" in more and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     monkeypatch.chdir(tmp_path)
-    for part in ("images", "labels"):  # a data set without a part to validate on
-        (tmp_path / "noval" / part / "train").mkdir(parents=True)
-        Image.new("RGB" if part == "images" else "L", (96, 64)).save(tmp_path / "noval" / part / "train" / "0.png")
+    without_validation(tmp_path / "noval")
+    without_validation(tmp_path / "half")
+    (tmp_path / "half" / "images" / "val").mkdir()
+    Image.new("RGB", (96, 64)).save(tmp_path / "half" / "images" / "val" / "0.png")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "pytorch_model.bin").write_bytes(b"")  # in whose place a model.safetensors would be read
+    (tmp_path / "new.json").write_text(street_config().model_dump_json())
     arguments = [str(checkpoint) if one == "CKPT" else one for one in more]
-    monkeypatch.setattr(sys, "argv", ["dovit-train", "--data", "streets:4", "--out", "out", *arguments])
+    monkeypatch.setattr(sys, "argv", ["dovit-train", "--data", "streets:4", "--out", "out", "--steps", "1", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
     error = capfd.readouterr().err

@@ -29,7 +29,7 @@ from dovit.runtime.cli.values import parse_numbers, parse_thresholds
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_output, made_folders, real_path
 from dovit.runtime.images import read_image
-from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
+from dovit.training.cli.options import merge_cells_option, merge_option, refuse_checkpoints, seed_option
 
 if TYPE_CHECKING:
     from dovit.export.model import ModelConfig
@@ -137,8 +137,7 @@ def command(
 
     if out.suffix not in (".safetensors", ".pth"):
         raise UsageError(f"--out {out}: name a .safetensors or .pth file")
-    if real_path(out) == real_path(ckpt):
-        raise UsageError(f"--out {out} is the checkpoint itself, which stays as it is: name another file")
+    refuse_checkpoints(out, "--out", {"--ckpt": ckpt, "--head": head})
     check_merging(merge=merge, merge_cells=merge_cells)
     chosen = parse_numbers(decision_layers, int, "--decision-layers")
     given = parse_thresholds(threshold)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import StrEnum
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dovit.evaluation.cli.options import Data, ReduceZeroLabel
+from dovit.evaluation.cli.outputs import bundle_files, data_files, json_text, refuse_inputs
 from dovit.evaluation.cost import Macs
 from dovit.evaluation.data import open_data
-from dovit.evaluation.data.dataset import IGNORE, Sample
+from dovit.evaluation.data.dataset import IGNORE, Dataset, Sample
 from dovit.evaluation.evaluate import Outcome, PerImage, evaluate
 from dovit.evaluation.page.gallery import Gallery
 from dovit.evaluation.page.write import check_page, write_page
@@ -45,12 +45,13 @@ from dovit.runtime.cli.options import (
 from dovit.runtime.cli.output import output_console, print_line, progress_counter
 from dovit.runtime.cli.unused import refuse_unused, refuse_without_decisions
 from dovit.runtime.cli.values import parse_shares, parse_thresholds, split_list
-from dovit.runtime.errors import UsageError
-from dovit.runtime.files import atomic_write, check_output
+from dovit.runtime.errors import UsageError, printable
+from dovit.runtime.files import atomic_write, check_output, real_path
 from dovit.runtime.loading import load
 from dovit.runtime.palettes import default_palette
 from dovit.runtime.result import Result
 from dovit.runtime.session import Session
+from dovit.training.cli.options import refuse_checkpoints
 
 if TYPE_CHECKING:
     from dovit.training.torch_segmenter import TorchSegmenter
@@ -157,7 +158,7 @@ def command(
         )
     files = ((out, "--out"), (plot, "--plot"), (per_image, "--per-image"), (report, "--report"))
     written = [(path, flag) for path, flag in files if path]
-    if len({path for path, _ in written}) < len(written):
+    if len({real_path(path) for path, _ in written}) < len(written):
         raise UsageError("--out, --plot, --per-image and --report need a file each")
     for path, flag in written:  # now rather than after hours of work
         check_output(path, flag)
@@ -210,6 +211,7 @@ def command(
     dataset = open_data(data, split.value, size=size, classes=segmenter.classes, reduce_zero_label=reduce_zero_label)
     names = names or dataset.class_names or tuple(map(str, range(segmenter.classes)))
     palette = own_palette or dataset.palette or default_palette(segmenter.classes)
+    _refuse_inputs(written, engine, session, ckpt, dataset)
     settings = _settings(segmenter, own, threshold, keep, sweep)
     if stopped:
         if how != "whole":
@@ -260,7 +262,7 @@ def command(
         for told, counts in zip(measured["settings"], wrongly.counts, strict=False):  # then come fixed ratios
             told["stopped"] = counts.as_json(names)
     if as_json:
-        print(json.dumps(measured, ensure_ascii=False))
+        print(json_text(measured))
     else:
         output = output_console()
         print_outcomes(output, outcomes if dense_outcome is None else [dense_outcome, *outcomes])
@@ -270,9 +272,10 @@ def command(
             wrongly.print(output, names)
     if out is not None:
         with atomic_write(out) as part:
-            part.write_text(json.dumps(measured, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            part.write_text(json_text(measured, indent=1) + "\n", encoding="utf-8")
     if plot is not None:
-        draw(outcomes, plot, f"{(engine or ckpt or plot).absolute().name} on {outcomes[0].images} images")
+        title = f"{(engine or ckpt or plot).absolute().name} on {outcomes[0].images} images"
+        draw(outcomes, plot, printable(title))
     if report is not None:
         described = {
             **{name: str(value) for name, value in about.items()},
@@ -292,6 +295,22 @@ def command(
         )
         if not as_json:
             print_line(output_console(), f"report: {report}")
+
+
+def _refuse_inputs(
+    written: Sequence[tuple[Path, str]],
+    engine: Path | None,
+    session: Session | None,
+    ckpt: Path | None,
+    dataset: Dataset,
+) -> None:
+    """Raise UsageError where an output would take the place of what is read."""
+    for path, flag in written:
+        if engine is not None and session is not None:
+            refuse_inputs(path, flag, {"--engine": bundle_files(engine, session.manifest)})
+        refuse_checkpoints(path, flag, {"--ckpt": ckpt})
+        if path.exists():  # or it is none of the thousands of files there
+            refuse_inputs(path, flag, {"--data": data_files(dataset)})
 
 
 def _torch(ckpt: Path, mode: RunMode | None) -> TorchSegmenter:
@@ -376,7 +395,7 @@ def _lines(path: Path | None) -> Iterator[PerImage | None]:
         yield None
         return
     with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
-        yield lambda record: print(json.dumps(record, ensure_ascii=False), file=file)
+        yield lambda record: print(json_text(record), file=file)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from dovit.runtime.cli.values import parse_numbers
 from dovit.runtime.errors import UsageError
 from dovit.runtime.files import check_folder_name
 from dovit.runtime.machine import cpu_multiplies_in_bf16
-from dovit.training.cli.options import merge_cells_option, merge_option, seed_option
+from dovit.training.cli.options import merge_cells_option, merge_option, refuse_checkpoints, seed_option
 
 # where an option's name is not that of its field of Settings
 OPTIONS = {"optimiser": "optimizer"}
@@ -197,7 +197,7 @@ def command(
     """Train a segmenter with token pass, by the paper's pipeline. The model goes to OUT/model.safetensors."""
     try:
         from dovit.training.log import read_scores
-        from dovit.training.run import StartingPoint, run
+        from dovit.training.run import MODEL_NAME, StartingPoint, run
         from dovit.training.settings import Settings
         from dovit.training.start import check_merging
     except ModuleNotFoundError as error:
@@ -255,8 +255,14 @@ def command(
             raise UsageError(
                 f"{option} is for --ckpt: the configuration that --new names, {new}, says it; change it there"
             )
+        refuse_unused(
+            {"--heads-only": heads_only, "--freeze-backbone": freeze_backbone},
+            "--new begins with random weights, and a backbone of those would stay as it is",
+        )
     check_merging(merge=merge, merge_cells=merge_cells)
     check_folder_name(out, "--out")
+    checkpoints = {"--ckpt": ckpt, "--head": head, "--teacher": teacher}
+    refuse_checkpoints(out / MODEL_NAME, "--out", checkpoints, "give another folder")
     scales = parse_numbers(scale_range, float, "--scale-range")
     if scales is None or len(scales) != 2:
         raise UsageError(f"--scale-range {scale_range}: give two factors, as 0.5,2.0")
@@ -332,7 +338,7 @@ def command(
         score = f"mIoU {scores['mIoU']:.2f}" if "mIoU" in scores else "no validation scores"
         exported = policy is Policy.CONFIDENCE
         following = "export it with dovit-export --ckpt" if exported else "measure it with dovit-eval --ckpt"
-        print(f"{out / 'model.safetensors'}: trained for {steps} steps, {score}; {following}")
+        print(f"{out / MODEL_NAME}: trained for {steps} steps, {score}; {following}")
 
 
 def _precision(asked: Precision, gpu: bool) -> Literal["fp32", "bf16"]:

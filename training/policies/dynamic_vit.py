@@ -81,7 +81,6 @@ class DynamicViT(DoViT):
                 scores = self.heads[number](tokens[:, prefix:], kept)
                 kept = F.gumbel_softmax(scores, hard=True, dim=2)[..., :1] * kept
                 ratio_loss = ratio_loss + (self.ratio ** (number + 1) - kept.mean(dim=1)).square().mean()
-        taps += [full] * (len(self.config.taps) - len(taps))
         return self.decode(full, taps), ratio_loss / max(len(self.heads), 1)
 
 
