@@ -63,6 +63,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("dovit.training.torch_segmenter.read_segmenter", lambda *_: segmenter)
     monkeypatch.setattr("dovit.training.cli.eval.load", lambda *_, **__: session)
     monkeypatch.setattr("dovit.training.cli.eval.BundleSegmenter", lambda *_: segmenter)
+    monkeypatch.setattr("dovit.training.cli.eval.bundle_files", lambda *_: ())
     monkeypatch.setattr("dovit.training.cli.eval._dense", lambda *_: nullcontext())
     return reached
 
