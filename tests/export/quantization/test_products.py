@@ -1,72 +1,34 @@
-"""Quantized bundles: what their products compute, what runs in int8, which products are left out, and what is refused."""
+"""What quantized products compute, what runs in int8, and which products are left out."""
 
 from __future__ import annotations
 
-import json
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from bundles import make_bundle
 from installed import require
 from models import randomised, small_config
-from onnx import numpy_helper
-from PIL import Image
+from quantized import constants, quantized
 from torch import Tensor, nn
 
 from dovit.engines.scenes import street_scenes
 from dovit.export.checkpoints import ReadOptions, load_model
-from dovit.export.cli import command
 from dovit.export.model import DoViT
 from dovit.export.model.token_pass import TokenState
 from dovit.export.quantization import measure
-from dovit.export.quantization.bundle import Calibration, quantize
-from dovit.export.quantization.images import at_model_size
-from dovit.export.quantization.request import QuantizationRequest
-from dovit.runtime.bundle.manifest import Manifest
+from dovit.export.quantization.bundle import Calibration
 from dovit.runtime.bundle.open import Bundle, open_bundle
-from dovit.runtime.bundle.write import write_bundle
 from dovit.runtime.chain import Chain, ChainResult
-from dovit.runtime.cli import inspect
-from dovit.runtime.cli.options import BackendChoice
 from dovit.runtime.errors import DovitError, UsageError
 from dovit.runtime.loading import load
 from dovit.runtime.providers import Provider
 
-ASSET = Path(__file__).parents[2] / "assets" / "streets-tiny.safetensors"
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("trained")
-    make_bundle(load_model(ASSET, ReadOptions()).model, folder)
-    return open_bundle(folder)
-
-
-def quantized(bundle: Bundle, folder: Path, calibration: Calibration | None = None) -> Bundle:
-    chosen = calibration or Calibration(street_scenes(bundle.manifest, 8))
-    write_bundle(folder, lambda stage: quantize(bundle, "int8", chosen, stage, lambda _: None))
-    return open_bundle(folder)
-
-
-@pytest.fixture(scope="module")
-def int8(trained: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return quantized(trained, tmp_path_factory.mktemp("int8"))
-
-
-def constants(bundle: Bundle) -> dict[str, np.ndarray]:
-    """All initializers of a bundle's steps."""
-    found: dict[str, np.ndarray] = {}
-    for step in bundle.manifest.steps:
-        for tensor in onnx.load(bundle.onnx(step)).graph.initializer:
-            found[tensor.name] = numpy_helper.to_array(tensor)
-    return found
+ASSET = Path(__file__).parents[3] / "assets" / "streets-tiny.safetensors"
 
 
 class QuantizedLinear(nn.Module):
@@ -294,168 +256,3 @@ def test_a_batch_merged_by_cell_is_its_images_one_by_one(provider: Provider, tmp
         np.testing.assert_allclose(
             together.logits[number], alone.logits[0], atol=1e-3 * np.abs(alone.logits).max(), rtol=0
         )
-
-
-def test_images_as_the_model_sees_them(trained: Bundle) -> None:
-    """Labels go where their pixels go: stretched, padded, or the window in the middle."""
-    height, width = trained.manifest.image_size
-    image = np.zeros((2 * height, 2 * width, 3), np.uint8)
-    image[height:] = 200
-    cases: list[tuple[dict[str, object], np.ndarray]] = [
-        ({}, image),
-        ({"keep_ratio": True}, image[:, :width]),
-        ({"mode": "slide"}, image),
-    ]
-    for update, given in cases:
-        manifest = Manifest.model_validate(trained.manifest.model_dump() | update)
-        pixels, labels = (at_model_size(manifest, given, labels=flag) for flag in (False, True))
-        assert pixels.shape == labels.shape == (height, width, 3)
-        inside = labels[..., 0] != 255
-        assert inside.all() == ("keep_ratio" not in update)
-        # resampling mixes the pixels next to the edge
-        assert np.mean((pixels[..., 0] > 100)[inside] == (labels[..., 0] == 200)[inside]) > 0.98
-        assert (labels[height // 2 + 1 :, 0] == 200).all() and (labels[: height // 2 - 1, 0] == 0).all()
-
-
-@pytest.fixture
-def photos(tmp_path: Path, trained: Bundle) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number, scene in enumerate(street_scenes(trained.manifest, 3)):
-        Image.fromarray(scene.image).save(folder / f"{number}.png")
-    return folder
-
-
-def test_the_command(
-    trained: Bundle, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From a float32 bundle, which stays; inspect shows the same figures."""
-    monkeypatch.setattr(measure, "MIN_LABELS_EQUAL", 0.9)
-    out = tmp_path / "out"
-    export(engine=trained.root, out=out, precision="int8", calibrate=[str(photos)], backend=BackendChoice.onnxruntime)
-    told = capsys.readouterr().out
-    assert "calibrated on 3 images, measured on 3 (the same images)" in told and "float32 bundle quantized" in told
-    assert open_bundle(trained.root).manifest.precision == "fp32"
-    inspect.command(out)
-    told = capsys.readouterr().out
-    assert (
-        "48 products in int8, all else fp32; 0 products were left out" in told and "int8 compared with float32" in told
-    )
-    inspect.command(out, as_json=True)
-    assert json.loads(capsys.readouterr().out)["quantization"]["products"]["stem"] == 12
-    with pytest.raises(UsageError, match="its products are int8 already"):
-        export(engine=out, out=tmp_path / "again", precision="int8", calibrate=[str(photos)])
-    assert not (tmp_path / "again").exists()
-
-
-def test_other_labels_are_another_request(tmp_path: Path) -> None:
-    """An export is repeated where what it measured with has changed, under the same name too."""
-    for folder in ("images", "labels"):
-        (tmp_path / "data" / folder / "val").mkdir(parents=True)
-        for number in range(3):
-            Image.fromarray(np.full((8, 8), number, np.uint8)).save(
-                tmp_path / "data" / folder / "val" / f"{number}.png"
-            )
-    photo = tmp_path / "photo.png"
-    Image.new("RGB", (8, 8)).save(photo)
-    seen = []
-
-    def digest(data: str | None = str(tmp_path / "data")) -> str:
-        seen.append(QuantizationRequest("int8", (photo,), data).digest())
-        return seen[-1]
-
-    assert digest() == digest()
-    Image.fromarray(np.full((8, 8), 4, np.uint8)).save(tmp_path / "data" / "labels" / "val" / "1.png")
-    digest()
-    Image.fromarray(np.full((8, 8), 5, np.uint8)).save(tmp_path / "data" / "images" / "val" / "1.png")
-    digest()
-    (tmp_path / "data" / "labels" / "val" / "2.png").unlink()
-    (tmp_path / "data" / "images" / "val" / "2.png").unlink()
-    digest()
-    digest(None)
-    digest("streets:2")
-    assert len(set(seen)) == len(seen) - 1
-    with pytest.raises(DovitError, match="nope: no such folder"):
-        digest("nope")
-
-
-REFUSED: list[tuple[Callable[[Path], dict[str, object]], str]] = [
-    (lambda photos: {"precision": "int8"}, "--precision int8 needs --calibrate: some dozens of images"),
-    (lambda photos: {"calibrate": [str(photos)]}, "--calibrate is for --precision int8 or fp8"),
-    (lambda photos: {"data": "streets:2", "precision": "bf16"}, "--data is for --precision int8 or fp8"),
-    (lambda photos: {"precision": "int8", "calibrate": [str(photos / "*.jpg")]}, "no file matches"),
-    (lambda photos: {"precision": "int8", "calibrate": [str(photos)]}, "give --out, another folder"),
-    (lambda photos: {"precision": "int8", "calibrate": [str(photos)], "same": True}, "its float32 files would be lost"),
-    (lambda photos: {"precision": "int8", "calibrate": ["nosuch.png"], "out": photos / "o"}, "nosuch.png"),
-]
-
-
-@pytest.mark.parametrize(("options", "sentence"), REFUSED)
-def test_what_is_refused(
-    trained: Bundle, photos: Path, options: Callable[[Path], dict[str, object]], sentence: str
-) -> None:
-    given = options(photos)
-    if given.pop("same", False):
-        given["out"] = trained.root
-    with pytest.raises(DovitError, match=sentence):
-        export(engine=trained.root, **given)
-    assert open_bundle(trained.root).manifest == trained.manifest
-
-
-def export(**options: object) -> None:
-    from dovit.export.cli import ExportPrecision
-
-    if "precision" in options:
-        options["precision"] = ExportPrecision(options["precision"])
-    command(**options)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def fp8(trained: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("fp8")
-    scenes = Calibration(street_scenes(trained.manifest, 1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "MIN_LABELS_EQUAL", 0.9)
-        write_bundle(folder, lambda stage: quantize(trained, "fp8", scenes, stage, lambda _: None))
-    return open_bundle(folder)
-
-
-def test_weights_and_inputs_of_fp8_are_those_of_the_format(trained: Bundle, fp8: Bundle) -> None:
-    """Weights: E4M3 of the original over its column's largest value, in ml_dtypes' and in torch's rounding."""
-    found, original = constants(fp8), constants(trained)
-    name = "layers.4.attn.proj"
-    weight = original[f"{name}.weight.T"]
-    scale = np.abs(weight).max(axis=0) / np.float32(448)
-    np.testing.assert_allclose(found[f"{name}/weight_scale"], scale, rtol=1e-6)
-    expected = torch.from_numpy(weight / found[f"{name}/weight_scale"]).to(torch.float8_e4m3fn).float().numpy()
-    np.testing.assert_array_equal(found[f"{name}/weight_quantized"].astype(np.float32), expected)
-    assert fp8.manifest.quantization is not None
-    assert all(0.003 < fp8.manifest.quantization.errors[step] < 0.05 for step in ("stem", "block2"))
-
-
-def test_fp8_is_for_gpus_that_have_it(fp8: Bundle, tmp_path: Path) -> None:
-    assert all(step.openvino == () for step in fp8.manifest.steps)
-    with pytest.raises(DovitError, match="its products are fp8, which no CPU computes"):
-        load(fp8.root)
-    require("tensorrt_rtx")
-    options = {"engine": fp8.root, "out": tmp_path / "out", "backend": BackendChoice.tensorrt_rtx, "verify": False}
-    for given, found in ((None, "portable"), (["8.6,12.0"], "8.6, 12.0")):
-        with pytest.raises(UsageError, match=rf"8\.9 or newer, and these are for {found}"):
-            export(**options, compute_capability=given)
-
-
-@pytest.mark.parametrize("kind", ["int8", "fp8"])
-def test_tensorrt_rtx_builds_the_products(
-    kind: str, int8: Bundle, fp8: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Attention is fused as it is in fp16, and fp16's rounding beside int8 or fp8 is within its bounds."""
-    require("tensorrt_rtx")
-    bundle = {"int8": int8, "fp8": fp8}[kind]
-    export(
-        engine=bundle.root, out=tmp_path, backend=BackendChoice.tensorrt_rtx, compute_capability=["8.9"], no_cache=True
-    )
-    [plans] = open_bundle(tmp_path).manifest.plans
-    built = {step.name: step.plan for step in plans.steps if step.plan}
-    assert set(built) == {"stem", "block2", "block3", "block4", "decoder"} and plans.accuracy is not None
-    assert [(plan.attentions, plan.fused_attentions) for plan in built.values()] == [(3, 3)] * 4 + [(0, 0)]
-    assert [plan.parameters for plan in built.values()] == [step.parameters for step in bundle.manifest.steps]
