@@ -145,11 +145,6 @@ class Segment(Strict):
     operations: tuple[Operation, ...]
     if_none_kept: tuple[Operation, ...] = ()
 
-    @property
-    def all_operations(self) -> tuple[Operation, ...]:
-        """Both: what a check has to look at."""
-        return (*self.operations, *self.if_none_kept)
-
 
 class DecisionTensors(Strict):
     """The tensors that say what a decision saw and chose: its kept count [1] int32, and [B, M] each of confidence, position of
@@ -186,6 +181,11 @@ class Program(Strict):
         """Every operation, `if_none_kept` left out, with the number of its segment."""
         return ((number, one) for number, segment in enumerate(self.segments) for one in segment.operations)
 
+    @property
+    def all_operations(self) -> Iterator[Operation]:
+        """Every operation, `if_none_kept` too: what a check has to look at."""
+        return (one for segment in self.segments for one in (*segment.operations, *segment.if_none_kept))
+
     @model_validator(mode="after")
     def _within_bounds(self) -> Program:
         if len({tensor.name for tensor in self.tensors}) < len(self.tensors):
@@ -213,9 +213,8 @@ class Program(Strict):
             if tensor.dtype not in ("int32", "int64"):
                 raise ValueError(f"constant {tensor.name}: int32 or int64 expected, got {tensor.dtype}")
             _expect(len(constant.values) * itemsize(tensor.dtype), tensor.bytes, f"constant {tensor.name}, in bytes")
-        for segment in self.segments:
-            for operation in segment.all_operations:
-                self._check(operation)
+        for operation in self.all_operations:
+            self._check(operation)
         return self
 
     def _check(self, operation: Operation) -> None:
@@ -287,7 +286,7 @@ def check_fits(program: Program, manifest: Manifest, plans: PlanSet) -> None:
         raise ValueError(f"labels are {labels.dtype}, logits have {len(logits.shape)} dimensions")
     _expect(8 * len(manifest.capacities), program.tensor("capacities").bytes, "the capacities, in bytes")
     steps = {step.name: step for step in plans.steps if step.plan is not None}
-    for operation in (one for segment in program.segments for one in segment.all_operations):
+    for operation in program.all_operations:
         if not isinstance(operation, RunPlan):
             continue
         step = steps.get(operation.name)

@@ -207,7 +207,7 @@ class LoadedProgram:
 
     def _most_scratch(self) -> int:
         needs = [engine.scratch_bytes for engine in self._engines.values()]
-        for operation in (one for segment in self.program.segments for one in segment.all_operations):
+        for operation in self.program.all_operations:
             if isinstance(operation, LaunchKernel) and operation.scratch is not None:
                 needs.append(getattr(self._kernels, f"{operation.kernel}_scratch_bytes")(*operation.scratch))
         return max(needs, default=0)

@@ -80,10 +80,8 @@ def run_pipeline(
                     encoded.popleft().result()
                 yield number, frame, result
                 number += 1
-        except (
-            GeneratorExit
-        ):  # closed before the end: what fails in the frames that are still being written is raised all the same
-            pass
+        except GeneratorExit:
+            pass  # closed before the end: errors in writing the frames until here are raised below all the same
         finally:
             decoder.shutdown(wait=False, cancel_futures=True)
             encoder.shutdown()  # what was segmented is written
